@@ -1,0 +1,43 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-heavy lint types lock study clean
+
+demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
+	$(BIN)/attnshift demo --out runs/demo
+
+test: $(INSTALLED) lint  ## all tests that take seconds
+	$(BIN)/python -m pytest -m "not heavy"
+
+test-heavy: $(INSTALLED)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m heavy
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/lint-imports --no-cache
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+
+study: $(INSTALLED)  ## the table of docs/results.md
+	bash examples/study_lab.sh $(BIN)/attnshift runs/study
+
+lock:  ## renew requirements.lock (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
+
+clean:
+	rm -rf .venv runs
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --clear --python $(PYTHON) .venv && \
+		uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
+		uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
+	else \
+		$(PYTHON) -m venv --clear .venv && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
+	fi
+	@touch $@
