@@ -1,0 +1,104 @@
+"""A consumer of the loop: which iterate of each image is kept, and when an image is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.loop import Snapshot, attack
+from attnshift.attack.problem import Problem
+from attnshift.data.images import quantise
+from attnshift.losses.attention import phrase_map
+from attnshift.losses.selection import Selection
+
+__all__ = ["Outcome", "finish"]
+
+_EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a batch. ``images`` [batch,3,height,width] are multiples of 1/255: what is saved is what was judged.
+
+    ``iterations`` [batch] is the iterate that was kept, ``evaluated`` [batch] how many iterates were looked at;
+    ``history`` holds for each image the weighted losses of every iteration. ``looked`` and ``looks`` are the true
+    phrase's attention before and after, one [side,side] each.
+    """
+
+    images: Tensor
+    iterations: Tensor
+    evaluated: Tensor
+    history: tuple[tuple[dict[str, float], ...], ...]
+    looked: tuple[Tensor, ...]
+    looks: tuple[Tensor, ...]
+
+
+def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
+    """Run the attack on ``problem`` and keep of each image what its recipe asks for."""
+    policy = problem.method.recipe.finish
+    count = len(problem.images)
+    images = problem.clean.images.clone()
+    latents = problem.trajectory.start.clone()
+    score = torch.full((count, 2), torch.inf, device=images.device)
+    iterations, evaluated = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
+    history: list[list[dict[str, float]]] = [[] for _ in range(count)]
+    loop = attack(problem)
+    finished = None
+    while True:
+        try:
+            snapshot = loop.send(finished)
+        except StopIteration:
+            break
+        rows = snapshot.rows
+        rounded = quantise(snapshot.images)
+        candidate, fooled = _score(problem.rows(rows), snapshot, rounded, policy.confidence)
+        better = _less(candidate, score[rows]) if policy.keep == "best" else torch.ones_like(fooled)
+        chosen = rows[better.cpu()]
+        images[chosen], latents[chosen], score[chosen] = rounded[better], snapshot.latents[better], candidate[better]
+        iterations[chosen] = snapshot.iteration
+        evaluated[rows] = snapshot.iteration + 1
+        for place, row in enumerate(rows.tolist()):
+            if snapshot.losses:
+                history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
+        if watch:
+            watch(snapshot)
+        finished = fooled if policy.early else None
+    looked, looks = _attention(problem, latents)
+    return Outcome(quantise(images), iterations, evaluated, tuple(tuple(each) for each in history), looked, looks)
+
+
+def _score(problem: Problem, snapshot: Snapshot, rounded: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
+    """Rank of each iterate, lower is better, compared left to right [active,2]; and whether it fools every surrogate.
+
+    Iterates that fool all surrogates by ``confidence``, also when rounded to 8 bits, are ranked by their distance to
+    the image; the others stand behind them, by the largest margin.
+    """
+    worst = snapshot.margins.max(0).values
+    fooled = worst < -confidence
+    if bool(fooled.any()):
+        _, rounded_margins = problem.surrogates.judge(rounded)
+        fooled = fooled & (rounded_margins.max(0).values < -confidence)
+    distance = (rounded - problem.images).square().flatten(1).mean(1)
+    rank = torch.where(fooled, distance, worst)
+    return torch.stack([(~fooled).to(rank), rank], 1), fooled
+
+
+def _less(left: Tensor, right: Tensor) -> Tensor:
+    return (left[:, 0] < right[:, 0]) | ((left[:, 0] == right[:, 0]) & (left[:, 1] < right[:, 1]))
+
+
+@torch.no_grad()
+def _attention(problem: Problem, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""
+    sites = _EVERYWHERE.sites(problem.backbone.sites(problem.images.shape[-1]), "cross", latents.shape[-1])
+    before, after = (
+        tuple(
+            phrase_map(branch.attention, _EVERYWHERE, span, image, latents.shape[-1]).cpu()
+            for image, span in enumerate(problem.tokens)
+        )
+        for branch in (problem.render(start, sites) for start in (problem.trajectory.start, latents))
+    )
+    return before, after

@@ -1,0 +1,100 @@
+"""The attack as one call, for use from Python."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.finish import finish
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Task, pose
+from attnshift.attack.recipe import Recipe, load_recipe
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier
+from attnshift.diffusion import load_pipeline
+from attnshift.diffusion.backbone import Backbone
+from attnshift.errors import ImageError, LabelError
+
+__all__ = ["AttackResult", "LatentAttack"]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """images [batch,3,height,width], multiples of 1/255; margins [models,batch] of the surrogates on exactly these
+    images, negative where a surrogate is fooled; iterations [batch], the iterate that was kept."""
+
+    images: Tensor
+    margins: Tensor
+    iterations: Tensor
+
+    @property
+    def fooled(self) -> Tensor:
+        """Images that fool every surrogate, [batch]."""
+        return (self.margins < 0).all(0)
+
+
+class LatentAttack:
+    """Attack images in the latent space of a diffusion model.
+
+    ``pipeline`` and ``surrogates`` are names, as on the command line, or loaded objects; ``recipe`` is a preset's name,
+    the path of a recipe file, or a ``Recipe``. ``batch`` images are attacked together.
+
+    >>> attack = LatentAttack("lab", ["lab:resnet"], "fast")           # doctest: +SKIP
+    >>> result = attack(images, labels, ["mug", "tree"])               # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        pipeline: str | Backbone,
+        surrogates: Sequence[str | Classifier],
+        recipe: str | Recipe = "fast",
+        batch: int = 8,
+        device: str = "cpu",
+    ):
+        self.backbone: Backbone = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+        self.backbone.to(device)
+        self.classifiers = [
+            (load_classifier(each) if isinstance(each, str) else each).to(device) for each in surrogates
+        ]
+        self.method = Method.of(load_recipe(recipe) if isinstance(recipe, str) else recipe)
+        self.batch = batch
+
+    def __call__(self, images: Tensor, labels: Tensor | Sequence[int], class_names: Sequence[str] = ()) -> AttackResult:
+        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
+
+        ``class_names`` names the true class of each image; where it is empty the first surrogate's own names are used.
+        """
+        self.backbone.check_size(images.shape[-1])
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ImageError(f"images have shape {tuple(images.shape)}; expected [batch, 3, side, side]")
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise ImageError("images have values outside [0,1]; divide 8-bit values by 255")
+        numbers = [int(label) for label in labels]
+        if len(numbers) != len(images) or (class_names and len(class_names) != len(images)):
+            raise LabelError(f"{len(images)} images, {len(numbers)} labels and {len(class_names)} class names")
+        known = self.classifiers[0].class_names
+        if not class_names and any(not 0 <= label < len(known) for label in numbers):
+            raise LabelError(f"no class names are known for the labels {sorted(set(numbers))}; pass class_names")
+        names = list(class_names) or [known[label] for label in numbers]
+        tasks = [Task(_identity(*each), each[0], *each[1:]) for each in zip(images, numbers, names, strict=True)]
+        parts = [self._attack(tasks[at : at + self.batch]) for at in range(0, len(tasks), self.batch)]
+        return AttackResult(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.margins for part in parts], 1),
+            torch.cat([part.iterations for part in parts]),
+        )
+
+    def _attack(self, tasks: Sequence[Task]) -> AttackResult:
+        problem = pose(self.method, self.backbone, self.classifiers, tasks)
+        outcome = finish(problem)
+        return AttackResult(outcome.images, problem.surrogates.judge(outcome.images)[1], outcome.iterations)
+
+
+def _identity(image: Tensor, label: int, class_name: str) -> str:
+    digest = hashlib.sha256((image.detach().cpu().float() * 255).round().byte().numpy().tobytes())
+    digest.update(f"{label}\0{class_name}".encode())
+    return digest.hexdigest()[:16]

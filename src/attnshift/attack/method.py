@@ -1,0 +1,64 @@
+"""A recipe turned into the objects that carry it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from attnshift.attack.recipe import Recipe
+from attnshift.diffusion import RECONSTRUCTIONS
+from attnshift.diffusion.reconstruction import Reconstruction
+from attnshift.ensemble import RULES
+from attnshift.ensemble.fusion import FusionRule
+from attnshift.ensemble.surrogates import Criterion
+from attnshift.errors import RecipeError
+from attnshift.losses import CLASSIFICATION, TERMS
+from attnshift.losses.objective import Objective, WeightedTerm
+from attnshift.losses.schedules import Schedule
+from attnshift.tables import build, describe
+
+__all__ = ["Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    recipe: Recipe
+    reconstruction: Reconstruction
+    objective: Objective
+    criterion: Criterion
+    rule: FusionRule
+    classification: Schedule
+    """Factor on ``recipe.classification.weight``."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Method:
+        """Build everything that ``recipe`` names, or raise ``RecipeError``."""
+        prompt = recipe.prompt.template
+        if prompt.count("{}") != 1:
+            raise RecipeError(f"prompt.template must hold {{}} once, for the class name (got {prompt!r})")
+        logits = recipe.classification
+        terms = {
+            name: WeightedTerm(
+                build(TERMS, "term", name, section.options), section.weight, _schedule(section.schedule, name)
+            )
+            for name, section in recipe.terms.items()
+        }
+        return cls(
+            recipe,
+            build(RECONSTRUCTIONS, "reconstruction", recipe.reconstruction.method, recipe.reconstruction.options),
+            Objective(terms),
+            build(CLASSIFICATION, "classification loss", logits.loss, logits.options),
+            build(RULES, "fusion rule", logits.fusion, logits.fusion_options),
+            _schedule(logits.schedule, "classification"),
+        )
+
+
+def _schedule(values: Mapping[str, Any], name: str) -> Schedule:
+    try:
+        return TypeAdapter(Schedule).validate_json(json.dumps(dict(values)))
+    except ValidationError as error:
+        raise RecipeError(f"schedule of {name}: {describe(error)}") from None

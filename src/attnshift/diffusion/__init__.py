@@ -1,0 +1,41 @@
+"""Diffusion models as the attack sees them: encode, decode, embed, denoise, and where they look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attnshift.tables import Entry, Table, look_up
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.backbone import Backbone
+
+BACKBONES: Table = {
+    "stable_diffusion": Entry(
+        "Stable Diffusion 1.x and 2.x, epsilon and v-prediction, from a diffusers folder or hub name",
+        "Rombach et al., CVPR 2022",
+        "attnshift.diffusion.stable_diffusion:load_stable_diffusion",
+    ),
+}
+
+RECONSTRUCTIONS: Table = {
+    "null_text": Entry(
+        "tune the unconditional embedding of each step (70 updates for 5 steps)",
+        "Mokady et al., CVPR 2023",
+        "attnshift.diffusion.reconstruction:NullText",
+    ),
+    "negative_prompt": Entry(
+        "the conditional embedding in place of the unconditional one",
+        "Miyake et al., WACV 2025",
+        "attnshift.diffusion.reconstruction:NegativePrompt",
+    ),
+    "offset": Entry(
+        "add the constant by which each step misses its stored latent",
+        "Ju et al., ICLR 2024",
+        "attnshift.diffusion.reconstruction:Offset",
+    ),
+}
+
+
+def load_pipeline(source: str) -> Backbone:
+    """The pipeline called ``source``: a folder in diffusers' layout, a name of the hub, or ``lab``."""
+    return look_up(BACKBONES, "backbone", "stable_diffusion")(source)

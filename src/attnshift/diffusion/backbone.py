@@ -1,0 +1,79 @@
+"""What the attack needs of a diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from attnshift.diffusion.ddim import Ladder
+from attnshift.types import Site, TokenSpan
+
+__all__ = ["Backbone", "Prediction"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """noise [batch,channels,rows,columns] (whatever the model itself predicts), attention of the sites asked for."""
+
+    noise: Tensor
+    attention: Mapping[Site, Tensor]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen latent diffusion model.
+
+    Images are [batch,3,height,width] in [0,1]; latents [batch,channels,rows,columns] are scaled as it denoises them.
+    """
+
+    name: str
+    device: torch.device
+    suggested_size: int
+    """Side of the square images that the model was trained on, in pixels."""
+
+    def to(self, device: torch.device | str) -> Backbone: ...
+
+    def check_size(self, side: int) -> None:
+        """Raise ``ModelError`` naming the nearest sizes that work if square images of ``side`` pixels do not."""
+        ...
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Posterior mean of the autoencoder, or the sample that ``noise`` [batch,channels,rows,columns] selects."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images, not clamped."""
+        ...
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Text states [batch,tokens,width]."""
+        ...
+
+    def locate(self, prompt: str, phrase: str) -> TokenSpan:
+        """Token positions of the last ``phrase`` in ``prompt``; ``ModelError`` if it is absent or cut off."""
+        ...
+
+    def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder: ...
+
+    def latent_side(self, side: int) -> int:
+        """Side of the latents of square images of ``side`` pixels."""
+        ...
+
+    def sites(self, side: int) -> tuple[Site, ...]:
+        """Attention sites for square images of ``side`` pixels."""
+        ...
+
+    def denoise(
+        self,
+        latents: Tensor,
+        timestep: int,
+        text: Tensor,
+        sites: Collection[Site] = (),
+        rows: slice = slice(None),
+    ) -> Prediction:
+        """Predict the noise in ``latents``; the attention of ``sites`` is read for the batch ``rows`` only."""
+        ...

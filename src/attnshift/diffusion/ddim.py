@@ -1,0 +1,38 @@
+"""The deterministic DDIM step between two noise levels, and the ladder of levels that an attack walks.
+
+Song, Meng and Ermon, "Denoising diffusion implicit models" (ICLR 2021), eq. 12 with sigma = 0. A level is named by
+its cumulative alpha: latents = sqrt(alpha) * clean + sqrt(1 - alpha) * noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+__all__ = ["Ladder", "Pairing", "ddim_step"]
+
+Pairing = Literal["aligned", "compat"]
+
+
+def ddim_step(latents: Tensor, noise: Tensor, source: float, target: float) -> Tensor:
+    """Move ``latents`` from the level with alpha ``source`` to the one with ``target``, up or down, along ``noise``."""
+    clean = (latents - (1 - source) ** 0.5 * noise) / source**0.5
+    return target**0.5 * clean + (1 - target) ** 0.5 * noise
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The last K denoising steps of a schedule, in the order of denoising (highest noise first).
+
+    Step k evaluates the denoiser at ``timesteps[k]`` and goes from alpha ``levels[k]`` to ``levels[k + 1]``.
+    """
+
+    timesteps: tuple[int, ...]
+    levels: tuple[float, ...]
+    above: float
+    """Alpha one schedule step above the first level; where ``compat`` inversion ends."""
+
+    def __len__(self) -> int:
+        return len(self.timesteps)

@@ -1,0 +1,42 @@
+"""DDIM inversion: from an image's latent up to the noise level at which the attack edits it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.ddim import Ladder, Pairing, ddim_step
+
+__all__ = ["invert"]
+
+
+@torch.no_grad()
+def invert(
+    backbone: Backbone, ladder: Ladder, latents: Tensor, unconditional: Tensor, pairing: Pairing, rounds: int = 0
+) -> tuple[Tensor, ...]:
+    """Latents before each denoising step and after the last one, [steps + 1] of [batch,channels,rows,columns].
+
+    The prediction is unconditional and evaluated at the lower latent; ``rounds`` fixed-point rounds then evaluate it
+    again at the upper one (Pan et al., "Effective real image editing with accelerated iterative diffusion inversion",
+    ICCV 2023).
+
+    ``aligned`` walks exactly the pairs of levels that denoising walks, so that with a constant prediction the round
+    trip is exact. ``compat`` is the published attack's own pairing: each step starts one level higher than its
+    denoising partner ends, the first latent stands at the level above the ladder, and the difference is left to the
+    reconstruction.
+    """
+    stored = [latents]
+    for index in reversed(range(len(ladder))):
+        if pairing == "aligned":
+            source, target = ladder.levels[index + 1], ladder.levels[index]
+        else:
+            source, target = ladder.levels[index], ladder.levels[index - 1] if index else ladder.above
+        lower = stored[0]
+        noise = backbone.denoise(lower, ladder.timesteps[index], unconditional).noise
+        upper = ddim_step(lower, noise, source, target)
+        for _ in range(rounds):
+            noise = backbone.denoise(upper, ladder.timesteps[index], unconditional).noise
+            upper = ddim_step(lower, noise, source, target)
+        stored.insert(0, upper)
+    return tuple(stored)

@@ -1,0 +1,135 @@
+"""Three ways to make the clean path end at the image again although it is guided.
+
+Each is a frozen record of its options, called with the stored inversion latents, and returns the trajectory that the
+attack denoises along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.ddim import Ladder, ddim_step
+from attnshift.diffusion.denoising import Trajectory, guided_noise
+from attnshift.tables import STRICT
+
+__all__ = ["NegativePrompt", "NullText", "Offset", "Reconstruction"]
+
+
+class Reconstruction(Protocol):
+    def __call__(
+        self,
+        backbone: Backbone,
+        ladder: Ladder,
+        stored: Sequence[Tensor],
+        text: Tensor,
+        unconditional: Tensor,
+        guidance: float,
+    ) -> Trajectory:
+        """``stored`` as ``invert`` returns it; ``text`` and ``unconditional`` [batch,tokens,width]."""
+        ...
+
+
+@dataclass(frozen=True)
+class NullText:
+    """Tune the unconditional embedding of each step until the step lands on the stored latent.
+
+    Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step * k``
+    updates of AdamW and starts from the embedding of the step before. The conditional prediction does not depend on
+    what is tuned and is computed once per step. An image whose squared error falls below ``tolerance`` stops there.
+    """
+
+    __pydantic_config__ = STRICT
+    learning_rate: float = 0.1
+    updates: int = 10
+    updates_per_step: int = 2
+    tolerance: float = 0.0
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        ladder: Ladder,
+        stored: Sequence[Tensor],
+        text: Tensor,
+        unconditional: Tensor,
+        guidance: float,
+    ) -> Trajectory:
+        latents, tuned = stored[0], []
+        for index, timestep in enumerate(ladder.timesteps):
+            source, target = ladder.levels[index : index + 2]
+            with torch.no_grad():
+                conditional = backbone.denoise(latents, timestep, text).noise
+            unconditional = unconditional.detach().clone().requires_grad_()
+            optimiser = torch.optim.AdamW([unconditional], lr=self.learning_rate)
+            for _ in range(self.updates + self.updates_per_step * index):
+                empty = backbone.denoise(latents, timestep, unconditional).noise
+                moved = ddim_step(latents, empty + guidance * (conditional - empty), source, target)
+                errors = (moved - stored[index + 1]).square().flatten(1).mean(1)
+                errors.sum().backward(inputs=[unconditional])
+                done = errors.detach() < self.tolerance
+                kept = unconditional.detach().clone()
+                optimiser.step()
+                optimiser.zero_grad()
+                with torch.no_grad():
+                    unconditional[done] = kept[done]
+                if bool(done.all()):
+                    break
+            tuned.append(unconditional.detach().clone())
+            with torch.no_grad():
+                empty = backbone.denoise(latents, timestep, tuned[-1]).noise
+                latents = ddim_step(latents, empty + guidance * (conditional - empty), source, target)
+        return Trajectory(ladder, stored[0], text, tuple(tuned), None, guidance)
+
+
+@dataclass(frozen=True)
+class NegativePrompt:
+    """Use the conditional embedding in place of the unconditional one; nothing is tuned.
+
+    Miyake et al., "Negative-prompt inversion" (WACV 2025).
+    """
+
+    __pydantic_config__ = STRICT
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        ladder: Ladder,
+        stored: Sequence[Tensor],
+        text: Tensor,
+        unconditional: Tensor,
+        guidance: float,
+    ) -> Trajectory:
+        return Trajectory(ladder, stored[0], text, (text,) * len(ladder), None, guidance)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Add to each step the constant by which it misses the stored latent; the clean path is then exact.
+
+    Ju et al., "Direct inversion" (ICLR 2024), with one pass per step.
+    """
+
+    __pydantic_config__ = STRICT
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        backbone: Backbone,
+        ladder: Ladder,
+        stored: Sequence[Tensor],
+        text: Tensor,
+        unconditional: Tensor,
+        guidance: float,
+    ) -> Trajectory:
+        plain = Trajectory(ladder, stored[0], text, (unconditional,) * len(ladder), None, guidance)
+        offsets = []
+        for index in range(len(ladder)):
+            noise, _ = guided_noise(backbone, plain, stored[index], index)
+            source, target = ladder.levels[index : index + 2]
+            offsets.append(stored[index + 1] - ddim_step(stored[index], noise, source, target))
+        return Trajectory(ladder, stored[0], text, plain.unconditional, tuple(offsets), guidance)

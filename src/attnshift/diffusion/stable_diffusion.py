@@ -1,0 +1,166 @@
+"""Stable Diffusion 1.x and 2.x (and anything saved in their layout) through diffusers."""
+
+# The annotations of diffusers and transformers are narrower than what they accept and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from attnshift.diffusion.attention import attention_sites, record_attention
+from attnshift.diffusion.backbone import Prediction
+from attnshift.diffusion.ddim import Ladder
+from attnshift.errors import ModelError
+from attnshift.types import Site, TokenSpan
+
+__all__ = ["StableDiffusion", "load_stable_diffusion"]
+
+
+class StableDiffusion:
+    """A diffusers pipeline as a ``Backbone``. Epsilon and v-prediction models; their weights are constants."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, name: str):
+        self.name = name
+        self.vae: AutoencoderKL = pipeline.vae
+        self.unet: UNet2DConditionModel = pipeline.unet
+        self.text_encoder: CLIPTextModel = pipeline.text_encoder
+        self.tokenizer: CLIPTokenizer = pipeline.tokenizer
+        for module in (self.vae, self.unet, self.text_encoder):
+            module.eval().requires_grad_(False)
+        self.scheduler = _ddim(pipeline, name)
+        self.device = self.unet.device
+        self.pixels_per_latent = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        self.suggested_size = int(self.unet.config["sample_size"]) * self.pixels_per_latent
+        self.length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        if self.unet.config["in_channels"] != self.vae.config["latent_channels"]:
+            raise ModelError(
+                f"{name}: the denoiser takes {self.unet.config['in_channels']} channels but the autoencoder makes "
+                f"{self.vae.config['latent_channels']}; inpainting and editing variants are not supported"
+            )
+
+    def to(self, device: torch.device | str) -> StableDiffusion:
+        for module in (self.vae, self.unet, self.text_encoder):
+            module.to(device)  # type: ignore[call-overload]
+        self.device = self.unet.device
+        return self
+
+    def check_size(self, side: int) -> None:
+        unit = self.pixels_per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+        if side % unit or side <= 0:
+            below = side // unit * unit
+            near = " or ".join(str(value) for value in (below, below + unit) if value > 0)
+            raise ModelError(f"{self.name}: images of {side} px do not fit the model; use --size {near}")
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        posterior = self.vae.encode(2 * images - 1).latent_dist
+        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
+        return latents * self.vae.config["scaling_factor"]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample / 2 + 0.5
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        encoded = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        return self.text_encoder(encoded.input_ids.to(self.device))[0]
+
+    def locate(self, prompt: str, phrase: str) -> TokenSpan:
+        start = prompt.lower().rfind(phrase.lower())
+        if start < 0 or not phrase.strip():
+            raise ModelError(f"the phrase {phrase!r} does not stand in the prompt {prompt!r}")
+        end = start + len(phrase)
+        offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        span = tuple(at for at, (first, last) in enumerate(offsets) if last > first and first < end and last > start)
+        if not span or span[-1] >= self.length - 1:
+            raise ModelError(
+                f"{prompt!r} takes {len(offsets)} tokens and {self.name} reads {self.length}: {phrase!r} would be cut; "
+                "give a shorter class_name or prompt.template"
+            )
+        return span
+
+    def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder:
+        alphas = self.scheduler.alphas_cumprod.double()
+        self.scheduler.set_timesteps(schedule_steps)
+        timesteps = [int(value) for value in self.scheduler.timesteps]
+        if not 0 < denoising_steps < len(timesteps):
+            raise ModelError(
+                f"diffusion.denoising_steps is {denoising_steps}; it must lie between 1 and "
+                f"{len(timesteps) - 1} for a schedule of {schedule_steps} steps"
+            )
+        used = timesteps[-denoising_steps:]
+        levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]
+        return Ladder(tuple(used), tuple(levels), float(alphas[timesteps[-denoising_steps - 1]]))
+
+    def latent_side(self, side: int) -> int:
+        return side // self.pixels_per_latent
+
+    def sites(self, side: int) -> tuple[Site, ...]:
+        return attention_sites(self.unet, self.latent_side(side))
+
+    def denoise(
+        self,
+        latents: Tensor,
+        timestep: int,
+        text: Tensor,
+        sites: Collection[Site] = (),
+        rows: slice = slice(None),
+    ) -> Prediction:
+        with record_attention(self.unet, sites, rows) as attention:
+            output = self.unet(latents, timestep, encoder_hidden_states=text).sample
+        if self.scheduler.config["prediction_type"] == "v_prediction":
+            # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D: noise = sqrt(a) v + sqrt(1 - a) z.
+            alpha = float(self.scheduler.alphas_cumprod[timestep])
+            output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
+        return Prediction(output, attention)
+
+
+def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
+    """The model's own noise schedule, walked as the published attack does: leading spacing, one step offset, eta 0."""
+    config = dict(pipeline.scheduler.config)
+    scheduler = DDIMScheduler.from_config(
+        config, timestep_spacing="leading", steps_offset=1, clip_sample=False, set_alpha_to_one=False
+    )
+    if scheduler.config["prediction_type"] not in ("epsilon", "v_prediction"):
+        raise ModelError(
+            f"{name}: prediction type {scheduler.config['prediction_type']!r} is not supported; "
+            "epsilon and v_prediction are"
+        )
+    return scheduler
+
+
+def load_stable_diffusion(source: str, dtype: torch.dtype = torch.float32) -> StableDiffusion:
+    """Load a folder in diffusers' layout, a name of the Hugging Face hub, or the built-in ``lab``. Safetensors only."""
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    if source == "lab":
+        from attnshift.weights import pipeline_folder
+
+        source = str(pipeline_folder())
+        name = "lab"
+    else:
+        name = source
+        if Path(source).exists() and not (Path(source) / "model_index.json").is_file():
+            raise ModelError(f"{source} is not a diffusers pipeline: it holds no model_index.json")
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            source,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"cannot load the pipeline {source}: {str(error).strip().splitlines()[0]}") from error
+    return StableDiffusion(pipeline, name)

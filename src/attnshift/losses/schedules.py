@@ -1,0 +1,41 @@
+"""How a term's weight moves over the optimisation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from attnshift.tables import STRICT
+
+__all__ = ["Schedule"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on a weight as a function of the progress u in (0,1]: from ``start`` to ``end`` inside ``window``.
+
+    ``step`` jumps from ``start`` to ``end`` in the middle of the window. Outside the window the factor is 0.
+
+    >>> Schedule("linear", 1.0, 0.4)(0.5)
+    0.7
+    """
+
+    __pydantic_config__ = STRICT
+    shape: Literal["constant", "linear", "cosine", "step"] = "constant"
+    start: float = 1.0
+    end: float = 1.0
+    window: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(self, progress: float) -> float:
+        first, last = self.window
+        if not first <= progress <= last:
+            return 0.0
+        passed = (progress - first) / (last - first) if last > first else 1.0
+        eased = {
+            "constant": 0.0,
+            "linear": passed,
+            "cosine": (1 - math.cos(math.pi * passed)) / 2,
+            "step": float(passed >= 0.5),
+        }[self.shape]
+        return self.start + (self.end - self.start) * eased
