@@ -1,0 +1,100 @@
+"""What the shipped networks reach on held-out renders, against what they must reach."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attnshift.classifiers import load_classifier
+from attnshift.data.images import quantise
+from attnshift.diffusion.denoising import denoise
+from attnshift.diffusion.inversion import invert
+from attnshift.diffusion.reconstruction import Offset
+from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
+from attnshift.evaluation.metrics import psnr
+from attnshift.evaluation.statistics import bootstrap, wilson
+from attnshift.lab.classifiers import RECIPES
+from attnshift.lab.splits import Split, rendered
+from attnshift.losses.attention import phrase_map
+from attnshift.losses.selection import Selection
+from attnshift.weights import pipeline_folder
+
+__all__ = ["check_lab"]
+
+_BATCH = 50
+_GUIDANCE = 2.5
+
+
+@torch.no_grad()
+def check_lab(images: int, write: bool, report: Callable[[str], None]) -> bool:
+    """Print every figure with its bound; True if all bounds are met. ``write`` saves them beside the weights."""
+    with tempfile.TemporaryDirectory() as cache:
+        split = rendered(0, "test", images, Path(cache), workers=2)
+    backbone = load_stable_diffusion("lab")
+    figures: dict[str, dict[str, float]] = {}
+    passed = True
+
+    def check(name: str, value: float, low: float, high: float, bound: float, unit: str) -> None:
+        nonlocal passed
+        met = value >= bound
+        passed &= met
+        figures[name] = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4), "bound": bound}
+        report(f"{'ok  ' if met else 'FAIL'} {name}: {value:.3f} [{low:.3f}, {high:.3f}] {unit}, must be >= {bound}")
+
+    pixels = split.images / 255
+    parts = list(zip(pixels.split(_BATCH), _names(split), strict=True))
+    trip, path, inside = [], [], []
+    for at, (part, names) in enumerate(parts):
+        latents = backbone.encode(part)
+        decoded = backbone.decode(latents).clamp(0, 1)
+        trip += psnr(part, decoded).tolist()
+        reconstructed, shares = _reconstruct(backbone, latents, names, split.masks[at * _BATCH :][: len(part)])
+        path += psnr(decoded, reconstructed).clamp(max=100).tolist()
+        inside += shares
+    for name, values, bound in (("autoencoder round trip", trip, 30.0), ("offset path against round trip", path, 45.0)):
+        estimate = bootstrap(values, (name,))
+        check(name, estimate.value, estimate.low, estimate.high, bound, "dB")
+    estimate = wilson(sum(inside), len(inside))
+    check("class word looks inside the mask", estimate.value, estimate.low, estimate.high, 0.7, "of images")
+    for name, recipe in RECIPES.items():
+        classifier = load_classifier(f"lab:{name}")
+        predicted = torch.cat([classifier(quantise(part)).argmax(1) for part in pixels.split(_BATCH)])
+        estimate = wilson(int((predicted == split.labels).sum()), len(predicted))
+        bound = 0.85 if recipe.radius else 0.97
+        check(f"accuracy of {name} ({recipe.role})", estimate.value, estimate.low, estimate.high, bound, "of images")
+    if write:
+        card = pipeline_folder().parent / "figures.json"
+        card.write_text(json.dumps({"images": images, "figures": figures}, indent=1) + "\n")
+        report(f"wrote {card}")
+    return passed
+
+
+def _names(split: Split) -> list[list[str]]:
+    names = [scene.class_name for scene in split.scenes]
+    return [names[at : at + _BATCH] for at in range(0, len(names), _BATCH)]
+
+
+def _reconstruct(
+    backbone: StableDiffusion, latents: Tensor, names: list[str], masks: Tensor
+) -> tuple[Tensor, list[bool]]:
+    """Aligned inversion and guided denoising with offsets; the images, and whether the class word's highest
+    attention (mean over all down and up sites and steps, at the finest grid) lies inside the object's mask."""
+    ladder = backbone.ladder(20, 5)
+    prompts = [f"a photo of a {name}" for name in names]
+    text, empty = backbone.embed(prompts), backbone.embed([""] * len(names))
+    stored = invert(backbone, ladder, latents, empty, "aligned")
+    trajectory = Offset()(backbone, ladder, stored, text, empty, _GUIDANCE)
+    selection = Selection(places=("down", "up"), grid="all")
+    sites = selection.sites(backbone.sites(masks.shape[-1]), "cross", latents.shape[-1])
+    final, attention = denoise(backbone, trajectory, trajectory.start, sites)
+    inside = []
+    for image, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
+        looks = phrase_map(attention, selection, backbone.locate(prompt, name), image, latents.shape[-1])
+        mask = torch.nn.functional.adaptive_avg_pool2d(masks[image].float() / 255, looks.shape[-1])[0]
+        inside.append(bool(mask.flatten()[looks.argmax()] >= 0.5))
+    return backbone.decode(final).clamp(0, 1), inside
