@@ -1,0 +1,40 @@
+"""Everything that the tables hold, as plain data. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from attnshift.attack.recipe import preset_names, preset_summary
+from attnshift.classifiers import SOURCES
+from attnshift.defences import DEFENCES
+from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
+from attnshift.ensemble import RULES
+from attnshift.evaluation import METRICS
+from attnshift.losses import CLASSIFICATION, TERMS
+from attnshift.tables import Table
+from attnshift.weights import classifier_names
+
+__all__ = ["catalogue"]
+
+_TABLES: dict[str, Table] = {
+    "terms": TERMS,
+    "classification losses": CLASSIFICATION,
+    "fusion rules": RULES,
+    "reconstructions": RECONSTRUCTIONS,
+    "backbones": BACKBONES,
+    "classifier sources": SOURCES,
+    "metrics": METRICS,
+    "defences": DEFENCES,
+}
+
+
+def catalogue() -> dict[str, list[dict[str, str]]]:
+    """Family -> entries with name, summary and reference."""
+    presets = [{"name": name, "summary": preset_summary(name), "reference": ""} for name in preset_names()]
+    families = {"presets": presets}
+    for family, table in _TABLES.items():
+        families[family] = [
+            {"name": name, "summary": entry.summary, "reference": entry.reference} for name, entry in table.items()
+        ]
+    families["lab classifiers"] = [
+        {"name": f"lab:{name}", "summary": "see docs/lab.md", "reference": ""} for name in classifier_names()
+    ]
+    return families

@@ -1,0 +1,256 @@
+"""The command line. Heavy libraries are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from attnshift import __version__
+from attnshift.errors import UserError
+
+if TYPE_CHECKING:
+    from attnshift.runs.store import Store
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Natural-looking adversarial images by steering a diffusion model's attention.",
+)
+lab = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
+app.add_typer(lab, name="lab")
+
+_LAB_SURROGATES = ["lab:resnet", "lab:vit", "lab:convnext"]
+_LAB_JUDGES = ["lab:coatnet", "lab:mambaout", "lab:byobnet", "lab:robust"]
+
+
+def main() -> None:
+    """Entry point: user mistakes are one line and exit status 2; Ctrl-C is 130, SIGTERM 143."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
+    try:
+        app()
+    except UserError as error:
+        print(f"attnshift: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _stopped(number: int, frame: object) -> None:
+    print("attnshift: stopped; the same command continues an attack or a training", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"attnshift {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List every preset, term, rule, source, metric, defence and backbone, with where it comes from."""
+    from attnshift.catalogue import catalogue
+
+    families = catalogue()
+    if as_json:
+        print(json.dumps(families, indent=1))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for family, entries in families.items():
+        console.print(f"\n[bold]{family}[/bold]")
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True, min_width=24)
+        for each in entries:
+            source = f" ({each['reference']})" if each["reference"] else ""
+            grid.add_row(Text(f"  {each['name']}"), Text(each["summary"] + source))
+        console.print(grid if entries else "  none")
+
+
+@app.command()
+def attack(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    labels: Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name].")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command continues an interrupted run.")],
+    pipeline: Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")] = "lab",
+    surrogate: Annotated[
+        list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")
+    ] = [],  # noqa: B006
+    preset: Annotated[str, typer.Option(help="Preset, or a recipe file.")] = "fast",
+    set_: Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")] = [],  # noqa: B006
+    size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0,
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of the run's identity.")] = 0,
+    limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; part of the run's identity.")] = 0,
+) -> None:
+    """Attack a folder of images."""
+    from attnshift.attack.recipe import load_recipe
+
+    if not surrogate:
+        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
+    recipe = load_recipe(preset, set_)
+    from attnshift.runs.local import Settings
+
+    settings = Settings(images, labels, pipeline, tuple(surrogate), recipe, out, size, batch, limit, device, threads)
+    _attack(settings)
+    console = Console(stderr=True)
+    console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
+
+
+def _attack(settings: Any) -> Store:
+    """Attack with a bar on a terminal and one line per image that is done."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from attnshift.runs.local import attack_folder
+
+    console = Console()
+    columns = (TextColumn("attack"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("attack", total=None)
+
+        def done(item: Any, row: dict[str, Any], count: int, total: int) -> None:
+            bar.update(task, completed=count, total=total)
+            fooled = sum(margin < 0 for margin in row["attack_margins"])
+            line = (
+                f"{count}/{total} {item.file} ({item.class_name}): fools {fooled} of {len(row['attack_margins'])} "
+                f"surrogates, iterate {row['iteration']} of {row['evaluated']}, {row['seconds']:.2f} s"
+            )
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        return attack_folder(settings, done)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    judge: Annotated[list[str], typer.Option(help="Held-out classifier, as source:name; repeat for several.")] = [],  # noqa: B006
+    tuning: Annotated[list[str], typer.Option(help="Classifier that was used to tune; reported apart.")] = [],  # noqa: B006
+) -> None:
+    """Judge the saved 8-bit images of a run, by its surrogates and by held-out classifiers."""
+    from attnshift.runs.evaluation import evaluate_run
+    from attnshift.runs.store import Store
+
+    store = Store.open(run)
+    evaluate_run(store, judge, tuning)
+    _print_summary(store)
+
+
+def _print_summary(store: Store) -> None:
+    from rich.table import Table
+
+    from attnshift.report.figures import percent
+    from attnshift.report.summary import summarise
+
+    summary = summarise(store.table("results"), store.table("verdicts"), store.table("quality"))
+    table = Table(title=f"{summary.images} images, 95 % intervals", title_justify="left")
+    for column in ("classifier", "role", "clean accuracy", "round trip", "reconstruction", "attack", "attributable"):
+        table.add_column(column)
+    for row in (*summary.classifiers, *([summary.judges] if summary.judges else [])):
+        arms = [percent(row.success[arm]) for arm in ("round_trip", "reconstruction", "attack")]
+        table.add_row(row.name, row.role, percent(row.accuracy), *arms, percent(row.attributable))
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    for arm, metrics in summary.quality.items():
+        values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
+        console.print(f"{arm}: {values}", markup=False, highlight=False)
+    console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write RUN/report.html, one self-contained page."""
+    from attnshift.report.page import write_report
+    from attnshift.runs.store import Store
+
+    print(write_report(Store.open(run)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    images: Annotated[int, typer.Option(help="How many held-out lab images.")] = 24,
+    preset: Annotated[str, typer.Option(help="Preset.")] = "fast",
+) -> None:
+    """Attack lab images, judge them with classifiers that were never attacked, and write the report."""
+    from attnshift.attack.recipe import load_recipe
+    from attnshift.lab.export import export_images
+    from attnshift.report.page import write_report
+    from attnshift.runs.evaluation import evaluate_run
+    from attnshift.runs.local import Settings
+
+    folder = out.with_name(f"{out.name}-images")
+    print(f"rendering {images} images of the tabletop lab into {folder}")
+    labels = export_images(folder, seed=0, split="test", count=images)
+    print("attacking " + ", ".join(_LAB_SURROGATES))
+    store = _attack(Settings(folder, labels, "lab", tuple(_LAB_SURROGATES), load_recipe(preset), out))
+    evaluate_run(store, _LAB_JUDGES)
+    _print_summary(store)
+    print(f"\nopen {write_report(store).resolve()}")
+
+
+@lab.command("render")
+def lab_render(
+    out: Annotated[Path, typer.Argument(help="Folder for the images, masks and labels.csv.")],
+    count: Annotated[int, typer.Option(help="How many images.")] = 64,
+    split: Annotated[str, typer.Option(help="train, tuning or test.")] = "test",
+    seed: Annotated[int, typer.Option(help="World seed; the shipped networks were trained on 0.")] = 0,
+) -> None:
+    """Render images of the lab with captions, labels and object masks."""
+    from attnshift.lab.export import export_images
+
+    print(export_images(out, seed, split, count))
+
+
+@lab.command("train")
+def lab_train(
+    out: Annotated[Path, typer.Option(help="Where the trained networks go.")],
+    work: Annotated[Path, typer.Option(help="Renders and checkpoints; the same command continues.")] = Path("lab-work"),
+    seed: Annotated[int, typer.Option(help="Seed of the world and of the training.")] = 0,
+    only: Annotated[
+        list[str], typer.Option(help="Train only this: pipeline or a classifier; repeat for several.")
+    ] = [],  # noqa: B006
+    threads: Annotated[int, typer.Option(help="CPU threads and rendering processes.")] = 2,
+) -> None:
+    """Train the lab's pipeline and classifiers anew."""
+    from attnshift.lab.train import train_lab
+
+    train_lab(out, work, seed, only, threads, lambda line: print(line, flush=True))
+
+
+@lab.command("check")
+def lab_check(
+    images: Annotated[int, typer.Option(help="Held-out renders for every figure.")] = 500,
+    write: Annotated[bool, typer.Option("--write", help="Write the figures into the card beside the weights.")] = False,
+) -> None:
+    """Measure the shipped networks on held-out renders against what they must reach."""
+    from attnshift.lab.check import check_lab
+
+    if not check_lab(images, write, lambda line: print(line, flush=True)):
+        raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""Numbers and pictures for people."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy
+from PIL import Image
+
+from attnshift.evaluation.statistics import Estimate
+
+__all__ = ["amplified_difference", "data_url", "heat_overlay", "number", "percent"]
+
+
+def percent(estimate: Estimate) -> str:
+    """``62 % [48, 74]``."""
+    if not estimate.count:
+        return "–"
+    low, high = (round(100 * bound) + 0 for bound in (estimate.low, estimate.high))
+    return f"{100 * estimate.value:.0f} % [{low:.0f}, {high:.0f}]"
+
+
+def number(estimate: Estimate, digits: int = 3) -> str:
+    """``0.931 [0.920, 0.941]``, or ``equal`` where every image is equal to the clean one."""
+    if math.isinf(estimate.value):
+        return "equal"
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def data_url(pixels: numpy.ndarray) -> str:
+    """PNG of uint8 pixels [height,width,3] as a data URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def pixels(path: Path) -> numpy.ndarray:
+    with Image.open(path) as image:
+        return numpy.asarray(image.convert("RGB"))
+
+
+def amplified_difference(clean: numpy.ndarray, attack: numpy.ndarray, factor: int) -> numpy.ndarray:
+    """Change of every value around mid-grey, ``factor`` times."""
+    change = attack.astype(int) - clean.astype(int)
+    return (127 + factor * change).clip(0, 255).astype(numpy.uint8)
+
+
+def heat_overlay(image: numpy.ndarray, attention: Sequence[float], side: int) -> numpy.ndarray:
+    """Attention laid over a darkened image, each map scaled to its own maximum."""
+    values = numpy.asarray(attention, dtype=numpy.float32).reshape(side, side)
+    values = values / max(float(values.max()), 1e-12)
+    height, width = image.shape[:2]
+    large = Image.fromarray((values * 255).astype(numpy.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    heat = numpy.asarray(large, dtype=numpy.float32)[..., None] / 255
+    grey = image.mean(2, keepdims=True) * 0.45
+    glow = heat * numpy.array([255.0, 150.0, 20.0])
+    return (grey * (1 - 0.6 * heat) + glow).clip(0, 255).astype(numpy.uint8)
