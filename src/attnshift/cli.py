@@ -28,8 +28,8 @@ app = typer.Typer(
 lab = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
 app.add_typer(lab, name="lab")
 
-_LAB_SURROGATES = ["lab:resnet", "lab:vit", "lab:convnext"]
-_LAB_JUDGES = ["lab:coatnet", "lab:mambaout", "lab:byobnet", "lab:robust"]
+_LAB_SURROGATES = ["lab:resnet", "lab:efficientnet", "lab:mobilevit"]
+_LAB_JUDGES = ["lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust"]
 
 
 def main() -> None:
@@ -226,6 +226,18 @@ def lab_render(
     from attnshift.lab.export import export_images
 
     print(export_images(out, seed, split, count))
+
+
+@lab.command("random-pipeline")
+def lab_random_pipeline(
+    out: Annotated[Path, typer.Argument(help="Folder for the pipeline.")],
+    size: Annotated[int, typer.Option(help="Side of its images in pixels.")] = 224,
+) -> None:
+    """Write a pipeline in the shape of Stable Diffusion with random weights: shows that a set-up runs, not strength."""
+    from attnshift.lab.random_pipeline import random_pipeline
+
+    random_pipeline(size=size).save_pretrained(out, safe_serialization=True)
+    print(out)
 
 
 @lab.command("train")

@@ -11,6 +11,7 @@ from torch import Tensor
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.problem import Problem
 from attnshift.data.images import quantise
+from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.attention import phrase_map
 from attnshift.losses.selection import Selection
 
@@ -54,7 +55,9 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
             break
         rows = snapshot.rows
         rounded = quantise(snapshot.images)
-        candidate, fooled = _score(problem.rows(rows), snapshot, rounded, policy.confidence)
+        candidate, fooled = _score(
+            problem.surrogates.rows(rows), problem.images[rows], snapshot, rounded, policy.confidence
+        )
         better = _less(candidate, score[rows]) if policy.keep == "best" else torch.ones_like(fooled)
         chosen = rows[better.cpu()]
         images[chosen], latents[chosen], score[chosen] = rounded[better], snapshot.latents[better], candidate[better]
@@ -70,7 +73,9 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
     return Outcome(quantise(images), iterations, evaluated, tuple(tuple(each) for each in history), looked, looks)
 
 
-def _score(problem: Problem, snapshot: Snapshot, rounded: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
+def _score(
+    surrogates: Surrogates, images: Tensor, snapshot: Snapshot, rounded: Tensor, confidence: float
+) -> tuple[Tensor, Tensor]:
     """Rank of each iterate, lower is better, compared left to right [active,2]; and whether it fools every surrogate.
 
     Iterates that fool all surrogates by ``confidence``, also when rounded to 8 bits, are ranked by their distance to
@@ -79,9 +84,9 @@ def _score(problem: Problem, snapshot: Snapshot, rounded: Tensor, confidence: fl
     worst = snapshot.margins.max(0).values
     fooled = worst < -confidence
     if bool(fooled.any()):
-        _, rounded_margins = problem.surrogates.judge(rounded)
+        _, rounded_margins = surrogates.judge(rounded)
         fooled = fooled & (rounded_margins.max(0).values < -confidence)
-    distance = (rounded - problem.images).square().flatten(1).mean(1)
+    distance = (rounded - images).square().flatten(1).mean(1)
     rank = torch.where(fooled, distance, worst)
     return torch.stack([(~fooled).to(rank), rank], 1), fooled
 

@@ -30,7 +30,7 @@ SOURCES: Table = {
 
 
 def load_classifier(name: str) -> Classifier:
-    """The classifier called ``source:name``, such as ``timm:resnet50`` or ``lab:vit``."""
+    """The classifier called ``source:name``, such as ``timm:resnet50`` or ``lab:resnet``."""
     source, separator, model = name.partition(":")
     if not separator or not model:
         raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")

@@ -39,9 +39,10 @@ class Reconstruction(Protocol):
 class NullText:
     """Tune the unconditional embedding of each step until the step lands on the stored latent.
 
-    Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step * k``
-    updates of AdamW and starts from the embedding of the step before. The conditional prediction does not depend on
-    what is tuned and is computed once per step. An image whose squared error falls below ``tolerance`` stops there.
+    Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step * k`` updates and starts
+    from the embedding of the step before; one AdamW serves all steps, as in the baseline's code. The conditional
+    prediction does not depend on what is tuned and is computed once per step. An image whose mean squared error falls
+    below ``tolerance`` keeps its embedding for the rest of the step.
     """
 
     __pydantic_config__ = STRICT
@@ -60,12 +61,12 @@ class NullText:
         guidance: float,
     ) -> Trajectory:
         latents, tuned = stored[0], []
+        unconditional = unconditional.detach().clone().requires_grad_()
+        optimiser = torch.optim.AdamW([unconditional], lr=self.learning_rate)
         for index, timestep in enumerate(ladder.timesteps):
             source, target = ladder.levels[index : index + 2]
             with torch.no_grad():
                 conditional = backbone.denoise(latents, timestep, text).noise
-            unconditional = unconditional.detach().clone().requires_grad_()
-            optimiser = torch.optim.AdamW([unconditional], lr=self.learning_rate)
             for _ in range(self.updates + self.updates_per_step * index):
                 empty = backbone.denoise(latents, timestep, unconditional).noise
                 moved = ddim_step(latents, empty + guidance * (conditional - empty), source, target)

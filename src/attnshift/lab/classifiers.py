@@ -49,17 +49,13 @@ class ClassifierRecipe:
 
 RECIPES: dict[str, ClassifierRecipe] = {
     "resnet": ClassifierRecipe("surrogate", "test_resnet", 64, _IMAGENET, "bilinear"),
-    "vit": ClassifierRecipe(
-        "surrogate", "test_vit", 64, _HALF, arguments={"img_size": 64, "patch_size": 8}, steps=5000, learning_rate=2e-3
-    ),
-    "convnext": ClassifierRecipe("surrogate", "test_convnext", 64, _IMAGENET, steps=3000, learning_rate=4e-3),
-    "efficientnet": ClassifierRecipe("tuning", "test_efficientnet", 64, _IMAGENET, learning_rate=3e-3),
+    "efficientnet": ClassifierRecipe("surrogate", "test_efficientnet", 64, _IMAGENET, learning_rate=3e-3),
+    "mobilevit": ClassifierRecipe("surrogate", "mobilevit_xxs", 64, _HALF, learning_rate=2e-3),
+    "mobilenet": ClassifierRecipe("tuning", "mobilenetv3_small_050", 64, _IMAGENET, learning_rate=3e-3),
     "coatnet": ClassifierRecipe("judge", "test_coatnet", 64, _HALF, arguments={"img_size": 64}, learning_rate=2e-3),
-    "mambaout": ClassifierRecipe("judge", "test_mambaout", 80, _IMAGENET, learning_rate=2e-3),
     "byobnet": ClassifierRecipe("judge", "test_byobnet", 56, _HALF, "bilinear", learning_rate=2e-3),
-    "robust": ClassifierRecipe(
-        "judge", "test_resnet", 64, _IMAGENET, "bilinear", steps=2000, learning_rate=2e-3, radius=4 / 255
-    ),
+    "nfnet": ClassifierRecipe("judge", "test_nfnet", 72, _IMAGENET, learning_rate=1e-3),
+    "robust": ClassifierRecipe("judge", "test_resnet", 64, _IMAGENET, "bilinear", learning_rate=2e-3, radius=4 / 255),
 }
 
 _BATCH = 48

@@ -23,7 +23,7 @@ from attnshift.lab.training import Batch, Report, Stage, optimise
 __all__ = ["AUTOENCODER", "DENOISER", "train_pipeline"]
 
 AUTOENCODER = Stage("autoencoder", steps=2300, batch=16, learning_rate=2e-3, weight_decay=0.0, ema=0.998)
-DENOISER = Stage("denoiser", steps=4200, batch=32, learning_rate=1e-3, ema=0.998)
+DENOISER = Stage("denoiser", steps=2600, batch=32, learning_rate=1e-3, ema=0.998)
 
 _LATENT_CHANNELS = 8
 _TEXT_WIDTH = 96

@@ -1,0 +1,83 @@
+"""A pipeline with random weights in the shape of Stable Diffusion, to try a set-up where nothing can be downloaded."""
+
+# The annotations of diffusers and transformers are narrower than what they accept and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from attnshift.lab.tokenizer import build_tokenizer
+
+__all__ = ["random_pipeline"]
+
+
+def random_pipeline(
+    prediction_type: str = "epsilon", channels: int = 8, size: int = 224, tokens: int = 24
+) -> StableDiffusionPipeline:
+    """f = 8, four levels, cross-attention on the three finest: at 224 px the grids are 28, 14, 7 and 4 (mid).
+
+    The lab's tokenizer; ``channels`` is the width of the finest level. The weights are the same every time.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _random_pipeline(prediction_type, channels, size, tokens)
+
+
+def _random_pipeline(prediction_type: str, channels: int, size: int, tokens: int) -> StableDiffusionPipeline:
+    tokenizer = build_tokenizer()
+    tokenizer.model_max_length = tokens
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            projection_dim=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=tokens,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    vae = AutoencoderKL(
+        sample_size=size,
+        block_out_channels=(channels,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=size // 8,
+        block_out_channels=(channels, channels, 2 * channels, 2 * channels),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

@@ -1,0 +1,149 @@
+"""The preset ``diffattack`` against the baseline written down plainly: same losses, same gradients, same latents.
+
+Two comparisons, because single precision cannot carry the first one. Null-text tuning takes 70 updates of AdamW, which
+divides each gradient by its own size and so turns rounding errors of small gradients into errors of the embedding
+(about 1e-6 after the first step, up to 4e-3 after the last); and a rounding error that moves one of the classifier's
+ReLUs across zero changes the gradient at once, by more than 1e-4. So the whole path, tuning included,
+is compared in double precision, and single precision only from a common trajectory, with the ReLUs made smooth.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+
+from attnshift.attack.loop import Snapshot, attack
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.recipe import load_recipe
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+from pipelines import tiny_pipeline
+from reference.naive_diffattack import Network, Preparation, embed, find_words, look, naive_diffattack
+
+ITERATIONS = 3
+
+LOSSES = {"classification", "variance", "self_attention"}
+NAMES, LABELS = ("snowman", "mug"), (3, 700)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The engine rounds attention and logits to single precision with .float(), which is not what is compared here.
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    side, dtype = 128, torch.float64
+    classifier = _classifier(dtype)
+    tasks = _tasks(side, dtype)
+    problem, snapshots = _run_engine(_pipeline(prediction_type, side, dtype), classifier, tasks, [])
+    gradients = _gradients(snapshots)
+    assert [len(span) for span in problem.tokens] == [2, 1]
+    for at, task in enumerate(tasks):
+        pipeline = _pipeline(prediction_type, side, dtype)
+        draw = (problem.method.recipe.seed, task.identity)
+        naive = naive_diffattack(pipeline, _bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
+        for engine, plain in zip(problem.trajectory.unconditional, naive.preparation.embeddings, strict=True):
+            assert _error(engine[at], plain[0]) < 1e-7
+        for snapshot, gradient, iterate in zip(snapshots, gradients, naive.iterates, strict=False):
+            assert _error(snapshot.latents[at], iterate.latent[0]) < 1e-7
+            _check_losses(snapshot, at, iterate.losses, 1e-7)
+            assert _error(gradient[at], iterate.gradient[0]) < 1e-7
+        assert naive.iterates[-1].losses["self_attention"] > 0
+        assert _error(snapshots[-1].latents[at], naive.latent[0]) < 1e-7
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_objective_in_single_precision(prediction_type: str) -> None:
+    side, dtype = 224, torch.float32
+    classifier = _classifier(dtype)
+    _smooth(classifier.network)
+    tasks = _tasks(side, dtype)
+    # One update per step is enough: the trajectory is handed to the naive side.
+    short = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
+    problem, snapshots = _run_engine(_pipeline(prediction_type, side, dtype), classifier, tasks, short)
+    gradients = _gradients(snapshots)
+    pipeline = _pipeline(prediction_type, side, dtype)
+    pipeline.scheduler.set_timesteps(20)
+    for at, task in enumerate(tasks):
+        preparation = _preparation(problem, pipeline, at, task.class_name)
+        for snapshot, gradient in zip(snapshots, gradients, strict=False):
+            iterate = look(pipeline, _bare(classifier), preparation, snapshot.latents[at : at + 1], task.label)
+            _check_losses(snapshot, at, iterate.losses, 1e-4)
+            assert _error(gradient[at], iterate.gradient[0]) < 1e-4
+
+
+def _pipeline(prediction_type: str, side: int, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """The tiny pipeline with random attention made three times sharper, so that words and positions matter."""
+    pipeline = tiny_pipeline(prediction_type, size=side)
+    with torch.no_grad():
+        for name, layer in pipeline.unet.named_modules():
+            if name.endswith((".to_q", ".to_k", "attn2.to_v", "attn2.to_out.0")):
+                layer.weight.mul_(3)
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        module.eval().requires_grad_(False).to(dtype)
+    scheduler = pipeline.scheduler
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(dtype)
+    scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(dtype)
+    return pipeline
+
+
+def _classifier(dtype: torch.dtype) -> Classifier:
+    classifier = load_classifier("random:test_resnet")
+    classifier.network.to(dtype)
+    return classifier
+
+
+def _smooth(network: nn.Module) -> None:
+    """Put a smooth function in the place of every ReLU."""
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.ReLU):
+            network.set_submodule(name, nn.SiLU())
+
+
+def _bare(classifier: Classifier) -> Network:
+    facts = classifier.preprocessing
+    return Network(classifier.network, facts.size, facts.interpolation, facts.mean, facts.std)
+
+
+def _tasks(side: int, dtype: torch.dtype) -> list[Task]:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(len(NAMES), 3, 14, 14, generator=generator).to(dtype)
+    images = nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    each = zip(images, LABELS, NAMES, strict=True)
+    return [Task(f"image-{name}", image, label, name) for image, label, name in each]
+
+
+def _run_engine(
+    pipeline: StableDiffusionPipeline, classifier: Classifier, tasks: list[Task], settings: list[str]
+) -> tuple[Problem, list[Snapshot]]:
+    recipe = load_recipe("diffattack", [f"optimiser.iterations={ITERATIONS}", *settings])
+    problem = pose(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
+    return problem, list(attack(problem))
+
+
+def _gradients(snapshots: list[Snapshot]) -> list[Tensor]:
+    """What the engine updated with, read off the running mean of its optimiser: mean <- 0.9 mean + 0.1 gradient."""
+    means = [snapshot.optimiser.mean for snapshot in snapshots]
+    return [(after - 0.9 * before) / 0.1 for before, after in pairwise(means)]
+
+
+def _preparation(problem: Problem, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
+    trajectory, row = problem.trajectory, slice(at, at + 1)
+    embeddings = [each[row] for each in trajectory.unconditional]
+    return Preparation(embed(pipeline, class_name), find_words(pipeline, class_name), embeddings, trajectory.start[row])
+
+
+def _check_losses(snapshot: Snapshot, at: int, plain: dict[str, float], tolerance: float) -> None:
+    engine = {name: float(values[at]) for name, values in snapshot.losses.items()}
+    assert engine.keys() == plain.keys() == LOSSES
+    # At the first iterate both branches are one, and the self-attention loss is zero but for rounding.
+    assert engine == {name: pytest.approx(value, rel=tolerance, abs=1e-12) for name, value in plain.items()}
+    assert sum(engine.values()) == pytest.approx(sum(plain.values()), rel=tolerance)
+
+
+def _error(engine: Tensor, plain: Tensor) -> float:
+    return float((engine - plain).norm() / plain.norm())
