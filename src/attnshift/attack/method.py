@@ -37,9 +37,6 @@ class Method:
     @classmethod
     def of(cls, recipe: Recipe) -> Method:
         """Build everything that ``recipe`` names, or raise ``RecipeError``."""
-        prompt = recipe.prompt.template
-        if prompt.count("{}") != 1:
-            raise RecipeError(f"prompt.template must hold {{}} once, for the class name (got {prompt!r})")
         logits = recipe.classification
         terms = {
             name: WeightedTerm(

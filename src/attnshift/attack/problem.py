@@ -83,7 +83,7 @@ def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], 
     recipe = method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
     labels = torch.tensor([task.label for task in tasks], device=backbone.device)
-    prompts = [recipe.prompt.template.format(task.class_name) for task in tasks]
+    prompts = [recipe.prompt.prompt(task.class_name) for task in tasks]
     tokens = tuple(backbone.locate(prompt, task.class_name) for prompt, task in zip(prompts, tasks, strict=True))
     latents = backbone.encode(images)
     if recipe.diffusion.encoding == "sample":

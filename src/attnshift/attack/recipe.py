@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from attnshift.errors import RecipeError
 from attnshift.tables import STRICT, describe, suggest
@@ -32,7 +33,17 @@ class _OpenSection(BaseModel):
 
 class PromptSection(_Section):
     template: str = "a photo of a {}"
-    """Prompt of an image; ``{}`` stands for the class name."""
+    """Prompt of an image; ``{}`` stands for the class name, once."""
+
+    @field_validator("template")
+    @classmethod
+    def _holds_the_name_once(cls, template: str) -> str:
+        if template.count("{}") != 1:
+            raise ValueError("must hold {} once, for the class name")
+        return template
+
+    def prompt(self, class_name: str) -> str:
+        return self.template.replace("{}", class_name)
 
 
 class DiffusionSection(_Section):
@@ -109,7 +120,10 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
         path = Path(source)
         if not path.is_file():
             raise RecipeError(f"{source}: no such recipe file")
-        text = path.read_text()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise RecipeError(f"{source} is not UTF-8 text; save it as UTF-8") from None
     elif source in preset_names():
         text = (_presets() / f"{source}.toml").read_text()
     else:
@@ -125,13 +139,13 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
 
 
 def validate(values: Mapping[str, Any], source: str) -> Recipe:
-    import json
-
     try:
         # JSON mode: arrays may become tuples, everything else stays strict.
         return Recipe.model_validate_json(json.dumps(values))
     except ValidationError as error:
         raise RecipeError(f"recipe {source}: {describe(error)}") from None
+    except TypeError:
+        raise RecipeError(f"recipe {source}: dates and times are not values that a recipe can hold") from None
 
 
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

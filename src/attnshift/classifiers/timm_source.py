@@ -8,6 +8,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.data import ImageNetInfo, resolve_data_config
 from torch import nn
 
@@ -48,7 +49,7 @@ def _check(name: str) -> None:
 def _create(name: str, pretrained: bool) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"cannot load '{name}': {str(error).strip().splitlines()[0]}; check the name, the network or the folder"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,16 @@ def read_folder(folder: Path, labels: Path, class_names: tuple[str, ...], classe
         raise LabelError(f"{labels}: no such label file; it holds the columns file,label[,class_name]")
     root = folder.resolve()
     items: dict[str, Item] = {}
-    with labels.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
+    try:
+        text = labels.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise LabelError(f"{labels} is not UTF-8 text; save it as UTF-8") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
         missing = {"file", "label"} - set(reader.fieldnames or ())
         if missing:
-            raise LabelError(
-                f"{labels}: column {' and '.join(sorted(missing))} is missing; the first line names columns"
-            )
+            absent = " and ".join(sorted(missing))
+            raise LabelError(f"{labels}: column {absent} is missing; the first line names columns")
         for row in reader:
             if limit and len(items) == limit:
                 break
@@ -50,6 +54,8 @@ def read_folder(folder: Path, labels: Path, class_names: tuple[str, ...], classe
             if item.identity in items:
                 raise LabelError(f"{where}: {item.file} with label {item.label} was listed before; remove one")
             items[item.identity] = item
+    except csv.Error as error:
+        raise LabelError(f"{labels} line {reader.line_num}: not valid CSV ({error})") from None
     if not items:
         raise LabelError(f"{labels}: no images are listed")
     return list(items.values())

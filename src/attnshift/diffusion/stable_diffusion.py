@@ -154,7 +154,7 @@ def load_stable_diffusion(source: str, dtype: torch.dtype = torch.float32) -> St
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             source,
-            torch_dtype=dtype,
+            dtype=dtype,
             use_safetensors=True,
             safety_checker=None,
             feature_extractor=None,

@@ -9,7 +9,7 @@ __all__ = ["l2", "linf", "psnr", "ssim"]
 
 
 def ssim(reference: Tensor, candidate: Tensor) -> Tensor:
-    """In [-1,1], 1 for equal images. Gaussian window of 11 pixels, sigma 1.5."""
+    """In [-1,1], 1 for equal images. Gaussian window of 11 pixels, sigma 1.5; borders are reflected and counted."""
     values = structural_similarity_index_measure(candidate, reference, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values

@@ -21,7 +21,7 @@ def percent(estimate: Estimate) -> str:
     if not estimate.count:
         return "–"
     low, high = (round(100 * bound) + 0 for bound in (estimate.low, estimate.high))
-    return f"{100 * estimate.value:.0f} % [{low:.0f}, {high:.0f}]"
+    return f"{round(100 * estimate.value) + 0} % [{low}, {high}]"
 
 
 def number(estimate: Estimate, digits: int = 3) -> str:
@@ -49,10 +49,10 @@ def amplified_difference(clean: numpy.ndarray, attack: numpy.ndarray, factor: in
     return (127 + factor * change).clip(0, 255).astype(numpy.uint8)
 
 
-def heat_overlay(image: numpy.ndarray, attention: Sequence[float], side: int) -> numpy.ndarray:
-    """Attention laid over a darkened image, each map scaled to its own maximum."""
+def heat_overlay(image: numpy.ndarray, attention: Sequence[float], side: int, peak: float) -> numpy.ndarray:
+    """Attention laid over a darkened image; ``peak`` is the value that glows fully, so that two maps can compare."""
     values = numpy.asarray(attention, dtype=numpy.float32).reshape(side, side)
-    values = values / max(float(values.max()), 1e-12)
+    values = (values / max(peak, 1e-12)).clip(0, 1)
     height, width = image.shape[:2]
     large = Image.fromarray((values * 255).astype(numpy.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     heat = numpy.asarray(large, dtype=numpy.float32)[..., None] / 255

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from attnshift import __version__
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.report.figures import amplified_difference, data_url, heat_overlay, number, percent, pixels
-from attnshift.report.summary import summarise
+from attnshift.report.summary import ROLES, summarise
 from attnshift.runs.store import Store, atomic_write
 
 __all__ = ["write_report"]
@@ -30,7 +30,7 @@ def write_report(store: Store) -> Path:
     )
     environment.filters |= {"percent": percent, "number": number}
     judged: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
-    for row in verdicts:
+    for row in sorted(verdicts, key=lambda row: ROLES.index(row["role"])):
         judged[row["id"]][row["classifier"]][row["arm"]] = row
     quality = {row["id"]: row for row in store.table("quality") if row["arm"] == "attack"}
     page = environment.get_template("report.html.jinja").render(
@@ -55,21 +55,23 @@ def _image(
     store: Store, row: dict[str, Any], verdicts: dict[str, dict[str, dict[str, Any]]], quality: dict[str, Any] | None
 ) -> dict[str, Any]:
     clean, attack = (pixels(store.image_path(row["id"], arm)) for arm in ("clean", "attack"))
-    side = row["attention_side"]
+    side, peak = row["attention_side"], max(*row["attention_clean"], *row["attention_attack"])
     return {
         "row": row,
         "clean": data_url(clean),
         "attack": data_url(attack),
         "difference": data_url(amplified_difference(clean, attack, AMPLIFIED)),
-        "before": data_url(heat_overlay(clean, row["attention_clean"], side)),
-        "after": data_url(heat_overlay(attack, row["attention_attack"], side)),
+        "before": data_url(heat_overlay(clean, row["attention_clean"], side, peak)),
+        "after": data_url(heat_overlay(attack, row["attention_attack"], side, peak)),
         "verdicts": verdicts,
         "quality": {name: value for name, value in (quality or {}).items() if name in METRICS and math.isfinite(value)},
     }
 
 
-def _bars(success: Any, attributable: Any) -> dict[str, float]:
-    """Positions in percent for the success bar and its interval."""
+def _bars(success: Any, attributable: Any) -> dict[str, float] | None:
+    """Positions in percent for the success bar and its interval; none where no image was known when clean."""
+    if not success.count:
+        return None
     return {
         "value": 100 * success.value,
         "low": 100 * success.low,

@@ -10,9 +10,9 @@ from typing import Any
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.evaluation.statistics import Estimate, bootstrap, wilson
 
-__all__ = ["ClassifierSummary", "Summary", "summarise"]
+__all__ = ["ROLES", "ClassifierSummary", "Summary", "summarise"]
 
-_ROLES = ("surrogate", "tuning", "judge")
+ROLES = ("surrogate", "tuning", "judge")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def summarise(
     results: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]], quality: Sequence[Mapping[str, Any]]
 ) -> Summary:
     roles = {row["classifier"]: row["role"] for row in verdicts}
-    names = sorted(roles, key=lambda name: _ROLES.index(roles[name]))
+    names = sorted(roles, key=lambda name: ROLES.index(roles[name]))
     correct = {(row["classifier"], row["arm"], row["id"]): bool(row["correct"]) for row in verdicts}
     ids = [row["id"] for row in results]
     judges = [name for name in names if roles[name] == "judge"]

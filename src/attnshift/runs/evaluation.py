@@ -31,9 +31,10 @@ def evaluate_run(
     Verdicts of other classifiers that an earlier evaluation added stay. A judge that the attack has seen is refused.
     """
     spec = store.spec()
-    seen = sorted(set(judges) & {*spec.surrogates, *tuning})
-    if seen:
-        raise RunError(f"{', '.join(seen)} cannot be a judge: it was a surrogate or used for tuning")
+    before = {row["classifier"]: row["role"] for row in store.table("verdicts")}
+    seen = {*spec.surrogates, *tuning, *(name for name, role in before.items() if role == "tuning")}
+    _refuse(set(judges) & seen, "a judge: it was a surrogate or used for tuning")
+    _refuse(set(tuning) & set(spec.surrogates), "a tuning classifier: it was a surrogate")
     rows = store.table("results")
     if not rows:
         raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
@@ -59,6 +60,11 @@ def evaluate_run(
         report(min(start + batch, len(rows)), len(rows))
     store.write_table("verdicts", verdicts)
     store.write_table("quality", quality)
+
+
+def _refuse(names: set[str], role: str) -> None:
+    if names:
+        raise RunError(f"{', '.join(sorted(names))} cannot be {role}")
 
 
 def _check(classifier: Classifier, highest: int) -> None:

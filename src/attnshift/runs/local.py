@@ -22,7 +22,7 @@ from attnshift.data.datasets import Item, read_folder
 from attnshift.data.images import quantise, read_image, write_png
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
-from attnshift.errors import ModelError
+from attnshift.errors import ModelError, UserError
 from attnshift.runs.spec import RunSpec, batches, items_digest
 from attnshift.runs.store import Store
 
@@ -51,6 +51,7 @@ class Settings:
 
 def attack_folder(settings: Settings, progress: Progress) -> Store:
     """Run, or continue, the attack that ``settings`` describes. All input is checked before anything is written."""
+    _check_options(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     method = Method.of(settings.recipe)
@@ -85,6 +86,22 @@ def attack_folder(settings: Settings, progress: Progress) -> Store:
     return store
 
 
+def _check_options(settings: Settings) -> None:
+    """Refuse numbers and devices that cannot be meant, before anything is loaded."""
+    for name, lowest, highest in (("size", 8, 4096), ("batch", 1, 4096), ("threads", 1, 1024), ("limit", 1, 10**9)):
+        value = getattr(settings, name)
+        if value and not lowest <= value <= highest:
+            raise UserError(f"--{name} is {value}; it must lie between {lowest} and {highest}")
+    twice = sorted({name for name in settings.surrogates if settings.surrogates.count(name) > 1})
+    if twice:
+        raise UserError(f"--surrogate {twice[0]} is given twice and would count twice; give it once")
+    try:
+        torch.empty(0, device=settings.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {settings.device} cannot be used ({reason}); use cpu or cuda") from None
+
+
 def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
     counts = {classifier.name: classifier.classes for classifier in classifiers}
     if len(set(counts.values())) > 1:
@@ -104,7 +121,7 @@ def _check(
     diffusion = method.recipe.diffusion
     backbone.ladder(diffusion.schedule_steps, diffusion.denoising_steps)
     for name in {item.class_name for item in items}:
-        backbone.locate(method.recipe.prompt.template.format(name), name)
+        backbone.locate(method.recipe.prompt.prompt(name), name)
     probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
     for classifier in classifiers:
         logits = classifier(probe)

@@ -48,7 +48,7 @@ class Store:
                     "Use another --out, or the settings of that run"
                 )
             return store
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not _fresh(folder):
             raise RunError(f"{folder} exists and is not a run; choose another --out")
         try:
             for part in (folder, folder / "images", folder / "items"):
@@ -70,7 +70,7 @@ class Store:
 
     def spec(self) -> RunSpec:
         try:
-            return RunSpec.model_validate_json((self.folder / "run.json").read_text())
+            return RunSpec.model_validate_json((self.folder / "run.json").read_bytes())
         except ValidationError as error:
             raise RunError(f"{self.folder / 'run.json'}: {describe(error)}") from None
 
@@ -107,14 +107,27 @@ class Store:
         return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
 
 
+def _fresh(folder: Path) -> bool:
+    """Whether ``folder`` is empty, or holds no more than a run that stopped before it was declared."""
+    if not folder.is_dir():
+        return False
+    held = [path for path in folder.rglob("*") if not path.is_dir()]
+    return all(path.name == "recipe.toml" or path.name.endswith(".partial") for path in held) and all(
+        path.name in ("images", "items") for path in folder.iterdir() if path.is_dir()
+    )
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` is there whole or not at all, also after a power cut."""
     temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _publish(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -1,0 +1,139 @@
+"""The loop: one gradient per iteration, for each image as if it were alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.attack.loop import Snapshot, attack, objective_gradient
+from attnshift.attack.problem import Problem
+from attnshift.types import Observation
+
+if TYPE_CHECKING:
+    from attack.conftest import Posed
+
+FEW = ["reconstruction.updates=1", "reconstruction.updates_per_step=1"]
+PRESETS = [("fast", []), ("diffattack", FEW)]
+
+
+def away(problem: Problem, seed: int = 0) -> Tensor:
+    """Latents near the start, where the self-attention term has a gradient."""
+    start = problem.trajectory.start
+    step = torch.stack(
+        [
+            torch.randn(start.shape[1:], dtype=start.dtype, generator=torch.Generator().manual_seed(seed + row))
+            for row in range(len(start))
+        ]
+    )
+    return start + 0.02 * step
+
+
+@pytest.mark.parametrize(("preset", "settings"), PRESETS)
+@pytest.mark.parametrize("models", [slice(1, 2), slice(0, 3)])
+def test_gradient_does_not_depend_on_batch_mates(posed: Posed, preset: str, settings: list[str], models: slice) -> None:
+    together = posed(preset, settings, models=models)
+    gradients, _, losses, _ = objective_gradient(together, away(together), 0.5)
+    for row in range(3):
+        alone = posed(preset, settings, slice(row, row + 1), models)
+        gradient, _, own, _ = objective_gradient(alone, away(alone, seed=row), 0.5)
+        assert gradient.norm() > 0
+        assert (gradient[0] - gradients[row]).norm() < 1e-5 * gradient.norm()
+        for name, values in own.items():
+            torch.testing.assert_close(values[0], losses[name][row], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("preset", "settings"), PRESETS)
+def test_one_pull_back_is_the_gradient_of_the_whole_loss(posed: Posed, preset: str, settings: list[str]) -> None:
+    """With a linear fusion, differentiating everything at once gives the same."""
+    problem = posed(preset, [*settings, "classification.fusion_options.normalise=false"], models=slice(0, 3))
+    gradient, _, losses, _ = objective_gradient(problem, away(problem), 0.5)
+    leaf = away(problem).requires_grad_()
+    branch = problem.render(leaf, problem.sites)
+    surrogates = problem.surrogates
+    logits = [classifier(branch.images) for classifier in surrogates.classifiers]
+    fooling = torch.stack([surrogates.criterion(each, surrogates.labels) for each in logits]).mean(0)
+    weighted = problem.method.recipe.classification.weight * fooling
+    terms = problem.method.objective(Observation(problem.clean, branch, problem.tokens, surrogates.labels, 0.5))
+    (expected,) = torch.autograd.grad((weighted + sum(terms.values())).sum(), leaf)
+    # Criteria compute in fp32, and their rounding differs between the two ways.
+    assert (gradient - expected).norm() < 1e-4 * expected.norm()
+    torch.testing.assert_close(losses["classification"], weighted.detach(), rtol=1e-5, atol=1e-5)
+    assert set(losses) == {"variance", "self_attention", "classification"}
+
+
+def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(posed: Posed) -> None:
+    problem = posed("fast", ["terms.self_attention.select.grid=half"])
+    expected = {site for site in problem.backbone.sites(64) if (site.kind, site.side) == ("self", 4)}
+    expected |= {site for site in problem.backbone.sites(64) if (site.kind, site.side) == ("cross", 2)}
+    assert set(problem.sites) == set(problem.clean.attention) == expected
+    assert not any(maps.requires_grad for steps in problem.clean.attention.values() for maps in steps)
+
+
+@pytest.mark.parametrize("guidance", ["1.0", "2.5"])
+def test_residual_makes_iteration_zero_the_image_itself(posed: Posed, guidance: str) -> None:
+    with_residual = posed("fast", [f"diffusion.guidance={guidance}"])
+    first = next(attack(with_residual))
+    torch.testing.assert_close(first.images, with_residual.images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(with_residual.clean.images, with_residual.images, rtol=0, atol=1e-6)
+    without = posed("fast", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
+    assert (next(attack(without)).images - without.images).abs().max() > 0.01
+
+
+def test_checkpointing_changes_nothing(posed: Posed) -> None:
+    plain, saving = posed("fast"), posed("fast", ["diffusion.checkpointing=true"])
+    expected, *_ = objective_gradient(plain, away(plain), 0.5)
+    gradient, *_ = objective_gradient(saving, away(saving), 0.5)
+    assert (gradient - expected).norm() < 1e-6 * expected.norm()
+
+
+def test_snapshots_stay_as_they_were_yielded(posed: Posed) -> None:
+    kept: list[tuple[Snapshot, list[Tensor]]] = []
+    for snapshot in attack(posed("fast", ["optimiser.iterations=4"])):
+        kept.append((snapshot, [each.clone() for each in tensors(snapshot)]))
+    assert [snapshot.iteration for snapshot, _ in kept] == [0, 1, 2, 3, 4]
+    for snapshot, copies in kept:
+        for now, then in zip(tensors(snapshot), copies, strict=True):
+            assert torch.equal(now, then)
+            assert not now.requires_grad
+    assert [bool(snapshot.losses) for snapshot, _ in kept] == [True] * 4 + [False]
+    assert [snapshot.optimiser.steps for snapshot, _ in kept] == [0, 1, 2, 3, 4]
+    assert not torch.equal(kept[0][0].latents, kept[1][0].latents)
+
+
+def test_snapshot_holds_latents_and_the_image_that_they_show(posed: Posed) -> None:
+    problem = posed("fast", ["optimiser.iterations=2"])
+    for snapshot in attack(problem):
+        with torch.no_grad():
+            shown = problem.render(snapshot.latents).images
+        # Recorded layers take their softmax in fp32, the fused ones of ``render`` without sites do not.
+        torch.testing.assert_close(snapshot.images, shown, rtol=0, atol=1e-5)
+        _, margins = problem.surrogates.judge(snapshot.images)
+        torch.testing.assert_close(snapshot.margins, margins, rtol=0, atol=1e-5)
+
+
+def test_finished_images_leave_after_their_update_and_the_loop_ends_without_images(posed: Posed) -> None:
+    loop = attack(posed("fast", ["optimiser.iterations=5"]))
+    assert next(loop).rows.tolist() == [0, 1, 2]
+    assert loop.send(torch.tensor([False, True, False])).rows.tolist() == [0, 2]
+    left = loop.send(torch.tensor([True, False]))
+    assert left.rows.tolist() == [2]
+    for each in (left.latents, left.images, left.margins[0], left.weights[0], left.optimiser.mean):
+        assert len(each) == 1
+    with pytest.raises(StopIteration):
+        loop.send(torch.tensor([True]))
+
+
+def tensors(snapshot: Snapshot) -> list[Tensor]:
+    return [
+        snapshot.rows,
+        snapshot.latents,
+        snapshot.images,
+        *snapshot.losses.values(),
+        snapshot.margins,
+        snapshot.weights,
+        snapshot.optimiser.mean,
+        snapshot.optimiser.square,
+    ]

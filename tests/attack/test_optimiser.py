@@ -1,0 +1,45 @@
+"""The AdamW record against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attnshift.attack.optimiser import AdamW
+
+
+def gradients(steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(steps, 3, 4, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01, 0.3])
+def test_ten_steps_are_those_of_torch(weight_decay: float) -> None:
+    start = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    leaf = start.clone().requires_grad_()
+    theirs = torch.optim.AdamW([leaf], lr=0.05, weight_decay=weight_decay)
+    latents, ours = start, AdamW.start(start, 0.05, weight_decay)
+    for gradient in gradients(10):
+        leaf.grad = gradient.clone()
+        theirs.step()
+        latents, ours = ours.step(latents, gradient)
+        torch.testing.assert_close(latents, leaf.detach(), rtol=1e-5, atol=1e-6)
+    assert ours.steps == 10
+
+
+def test_a_step_leaves_its_inputs_as_they_were() -> None:
+    latents, gradient = gradients(2)
+    before = AdamW.start(latents, 0.1, 0.1)
+    copies = [each.clone() for each in (latents, gradient, before.mean, before.square)]
+    before.step(latents, gradient)
+    for now, then in zip((latents, gradient, before.mean, before.square), copies, strict=True):
+        assert torch.equal(now, then)
+    assert before.steps == 0
+
+
+def test_rows_that_stay_go_on_as_if_nothing_had_left() -> None:
+    latents, first, second = gradients(3)
+    moved, state = AdamW.start(latents, 0.1, 0.01).step(latents, first)
+    whole, _ = state.step(moved, second)
+    keep = torch.tensor([2, 0])
+    part, _ = state.rows(keep).step(moved[keep], second[keep])
+    assert torch.equal(part, whole[keep])

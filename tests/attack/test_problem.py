@@ -1,0 +1,63 @@
+"""What is prepared before an attack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Task, pose
+from attnshift.attack.recipe import load_recipe
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    from attack.conftest import Posed
+
+FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
+
+
+def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, tasks: list[Task]) -> None:
+    def start(shown: list[Task], seed: int = 0) -> torch.Tensor:
+        method = Method.of(load_recipe("diffattack", [*FEW, f"seed={seed}"]))
+        return pose(method, exact, [lambda images: images.flatten(1)], shown).trajectory.start  # type: ignore[list-item]
+
+    whole = start(tasks)
+    torch.testing.assert_close(start(tasks[::-1]), whole.flip(0), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(start(tasks[1:2])[0], whole[1], rtol=1e-6, atol=1e-9)
+    assert (start(tasks, seed=1) - whole).abs().amax((1, 2, 3)).min() > 1e-4
+    renamed = [replace(task, identity=f"other {task.identity}") for task in tasks]
+    assert (start(renamed) - whole).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+def test_tokens_are_those_of_each_images_own_prompt(posed: Posed) -> None:
+    assert posed("fast").tokens == ((5, 6), (5,), (5,))
+    assert posed("diffattack", FEW).tokens == ((1, 2), (1,), (1,))
+
+
+def test_rows_cut_everything_alike(posed: Posed) -> None:
+    problem = posed("fast", ["diffusion.guidance=2.5"])
+    part = problem.rows(torch.tensor([2, 0]))
+    assert part.tokens == (problem.tokens[2], problem.tokens[0])
+    assert part.surrogates.labels.tolist() == [int(problem.surrogates.labels[2]), int(problem.surrogates.labels[0])]
+    assert part.residual is not None
+    assert problem.residual is not None
+    offsets, whole_offsets = part.trajectory.offsets, problem.trajectory.offsets
+    assert offsets is not None
+    assert whole_offsets is not None
+    pairs = [
+        (part.images, problem.images),
+        (part.residual, problem.residual),
+        (part.round_trip, problem.round_trip),
+        (part.clean.latents, problem.clean.latents),
+        (part.clean.images, problem.clean.images),
+        (part.trajectory.start, problem.trajectory.start),
+        (part.trajectory.text, problem.trajectory.text),
+        *zip(part.trajectory.unconditional, problem.trajectory.unconditional, strict=True),
+        *zip(offsets, whole_offsets, strict=True),
+        *((a, b) for site in problem.sites for a, b in zip(part.clean.attention[site], problem.clean.attention[site],
+                                                            strict=True)),
+    ]  # fmt: skip
+    for cut, whole in pairs:
+        assert torch.equal(cut, whole[[2, 0]])

@@ -1,0 +1,86 @@
+"""What every loss of ``losses.CLASSIFICATION`` must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.losses import CLASSIFICATION
+from attnshift.tables import build
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "margin": [{}, {"kappa": 5.0}, {"scale": "dlr"}, {"scale": "dlr", "kappa": 1.0}],
+}
+"""Options beyond the defaults to hold a loss to."""
+
+CASES = [
+    pytest.param(name, options, id=f"{name}{options}") for name in CLASSIFICATION for options in OPTIONS.get(name, [{}])
+]
+with_every_criterion = pytest.mark.parametrize(("name", "options"), CASES)
+LABELS = torch.tensor([0, 3, 9, 4])
+
+
+def logits(dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random logits [4,10] that the true class leads, so that nobody is fooled."""
+    drawn = torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return drawn.scatter_add(1, LABELS[:, None], torch.full((4, 1), 4.0, dtype=torch.float64)).to(dtype)
+
+
+@with_every_criterion
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_one_fp32_value_per_image(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    values = build(CLASSIFICATION, "loss", name, options)(logits(dtype), LABELS)
+    assert values.shape == (4,)
+    assert values.dtype == torch.float32
+
+
+@with_every_criterion
+@pytest.mark.parametrize("degenerate", ["equal", "sure", "fooled", "huge"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_value_and_gradient_are_finite_on_degenerate_logits(
+    name: str, options: dict[str, Any], degenerate: str, dtype: torch.dtype
+) -> None:
+    zeros = torch.zeros(4, 10)
+    values = {
+        "equal": zeros,
+        "sure": zeros.scatter(1, LABELS[:, None], 1e4),
+        "fooled": zeros.scatter(1, (LABELS[:, None] + 1) % 10, 1e4),
+        "huge": 1e5 * logits(),
+    }[degenerate]
+    leaf = values.to(dtype).requires_grad_()
+    losses = build(CLASSIFICATION, "loss", name, options)(leaf, LABELS)
+    assert losses.isfinite().all()
+    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    assert gradient.isfinite().all()
+
+
+@with_every_criterion
+def test_it_pushes_every_image_that_is_not_fooled(name: str, options: dict[str, Any]) -> None:
+    leaf = logits().requires_grad_()
+    (gradient,) = torch.autograd.grad(build(CLASSIFICATION, "loss", name, options)(leaf, LABELS).sum(), leaf)
+    assert (gradient.norm(dim=1) > 0).all()
+
+
+@with_every_criterion
+def test_lower_is_more_adversarial(name: str, options: dict[str, Any]) -> None:
+    criterion = build(CLASSIFICATION, "loss", name, options)
+    fooled = torch.zeros(4, 10).scatter(1, (LABELS[:, None] + 1) % 10, 0.1)
+    assert (criterion(logits(), LABELS) > criterion(fooled, LABELS)).all()
+
+
+@with_every_criterion
+def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
+    criterion, whole = build(CLASSIFICATION, "loss", name, options), logits()
+    alone = [criterion(whole[at : at + 1], LABELS[at : at + 1]) for at in range(4)]
+    torch.testing.assert_close(criterion(whole, LABELS), torch.cat(alone), rtol=1e-6, atol=0)
+
+
+@with_every_criterion
+def test_gradcheck(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Losses compute in fp32, which is too coarse for finite differences: here their casts go to float64.
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    criterion, leaf = build(CLASSIFICATION, "loss", name, options), logits(torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda each: criterion(each, LABELS), (leaf,))

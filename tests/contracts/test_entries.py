@@ -1,0 +1,50 @@
+"""What every entry of every table must have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from attnshift.classifiers import SOURCES
+from attnshift.defences import DEFENCES
+from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
+from attnshift.ensemble import RULES
+from attnshift.evaluation import METRICS
+from attnshift.losses import CLASSIFICATION, TERMS
+from attnshift.tables import Entry
+
+TABLES = {
+    "BACKBONES": BACKBONES,
+    "CLASSIFICATION": CLASSIFICATION,
+    "DEFENCES": DEFENCES,
+    "METRICS": METRICS,
+    "RECONSTRUCTIONS": RECONSTRUCTIONS,
+    "RULES": RULES,
+    "SOURCES": SOURCES,
+    "TERMS": TERMS,
+}
+ENTRIES = [
+    pytest.param(entry, id=f"{family}-{name}") for family, table in TABLES.items() for name, entry in table.items()
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_target_resolves(entry: Entry) -> None:
+    assert callable(entry.load())
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_entry_says_what_it_is_and_where_it_comes_from(entry: Entry) -> None:
+    assert entry.summary.strip()
+    assert entry.reference.strip()
+
+
+def test_listing_the_tables_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, attnshift.catalogue; attnshift.catalogue.catalogue();"
+        "print(sorted({'torch', 'diffusers', 'transformers', 'timm', 'torchmetrics'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,178 @@
+"""The CSV of a run: what spreadsheets write is read, and every mistake is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attnshift.data.datasets import Item, read_folder
+from attnshift.errors import LabelError
+
+NAMES = ("ball", "mug", "donut")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (images / name).write_bytes(name.encode())
+    return images
+
+
+def read(
+    folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES, classes: int = 3, limit: int = 0
+) -> list[Item]:
+    labels = folder.parent / "labels.csv"
+    labels.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_folder(folder, labels, names, classes, limit)
+
+
+def complaint(folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES) -> str:
+    with pytest.raises(LabelError) as caught:
+        read(folder, text, names)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert "labels.csv" in message
+    return message
+
+
+def test_items_come_in_the_order_of_the_file(folder: Path) -> None:
+    items = read(folder, "file,label\nc.png,2\na.png,0\nb.png,1\n")
+    assert [(item.file, item.label, item.class_name) for item in items] == [
+        ("c.png", 2, "donut"),
+        ("a.png", 0, "ball"),
+        ("b.png", 1, "mug"),
+    ]
+    assert all(item.path.is_file() for item in items)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefffile,label\na.png,1\n",
+        "file,label\r\na.png,1\r\n",
+        "\ufefffile,label\r\na.png,1",
+        "label,comment,file\n1,x,a.png\n",
+        'file,label\n"a.png","1"\n',
+        "file,label\n a.png , 1 \n",
+        "file,label\n\na.png,1\n\n",
+    ],
+    ids=["BOM", "CRLF", "BOM and CRLF, no last newline", "other columns", "quotes", "spaces", "empty lines"],
+)
+def test_dialects_of_spreadsheets(folder: Path, text: str) -> None:
+    assert [(item.file, item.label) for item in read(folder, text)] == [("a.png", 1)]
+
+
+def test_class_names_come_from_the_file_and_then_from_the_classifier(folder: Path) -> None:
+    items = read(folder, "file,label,class_name\na.png,1,tea cup\nb.png,1,\nc.png,2, \n")
+    assert [item.class_name for item in items] == ["tea cup", "mug", "donut"]
+
+
+def test_a_label_that_nobody_names(folder: Path) -> None:
+    assert "line 2" in complaint(folder, "file,label\na.png,1\n", names=("ball",))
+    assert "class_name column" in complaint(folder, "file,label\na.png,1\n", names=())
+
+
+@pytest.mark.parametrize("label", ["mug", "", "1.0", "1e0", "nan", "0x1", "-"])
+def test_labels_that_are_no_whole_number(folder: Path, label: str) -> None:
+    message = complaint(folder, f"file,label\na.png,0\nb.png,{label}\n")
+    assert "line 3" in message
+    assert repr(label) in message
+    assert "whole number" in message
+
+
+@pytest.mark.parametrize("label", ["-1", "3", "1000000000000000000000000"])
+def test_labels_out_of_range(folder: Path, label: str) -> None:
+    message = complaint(folder, f"file,label\na.png,{label}\n")
+    assert f"label {label} is out of range" in message
+    assert "0 to 2" in message
+
+
+def test_a_row_that_is_too_short(folder: Path) -> None:
+    assert "line 2" in complaint(folder, "file,label\na.png\n")
+
+
+@pytest.mark.parametrize(
+    ("header", "missing"), [("file,class", "label"), ("name,label", "file"), ("x,y", "file and label")]
+)
+def test_missing_columns(folder: Path, header: str, missing: str) -> None:
+    assert f"column {missing} is missing" in complaint(folder, f"{header}\na.png,1\n")
+
+
+@pytest.mark.parametrize("text", ["", "file,label\n"], ids=["empty", "only a header"])
+def test_a_file_that_lists_nothing(folder: Path, text: str) -> None:
+    complaint(folder, text)
+
+
+def test_a_file_that_is_not_utf8(folder: Path) -> None:
+    assert "UTF-8" in complaint(folder, "file,label,class_name\na.png,1,café\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "file", ["../outside.png", "/etc/passwd", "sub/../../outside.png", "", "..", "link.png", "way/x.png"]
+)
+def test_files_outside_the_folder(folder: Path, file: str) -> None:
+    outside = folder.parent / "outside.png"
+    outside.write_bytes(b"secret")
+    (folder / "link.png").symlink_to(outside)
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "x.png").write_bytes(b"secret")
+    (folder / "way").symlink_to(elsewhere)
+    assert "does not lie inside" in complaint(folder, f"file,label\n{file},1\n")
+
+
+def test_a_link_that_stays_inside_and_a_folder_that_is_a_link(folder: Path) -> None:
+    (folder / "link.png").symlink_to("a.png")
+    way = folder.parent / "way"
+    way.symlink_to(folder)
+    assert [item.file for item in read(way, "file,label\nlink.png,1\n")] == ["link.png"]
+
+
+def test_subfolders(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.png").write_bytes(b"sub")
+    assert [item.file for item in read(folder, "file,label\nsub/a.png,1\n")] == ["sub/a.png"]
+
+
+def test_a_file_that_does_not_exist(folder: Path) -> None:
+    message = complaint(folder, "file,label\na.png,1\nnope.png,1\n")
+    assert "line 3" in message
+    assert "nope.png does not exist" in message
+
+
+def test_duplicates(folder: Path) -> None:
+    message = complaint(folder, "file,label\na.png,1\nb.png,1\na.png,1\n")
+    assert "line 4" in message
+    assert "a.png" in message
+
+
+def test_one_file_with_two_labels_is_two_items(folder: Path) -> None:
+    first, second = read(folder, "file,label\na.png,1\na.png,2\n")
+    assert first.identity != second.identity
+
+
+def test_the_limit_takes_the_first_and_reads_no_further(folder: Path) -> None:
+    text = "file,label\na.png,1\nb.png,1\nnope.png,9\n"
+    assert [item.file for item in read(folder, text, limit=2)] == ["a.png", "b.png"]
+    assert len(read(folder, "file,label\na.png,1\n", limit=5)) == 1
+
+
+def test_identity_is_content_label_and_name_and_not_the_place(folder: Path) -> None:
+    (original,) = read(folder, "file,label\na.png,1\n")
+    (folder / "moved.png").write_bytes(b"a.png")
+    (moved,) = read(folder, "file,label\nmoved.png,1\n")
+    (renamed,) = read(folder, "file,label,class_name\na.png,1,cup\n")
+    (folder / "a.png").write_bytes(b"edited")
+    (edited,) = read(folder, "file,label\na.png,1\n")
+    assert original.identity == moved.identity
+    assert len({original.identity, renamed.identity, edited.identity}) == 3
+
+
+def test_missing_folder_and_missing_label_file(folder: Path) -> None:
+    with pytest.raises(LabelError, match="no such folder"):
+        read_folder(folder / "nope", folder / "a.png", NAMES, 3)
+    with pytest.raises(LabelError, match="no such label file"):
+        read_folder(folder, folder / "nope.csv", NAMES, 3)

@@ -1,0 +1,44 @@
+"""Latents, texts and inverted paths that the tests of the diffusion family share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.diffusion.ddim import Ladder, Pairing
+from attnshift.diffusion.inversion import invert
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+PROMPTS = ("a photo of a snowman", "a mug", "ball")
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """Three images walked up the ladder, and what is needed to walk them down again."""
+
+    ladder: Ladder
+    stored: tuple[Tensor, ...]
+    text: Tensor
+    empty: Tensor
+
+    def errors(self, latents: Tensor) -> Tensor:
+        """Distance to the image's latent relative to its norm, [batch]."""
+        miss = (latents - self.stored[-1]).flatten(1).norm(dim=1)
+        return miss / self.stored[-1].flatten(1).norm(dim=1)
+
+
+@pytest.fixture(scope="session")
+def paths(backbone: StableDiffusion) -> dict[Pairing, Inverted]:
+    draw = torch.Generator().manual_seed(1)
+    ladder = backbone.ladder(20, 5)
+    with torch.no_grad():
+        latents = backbone.encode(torch.rand(len(PROMPTS), 3, 64, 64, generator=draw))
+        text, empty = backbone.embed(PROMPTS), backbone.embed([""] * len(PROMPTS))
+    pairings: tuple[Pairing, ...] = ("aligned", "compat")
+    return {
+        pairing: Inverted(ladder, invert(backbone, ladder, latents, empty, pairing), text, empty)
+        for pairing in pairings
+    }

@@ -1,0 +1,111 @@
+"""A finished and judged run of three images, written by hand: its figures can be counted on fingers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+from PIL import Image
+
+from attnshift.attack.recipe import load_recipe
+from attnshift.evaluation import ARMS
+from attnshift.runs.spec import RunSpec
+from attnshift.runs.store import Store
+
+SURROGATE, TUNED, FIRST, SECOND = "lab:surrogate", "lab:tuned", "lab:first", "lab:second"
+ROLES = {SECOND: "judge", SURROGATE: "surrogate", FIRST: "judge", TUNED: "tuning"}
+IDS = ("a", "b", "c")
+
+CORRECT = {
+    # Per classifier and arm: is it right about a, b and c?
+    SURROGATE: {"clean": "yyy", "round_trip": "yyy", "reconstruction": "yyy", "attack": "nny"},
+    TUNED: {"clean": "nnn", "round_trip": "nnn", "reconstruction": "nnn", "attack": "ynn"},
+    FIRST: {"clean": "yyn", "round_trip": "yyn", "reconstruction": "ynn", "attack": "nnn"},
+    SECOND: {"clean": "ynn", "round_trip": "yyy", "reconstruction": "yyy", "attack": "ynn"},
+}
+
+HOSTILE_FILE = "<script>alert('x')</script> & \"photo\".png"
+HOSTILE_NAME = "<img src=http://example.invalid/x onerror=alert(1)> 🫖 杯子"
+
+
+def results(names: dict[str, tuple[str, str]] | None = None) -> list[dict[str, Any]]:
+    names = names or {}
+    return [
+        {
+            "id": identity,
+            "file": names.get(identity, (f"{identity}.png", ""))[0],
+            "label": 1,
+            "class_name": names.get(identity, ("", "mug"))[1],
+            "run": "0" * 16,
+            "surrogates": [SURROGATE],
+            "iteration": 3,
+            "evaluated": 5,
+            "seconds": 1.0 + place,
+            "losses": [{"name": "classification", "values": [1.0, 0.5]}],
+            "attention_clean": [0.0] * 5 + [1.0] + [0.0] * 10,
+            "attention_attack": [0.25] * 16,
+            "attention_side": 4,
+            **{f"{arm}_margins": [0.5] for arm in ARMS},
+        }
+        for place, identity in enumerate(IDS)
+    ]
+
+
+def verdicts(predicted_name: str = "donut") -> list[dict[str, Any]]:
+    return [
+        {
+            "id": identity,
+            "arm": arm,
+            "classifier": name,
+            "role": role,
+            "predicted": 1 if right == "y" else 2,
+            "predicted_name": "mug" if right == "y" else predicted_name,
+            "correct": right == "y",
+            "true_probability": 0.75 if right == "y" else 0.1,
+            "predicted_probability": 0.75,
+        }
+        for name, role in ROLES.items()
+        for arm in ARMS
+        for identity, right in zip(IDS, CORRECT[name][arm], strict=True)
+    ]
+
+
+def quality() -> list[dict[str, Any]]:
+    """The reconstruction of b is equal to the clean image, every round trip is."""
+    rows = []
+    for place, identity in enumerate(IDS):
+        equal = {"ssim": 1.0, "psnr": float("inf"), "l2": 0.0, "linf": 0.0}
+        near = {"ssim": 0.9 + 0.02 * place, "psnr": 30.0 + place, "l2": 2.0, "linf": 0.25}
+        rows.append({"id": identity, "arm": "round_trip"} | equal)
+        rows.append({"id": identity, "arm": "reconstruction"} | (equal if identity == "b" else near))
+        rows.append({"id": identity, "arm": "attack"} | near)
+    return rows
+
+
+def made_up_run(folder: Path, judged: bool = True, hostile: bool = False) -> Store:
+    """``hostile``: the first image has a file name and a class name that try to be HTML."""
+    recipe = load_recipe("fast")
+    spec = RunSpec(
+        images="images",
+        labels="labels.csv",
+        items="0" * 16,
+        pipeline="lab",
+        surrogates=(SURROGATE,),
+        size=64,
+        batch=8,
+        device="cpu",
+        threads=1,
+        recipe=recipe,
+    )
+    store = Store.start(folder, spec)
+    height, width = numpy.mgrid[0:64, 0:64]
+    for place, identity in enumerate(IDS):
+        for number, arm in enumerate(ARMS):
+            pixels = numpy.stack([4 * height % 256, 4 * width % 256, (64 * place + 3 * number) + 0 * width], 2)
+            Image.fromarray(pixels.astype(numpy.uint8)).save(store.image_path(identity, arm))
+    store.write_table("results", results({"a": (HOSTILE_FILE, HOSTILE_NAME)} if hostile else None))
+    if judged:
+        store.write_table("verdicts", verdicts(HOSTILE_NAME if hostile else "donut"))
+        store.write_table("quality", quality())
+    return store

@@ -1,0 +1,172 @@
+"""The page in a real browser: no console message, no request, no sideways scrolling on a phone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from attnshift.report.page import write_report
+from report.made_up import made_up_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; `apt-get install chromium` provides it")
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--enable-logging=stderr",
+    "--v=0",
+)
+_OWN_HOSTS = re.compile(r"google|gstatic|gvt1|chromium\.org")
+"""Where the browser itself may call in spite of all flags; no page of ours can name such a host unnoticed."""
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Everything that the browser asks the network for ends here, and is written down."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Refuse)
+        self.asked: list[str] = []
+
+
+class _Refuse(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Proxy)
+        line = self.rfile.readline().decode("latin-1").strip()
+        if line and not _OWN_HOSTS.search(line):
+            self.server.asked.append(line)
+        self.wfile.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@dataclass(frozen=True)
+class Visit:
+    console: list[str]
+    requests: list[str]
+    screenshot: Path
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+def browse(proxy: Proxy, url: str, folder: Path, width: int = 1280, *flags: str) -> tuple[str, str]:
+    """Output and log of a browser that opens ``url`` with a fresh profile."""
+    command = [
+        str(CHROMIUM),
+        *FLAGS,
+        f"--user-data-dir={folder / 'profile'}",
+        f"--proxy-server=127.0.0.1:{proxy.server_address[1]}",
+        # Without this the browser never asks a proxy for the loopback address.
+        "--proxy-bypass-list=<-loopback>",
+        f"--window-size={width},1600",
+        *flags,
+        url,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, done.stderr
+
+
+def visit(proxy: Proxy, page: Path, folder: Path, width: int = 1280) -> Visit:
+    screenshot = folder / f"{page.stem}-{width}.png"
+    _, log = browse(proxy, page.as_uri(), folder, width, f"--screenshot={screenshot}")
+    return Visit([line for line in log.splitlines() if ":CONSOLE" in line], list(proxy.asked), screenshot)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    return write_report(made_up_run(tmp_path / "run", hostile=True))
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_report_opens_without_messages_and_requests(proxy: Proxy, report: Path, tmp_path: Path, width: int) -> None:
+    seen = visit(proxy, report, tmp_path, width)
+    assert seen.console == []
+    assert seen.requests == []
+    with Image.open(seen.screenshot) as picture:
+        assert picture.width == width
+        colours = picture.convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    assert len(colours) > 100, "more than an empty page"
+
+
+def test_an_unjudged_report_too(proxy: Proxy, tmp_path: Path) -> None:
+    seen = visit(proxy, write_report(made_up_run(tmp_path / "run", judged=False)), tmp_path)
+    assert (seen.console, seen.requests) == ([], [])
+
+
+POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'">"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (f"{POLICY}<img src='http://example.invalid/x.png'>", "Content Security Policy"),
+        (f"{POLICY}<script>alert(1)</script>", "Content Security Policy"),
+        ("<script>nowhere.defined()</script>", "nowhere is not defined"),
+        ("<script>console.error('seen')</script>", "seen"),
+    ],
+    ids=["blocked image", "blocked script", "script error", "console.error"],
+)
+def test_what_is_wrong_with_a_page_is_noticed(proxy: Proxy, tmp_path: Path, body: str, message: str) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text(f"<!doctype html><meta charset=utf-8>{body}")
+    assert any(message in line for line in visit(proxy, page, tmp_path).console)
+
+
+@pytest.mark.parametrize("source", ["http://example.invalid/x.png", "http://127.0.0.1:48123/y.png"])
+def test_a_request_is_noticed(proxy: Proxy, tmp_path: Path, source: str) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text(f"<!doctype html><meta charset=utf-8><img src='{source}'>")
+    assert any(source in line for line in visit(proxy, page, tmp_path).requests)
+
+
+def overflow(proxy: Proxy, report: Path, folder: Path, width: int) -> int:
+    """Pixels by which the page is wider than a frame of ``width``: headless windows are never as narrow as a phone."""
+    html = report.read_text(encoding="utf-8")
+    assert "Content-Security-Policy" in html
+    measure = "<script>parent.postMessage(document.documentElement.scrollWidth - innerWidth, '*')</script>"
+    framed = folder / "framed.html"
+    framed.write_text(html.replace("Content-Security-Policy", "x-none") + measure, encoding="utf-8")
+    outer = folder / "outer.html"
+    outer.write_text(
+        "<!doctype html><title>measure</title><script>onmessage = e => document.title = 'by ' + e.data</script>"
+        f"<iframe width={width} height=800 style='border: 0' src='{framed.as_uri()}'></iframe>"
+    )
+    dom, _ = browse(proxy, outer.as_uri(), folder, 1280, "--dump-dom", "--virtual-time-budget=5000")
+    found = re.search(r"<title>by (-?\d+)</title>", dom)
+    assert found, dom[:500]
+    return int(found[1])
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_does_not_scroll_sideways(proxy: Proxy, report: Path, tmp_path: Path, width: int) -> None:
+    assert overflow(proxy, report, tmp_path, width) <= 0
+
+
+def test_sideways_scrolling_is_noticed(proxy: Proxy, report: Path, tmp_path: Path) -> None:
+    html = report.read_text(encoding="utf-8")
+    report.write_text(html.replace("<h1>", "<div style='width: 900px'>x</div><h1>"), encoding="utf-8")
+    assert overflow(proxy, report, tmp_path, 390) > 400

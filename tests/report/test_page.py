@@ -1,0 +1,139 @@
+"""The page as text: whole, self-contained, and without anything that a file name could do."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from attnshift.report import page as page_module
+from attnshift.report.page import write_report
+from attnshift.runs.store import Store
+from report.made_up import FIRST, HOSTILE_FILE, HOSTILE_NAME, SURROGATE, TUNED, made_up_run
+
+
+class Seen(HTMLParser):
+    """Elements, attributes and visible text of a page."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page(store: Store) -> str:
+    return write_report(store).read_text(encoding="utf-8")
+
+
+def test_the_page_lies_in_the_run(tmp_path: Path) -> None:
+    store = made_up_run(tmp_path / "run")
+    assert write_report(store) == store.folder / "report.html"
+    assert {path.name for path in store.folder.iterdir()} >= {"report.html", "run.json"}
+    assert page(store) == page(store), "twice the same"
+
+
+def test_user_text_stays_text(tmp_path: Path) -> None:
+    html = page(made_up_run(tmp_path / "run", hostile=True))
+    assert "<script" not in html
+    assert "<img src=http" not in html
+    seen = Seen(html)
+    assert "script" not in seen.tags
+    assert not [each for each in seen.attributes if each[1].startswith("on")]
+    assert HOSTILE_FILE in seen.text
+    assert seen.text.count(HOSTILE_NAME) >= 2, "as the class and as what it is taken for"
+
+
+def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
+    seen = Seen(page(made_up_run(tmp_path / "run")))
+    sources = [value for _, name, value in seen.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert len(sources) == 5 * 3, "five pictures of each image"
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert {"link", "iframe", "object", "form"}.isdisjoint(seen.tags)
+
+
+def test_every_picture_has_words(tmp_path: Path) -> None:
+    seen = Seen(page(made_up_run(tmp_path / "run")))
+    assert len([value for tag, name, value in seen.attributes if (tag, name) == ("img", "alt") and value]) == 5 * 3
+
+
+def test_the_summary_is_on_the_page(tmp_path: Path) -> None:
+    text = Seen(page(made_up_run(tmp_path / "run"))).text
+    for words in (
+        "Preset fast on 3 images",
+        "2.00 s per image",
+        f"{SURROGATE} surrogate 100 % [44, 100]",
+        f"{TUNED} tuning 0 % [0, 56] – – – –",
+        f"{FIRST} judge 67 % [21, 94]",
+        "mean of 2 judges",
+        "round trip 1.000 [1.000, 1.000] equal",
+        "recipe, complete",
+        "denoising_steps = 5",
+    ):
+        assert words in text
+
+
+def test_verdicts_are_told_apart(tmp_path: Path) -> None:
+    text = Seen(page(made_up_run(tmp_path / "run"))).text
+    assert f"{SURROGATE}: donut 75 %" in text
+    assert f"{SURROGATE}: still right" in text
+    assert f"{FIRST} (judge): wrong when clean (donut)" in text
+    assert f"{TUNED}: wrong when clean (donut)" in text
+
+
+def test_no_figure_is_not_a_number(tmp_path: Path) -> None:
+    """A classifier that knows no image has no success: a dash, and no bar of width nan."""
+    html = page(made_up_run(tmp_path / "run"))
+    assert "nan" not in Seen(html).text.split()
+    assert "nan%" not in html
+
+
+def test_an_unjudged_run_says_so(tmp_path: Path) -> None:
+    seen = Seen(page(made_up_run(tmp_path / "run", judged=False)))
+    assert "Not judged yet" in seen.text
+    assert "attnshift evaluate" in seen.text
+    assert "How often it fools" not in seen.text
+    assert seen.tags.count("img") == 5 * 3, "its images are shown all the same"
+
+
+def test_a_judged_run_does_not_say_so(tmp_path: Path) -> None:
+    assert "Not judged yet" not in Seen(page(made_up_run(tmp_path / "run"))).text
+
+
+def test_a_run_that_has_finished_nothing(tmp_path: Path) -> None:
+    made = made_up_run(tmp_path / "made")
+    seen = Seen(page(Store.start(tmp_path / "run", made.spec())))
+    assert "on 0 images" in seen.text
+    assert "nan" not in seen.text.split()
+
+
+def test_more_images_than_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "SHOWN", 2)
+    seen = Seen(page(made_up_run(tmp_path / "run")))
+    assert "The first 2 of 3." in seen.text
+    assert seen.tags.count("section") == 2
+    assert "Preset fast on 3 images" in seen.text, "the tables cover all of them"
+
+
+def test_a_failed_report_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = made_up_run(tmp_path / "run")
+    before = page(store)
+    store.image_path("c", "attack").unlink()
+    with pytest.raises(OSError, match="attack"):
+        write_report(store)
+    assert (store.folder / "report.html").read_text(encoding="utf-8") == before

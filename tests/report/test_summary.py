@@ -1,0 +1,99 @@
+"""Figures of the made-up run, counted by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from attnshift.evaluation.statistics import wilson
+from attnshift.report.summary import ClassifierSummary, summarise
+from report.made_up import FIRST, SECOND, SURROGATE, TUNED, quality, results, verdicts
+
+
+def by_name() -> dict[str, ClassifierSummary]:
+    return {row.name: row for row in summarise(results(), verdicts(), quality()).classifiers}
+
+
+def test_surrogates_come_first_and_judges_last() -> None:
+    assert list(by_name()) == [SURROGATE, TUNED, SECOND, FIRST]
+    assert [row.role for row in by_name().values()] == ["surrogate", "tuning", "judge", "judge"]
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "fooled", "known"),
+    [
+        (SURROGATE, 3, {"round_trip": 0, "reconstruction": 0, "attack": 2}, 3),
+        (TUNED, 0, {"round_trip": 0, "reconstruction": 0, "attack": 0}, 0),
+        # c is wrong when clean already, and does not count as fooled.
+        (FIRST, 2, {"round_trip": 0, "reconstruction": 1, "attack": 2}, 2),
+        (SECOND, 1, {"round_trip": 0, "reconstruction": 0, "attack": 0}, 1),
+    ],
+)
+def test_success_counts_only_what_was_right_when_clean(
+    name: str, right: int, fooled: dict[str, int], known: int
+) -> None:
+    row = by_name()[name]
+    assert row.accuracy == wilson(right, 3)
+    assert {arm: estimate.count for arm, estimate in row.success.items()} == dict.fromkeys(fooled, known)
+    if known:
+        assert {arm: estimate.value for arm, estimate in row.success.items()} == {
+            arm: count / known for arm, count in fooled.items()
+        }
+        assert row.success["attack"] == wilson(fooled["attack"], known)
+
+
+@pytest.mark.parametrize(("name", "expected"), [(SURROGATE, 2 / 3), (FIRST, (0 + 1) / 2), (SECOND, 0.0)])
+def test_attributable_is_attack_minus_reconstruction_on_the_same_images(name: str, expected: float) -> None:
+    estimate = by_name()[name].attributable
+    assert estimate.value == pytest.approx(expected)
+    assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_a_classifier_that_knows_nothing_has_no_success() -> None:
+    row = by_name()[TUNED]
+    assert row.attributable.count == 0
+    assert all(math.isnan(estimate.value) for estimate in row.success.values())
+
+
+def test_judges_together_count_each_image_once() -> None:
+    """a: fooled by 1 of 2; b: by 1 of the 1 that knows it; c: nobody knows it."""
+    judges = summarise(results(), verdicts(), quality()).judges
+    assert judges is not None
+    assert judges.name == "mean of 2 judges"
+    assert judges.success["attack"].value == pytest.approx((1 / 2 + 1) / 2)
+    assert judges.success["attack"].count == 2
+    assert judges.success["reconstruction"].value == pytest.approx((0 + 1) / 2)
+    assert judges.success["round_trip"].value == 0
+    assert judges.attributable.value == pytest.approx((1 / 2 + 0) / 2)
+    assert judges.accuracy.value == pytest.approx((2 / 2 + 1 / 2 + 0) / 3)
+
+
+def test_without_judges_there_is_no_mean() -> None:
+    assert summarise(results(), [row for row in verdicts() if row["role"] != "judge"], []).judges is None
+
+
+def test_quality_is_a_mean_and_leaves_out_infinities() -> None:
+    figures = summarise(results(), verdicts(), quality()).quality
+    assert set(figures) == {"round_trip", "reconstruction", "attack"}
+    assert figures["attack"]["ssim"].value == pytest.approx((0.9 + 0.92 + 0.94) / 3)
+    assert figures["attack"]["psnr"].value == pytest.approx(31)
+    assert figures["reconstruction"]["psnr"].value == pytest.approx((30 + 32) / 2), "b is equal to the clean image"
+    assert figures["reconstruction"]["psnr"].count == 2
+    assert figures["reconstruction"]["l2"].value == pytest.approx((2 + 0 + 2) / 3)
+    assert math.isinf(figures["round_trip"]["psnr"].value)
+
+
+def test_seconds_and_images() -> None:
+    summary = summarise(results(), [], [])
+    assert summary.images == 3
+    assert summary.seconds.value == 2.0
+    assert summary.classifiers == ()
+
+
+def test_the_order_of_the_verdicts_changes_no_figure() -> None:
+    forward, backward = (summarise(results(), rows, quality()) for rows in (verdicts(), verdicts()[::-1]))
+    assert {row.name: row for row in forward.classifiers if row.role != "tuning"} == {
+        row.name: row for row in backward.classifiers if row.role != "tuning"
+    }
+    assert forward.judges == backward.judges

@@ -1,0 +1,352 @@
+"""A run from the outside: what it writes, that it can be continued, and when it refuses."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from attnshift import __version__
+from attnshift.attack.recipe import load_recipe
+from attnshift.classifiers import load_classifier
+from attnshift.data.datasets import Item
+from attnshift.data.images import read_image
+from attnshift.errors import ImageError, ModelError, RunError, UserError
+from attnshift.evaluation import ARMS
+from attnshift.runs import local
+from attnshift.runs.local import Settings, attack_folder
+from attnshift.runs.store import Store
+from runs.small_runs import (
+    SIDE,
+    SURROGATE,
+    contents,
+    ignore,
+    pixels,
+    pngs,
+    run_small,
+    small_settings,
+    write_labels,
+    write_photos,
+)
+
+COLUMNS = {
+    "id",
+    "file",
+    "label",
+    "class_name",
+    "run",
+    "surrogates",
+    "iteration",
+    "evaluated",
+    "seconds",
+    "losses",
+    "attention_clean",
+    "attention_attack",
+    "attention_side",
+    *(f"{arm}_margins" for arm in ARMS),
+}
+
+
+def listed(photos: Path) -> list[dict[str, str]]:
+    with (photos / "labels.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def without_seconds(store: Store) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in store.table("results")]
+
+
+class Interrupt:
+    """Progress that presses Ctrl-C after so many images."""
+
+    def __init__(self, after: int):
+        self.after = after
+        self.seen: list[str] = []
+
+    def __call__(self, item: Item, row: dict[str, Any], count: int, total: int) -> None:
+        self.seen.append(item.file)
+        if len(self.seen) == self.after:
+            raise KeyboardInterrupt
+
+
+def test_a_run_holds_exactly_these_files(finished: Store) -> None:
+    ids = [row["id"] for row in finished.table("results")]
+    expected = {"run.json", "recipe.toml", "results.parquet"}
+    expected |= {f"items/{identity}.json" for identity in ids}
+    expected |= {f"images/{identity}.{arm}.png" for identity in ids for arm in ARMS}
+    assert set(contents(finished.folder)) == expected
+
+
+def test_one_row_per_image_in_the_order_of_the_plan(finished: Store, photos: Path) -> None:
+    rows = finished.table("results")
+    plan = [(each["file"], int(each["label"]), each["class_name"]) for each in listed(photos)]
+    assert [(row["file"], row["label"], row["class_name"]) for row in rows] == plan
+    for row in rows:
+        assert set(row) == COLUMNS
+        assert row["run"] == finished.spec().digest
+        assert row["surrogates"] == [SURROGATE]
+        assert 0 <= row["iteration"] < row["evaluated"] <= 3
+        assert row["seconds"] > 0
+        assert len(row["attention_clean"]) == len(row["attention_attack"]) == row["attention_side"] ** 2
+        assert {each["name"] for each in row["losses"]} == {"classification", "variance", "self_attention"}
+
+
+def test_the_run_says_what_it_is(finished: Store, photos: Path, pipeline_folder: Path) -> None:
+    spec = finished.spec()
+    assert (spec.size, spec.batch, spec.threads, spec.device) == (SIDE, 2, torch.get_num_threads(), "cpu")
+    assert spec.pipeline == str(pipeline_folder)
+    assert spec.recipe.optimiser.iterations == 2
+    assert load_recipe(str(finished.folder / "recipe.toml")) == spec.recipe, "the saved recipe is complete"
+
+
+def test_every_png_says_what_it_is(finished: Store) -> None:
+    for row in finished.table("results"):
+        for arm in ARMS:
+            with Image.open(finished.image_path(row["id"], arm)) as image:
+                image.load()
+                text = dict(image.info)
+                assert (image.mode, image.size) == ("RGB", (SIDE, SIDE))
+            assert text["Software"] == f"attnshift {__version__}"
+            assert text["attnshift:run"] == finished.spec().digest
+            assert text["attnshift:arm"] == arm
+            assert text["attnshift:source"] == row["file"]
+            assert text["attnshift:label"] == f"{row['label']} {row['class_name']}"
+            assert (text.get("attnshift:adversarial") == "true") == (arm == "attack")
+            assert ("Adversarial image" in text.get("Description", "")) == (arm == "attack")
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_was_judged_is_what_was_saved(finished: Store, arm: str) -> None:
+    """Margins anew from the 8-bit files."""
+    surrogate = load_classifier(SURROGATE)
+    for row in finished.table("results"):
+        with torch.no_grad():
+            logits = surrogate(read_image(finished.image_path(row["id"], arm), SIDE)[None])[0]
+        others = torch.cat([logits[: row["label"]], logits[row["label"] + 1 :]])
+        assert row[f"{arm}_margins"] == pytest.approx([float(logits[row["label"]] - others.max())], abs=1e-5)
+
+
+def test_the_clean_arm_is_the_input_and_the_attack_is_not(finished: Store, photos: Path) -> None:
+    for row in finished.table("results"):
+        original = pixels(photos / "images" / row["file"])
+        assert pixels(finished.image_path(row["id"], "clean")) == original
+        assert pixels(finished.image_path(row["id"], "attack")) != original
+
+
+def test_a_second_run_changes_no_byte(finished: Store, photos: Path, pipeline_folder: Path) -> None:
+    before = contents(finished.folder)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing was left to do")
+
+    attack_folder(small_settings(photos, pipeline_folder, finished.folder), refuse)
+    assert contents(finished.folder) == before
+
+
+def test_a_fresh_run_elsewhere_is_the_same(
+    finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    """Also with the random state of the process somewhere else."""
+    torch.manual_seed(12345)
+    again = run_small(small_settings(photos, pipeline_folder, tmp_path / "run"))
+    assert pngs(again.folder) == pngs(finished.folder)
+    assert without_seconds(again) == without_seconds(finished)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_interrupted_run_is_continued(
+    finished: Store, finished_singly: Store, photos: Path, pipeline_folder: Path, tmp_path: Path, batch: int, after: int
+) -> None:
+    """``after=3``: everything is done but the table."""
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run", batch=batch)
+    interrupt = Interrupt(after)
+    with pytest.raises(KeyboardInterrupt):
+        attack_folder(settings, interrupt)
+    assert not Store.open(settings.out).table("results")
+    rest = Interrupt(after=99)
+    store = attack_folder(settings, rest)
+    undisturbed = finished if batch == 2 else finished_singly
+    # Of a batch both images are saved before the first is reported.
+    assert len(rest.seen) == 3 - (after + 1 if (batch, after) == (2, 1) else after)
+    assert pngs(store.folder) == pngs(undisturbed.folder)
+    assert without_seconds(store) == without_seconds(undisturbed)
+    assert set(contents(store.folder)) == set(contents(undisturbed.folder))
+
+
+@pytest.mark.parametrize("place", ["between two batch mates", "between two arms"])
+def test_an_interruption_inside_a_batch(
+    finished: Store,
+    photos: Path,
+    pipeline_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        owner, name, calls = (Store, "finish", 1) if place == "between two batch mates" else (local, "write_png", 6)
+        original, made = getattr(owner, name), []
+
+        def counted(*arguments: Any) -> None:
+            if len(made) == calls:
+                raise KeyboardInterrupt
+            made.append(arguments)
+            original(*arguments)
+
+        patch.setattr(owner, name, counted)
+        with pytest.raises(KeyboardInterrupt):
+            attack_folder(settings, ignore)
+    assert len(Store.open(settings.out).finished()) == 1
+    store = run_small(settings)
+    assert pngs(store.folder) == pngs(finished.folder)
+    assert without_seconds(store) == without_seconds(finished)
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_an_interruption_while_the_folder_is_made(
+    finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    from attnshift.runs import store as store_module
+
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        original, made = store_module.atomic_write, []
+
+        def counted(path: Path, content: bytes) -> None:
+            if len(made) == calls:
+                raise KeyboardInterrupt
+            made.append(path)
+            original(path, content)
+
+        patch.setattr(store_module, "atomic_write", counted)
+        with pytest.raises(KeyboardInterrupt):
+            run_small(settings)
+    assert pngs(run_small(settings).folder) == pngs(finished.folder)
+
+
+def test_another_recipe_is_refused(finished: Store, photos: Path, pipeline_folder: Path) -> None:
+    before = contents(finished.folder)
+    changed = small_settings(photos, pipeline_folder, finished.folder, "optimiser.learning_rate=0.5")
+    with pytest.raises(RunError) as caught:
+        run_small(changed)
+    assert "recipe.optimiser.learning_rate: 0.5, not 0.02" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert contents(finished.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"batch": 1}, "batch: 1, not 2"),
+        ({"limit": 2}, "items: "),
+        ({"surrogates": ("random:test_convnext",)}, "surrogates: "),
+        ({"size": 128}, "size: 128, not 64"),
+    ],
+    ids=["batch", "limit", "surrogate", "size"],
+)
+def test_other_settings_are_refused(
+    finished: Store, photos: Path, pipeline_folder: Path, change: dict[str, Any], shown: str
+) -> None:
+    with pytest.raises(RunError) as caught:
+        run_small(small_settings(photos, pipeline_folder, finished.folder, **({"batch": 2} | change)))
+    assert shown in str(caught.value)
+
+
+def test_other_images_are_refused(finished: Store, pipeline_folder: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path, seed=1)
+    with pytest.raises(RunError, match="items: "):
+        run_small(small_settings(tmp_path, pipeline_folder, finished.folder))
+
+
+def test_the_same_images_from_another_folder_continue(
+    finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    write_photos(tmp_path)
+    before = contents(finished.folder)
+    run_small(small_settings(tmp_path, pipeline_folder, finished.folder))
+    assert contents(finished.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [("image", ImageError), ("size", ModelError), ("name", ModelError), ("label", UserError)],
+)
+def test_nothing_is_written_where_an_input_is_bad(
+    pipeline_folder: Path, tmp_path: Path, damage: str, error: type[UserError]
+) -> None:
+    """The last image is the bad one: the first two would have been attacked."""
+    write_photos(tmp_path)
+    rows: list[tuple[str, int | str, str]] = [
+        (each["file"], each["label"], each["class_name"]) for each in listed(tmp_path)
+    ]
+    file, label, name = rows[-1]
+    if damage == "image":
+        path = tmp_path / "images" / file
+        path.write_bytes(path.read_bytes()[:200])
+    if damage == "name":
+        name = "an exceedingly long and winding name of a class that no tokenizer of this size can hold"
+    write_labels(tmp_path, [*rows[:-1], (file, 1000 if damage == "label" else label, name)])
+    settings = small_settings(tmp_path, pipeline_folder, tmp_path / "run", size=60 if damage == "size" else 0)
+    with pytest.raises(error) as caught:
+        run_small(settings)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not settings.out.exists()
+
+
+def test_surrogates_that_disagree_about_the_classes(
+    photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    def loaded(name: str) -> Any:
+        classifier = load_classifier(name)
+        return replace(classifier, classes=10) if "convnext" in name else classifier
+
+    monkeypatch.setattr(local, "load_classifier", loaded)
+    surrogates = (SURROGATE, "random:test_convnext")
+    with pytest.raises(ModelError, match="random:test_convnext has 10"):
+        run_small(small_settings(photos, pipeline_folder, tmp_path / "run", surrogates=surrogates))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_refused(photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError, match="is not a run"):
+        run_small(small_settings(photos, pipeline_folder, tmp_path))
+    assert contents(tmp_path).keys() == {"thesis.tex"}
+
+
+def test_an_empty_folder_is_used(finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
+    assert pngs(run_small(small_settings(photos, pipeline_folder, tmp_path)).folder) == pngs(finished.folder)
+
+
+def test_progress_counts_every_image_once(photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run", limit=2)
+
+    def watch(item: Item, row: dict[str, Any], count: int, total: int) -> None:
+        assert Store(settings.out).image_path(item.identity, "attack").is_file(), "reported when it is safe"
+        calls.append((row["file"], count, total))
+
+    attack_folder(settings, watch)
+    assert calls == [("photo-3.png", 1, 2), ("photo-2.png", 2, 2)]
+
+
+def test_the_digest_names_the_attack_and_not_the_place(finished: Store) -> None:
+    spec = finished.spec()
+    assert spec.model_copy(update={"images": "elsewhere", "labels": "elsewhere"}).digest == spec.digest
+    for change in ({"batch": 7}, {"threads": 9}, {"items": "x"}, {"device": "cuda"}, {"format": 2}):
+        assert spec.model_copy(update=change).digest != spec.digest
+
+
+def test_settings_are_all_used() -> None:
+    """A field that nothing reads would be an option that does nothing."""
+    import inspect
+
+    source = inspect.getsource(attack_folder)
+    assert all(f"settings.{name}" in source for name in Settings.__dataclass_fields__)

@@ -1,0 +1,430 @@
+"""The command line as its users meet it: what it prints, with which status it ends, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+import pkgutil
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import attnshift
+from attnshift import __version__
+from attnshift.catalogue import catalogue
+from attnshift.cli import main
+from attnshift.runs.store import Store
+from attnshift.tables import Entry
+from runs.small_runs import SURROGATE, contents, pngs, write_labels, write_photos
+
+JUDGE = "random:test_convnext"
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """``attnshift ARGUMENTS`` in this process."""
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["attnshift", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return Ended(int(caught.value.code or 0), captured.out, captured.err)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def in_a_process(*arguments: str | Path) -> subprocess.Popen[str]:
+    """The same in a process of its own, with everything that libraries say at their import."""
+    program = "from attnshift.cli import main; main()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def assert_one_line(ended: Ended) -> None:
+    assert ended.status == 2, ended.err
+    lines = ended.err.splitlines()
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("attnshift: ")
+    assert ended.out == ""
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli-photos")
+    write_photos(folder)
+    return folder
+
+
+@dataclass
+class Command:
+    """An attack that works, until a test spoils one part of it."""
+
+    photos: Path
+    pipeline: Path
+    out: Path
+    surrogates: tuple[str, ...] = (SURROGATE,)
+    preset: str = "fast"
+    more: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        images, labels = self.photos / "images", self.photos / "labels.csv"
+        surrogates = [part for name in self.surrogates for part in ("--surrogate", name)]
+        shorter = ["--set", "optimiser.iterations=2", "--set", "finish.keep=last", "--threads", "1"]
+        options = ["--labels", labels, "--pipeline", self.pipeline, "--preset", self.preset, "--out", self.out]
+        return ["attack", *map(str, [images, *options]), *surrogates, *shorter, *self.more]
+
+    def relabel(self, change: Callable[[list[str]], list[str]]) -> None:
+        """Change the last row of the CSV."""
+        with (self.photos / "labels.csv").open(newline="") as stream:
+            rows = [(file, label, name) for file, label, name in list(csv.reader(stream))[1:]]
+        file, label, name = change(list(rows[-1]))
+        write_labels(self.photos, [*rows[:-1], (file, label, name)])
+
+
+@pytest.fixture
+def command(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Command:
+    shutil.copytree(photos, tmp_path / "photos")
+    return Command(tmp_path / "photos", pipeline_folder, tmp_path / "run")
+
+
+Spoil = Callable[[Command], None]
+LONG = "an exceedingly long and winding name of a class that no tokenizer of this size can hold"
+
+
+def change(**parts: object) -> Spoil:
+    def spoil(command: Command) -> None:
+        for name, value in parts.items():
+            setattr(command, name, value)
+
+    return spoil
+
+
+def options(*more: str) -> Spoil:
+    return change(more=more)
+
+
+def missing_folder(command: Command) -> None:
+    shutil.rmtree(command.photos / "images")
+
+
+def missing_labels(command: Command) -> None:
+    (command.photos / "labels.csv").unlink()
+
+
+def corrupt_image(command: Command) -> None:
+    path = command.photos / "images" / "photo-1.png"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def latin_labels(command: Command) -> None:
+    (command.photos / "labels.csv").write_bytes("file,label,class_name\nphoto-1.png,1,café\n".encode("latin-1"))
+
+
+def recipe_with(text: str | bytes) -> Spoil:
+    def spoil(command: Command) -> None:
+        path = command.photos / "mine.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        command.preset = str(path)
+
+    return spoil
+
+
+def no_pipeline(command: Command) -> None:
+    command.pipeline = command.photos / "images"
+
+
+def missing_pipeline(command: Command) -> None:
+    command.pipeline = command.photos / "no" / "such" / "pipeline"
+
+
+def damaged_pipeline(file: str, keep: int | None) -> Spoil:
+    """Cut ``file`` of the pipeline after ``keep`` bytes, or remove it."""
+
+    def spoil(command: Command) -> None:
+        copy = command.photos / "pipeline"
+        shutil.copytree(command.pipeline, copy)
+        path = copy / file
+        content = path.read_bytes()
+        path.unlink()
+        if keep is not None:
+            path.write_bytes(content[:keep])
+        command.pipeline = copy
+
+    return spoil
+
+
+BAD_INPUT: dict[str, tuple[Spoil, str]] = {
+    "missing image": (lambda command: (command.photos / "images" / "photo-1.png").unlink(), "photo-1.png does not"),
+    "missing folder": (missing_folder, "no such folder"),
+    "missing labels": (missing_labels, "no such label file"),
+    "label out of range": (lambda command: command.relabel(lambda row: [row[0], "1000", row[2]]), "0 to 999"),
+    "label that is text": (lambda command: command.relabel(lambda row: [row[0], "mug", row[2]]), "whole number"),
+    "file outside": (lambda command: command.relabel(lambda row: ["../labels.csv", *row[1:]]), "inside"),
+    "file name with a line break": (lambda command: command.relabel(lambda row: ["no\npe.png", *row[1:]]), "pe.png"),
+    "labels that are not UTF-8": (latin_labels, "UTF-8"),
+    "name that would be cut": (lambda command: command.relabel(lambda row: [*row[:2], LONG]), "would be cut"),
+    "corrupt image": (corrupt_image, "photo-1.png"),
+    "unsupported size": (options("--size", "60"), "--size 64"),
+    "negative size": (options("--size", "-64"), "--size"),
+    "enormous size": (options("--size", "8192"), "size"),
+    "negative batch": (options("--batch", "-1"), "batch"),
+    "negative threads": (options("--threads", "-1"), "threads"),
+    "unknown device": (options("--device", "abacus"), "abacus"),
+    "absent device": (options("--device", "cuda:63"), "cuda:63"),
+    "unknown key": (options("--set", "optimiser.iteration=3"), "optimiser.iteration"),
+    "wrong type": (options("--set", "optimiser.iterations=many"), "'many'"),
+    "no key": (options("--set", "optimiser"), "key=value"),
+    "a date": (options("--set", "seed=2020-01-01"), "seed"),
+    "too many steps": (options("--set", "diffusion.denoising_steps=20"), "denoising_steps"),
+    "unknown term": (options("--set", "terms.varience.weight=1.0"), "did you mean 'variance'"),
+    "unknown option of a term": (options("--set", "terms.variance.colour=1"), "colour"),
+    "prompt without a class": (options("--set", "prompt.template=a photo"), "a photo"),
+    "prompt with a stranger": (options("--set", "prompt.template=a {thing}"), "prompt.template"),
+    "prompt with an open brace": (options("--set", "prompt.template=a {} {"), "prompt.template"),
+    "recipe with an unknown key": (recipe_with('name = "x"\ncolour = 1\n'), "colour"),
+    "recipe without a name": (recipe_with("seed = 1\n"), "name"),
+    "recipe that is not TOML": (recipe_with("name = \n"), "not valid TOML"),
+    "recipe that is not UTF-8": (recipe_with(b'name = "\xff"\n'), "mine.toml"),
+    "missing recipe": (change(preset="nowhere.toml"), "no such recipe file"),
+    "unknown preset": (change(preset="fsat"), "did you mean 'fast'"),
+    "unknown timm name": (change(surrogates=("timm:resnet5O",)), "did you mean 'resnet50"),
+    "unknown source": (change(surrogates=("tim:resnet50",)), "did you mean 'timm'"),
+    "classifier without a source": (change(surrogates=("resnet50",)), "source:name"),
+    "unknown lab classifier": (change(surrogates=("lab:nope",)), "unknown lab classifier"),
+    "no surrogate": (change(surrogates=()), "--surrogate"),
+    "one surrogate twice": (change(surrogates=(SURROGATE, SURROGATE)), SURROGATE),
+    "no pipeline": (no_pipeline, "model_index.json"),
+    "missing pipeline": (missing_pipeline, "pipeline"),
+    "pipeline with a cut index": (damaged_pipeline("model_index.json", 40), "pipeline"),
+    "pipeline with cut weights": (damaged_pipeline("unet/diffusion_pytorch_model.safetensors", 1000), "pipeline"),
+    "pipeline without weights": (damaged_pipeline("vae/diffusion_pytorch_model.safetensors", None), "pipeline"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(command: Command, call: Call, name: str) -> None:
+    spoil, expected = BAD_INPUT[name]
+    spoil(command)
+    ended = call(*command.arguments())
+    assert_one_line(ended)
+    assert expected in ended.err
+    assert not command.out.exists()
+
+
+def test_a_negative_limit_is_refused(command: Command, call: Call) -> None:
+    command.more = ("--limit", "-1")
+    assert call(*command.arguments()).status == 2
+    assert not command.out.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "foreign folder", "below a file"])
+def test_an_out_folder_that_cannot_be_used(command: Command, call: Call, kind: str) -> None:
+    taken = command.photos / "taken"
+    if kind == "foreign folder":
+        taken.mkdir()
+        (taken / "thesis.tex").write_text("precious")
+    else:
+        taken.write_text("precious")
+    command.out = taken / "run" if kind == "below a file" else taken
+    before = contents(command.photos)
+    ended = call(*command.arguments())
+    assert_one_line(ended)
+    assert "--out" in ended.err
+    assert contents(command.photos) == before
+
+
+@pytest.mark.parametrize("arguments", [("evaluate", "--judge", JUDGE), ("report",)], ids=["evaluate", "report"])
+def test_what_is_not_a_run(call: Call, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        ended = call(arguments[0], folder, *arguments[1:])
+        assert_one_line(ended)
+        assert "is not a run" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("attack",), ("nonsense",), ("attack", "x", "--colour", "red")])
+def test_misuse_has_status_2_too(call: Call, arguments: tuple[str, ...]) -> None:
+    ended = call(*arguments)
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
+
+
+def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
+    command.more = ("--batch", "2")
+    attacked = call(*command.arguments())
+    assert attacked.status == 0, attacked.err
+    lines = attacked.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "1/3 photo-3.png (mug)",
+        "2/3 photo-2.png (snowman)",
+        "3/3 photo-1.png (red ball)",
+    ]
+    assert all("of 1 surrogates" in line for line in lines)
+    assert str(command.out) in attacked.err.replace("\n", "")
+
+    again = call(*command.arguments())
+    assert (again.status, again.out) == (0, ""), "nothing was left to do"
+
+    refused = call("evaluate", command.out, "--judge", SURROGATE)
+    assert_one_line(refused)
+    assert "cannot be a judge" in refused.err
+
+    judged = call("evaluate", command.out, "--judge", JUDGE)
+    assert judged.status == 0, judged.err
+    assert all(word in judged.out for word in (SURROGATE, JUDGE, "mean of 1 judges", "ssim", "seconds per image"))
+    assert len(Store.open(command.out).table("verdicts")) == 3 * 4 * 2
+
+    reported = call("report", command.out)
+    assert reported.status == 0
+    path = Path(reported.out.replace("\n", ""))
+    assert path == command.out / "report.html"
+    assert JUDGE in path.read_text(encoding="utf-8")
+
+
+def test_another_recipe_in_the_same_folder(command: Command, call: Call) -> None:
+    command.more = ("--limit", "1")
+    assert call(*command.arguments()).status == 0
+    before = contents(command.out)
+    command.more = ("--limit", "1", "--set", "seed=5")
+    ended = call(*command.arguments())
+    assert_one_line(ended)
+    assert "recipe.seed: 5, not 0" in ended.err
+    assert contents(command.out) == before
+
+
+def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
+    """Late enough that all libraries were imported and the pipeline was loaded: none of them may add a line."""
+    command.more = ("--size", "60")
+    process = in_a_process(*command.arguments())
+    out, err = process.communicate(timeout=180)
+    assert_one_line(Ended(process.returncode, out, err))
+    assert not command.out.exists()
+
+
+def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
+    command: Command, call: Call, tmp_path: Path
+) -> None:
+    command.more = ("--batch", "1", "--set", "optimiser.iterations=20", "--set", "finish.early=false")
+    process = in_a_process(*command.arguments())
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("1/3 "), process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "the same command continues" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    done = Store.open(command.out).finished()
+    assert 1 <= len(done) < 3
+
+    continued = call(*command.arguments())
+    assert continued.status == 0, continued.err
+    assert len(continued.out.splitlines()) == 3 - len(done)
+    assert len(Store.open(command.out).table("results")) == 3
+    whole, command.out = command.out, tmp_path / "undisturbed"
+    assert call(*command.arguments()).status == 0
+    assert pngs(whole) == pngs(command.out)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_status_and_one_line(
+    command: Command, call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+) -> None:
+    from attnshift.runs import local
+
+    monkeypatch.setattr(local, "attack_folder", lambda *_: signal.raise_signal(number))
+    ended = call(*command.arguments())
+    assert ended.status == status
+    (line,) = ended.err.splitlines()
+    assert line.startswith("attnshift: ")
+    assert "the same command continues" in line
+
+
+def test_help_names_every_command(call: Call) -> None:
+    ended = call("--help")
+    assert ended.status == 0
+    for name in ("attack", "evaluate", "report", "demo", "list", "lab"):
+        assert f" {name} " in ended.out
+    for name in ("render", "train", "check"):
+        assert f" {name} " in call("lab", "--help").out
+
+
+def test_version(call: Call) -> None:
+    ended = call("--version")
+    assert (ended.status, ended.out) == (0, f"attnshift {__version__}\n")
+
+
+def test_list_as_json_is_the_catalogue(call: Call) -> None:
+    ended = call("list", "--json")
+    assert ended.status == 0
+    assert json.loads(ended.out) == catalogue()
+
+
+def test_list_shows_every_entry_with_its_line_and_source(call: Call) -> None:
+    text = " ".join(call("list").out.split())
+    for family, entries in catalogue().items():
+        assert family in text
+        for entry in entries:
+            source = f" ({entry['reference']})" if entry["reference"] else ""
+            assert " ".join(f"{entry['name']} {entry['summary']}{source}".split()) in text
+
+
+def tables() -> dict[str, dict[str, Entry]]:
+    """Every table that a package of attnshift declares, wherever it stands."""
+    found = {}
+    for module in pkgutil.iter_modules(attnshift.__path__, "attnshift."):
+        if not module.ispkg:
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, dict) and value and all(isinstance(each, Entry) for each in value.values()):
+                found[f"{module.name}.{name}"] = value
+    return found
+
+
+def test_no_table_is_left_out_of_the_list() -> None:
+    listed = {(entry["name"], entry["summary"]) for entries in catalogue().values() for entry in entries}
+    assert len(tables()) >= 6
+    for table in tables().values():
+        assert {(name, entry.summary) for name, entry in table.items()} <= listed
+
+
+def test_every_entry_can_be_loaded() -> None:
+    """A table names its implementation as text, which no type checker reads."""
+    for table in tables().values():
+        for entry in table.values():
+            assert callable(entry.load())
+            assert entry.summary
+            assert entry.reference
+
+
+def test_presets_are_listed(call: Call) -> None:
+    names = [entry["name"] for entry in catalogue()["presets"]]
+    assert names == ["diffattack", "fast"]
