@@ -43,7 +43,7 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
     count = len(problem.images)
     images = problem.clean.images.clone()
     latents = problem.trajectory.start.clone()
-    score = torch.full((count, 2), torch.inf, device=images.device)
+    score = torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device)
     iterations, evaluated = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
     history: list[list[dict[str, float]]] = [[] for _ in range(count)]
     loop = attack(problem)
@@ -84,8 +84,8 @@ def _score(
     worst = snapshot.margins.max(0).values
     fooled = worst < -confidence
     if bool(fooled.any()):
-        _, rounded_margins = surrogates.judge(rounded)
-        fooled = fooled & (rounded_margins.max(0).values < -confidence)
+        worst = torch.where(fooled, surrogates.judge(rounded)[1].max(0).values, worst)
+        fooled = worst < -confidence
     distance = (rounded - images).square().flatten(1).mean(1)
     rank = torch.where(fooled, distance, worst)
     return torch.stack([(~fooled).to(rank), rank], 1), fooled

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class StableDiffusion:
         unit = self.pixels_per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
         if side % unit or side <= 0:
             below = side // unit * unit
-            near = " or ".join(str(value) for value in (below, below + unit) if value > 0)
+            near = " or ".join(str(value) for value in (below, below + unit) if value > 0) or str(unit)
             raise ModelError(f"{self.name}: images of {side} px do not fit the model; use --size {near}")
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -74,9 +75,10 @@ class StableDiffusion:
         return self.text_encoder(encoded.input_ids.to(self.device))[0]
 
     def locate(self, prompt: str, phrase: str) -> TokenSpan:
-        start = prompt.lower().rfind(phrase.lower())
-        if start < 0 or not phrase.strip():
+        found = list(re.finditer(f"(?={re.escape(phrase)})", prompt, re.IGNORECASE)) if phrase.strip() else []
+        if not found:
             raise ModelError(f"the phrase {phrase!r} does not stand in the prompt {prompt!r}")
+        start = found[-1].start()
         end = start + len(phrase)
         offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
         span = tuple(at for at, (first, last) in enumerate(offsets) if last > first and first < end and last > start)

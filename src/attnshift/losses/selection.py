@@ -44,6 +44,9 @@ class Selection:
         return chosen
 
     def window(self, steps: Sequence[object]) -> range:
-        """Indices of the selected steps."""
+        """Indices of the selected steps; ``RecipeError`` if there is none."""
         first, last = self.steps
-        return range(len(steps))[first : None if last == -1 else last + 1]
+        chosen = range(len(steps))[first : None if last == -1 else last + 1]
+        if not chosen:
+            raise RecipeError(f"steps {list(self.steps)} select none of the {len(steps)} denoising steps")
+        return chosen
