@@ -209,7 +209,6 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "unknown option of a term": (options("--set", "terms.variance.colour=1"), "colour"),
     "prompt without a class": (options("--set", "prompt.template=a photo"), "a photo"),
     "prompt with a stranger": (options("--set", "prompt.template=a {thing}"), "prompt.template"),
-    "prompt with an open brace": (options("--set", "prompt.template=a {} {"), "prompt.template"),
     "recipe with an unknown key": (recipe_with('name = "x"\ncolour = 1\n'), "colour"),
     "recipe without a name": (recipe_with("seed = 1\n"), "name"),
     "recipe that is not TOML": (recipe_with("name = \n"), "not valid TOML"),

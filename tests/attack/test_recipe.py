@@ -53,7 +53,8 @@ def test_baseline_holds_the_published_numbers() -> None:
         ("diffusion.pairing=alinged", r"diffusion\.pairing: .*'aligned' or 'compat' \(got 'alinged'\)"),
         ("terms.variance.weight=-1.0", r"terms\.variance\.weight: .*greater than or equal to 0"),
         ("terms.variance.weight=inf", r"terms\.variance\.weight: .*finite"),
-        ("seed=2024-01-01", "recipe fast: dates and times are not values"),
+        ("seed=2024-01-01", "recipe fast: seed: a recipe cannot hold dates or times"),
+        ("terms.variance.weight=10:30:00", r"recipe fast: terms\.variance\.weight: a recipe cannot hold dates"),
     ],
 )
 def test_wrong_value_is_refused_when_loaded(setting: str, message: str) -> None:

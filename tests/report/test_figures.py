@@ -52,15 +52,17 @@ def test_the_overlay_glows_where_attention_is_and_nowhere_else() -> None:
     image = numpy.full((64, 64, 3), 128, dtype=numpy.uint8)
     attention = numpy.zeros((4, 4))
     attention[1, 2] = 0.01
-    picture = heat_overlay(image, attention.flatten().tolist(), 4)
+    picture = heat_overlay(image, attention.flatten().tolist(), 4, peak=0.01)
     assert picture.shape == image.shape
     assert picture.dtype == numpy.uint8
     row, column = numpy.unravel_index(picture[..., 0].argmax(), (64, 64))
     assert 16 <= row < 32
     assert 32 <= column < 48
     assert picture[-1, 0].tolist() == [57, 57, 57], "far away only darkened"
+    dimmer = heat_overlay(image, attention.flatten().tolist(), 4, peak=0.02)
+    assert 57 < dimmer[row, column, 0] < picture[row, column, 0], "half of the common peak glows less"
 
 
 def test_the_overlay_of_no_attention_at_all() -> None:
-    picture = heat_overlay(numpy.full((8, 8, 3), 100, dtype=numpy.uint8), [0.0] * 4, 2)
+    picture = heat_overlay(numpy.full((8, 8, 3), 100, dtype=numpy.uint8), [0.0] * 4, 2, peak=0.0)
     assert picture.max() == 45

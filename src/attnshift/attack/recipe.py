@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date, time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +146,19 @@ def validate(values: Mapping[str, Any], source: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError(f"recipe {source}: {describe(error)}") from None
     except TypeError:
-        raise RecipeError(f"recipe {source}: dates and times are not values that a recipe can hold") from None
+        # TOML knows one kind of value that JSON does not.
+        raise RecipeError(f"recipe {source}: {_date(values)}: a recipe cannot hold dates or times") from None
+
+
+def _date(values: Mapping[str, Any]) -> str:
+    """Dotted key of the first date or time in ``values``, or nothing."""
+    for key, value in values.items():
+        if isinstance(value, date | time):
+            return key
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inner, Mapping) and (below := _date({str(part): each for part, each in inner.items()})):
+            return f"{key}.{below}"
+    return ""
 
 
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
