@@ -51,7 +51,7 @@ RECIPES: dict[str, ClassifierRecipe] = {
     "resnet": ClassifierRecipe("surrogate", "test_resnet", 64, _IMAGENET, "bilinear"),
     "efficientnet": ClassifierRecipe("surrogate", "test_efficientnet", 64, _IMAGENET, learning_rate=3e-3),
     "mobilevit": ClassifierRecipe("surrogate", "mobilevit_xxs", 64, _HALF, learning_rate=2e-3),
-    "mobilenet": ClassifierRecipe("tuning", "mobilenetv3_small_050", 64, _IMAGENET, learning_rate=3e-3),
+    "mobilenet": ClassifierRecipe("tuning", "mobilenetv3_small_050", 64, _IMAGENET, steps=4000, learning_rate=3e-3),
     "coatnet": ClassifierRecipe("judge", "test_coatnet", 64, _HALF, arguments={"img_size": 64}, learning_rate=2e-3),
     "byobnet": ClassifierRecipe("judge", "test_byobnet", 56, _HALF, "bilinear", learning_rate=2e-3),
     "nfnet": ClassifierRecipe("judge", "test_nfnet", 72, _IMAGENET, learning_rate=1e-3),
