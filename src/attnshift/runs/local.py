@@ -52,13 +52,12 @@ class Settings:
 def attack_folder(settings: Settings, progress: Progress) -> Store:
     """Run, or continue, the attack that ``settings`` describes. All input is checked before anything is written."""
     _check_options(settings)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     method = Method.of(settings.recipe)
     classifiers = [load_classifier(name).to(settings.device) for name in settings.surrogates]
     items = read_folder(settings.images, settings.labels, *_classes(classifiers), settings.limit)
     backbone: Backbone = load_pipeline(settings.pipeline).to(settings.device)
     size = settings.size or backbone.suggested_size
+    torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
     _check(method, backbone, classifiers, items, size)
     spec = RunSpec(
         images=str(settings.images),
@@ -100,6 +99,11 @@ def _check_options(settings: Settings) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {settings.device} cannot be used ({reason}); use cpu or cuda") from None
+
+
+def _usual_threads(device: str, size: int) -> int:
+    """One thread for small images: a second one saves them little, and on a busy machine the first waits for it."""
+    return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()
 
 
 def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
