@@ -193,7 +193,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "labels that are not UTF-8": (latin_labels, "UTF-8"),
     "name that would be cut": (lambda command: command.relabel(lambda row: [*row[:2], LONG]), "would be cut"),
     "corrupt image": (corrupt_image, "photo-1.png"),
-    "unsupported size": (options("--size", "60"), "--size 64"),
+    "unsupported size": (options("--size", "60"), "--size 56 or 64"),
     "negative size": (options("--size", "-64"), "--size"),
     "enormous size": (options("--size", "8192"), "size"),
     "negative batch": (options("--batch", "-1"), "batch"),

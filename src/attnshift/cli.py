@@ -234,8 +234,13 @@ def lab_random_pipeline(
     size: Annotated[int, typer.Option(help="Side of its images in pixels.")] = 224,
 ) -> None:
     """Write a pipeline in the shape of Stable Diffusion with random weights: shows that a set-up runs, not strength."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     from attnshift.lab.random_pipeline import random_pipeline
 
+    for each in (diffusers_logging, transformers_logging):
+        each.disable_progress_bar()
     random_pipeline(size=size).save_pretrained(out, safe_serialization=True)
     print(out)
 

@@ -234,7 +234,7 @@ def test_another_recipe_is_refused(finished: Store, photos: Path, pipeline_folde
     changed = small_settings(photos, pipeline_folder, finished.folder, "optimiser.learning_rate=0.5")
     with pytest.raises(RunError) as caught:
         run_small(changed)
-    assert "recipe.optimiser.learning_rate: 0.5, not 0.02" in str(caught.value)
+    assert "recipe.optimiser.learning_rate: 0.5, not 0.05" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert contents(finished.folder) == before
 

@@ -54,7 +54,8 @@ class StableDiffusion:
         return self
 
     def check_size(self, side: int) -> None:
-        unit = self.pixels_per_latent * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+        # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads and crops by itself.
+        unit = self.pixels_per_latent
         if side % unit or side <= 0:
             below = side // unit * unit
             near = " or ".join(str(value) for value in (below, below + unit) if value > 0) or str(unit)

@@ -1,0 +1,24 @@
+"""The tables of docs/results.md in Markdown: python examples/table.py RUN…"""
+
+import sys
+from pathlib import Path
+
+from attnshift.report.figures import number, percent
+from attnshift.report.summary import summarise
+from attnshift.runs.store import Store
+
+for run in sys.argv[1:]:
+    store = Store.open(Path(run))
+    summary = summarise(store.table("results"), store.table("verdicts"), store.table("quality"))
+    spec = store.spec()
+    print(f"\n**{spec.recipe.name}**, attacking {', '.join(spec.surrogates)}; {summary.images} images\n")
+    print("| classifier | role | clean accuracy | round trip | reconstruction | attack | attributable |")
+    print("|---|---|---|---|---|---|---|")
+    for row in (*summary.classifiers, *([summary.judges] if summary.judges else [])):
+        arms = [row.success[arm] for arm in ("round_trip", "reconstruction", "attack")]
+        cells = map(percent, (row.accuracy, *arms, row.attributable))
+        print(f"| {row.name} | {row.role} | {' | '.join(cells)} |")
+    print("\n| arm | SSIM | PSNR, dB | L2 |\n|---|---|---|---|")
+    for arm, metrics in summary.quality.items():
+        values = [number(metrics[name], digits) for name, digits in (("ssim", 3), ("psnr", 1), ("l2", 2))]
+        print(f"| {arm.replace('_', ' ')} | {' | '.join(values)} |")
