@@ -241,7 +241,7 @@ def lab_random_pipeline(
 
     for each in (diffusers_logging, transformers_logging):
         each.disable_progress_bar()
-    random_pipeline(size=size).save_pretrained(out, safe_serialization=True)
+    random_pipeline(size=size, tokens=77).save_pretrained(out, safe_serialization=True)
     print(out)
 
 

@@ -83,7 +83,7 @@ def test_the_summary_is_on_the_page(tmp_path: Path) -> None:
         "mean of 2 judges",
         "round trip 1.000 [1.000, 1.000] equal",
         "recipe, complete",
-        "denoising_steps = 5",
+        "denoising_steps = 4",
     ):
         assert words in text
 

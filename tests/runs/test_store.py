@@ -79,7 +79,7 @@ def test_a_damaged_run_file_is_one_line(tmp_path: Path, spec: RunSpec, damage: s
 
 def test_differences_are_shown_by_key(spec: RunSpec) -> None:
     other = spec.model_copy(update={"batch": 3, "recipe": load_recipe("fast", ["terms.variance.weight=1.0"])})
-    assert other.differences(spec) == ["batch: 3, not 2", "recipe.terms.variance.weight: 1.0, not 10000.0"]
+    assert other.differences(spec) == ["batch: 3, not 2", "recipe.terms.variance.weight: 1.0, not 30.0"]
     assert spec.differences(spec) == []
 
 

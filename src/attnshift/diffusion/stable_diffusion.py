@@ -145,6 +145,8 @@ def load_stable_diffusion(source: str, dtype: torch.dtype = torch.float32) -> St
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    # Its complaint about long prompts would stand beside our own.
+    transformers_logging.set_verbosity_error()
     if source == "lab":
         from attnshift.weights import pipeline_folder
 
