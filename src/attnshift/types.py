@@ -8,31 +8,57 @@ Names of sizes: ``batch`` images, ``channels``, ``rows`` and ``columns`` of a la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["AttentionMaps", "Branch", "Fused", "Kind", "Observation", "Place", "Site", "TokenSpan"]
+__all__ = [
+    "AttentionMaps",
+    "Branch",
+    "Draws",
+    "Fused",
+    "Goals",
+    "Interference",
+    "Kind",
+    "Observation",
+    "Place",
+    "Site",
+    "TokenSpan",
+    "View",
+]
 
 Kind = Literal["cross", "self"]
 Place = Literal["down", "mid", "up"]
+View = Literal["prompt", "probe", "separate", "reference"]
+"""What the queries of a cross-attention site meet, and in which pass.
+
+``prompt``: the keys of the image's own prompt. ``probe``: one softmax over the own prompt's keys and behind them the
+interference phrase's, only to measure. ``separate``: the keys of the interference prompt, in a branch of its own.
+``reference``: the same on the clean path's stored latents, once; a constant.
+"""
 TokenSpan = tuple[int, ...]
 """Positions of a phrase's tokens in its encoded prompt; special tokens are never part of it."""
 
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One attention module of the denoiser: where it stands, what it attends to, and the side of its grid."""
+    """One attention module of the denoiser, read in one view: where it stands, the side of its grid, its heads."""
 
     layer: str
     kind: Kind
     place: Place
     side: int
+    heads: int
+    view: View = "prompt"
+
+    def seen(self, view: View) -> Site:
+        """The same module in another view."""
+        return replace(self, view=view)
 
 
 AttentionMaps = Mapping[Site, tuple[Tensor, ...]]
-"""Attention probabilities of the conditional half: for each site one [batch, heads, queries, keys] per step."""
+"""Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half its view names."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +74,80 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """All that a loss term may look at. The clean branch is a constant."""
+class Goals:
+    """What an attack is after, class by class: ``labels`` [batch] are the true classes.
 
+    ``targets`` [batch] are the classes to be seen instead, absent in an untargeted attack. ``interference`` [batch] are
+    the interference phrases' classes, -1 where a phrase is no class; absent where there is no interference.
+    """
+
+    labels: Tensor
+    targets: Tensor | None = None
+    interference: Tensor | None = None
+
+    def rows(self, keep: Tensor | slice) -> Goals:
+        """The same for the images at ``keep``."""
+        targets, interference = (None if each is None else each[keep] for each in (self.targets, self.interference))
+        return Goals(self.labels[keep], targets, interference)
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What attention is steered towards, image by image.
+
+    ``phrases`` are its words and ``tokens`` where they stand in the interference prompt; ``probed`` where they stand in
+    maps of the ``probe`` view, ``joint`` where in the image's own prompt, if that names both. ``alignment`` has one
+    row-stochastic matrix [tokens of the true phrase, tokens of the interference phrase] per image. ``attention`` are
+    the ``reference`` maps, constants.
+    """
+
+    phrases: tuple[str, ...]
+    tokens: tuple[TokenSpan, ...]
+    probed: tuple[TokenSpan, ...]
+    joint: tuple[TokenSpan, ...] | None
+    alignment: tuple[Tensor, ...]
+    attention: AttentionMaps
+
+    def rows(self, keep: Tensor) -> Interference:
+        """The same for the images at ``keep``."""
+        at = keep.tolist()
+        return Interference(
+            phrases=tuple(self.phrases[row] for row in at),
+            tokens=tuple(self.tokens[row] for row in at),
+            probed=tuple(self.probed[row] for row in at),
+            joint=None if self.joint is None else tuple(self.joint[row] for row in at),
+            alignment=tuple(self.alignment[row] for row in at),
+            attention={site: tuple(each[keep] for each in steps) for site, steps in self.attention.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Names of an iteration's random draws: the run's seed, each image's identity, the iteration."""
+
+    seed: int
+    identities: tuple[str, ...]
+    iteration: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that a loss term may look at. Everything but ``adversarial`` is a constant."""
+
+    images: Tensor
+    """The images that are attacked, [batch,3,height,width] in [0,1]."""
     clean: Branch
     adversarial: Branch
     tokens: tuple[TokenSpan, ...]
     """Where the true class stands in each image's prompt."""
-    labels: Tensor
-    """True classes, [batch]."""
     progress: float
     """How much of the optimisation is done, in (0,1]."""
+    draws: Draws
+    weights: Tensor
+    """How much each pixel counts, [batch,1,height,width] in (0,1]: 1 on the object, less outside of it."""
+    interference: Interference | None = None
+    memory: tuple[Tensor, ...] | None = None
+    """What the term that looks remembered of the iteration before, one tensor per image."""
 
 
 @dataclass(frozen=True)
@@ -71,4 +160,4 @@ class Fused:
     losses: Tensor
     """Classification loss of each model, [models,batch]."""
     margins: Tensor
-    """True logit minus the highest other one, [models,batch]; negative where the model is fooled."""
+    """Logits by which each model still resists, [models,batch]; negative where the attack has what it is after."""

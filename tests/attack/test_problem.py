@@ -40,7 +40,7 @@ def test_rows_cut_everything_alike(posed: Posed) -> None:
     problem = posed("fast", ["diffusion.guidance=2.5"])
     part = problem.rows(torch.tensor([2, 0]))
     assert part.tokens == (problem.tokens[2], problem.tokens[0])
-    assert part.surrogates.labels.tolist() == [int(problem.surrogates.labels[2]), int(problem.surrogates.labels[0])]
+    assert torch.equal(part.surrogates.goals.labels, problem.surrogates.goals.labels[[2, 0]])
     assert part.residual is not None
     assert problem.residual is not None
     offsets, whole_offsets = part.trajectory.offsets, problem.trajectory.offsets
@@ -56,8 +56,8 @@ def test_rows_cut_everything_alike(posed: Posed) -> None:
         (part.trajectory.text, problem.trajectory.text),
         *zip(part.trajectory.unconditional, problem.trajectory.unconditional, strict=True),
         *zip(offsets, whole_offsets, strict=True),
-        *((a, b) for site in problem.sites for a, b in zip(part.clean.attention[site], problem.clean.attention[site],
-                                                            strict=True)),
+        *((a, b) for site, steps in problem.clean.attention.items()
+          for a, b in zip(part.clean.attention[site], steps, strict=True)),
     ]  # fmt: skip
     for cut, whole in pairs:
         assert torch.equal(cut, whole[[2, 0]])

@@ -90,7 +90,7 @@ def test_wrong_name_or_option_is_refused_when_built(settings: list[str], message
 @pytest.mark.parametrize("name", ["mug", "{}", "{0}"])
 def test_other_braces_of_a_template_or_a_name_are_plain_text(name: str) -> None:
     recipe = load_recipe("fast", ["prompt.template={} on {place} in { braces"])
-    assert recipe.prompt.prompt(name) == f"{name} on {{place}} in {{ braces"
+    assert recipe.prompt.prompt(name).text == f"{name} on {{place}} in {{ braces"
 
 
 @pytest.mark.parametrize(

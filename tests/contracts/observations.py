@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from attnshift.types import Branch, Observation, Site, TokenSpan
+from attnshift.types import Branch, Draws, Interference, Observation, Site, TokenSpan
 
 LATENT_SIDE, KEYS, HEADS, STEPS = 8, 6, 2, 2
 TOKENS: tuple[TokenSpan, ...] = ((1,), (2, 3), (1, 4, 5))
+OTHERS: tuple[TokenSpan, ...] = ((1, 2, 3), (4,), (2, 3))
+"""Where the interference phrases stand in their own prompts: 3 tokens against 1, 1 against 2, 2 against 3."""
 SITES: tuple[Site, ...] = tuple(
-    Site(f"{place}.{side}.{kind}", kind, place, side)
+    Site(f"{place}.{side}.{kind}", kind, place, side, HEADS)
     for place, side in (("down", 8), ("down", 4), ("down", 2), ("mid", 1), ("up", 2), ("up", 4), ("up", 8))
     for kind in ("cross", "self")
 )
+RUNNING: tuple[Site, ...] = (
+    *SITES, *(site.seen(view) for site in SITES if site.kind == "cross" for view in ("probe", "separate")),
+)  # fmt: skip
+"""Everything that a pass of the attack can read."""
+REFERENCE: tuple[Site, ...] = tuple(site.seen("reference") for site in SITES if site.kind == "cross")
 
 Fill = Callable[[Site, Tensor], Tensor]
 """From a site and random scores [batch,heads,queries,keys] to its attention maps."""
@@ -29,6 +37,11 @@ def uniform(site: Site, scores: Tensor) -> Tensor:
     return torch.full_like(scores, 1 / scores.shape[-1])
 
 
+def nothing(site: Site, scores: Tensor) -> Tensor:
+    """No mass anywhere, which a softmax in half precision can come close to."""
+    return torch.zeros_like(scores)
+
+
 def one_hot(site: Site, scores: Tensor) -> Tensor:
     """All mass on one key: on the true class's first token, or on the first position."""
     maps = torch.zeros_like(scores)
@@ -37,37 +50,68 @@ def one_hot(site: Site, scores: Tensor) -> Tensor:
     return maps
 
 
-def scores(seed: int, batch: int = 3, dtype: torch.dtype = torch.float32) -> dict[Site, list[Tensor]]:
-    """Random attention scores; those of an image are the same in every batch that holds it."""
-    draws = [torch.Generator().manual_seed(1000 * seed + image) for image in range(batch)]
+def scores(seed: int, sites: Sequence[Site] = RUNNING, dtype: torch.dtype = torch.float32) -> dict[Site, list[Tensor]]:
+    """Random attention scores of three images; those of an image are the same in every batch that holds it."""
+    draws = [torch.Generator().manual_seed(1000 * seed + image) for image in range(3)]
     return {
         site: [
             torch.stack([torch.randn(HEADS, site.side**2, _keys(site), generator=draw) for draw in draws]).to(dtype)
             for _ in range(STEPS)
         ]
-        for site in SITES
+        for site in sites
     }
+
+
+def maps(seed: int, sites: Sequence[Site], fill: Fill, dtype: torch.dtype) -> dict[Site, tuple[Tensor, ...]]:
+    return {site: tuple(fill(site, each).to(dtype) for each in steps) for site, steps in scores(seed, sites).items()}
 
 
 def branch(seed: int, fill: Fill = softmax, dtype: torch.dtype = torch.float32) -> Branch:
     draw = torch.Generator().manual_seed(seed)
-    maps = {site: tuple(fill(site, each).to(dtype) for each in steps) for site, steps in scores(seed).items()}
     latents = torch.randn(3, 4, LATENT_SIDE, LATENT_SIDE, generator=draw)
-    return Branch(latents.to(dtype), torch.rand(3, 3, 64, 64, generator=draw).to(dtype), maps)
+    return Branch(
+        latents.to(dtype), torch.rand(3, 3, 64, 64, generator=draw).to(dtype), maps(seed, RUNNING, fill, dtype)
+    )
+
+
+def interference(fill: Fill = softmax, dtype: torch.dtype = torch.float32) -> Interference:
+    alignment = tuple(
+        torch.full((len(true), len(other)), 1 / len(other)) for true, other in zip(TOKENS, OTHERS, strict=True)
+    )
+    probed = tuple(tuple(range(KEYS, KEYS + len(other))) for other in OTHERS)
+    return Interference(
+        ("a long name", "plain", "two words"), OTHERS, probed, ((2, 3), (4, 5), (3,)), alignment,
+        maps(2, REFERENCE, fill, dtype),
+    )  # fmt: skip
 
 
 def observation(
     fill: Fill = softmax, clean: Fill = softmax, dtype: torch.dtype = torch.float32, progress: float = 0.5
 ) -> Observation:
     """Three images with one, two and three tokens, at every site of a denoiser for 64 px."""
-    return Observation(branch(0, clean, dtype), branch(1, fill, dtype), TOKENS, torch.tensor([0, 1, 2]), progress)
+    weights = torch.full((3, 1, 64, 64), 0.1)
+    weights[:, :, 16:48, 16:48] = 1.0
+    return Observation(
+        images=torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5)).to(dtype),
+        clean=branch(0, clean, dtype),
+        adversarial=branch(1, fill, dtype),
+        tokens=TOKENS,
+        progress=progress,
+        draws=Draws(0, ("first", "second", "third"), 7),
+        weights=weights,
+        interference=interference(clean, dtype),
+    )
 
 
-def with_maps(observed: Observation, maps: dict[Site, Sequence[Tensor]]) -> Observation:
+def with_maps(observed: Observation, maps: Mapping[Site, Sequence[Tensor]]) -> Observation:
     """The same observation with other maps of the attacked branch."""
-    seen = observed.adversarial
-    attacked = Branch(seen.latents, seen.images, {site: tuple(steps) for site, steps in maps.items()})
-    return Observation(observed.clean, attacked, observed.tokens, observed.labels, observed.progress)
+    attention = {site: tuple(steps) for site, steps in maps.items()}
+    return replace(observed, adversarial=replace(observed.adversarial, attention=attention))
+
+
+def with_images(observed: Observation, images: Tensor) -> Observation:
+    """The same observation with another attacked image."""
+    return replace(observed, adversarial=replace(observed.adversarial, images=images))
 
 
 def only(observed: Observation, image: int) -> Observation:
@@ -78,10 +122,20 @@ def only(observed: Observation, image: int) -> Observation:
         maps = {site: tuple(each[keep] for each in steps) for site, steps in whole.attention.items()}
         return Branch(whole.latents[keep], whole.images[keep], maps)
 
-    return Observation(
-        cut(observed.clean), cut(observed.adversarial), observed.tokens[keep], observed.labels[keep], observed.progress
+    assert observed.interference is not None
+    return replace(
+        observed,
+        images=observed.images[keep],
+        clean=cut(observed.clean),
+        adversarial=cut(observed.adversarial),
+        tokens=observed.tokens[keep],
+        draws=replace(observed.draws, identities=observed.draws.identities[keep]),
+        weights=observed.weights[keep],
+        interference=observed.interference.rows(torch.tensor([image])),
     )
 
 
 def _keys(site: Site) -> int:
-    return KEYS if site.kind == "cross" else site.side**2
+    if site.kind == "self":
+        return site.side**2
+    return KEYS + max(map(len, OTHERS)) if site.view == "probe" else KEYS

@@ -10,17 +10,28 @@ from torch import Tensor
 
 from attnshift.losses import CLASSIFICATION
 from attnshift.tables import build
+from attnshift.types import Goals
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "margin": [{}, {"kappa": 5.0}, {"scale": "dlr"}, {"scale": "dlr", "kappa": 1.0}],
+    "distribution": [
+        {"distance": distance, "goal": goal} for distance in ("js", "ce") for goal in ("uniform", "peaked")
+    ]
+    + [{"goal": "uniform", "spare_true": True}],
 }
 """Options beyond the defaults to hold a loss to."""
 
-CASES = [
-    pytest.param(name, options, id=f"{name}{options}") for name in CLASSIFICATION for options in OPTIONS.get(name, [{}])
-]
-with_every_criterion = pytest.mark.parametrize(("name", "options"), CASES)
 LABELS = torch.tensor([0, 3, 9, 4])
+AIMS = (LABELS + 1) % 10
+UNTARGETED, TARGETED = Goals(LABELS, None, AIMS), Goals(LABELS, AIMS, None)
+CASES = [
+    pytest.param(name, options, goals, id=f"{name}{options}{'targeted' if goals is TARGETED else ''}")
+    for name in CLASSIFICATION
+    for options in OPTIONS.get(name, [{}])
+    for goals in (UNTARGETED, TARGETED)
+    if goals is UNTARGETED or options.get("goal") != "uniform"
+]
+with_every_criterion = pytest.mark.parametrize(("name", "options", "goals"), CASES)
 
 
 def logits(dtype: torch.dtype = torch.float32) -> Tensor:
@@ -31,8 +42,8 @@ def logits(dtype: torch.dtype = torch.float32) -> Tensor:
 
 @with_every_criterion
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_one_fp32_value_per_image(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    values = build(CLASSIFICATION, "loss", name, options)(logits(dtype), LABELS)
+def test_one_fp32_value_per_image(name: str, options: dict[str, Any], goals: Goals, dtype: torch.dtype) -> None:
+    values = build(CLASSIFICATION, "loss", name, options)(logits(dtype), goals)
     assert values.shape == (4,)
     assert values.dtype == torch.float32
 
@@ -41,46 +52,46 @@ def test_one_fp32_value_per_image(name: str, options: dict[str, Any], dtype: tor
 @pytest.mark.parametrize("degenerate", ["equal", "sure", "fooled", "huge"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_value_and_gradient_are_finite_on_degenerate_logits(
-    name: str, options: dict[str, Any], degenerate: str, dtype: torch.dtype
+    name: str, options: dict[str, Any], goals: Goals, degenerate: str, dtype: torch.dtype
 ) -> None:
     zeros = torch.zeros(4, 10)
     values = {
         "equal": zeros,
         "sure": zeros.scatter(1, LABELS[:, None], 1e4),
-        "fooled": zeros.scatter(1, (LABELS[:, None] + 1) % 10, 1e4),
+        "fooled": zeros.scatter(1, AIMS[:, None], 1e4),
         "huge": 1e5 * logits(),
     }[degenerate]
     leaf = values.to(dtype).requires_grad_()
-    losses = build(CLASSIFICATION, "loss", name, options)(leaf, LABELS)
+    losses = build(CLASSIFICATION, "loss", name, options)(leaf, goals)
     assert losses.isfinite().all()
     (gradient,) = torch.autograd.grad(losses.sum(), leaf)
     assert gradient.isfinite().all()
 
 
 @with_every_criterion
-def test_it_pushes_every_image_that_is_not_fooled(name: str, options: dict[str, Any]) -> None:
+def test_it_pushes_every_image_that_is_not_fooled(name: str, options: dict[str, Any], goals: Goals) -> None:
     leaf = logits().requires_grad_()
-    (gradient,) = torch.autograd.grad(build(CLASSIFICATION, "loss", name, options)(leaf, LABELS).sum(), leaf)
+    (gradient,) = torch.autograd.grad(build(CLASSIFICATION, "loss", name, options)(leaf, goals).sum(), leaf)
     assert (gradient.norm(dim=1) > 0).all()
 
 
 @with_every_criterion
-def test_lower_is_more_adversarial(name: str, options: dict[str, Any]) -> None:
+def test_lower_is_more_adversarial(name: str, options: dict[str, Any], goals: Goals) -> None:
     criterion = build(CLASSIFICATION, "loss", name, options)
-    fooled = torch.zeros(4, 10).scatter(1, (LABELS[:, None] + 1) % 10, 0.1)
-    assert (criterion(logits(), LABELS) > criterion(fooled, LABELS)).all()
+    fooled = torch.zeros(4, 10).scatter(1, AIMS[:, None], 0.1 if options.get("goal") == "uniform" else 5.0)
+    assert (criterion(logits(), goals) > criterion(fooled, goals)).all()
 
 
 @with_every_criterion
-def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
+def test_batch_mates_change_nothing(name: str, options: dict[str, Any], goals: Goals) -> None:
     criterion, whole = build(CLASSIFICATION, "loss", name, options), logits()
-    alone = [criterion(whole[at : at + 1], LABELS[at : at + 1]) for at in range(4)]
-    torch.testing.assert_close(criterion(whole, LABELS), torch.cat(alone), rtol=1e-6, atol=0)
+    alone = [criterion(whole[at : at + 1], goals.rows(slice(at, at + 1))) for at in range(4)]
+    torch.testing.assert_close(criterion(whole, goals), torch.cat(alone), rtol=1e-6, atol=0)
 
 
 @with_every_criterion
-def test_gradcheck(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradcheck(name: str, options: dict[str, Any], goals: Goals, monkeypatch: pytest.MonkeyPatch) -> None:
     # Losses compute in fp32, which is too coarse for finite differences: here their casts go to float64.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     criterion, leaf = build(CLASSIFICATION, "loss", name, options), logits(torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda each: criterion(each, LABELS), (leaf,))
+    assert torch.autograd.gradcheck(lambda each: criterion(each, goals), (leaf,))

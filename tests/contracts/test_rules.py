@@ -15,6 +15,7 @@ from attnshift.ensemble.fusion import FusionRule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy, Margin
 from attnshift.tables import build
+from attnshift.types import Goals
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {"uniform": [{}, {"normalise": False}]}
 """Options beyond the defaults to hold a rule to."""
@@ -42,7 +43,7 @@ def images() -> Tensor:
 
 
 def surrogates(*seeds: int) -> Surrogates:
-    return Surrogates([model(seed) for seed in seeds], CrossEntropy(), LABELS)
+    return Surrogates([model(seed) for seed in seeds], CrossEntropy(), Goals(LABELS))
 
 
 def certain(fooled: Sequence[bool]) -> Callable[[Tensor], Tensor]:
@@ -121,7 +122,7 @@ def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_models_without_gradient_get_no_weight_where_they_have_none(name: str) -> None:
-    models = Surrogates([model(0), certain([True, False, True]), model(2)], Margin(kappa=50.0), LABELS)
+    models = Surrogates([model(0), certain([True, False, True]), model(2)], Margin(kappa=50.0), Goals(LABELS))
     gradients, _, _ = models.gradients(images())
     assert (gradients.flatten(2).norm(dim=2) > 0).tolist() == [[True] * 3, [False, True, False], [True] * 3]
     fused = rule(name, {})(models, images())
@@ -133,7 +134,7 @@ def test_models_without_gradient_get_no_weight_where_they_have_none(name: str) -
 
 @with_every_rule
 def test_no_gradient_at_all_is_no_direction(name: str, options: dict[str, Any]) -> None:
-    fused = rule(name, options)(Surrogates([certain([True] * 3)] * 2, Margin(), LABELS), images())
+    fused = rule(name, options)(Surrogates([certain([True] * 3)] * 2, Margin(), Goals(LABELS)), images())
     assert torch.equal(fused.direction, torch.zeros(3, 3, 8, 8))
     assert fused.weights.isfinite().all()
 

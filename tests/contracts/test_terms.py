@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import objective_gradient
+from attnshift.attack.loop import Carry, slope
 from attnshift.attack.method import Method
+from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Task, pose
 from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses import TERMS
-from attnshift.losses.objective import LossTerm
+from attnshift.losses.objective import LossTerm, Objective, Remembering, WeightedTerm
+from attnshift.losses.schedules import Schedule
 from attnshift.tables import build
-from contracts.observations import Fill, observation, one_hot, only, scores, softmax, uniform, with_maps
+from attnshift.types import Observation, Site
+from contracts.observations import (
+    Fill,
+    nothing,
+    observation,
+    one_hot,
+    only,
+    scores,
+    softmax,
+    uniform,
+    with_images,
+    with_maps,
+)
 
 EVERYWHERE = {"select": {"places": ["down", "mid", "up"], "grid": "all"}}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "variance": [{}, EVERYWHERE, {"select": {"steps": [1, 1]}}],
-    "self_attention": [{}, {"reduction": "mean"}, {"select": {"grid": "quarter", "steps": [0, 0]}}],
-}
+    "variance": [{}, EVERYWHERE, {"select": {"steps": [1, 1]}}, {"select": {"heads": [1.0, 3.0]}}],
+    "entropy": [
+        {}, EVERYWHERE, {"order": "per_head"}, {"dropout": 0.5}, {"dropout": 0.9, "order": "per_head"},
+        {"smoothing": "ema"}, {"smoothing": "tv"}, {"smoothing": "ema", "order": "per_head", "dropout": 0.5},
+        {"select": {"heads": [0.0, 1.0]}},
+    ],
+    "contrast": [
+        {"form": form, "tokens": tokens, "delta": 3.0}
+        for form in ("share", "raw", "log") for tokens in ("probe", "joint", "separate")
+    ] + [EVERYWHERE | {"delta": 3.0}],
+    "replace": [{"form": form, "p": p} for form in ("shape", "mass", "aligned") for p in (1, 2)] + [EVERYWHERE],
+    "self_attention": [
+        *({"distance": distance, "reduction": reduction}
+          for distance in ("js", "kl", "mse") for reduction in ("layered", "mean", "sum")),
+        {"rows": 5}, {"select": {"grid": "quarter", "steps": [0, 0]}}, {"gamma": 0.0},
+    ],
+    "frequency": [
+        {"kind": kind, "against": against}
+        for kind in ("laplacian", "wavelet") for against in ("image", "reconstruction")
+    ] + [{"kind": "wavelet", "wavelet": "db2", "levels": 2}],
+}  # fmt: skip
 """Options beyond the defaults to hold a term to; a term that is not named here is held to its defaults."""
 
-CASES = [pytest.param(name, options, id=f"{name}{options}") for name in TERMS for options in OPTIONS.get(name, [{}])]
+NEEDS_DOWNLOAD = {"lpips"}
+CASES = [
+    pytest.param(name, options, id=f"{name}{options}")
+    for name in TERMS
+    if name not in NEEDS_DOWNLOAD
+    for options in OPTIONS.get(name, [{}])
+]
 with_every_term = pytest.mark.parametrize(("name", "options"), CASES)
 
 
@@ -34,6 +73,12 @@ def term(name: str, options: dict[str, Any]) -> LossTerm:
     built = build(TERMS, "term", name, options)
     assert isinstance(built, LossTerm)
     return built
+
+
+def running_sites(built: LossTerm, observed: Observation) -> list[Site]:
+    """What the term reads of the attacked pass."""
+    named = built.sites(tuple(observed.adversarial.attention), observed.adversarial.latents.shape[-1])
+    return [site for site in named if site.view != "reference"]
 
 
 @with_every_term
@@ -47,9 +92,9 @@ def test_one_fp32_value_per_image(name: str, options: dict[str, Any]) -> None:
 
 @with_every_term
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("clean", [softmax, uniform, one_hot])
-@pytest.mark.parametrize("fill", [uniform, one_hot])
-def test_value_and_gradient_are_finite_on_degenerate_maps(
+@pytest.mark.parametrize("clean", [softmax, uniform, one_hot, nothing])
+@pytest.mark.parametrize("fill", [uniform, one_hot, nothing])
+def test_value_and_gradient_are_finite_on_degenerate_maps_and_images(
     name: str, options: dict[str, Any], fill: Fill, clean: Fill, dtype: torch.dtype
 ) -> None:
     observed = observation(fill, clean, dtype)
@@ -57,13 +102,14 @@ def test_value_and_gradient_are_finite_on_degenerate_maps(
         site: [each.clone().requires_grad_() for each in steps]
         for site, steps in observed.adversarial.attention.items()
     }
-    values = term(name, options)(with_maps(observed, leaves))
-    assert values.isfinite().all()
-    gradients = torch.autograd.grad(
-        values.sum(), [each for steps in leaves.values() for each in steps], allow_unused=True
-    )
-    assert any(each is not None for each in gradients)
-    assert all(each.isfinite().all() for each in gradients if each is not None)
+    for image in (observed.images, observed.clean.images, torch.zeros_like(observed.images)):
+        pixels = image.clone().requires_grad_()
+        values = term(name, options)(with_images(with_maps(observed, leaves), pixels))
+        assert values.isfinite().all()
+        flat = [pixels, *(each for steps in leaves.values() for each in steps)]
+        gradients = torch.autograd.grad(values.sum(), flat, allow_unused=True)
+        assert any(each is not None for each in gradients)
+        assert all(each.isfinite().all() for each in gradients if each is not None)
 
 
 @with_every_term
@@ -71,33 +117,71 @@ def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
     built, observed = term(name, options), observation()
     together = built(observed)
     for image in range(3):
-        torch.testing.assert_close(built(only(observed, image)), together[image : image + 1], rtol=1e-5, atol=0)
+        torch.testing.assert_close(built(only(observed, image)), together[image : image + 1], rtol=1e-5, atol=1e-7)
 
 
 @with_every_term
 def test_only_the_sites_it_names_are_read(name: str, options: dict[str, Any]) -> None:
     built, observed = term(name, options), observation()
-    named = built.sites(tuple(observed.adversarial.attention), observed.adversarial.latents.shape[-1])
+    named = running_sites(built, observed)
     assert set(named) <= set(observed.adversarial.attention)
     cut = with_maps(observed, {site: observed.adversarial.attention[site] for site in named})
     torch.testing.assert_close(built(cut), built(observed), rtol=0, atol=0)
 
 
 @with_every_term
+def test_interference_is_needed_only_where_it_says_so(name: str, options: dict[str, Any]) -> None:
+    built, without = term(name, options), replace(observation(), interference=None)
+    if not built.reads_interference:
+        torch.testing.assert_close(built(without), built(observation()), rtol=0, atol=0)
+
+
+@with_every_term
 def test_gradcheck(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    built, observed = term(name, options), observation(dtype=torch.float64)
-    named = built.sites(tuple(observed.adversarial.attention), observed.adversarial.latents.shape[-1])
-    flat = [each.requires_grad_() for site in named for each in scores(1, dtype=torch.float64)[site]]
     # Terms compute in fp32, which is too coarse for finite differences: here their casts go to float64.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    built, observed = term(name, options), observation(dtype=torch.float64)
+    named = running_sites(built, observed)
+    drawn = scores(1, dtype=torch.float64)
+    flat = [observed.adversarial.images.clone(), *(each for site in named for each in drawn[site])]
 
-    def value(*each: Tensor) -> Tensor:
+    def value(images: Tensor, *each: Tensor) -> Tensor:
         maps = iter([one.softmax(-1) for one in each])
-        steps = len(each) // len(named)
-        return built(with_maps(observed, {site: [next(maps) for _ in range(steps)] for site in named}))
+        steps = len(each) // max(len(named), 1)
+        seen = with_maps(with_images(observed, images), {site: [next(maps) for _ in range(steps)] for site in named})
+        return built(seen) + 0 * images.sum()
 
-    assert value(*flat).dtype == torch.float64
-    assert torch.autograd.gradcheck(value, flat, fast_mode=True)
+    leaves = [each.requires_grad_() for each in flat]
+    assert value(*leaves).dtype == torch.float64
+    assert torch.autograd.gradcheck(value, leaves, fast_mode=True)
+
+
+@with_every_term
+def test_twenty_plain_gradient_steps_lower_it(name: str, options: dict[str, Any]) -> None:
+    """Steps of a fixed length along the scores of the maps, and along the pixels."""
+    built, observed = term(name, options), observation()
+    named = running_sites(built, observed)
+    drawn = scores(1)
+    leaves = [observed.adversarial.images.clone(), *(each.clone() for site in named for each in drawn[site])]
+    first = None
+    for _ in range(20):
+        leaves = [each.detach().requires_grad_() for each in leaves]
+        images, *rest = leaves
+        maps = iter([each.softmax(-1) for each in rest])
+        steps = len(rest) // max(len(named), 1)
+        values = built(
+            with_maps(with_images(observed, images), {site: [next(maps) for _ in range(steps)] for site in named})
+        )
+        first = values.detach() if first is None else first
+        gradients = torch.autograd.grad(values.sum(), leaves, allow_unused=True)
+        for image in range(3):
+            parts = [each[image] for each in gradients if each is not None]
+            norm = torch.stack([part.norm() for part in parts]).norm().clamp(min=1e-12)
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                if gradient is not None:
+                    leaf.data[image] -= 0.5 * gradient[image] / norm
+    assert first is not None
+    assert (values < first).all()
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +194,15 @@ def tasks() -> list[Task]:
 def test_gradient_reaches_the_latents_of_every_image(
     backbone: StableDiffusion, classifiers: list[Classifier], tasks: list[Task], name: str, options: dict[str, Any]
 ) -> None:
-    recipe = load_recipe("fast", ["classification.weight=0.0", "diffusion.guidance=2.5"])
-    method = Method.of(recipe)
-    weighted = next(iter(method.objective.terms.values()))
-    lone = type(weighted)(term(name, options), 1.0, type(weighted.schedule)())
-    method = Method(
-        recipe, method.reconstruction, type(method.objective)({name: lone}), method.criterion, method.rule,
-        method.classification,
-    )  # fmt: skip
+    both = ["prompt.template=a photo of a {} and a {interference}"] if options.get("tokens") == "joint" else []
+    recipe = load_recipe("fast", ["classification.weight=0.0", "diffusion.guidance=2.5", *both])
+    method = replace(Method.of(recipe), objective=Objective({name: WeightedTerm(term(name, options), 1.0, Schedule())}))
     problem = pose(method, backbone, classifiers[:1], tasks)
-    away = 0.1 * torch.randn(problem.trajectory.start.shape, generator=torch.Generator().manual_seed(1))
-    gradient, _, losses, _ = objective_gradient(problem, problem.trajectory.start + away, 0.5)
-    assert losses[name].shape == (2,)
-    assert gradient.isfinite().all()
-    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    start = problem.trajectory.start
+    away = start + 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
+    found = slope(problem, away, 3, Carry(AdamW.start(away, 0.1, 0.0)))
+    assert found.losses[name].shape == (2,)
+    assert found.gradient.isfinite().all()
+    assert (found.gradient.flatten(1).norm(dim=1) > 0).all()
+    if isinstance(method.objective.terms[name].term, Remembering) and options.get("smoothing") == "ema":
+        assert len(found.memory[name]) == 2

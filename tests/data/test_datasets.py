@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,79 @@ def test_missing_folder_and_missing_label_file(folder: Path) -> None:
         read_folder(folder / "nope", folder / "a.png", NAMES, 3)
     with pytest.raises(LabelError, match="no such label file"):
         read_folder(folder, folder / "nope.csv", NAMES, 3)
+
+
+@pytest.fixture
+def masks(folder: Path) -> Path:
+    """A mask for the first two images."""
+    masks = folder.parent / "masks"
+    masks.mkdir()
+    for name in ("a.png", "b.png"):
+        (masks / name).write_bytes(b"mask of " + name.encode())
+    return masks
+
+
+def masked(folder: Path, text: str, masks: Path | None) -> list[Item]:
+    labels = folder.parent / "labels.csv"
+    labels.write_text(text)
+    return read_folder(folder, labels, NAMES, 3, 0, masks)
+
+
+def test_a_mask_has_the_name_of_its_image(folder: Path, masks: Path) -> None:
+    for root in (folder, masks):
+        (root / "sub").mkdir()
+        (root / "sub" / "a.png").write_bytes(b"below")
+    items = masked(folder, "file,label\nb.png,1\na.png,0\nsub/a.png,2\n", masks)
+    assert [item.mask and item.mask.relative_to(masks) for item in items] == [
+        Path("b.png"), Path("a.png"), Path("sub/a.png"),
+    ]  # fmt: skip
+    assert [item.path for item in items] == [folder / name for name in ("b.png", "a.png", "sub/a.png")]
+    assert all(item.mask is None for item in masked(folder, "file,label\nb.png,1\nc.png,0\n", None))
+
+
+def test_an_image_without_its_mask(folder: Path, masks: Path) -> None:
+    with pytest.raises(LabelError, match=r"labels\.csv line 3: .*masks/c\.png does not exist"):
+        masked(folder, "file,label\na.png,1\nc.png,1\n", masks)
+    with pytest.raises(LabelError, match=r"nowhere: no such folder of masks"):
+        masked(folder, "file,label\na.png,1\n", folder.parent / "nowhere")
+    with pytest.raises(LabelError, match=r"a\.png: no such folder of masks"):
+        masked(folder, "file,label\na.png,1\n", masks / "a.png")
+
+
+@pytest.mark.parametrize("way", ["file", "folder"])
+def test_a_mask_outside_its_folder(folder: Path, masks: Path, way: str) -> None:
+    """The image itself lies where it should."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "x.png").write_bytes(b"secret")
+    (folder / "way").mkdir()
+    (folder / "way" / "x.png").write_bytes(b"image")
+    if way == "file":
+        (masks / "way").mkdir()
+        (masks / "way" / "x.png").symlink_to(elsewhere / "x.png")
+    else:
+        (masks / "way").symlink_to(elsewhere)
+    with pytest.raises(LabelError, match=r"labels\.csv line 2: file 'way/x\.png' does not lie inside .*masks"):
+        masked(folder, "file,label\nway/x.png,1\n", masks)
+
+
+def test_identity_changes_with_the_masks_bytes_and_not_with_its_place(folder: Path, masks: Path) -> None:
+    text = "file,label\na.png,1\n"
+    ((plain,), (original,)) = masked(folder, text, None), masked(folder, text, masks)
+    moved = masks.rename(masks.with_name("moved"))
+    assert [item.identity for item in masked(folder, text, moved)] == [original.identity]
+    (moved / "a.png").write_bytes(b"edited")
+    (edited,) = masked(folder, text, moved)
+    assert len({plain.identity, original.identity, edited.identity}) == 3
+
+
+def test_identity_without_masks_is_what_it_always_was(folder: Path) -> None:
+    """A run from before there were masks can still be continued."""
+    (item,) = masked(folder, "file,label\na.png,1\n", None)
+    assert item.identity == hashlib.sha256(b"a.png" + b"1\0mug").hexdigest()[:16]
+
+
+def test_one_image_with_two_masks_is_two_items(folder: Path, masks: Path) -> None:
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
+    first, second = masked(folder, "file,label\na.png,1\nb.png,1\n", masks)
+    assert first.identity != second.identity

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.diffusion.attention import record_attention
+from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.reconstruction import Offset
@@ -23,7 +24,7 @@ Paths = dict[Pairing, "Inverted"]
 
 def passed(backbone: StableDiffusion, path: Inverted, sites: tuple[Site, ...], rows: slice = slice(None)) -> Any:
     with torch.no_grad():
-        return backbone.denoise(path.stored[0], 201, path.text, sites, rows)
+        return backbone.denoise(path.stored[0], 201, path.text, [Read(site, rows) for site in sites])
 
 
 def test_sites_are_all_attention_layers_with_their_grids(backbone: StableDiffusion) -> None:
@@ -85,7 +86,7 @@ def test_only_the_sites_asked_for_are_recorded(backbone: StableDiffusion, paths:
 
 def test_a_second_pass_overwrites_the_first(backbone: StableDiffusion, paths: Paths) -> None:
     path, site = paths["aligned"], backbone.sites(64)[1]
-    with torch.no_grad(), record_attention(backbone.unet, [site]) as recorded:
+    with torch.no_grad(), record_attention(backbone.unet, [Read(site)]) as recorded:
         backbone.unet(path.stored[0], 201, encoder_hidden_states=path.text)
         first = recorded[site]
         backbone.unet(path.stored[0], 201, encoder_hidden_states=path.empty)
@@ -100,7 +101,7 @@ def test_processors_are_restored(backbone: StableDiffusion, fails: bool) -> None
     failure = RuntimeError("in the middle of a pass")
 
     def use() -> None:
-        with record_attention(backbone.unet, backbone.sites(64)):
+        with record_attention(backbone.unet, [Read(site) for site in backbone.sites(64)]):
             assert not any(now is before[name] for name, now in backbone.unet.attn_processors.items())
             if fails:
                 raise failure
@@ -115,10 +116,10 @@ def test_processors_are_restored(backbone: StableDiffusion, fails: bool) -> None
 
 def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: StableDiffusion) -> None:
     before = dict(backbone.unet.attn_processors)
-    wrong = Site("conv_in", "cross", "down", 8)
+    wrong = Site("conv_in", "cross", "down", 8, 1)
     with (
         pytest.raises(TypeError, match="conv_in is a Conv2d"),
-        record_attention(backbone.unet, [backbone.sites(64)[0], wrong]),
+        record_attention(backbone.unet, [Read(backbone.sites(64)[0]), Read(wrong)]),
     ):
         pass
     assert all(now is before[name] for name, now in backbone.unet.attn_processors.items())

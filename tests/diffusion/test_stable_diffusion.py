@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
 from pipelines import tiny_pipeline
@@ -45,7 +46,9 @@ def test_a_size_that_fits_goes_through_the_model(backbone: StableDiffusion, side
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     latents = backbone.encode(images)
     assert latents.shape == (1, 4, backbone.latent_side(side), backbone.latent_side(side))
-    attention = backbone.denoise(latents, 201, backbone.embed(["mug"]), backbone.sites(side)).attention
+    attention = backbone.denoise(
+        latents, 201, backbone.embed(["mug"]), [Read(site) for site in backbone.sites(side)]
+    ).attention
     assert all(maps.shape[2] == site.side**2 for site, maps in attention.items())
     assert backbone.decode(latents).shape == images.shape
 

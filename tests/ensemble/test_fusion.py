@@ -9,6 +9,7 @@ from torch import Tensor
 from attnshift.ensemble.fusion import Uniform, combine
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy, Margin, margins
+from attnshift.types import Goals
 
 
 def linear(seed: int, scale: float = 1.0) -> Tensor:
@@ -18,7 +19,7 @@ def linear(seed: int, scale: float = 1.0) -> Tensor:
 def surrogates(criterion: object = CrossEntropy()) -> Surrogates:
     weights = [linear(0), linear(1, 30.0)]
     models = [lambda images, each=each: images.flatten(1) @ each.T for each in weights]
-    return Surrogates(models, criterion, torch.tensor([0, 3]))  # type: ignore[arg-type]
+    return Surrogates(models, criterion, Goals(torch.tensor([0, 3])))  # type: ignore[arg-type]
 
 
 def images() -> Tensor:
@@ -36,7 +37,7 @@ def test_combine_by_hand() -> None:
 
 def test_plain_uniform_is_the_gradient_of_the_mean_loss() -> None:
     models, shown = surrogates(), images().requires_grad_()
-    losses = torch.stack([models.criterion(each(shown), models.labels) for each in models.classifiers])
+    losses = torch.stack([models.criterion(each(shown), models.goals) for each in models.classifiers])
     (expected,) = torch.autograd.grad(losses.mean(0).sum(), shown)
     torch.testing.assert_close(Uniform(normalise=False)(models, images()).direction, expected)
 
@@ -59,9 +60,9 @@ def test_surrogates_give_gradients_losses_and_margins_of_each_model(criterion: C
     for place, model in enumerate(models.classifiers):
         shown = images().requires_grad_()
         logits = model(shown)
-        expected = criterion(logits, models.labels)
+        expected = criterion(logits, models.goals)
         torch.testing.assert_close(losses[place], expected.detach())
-        torch.testing.assert_close(seen[place], margins(logits.detach(), models.labels))
+        torch.testing.assert_close(seen[place], margins(logits.detach(), models.goals))
         torch.testing.assert_close(gradients[place], torch.autograd.grad(expected.sum(), shown)[0])
     judged_losses, judged_margins = models.judge(images())
     torch.testing.assert_close(judged_losses, losses)
@@ -69,4 +70,4 @@ def test_surrogates_give_gradients_losses_and_margins_of_each_model(criterion: C
 
 
 def test_rows_keep_the_labels_of_their_images() -> None:
-    assert surrogates().rows(torch.tensor([1])).labels.tolist() == [3]
+    assert surrogates().rows(torch.tensor([1])).goals.labels.tolist() == [3]

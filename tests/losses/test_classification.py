@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from attnshift.losses.classification import CrossEntropy, Margin, margins
+from attnshift.types import Goals
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.5, -2.0], [0.0, 2.0, 1.5, 1.0], [1.0, 1.0, 0.0, -1.0]])
-LABELS = torch.tensor([0, 2, 0])
+LABELS = Goals(torch.tensor([0, 2, 0]))
 MARGINS = [2.0, -0.5, 0.0]
 
 
@@ -21,7 +22,7 @@ def test_margins() -> None:
 def test_cross_entropy() -> None:
     expected = [
         math.log(math.exp(row[label]) / sum(map(math.exp, row)))
-        for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)
+        for row, label in zip(LOGITS.tolist(), LABELS.labels.tolist(), strict=True)
     ]
     assert CrossEntropy()(LOGITS, LABELS).tolist() == pytest.approx(expected, rel=1e-6)
 

@@ -42,10 +42,10 @@ def test_maps_of_tokens_stand_in_the_order_of_the_span_and_add_up_to_the_phrase(
     attention = observation().adversarial.attention
     selection = Selection()
     sites = list(selection.sites(SITES, "cross", LATENT_SIDE))
-    maps = token_maps(attention, selection, (4, 2), 1, LATENT_SIDE)
+    maps = token_maps(attention, sites, selection, (4, 2), 1)
     for place, token in enumerate((4, 2)):
         numpy.testing.assert_allclose(maps[place], averaged(attention, sites, [0, 1], 1, token), rtol=1e-5)
-    torch.testing.assert_close(phrase_map(attention, selection, (4, 2), 1, LATENT_SIDE), maps.sum(0))
+    torch.testing.assert_close(phrase_map(attention, sites, selection, (4, 2), 1), maps.sum(0))
 
 
 def test_smaller_grids_are_resized_to_the_largest() -> None:
@@ -59,7 +59,7 @@ def test_smaller_grids_are_resized_to_the_largest() -> None:
             if site.side == 2:
                 each[:, :, 1, 2] = 1.0  # top right
     attention = with_maps(observed, maps).adversarial.attention  # type: ignore[arg-type]
-    even, corner = token_maps(attention, everywhere, (1, 2), 0, LATENT_SIDE)
+    even, corner = token_maps(attention, sites, everywhere, (1, 2), 0)
     assert even.shape == (8, 8)
     torch.testing.assert_close(even, torch.full((8, 8), 0.25))
     assert corner[0, 7] == corner.max()

@@ -1,14 +1,21 @@
-"""The self-attention term against a calculation by hand."""
+"""The self-attention term against calculations by hand."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
 import torch
+from torch import Tensor
 
 from attnshift.losses.selection import Selection
 from attnshift.losses.structure import SelfAttention
-from contracts.observations import SITES, STEPS, observation
+from attnshift.types import AttentionMaps, Observation, Site
+from contracts.observations import HEADS, SITES, STEPS, maps, observation, only, scores, with_maps
 
 
 def by_hand(image: int, sides: tuple[int, ...], steps: range) -> list[float]:
@@ -29,16 +36,298 @@ def test_mean_squares_are_summed_over_all_sites_and_steps(image: int) -> None:
     means = by_hand(image, (8, 4, 2, 1), range(STEPS))
     assert len(means) == 7 * STEPS
     observed = observation()
-    assert float(SelfAttention()(observed)[image]) == pytest.approx(sum(means), rel=1e-5)
-    assert float(SelfAttention(reduction="mean")(observed)[image]) == pytest.approx(numpy.mean(means), rel=1e-5)
+    assert float(SelfAttention("mse", "sum")(observed)[image]) == pytest.approx(sum(means), rel=1e-5)
+    assert float(SelfAttention("mse", "mean")(observed)[image]) == pytest.approx(numpy.mean(means), rel=1e-5)
 
 
 def test_selected_sites_and_steps_only() -> None:
-    term = SelfAttention(select=Selection(grid="half", steps=(1, 1)))
+    term = SelfAttention("mse", "sum", select=Selection(grid="half", steps=(1, 1)))
     assert float(term(observation())[2]) == pytest.approx(sum(by_hand(2, (4,), range(1, 2))), rel=1e-5)
 
 
 def test_nothing_changed_is_zero() -> None:
     observed = observation()
-    same = type(observed)(observed.clean, observed.clean, observed.tokens, observed.labels, 0.5)
-    assert torch.equal(SelfAttention()(same), torch.zeros(3))
+    same = replace(observed, adversarial=observed.clean)
+    for distance in ("js", "kl", "mse"):
+        assert torch.equal(SelfAttention(distance)(same), torch.zeros(3))
+
+
+def observed_by(attacked: Mapping[Site, Sequence[Tensor]], clean: Mapping[Site, Sequence[Tensor]]) -> Observation:
+    observed = with_maps(observation(), attacked)
+    attention = {site: tuple(steps) for site, steps in clean.items()}
+    return replace(observed, clean=replace(observed.clean, attention=attention))
+
+
+def kl(left: numpy.ndarray, right: numpy.ndarray) -> float:
+    """In nats, of two rows."""
+    return sum(one * math.log(one / other) for one, other in zip(left, right, strict=True) if one > 0)
+
+
+def js(left: numpy.ndarray, right: numpy.ndarray) -> float:
+    """In bits, of two rows."""
+    middle = (left + right) / 2
+    return (kl(left, middle) + kl(right, middle)) / 2 / math.log(2)
+
+
+def site_by_hand(
+    distance: Any, attacked: AttentionMaps, clean: AttentionMaps, site: Site, image: int, shares: Sequence[float]
+) -> float:
+    """Mean over steps and rows, heads weighted by ``shares``, which sum to 1."""
+    total = 0.0
+    for step in range(STEPS):
+        left, right = (maps[site][step][image].double().numpy() for maps in (attacked, clean))
+        for head, share in enumerate(shares):
+            for row in range(site.side**2):
+                total += share * distance(left[head, row], right[head, row]) / (STEPS * site.side**2)
+    return total
+
+
+HALF = [site for site in SITES if site.kind == "self" and site.side == 4]
+
+
+@pytest.mark.parametrize(("name", "distance"), [("js", js), ("kl", kl)])
+@pytest.mark.parametrize(("weights", "shares"), [((), (0.5, 0.5)), ((3.0, 1.0), (0.75, 0.25))])
+def test_divergences_by_hand(name: Any, distance: Any, weights: Any, shares: tuple[float, ...]) -> None:
+    observed = observation()
+    values = SelfAttention(name, "mean", select=Selection(grid="half", heads=weights))(observed)
+    for image in range(3):
+        sites = [
+            site_by_hand(distance, observed.adversarial.attention, observed.clean.attention, site, image, shares)
+            for site in HALF
+        ]
+        assert float(values[image]) == pytest.approx(sum(sites) / len(sites), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Rows (1/2, 1/2, 0, 0) and (1/4, 3/4, 0, 0), from the first to the second.
+        ("kl", 0.5 * math.log(4 / 3)),
+        ("js", 0.9544340 - (1 + 0.8112781) / 2),
+        ("mse", 2 / 16 / 4),
+    ],
+)
+def test_literal_rows(name: Any, expected: float) -> None:
+    """Here js is the entropy of the middle, in bits, less the mean of the two entropies."""
+    site = Site("up", "self", "up", 2, 1)
+    left, right = (torch.tensor(row).expand(3, 1, 4, 4) for row in ([0.5, 0.5, 0.0, 0.0], [0.25, 0.75, 0.0, 0.0]))
+    found = SelfAttention(name)(observed_by({site: [left]}, {site: [right]}))
+    torch.testing.assert_close(found, torch.full((3,), expected), rtol=0, atol=1e-6)
+
+
+def test_js_is_symmetric_and_kl_is_not() -> None:
+    observed = observation()
+    swapped = replace(observed, adversarial=observed.clean, clean=observed.adversarial)
+    torch.testing.assert_close(SelfAttention("js")(swapped), SelfAttention("js")(observed))
+    assert ((SelfAttention("kl")(swapped) - SelfAttention("kl")(observed)).abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("sharpness", [0.01, 1.0, 30.0, 1000.0])
+def test_js_is_between_0_and_1(sharpness: float) -> None:
+    attacked, clean = (
+        maps(seed, HALF, lambda _, each: (sharpness * each).softmax(-1), torch.float32) for seed in (1, 0)
+    )
+    values = SelfAttention("js")(observed_by(attacked, clean))
+    assert (values >= 0).all()
+    assert (values <= 1 + 1e-6).all()
+    if sharpness == 1000:
+        assert (values > 0.9).all()
+
+
+def test_js_of_disjoint_rows_is_1() -> None:
+    """Whatever the rows themselves, the number of steps or the reduction over sites."""
+    draw = torch.Generator().manual_seed(0)
+    rows = {site: torch.rand(3, HEADS, 16, 8, generator=draw) + 0.01 for site in HALF}
+    left, right = (
+        {site: [torch.cat(each, -1)] * STEPS for site, each in halves.items()}
+        for halves in (
+            {site: (row / row.sum(-1, keepdim=True), torch.zeros_like(row)) for site, row in rows.items()},
+            {site: (torch.zeros_like(row), row / row.sum(-1, keepdim=True)) for site, row in rows.items()},
+        )
+    )
+    for reduction in ("layered", "mean"):
+        term = SelfAttention("js", reduction, select=Selection(grid="half"))  # type: ignore[arg-type]
+        torch.testing.assert_close(term(observed_by(left, right)), torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["js", "kl"])
+def test_probabilities_give_what_log_softmax_of_the_scores_gives(name: Any) -> None:
+    attacked, clean = (
+        {site: [each.double().log_softmax(-1) for each in steps] for site, steps in scores(seed).items()}
+        for seed in (1, 0)
+    )
+
+    def from_scores(left: Tensor, right: Tensor) -> Tensor:
+        if name == "kl":
+            return (left.exp() * (left - right)).sum(-1)
+        middle = torch.logaddexp(left, right) - math.log(2)
+        halves = [(each.exp() * (each - middle)).sum(-1) for each in (left, right)]
+        return (halves[0] + halves[1]) / (2 * math.log(2))
+
+    expected = torch.stack(
+        [
+            from_scores(one, other).mean((1, 2))
+            for site in HALF
+            for one, other in zip(attacked[site], clean[site], strict=True)
+        ]
+    ).mean(0)
+    found = SelfAttention(name, "mean", select=Selection(grid="half"))(observation())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+
+
+LAYERS: dict[str, Site] = {
+    name: Site(name, "self", place, side, 2)
+    for name, place, side in (
+        ("up 8", "up", 8), ("up 4", "up", 4), ("mid 2", "mid", 2), ("down 8", "down", 8),
+    )
+}  # type: ignore[arg-type]  # fmt: skip
+
+
+def disjoint(site: Site, which: slice) -> Tensor:
+    """All query rows look at position 0; the heads ``which`` at position 1."""
+    looks = torch.zeros(3, site.heads, site.side**2, site.side**2)
+    looks[..., 0] = 1
+    looks[:, which] = looks[:, which].roll(1, -1)
+    return looks
+
+
+def moved(*names: str, which: slice = slice(None)) -> Observation:
+    """Every layer looks where it did, but the heads ``which`` of those called ``names`` elsewhere: a js of 1."""
+    nowhere = slice(0, 0)
+    return observed_by(
+        {site: [disjoint(site, which if name in names else nowhere)] for name, site in LAYERS.items()},
+        {site: [disjoint(site, nowhere)] for site in LAYERS.values()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("gamma", "weights"),
+    [
+        (0.0, {"up 8": 1.0, "up 4": 1.0, "mid 2": 0.5, "down 8": 0.25}),
+        (1.0, {"up 8": 1.0, "up 4": 0.5, "mid 2": 0.125, "down 8": 0.25}),
+        (2.0, {"up 8": 1.0, "up 4": 0.25, "mid 2": 0.03125, "down 8": 0.25}),
+    ],
+)
+def test_layers_are_weighted_by_place_and_grid(gamma: float, weights: dict[str, float]) -> None:
+    term = SelfAttention(gamma=gamma)
+    found = {name: term(moved(name)) for name in LAYERS}
+    for name, values in found.items():
+        torch.testing.assert_close(values, torch.full((3,), weights[name] / sum(weights.values())))
+    torch.testing.assert_close(sum(found.values()), torch.ones(3))
+    torch.testing.assert_close(term(moved(*LAYERS)), torch.ones(3))
+
+
+def test_layers_are_weighted_among_the_selected_ones() -> None:
+    """Relative to the largest selected grid; shares of 1 and 0.5 * 0.5 of 1.25."""
+    term = SelfAttention(select=Selection(("up", "mid"), "all"))
+    small = {site for name, site in LAYERS.items() if name in ("up 4", "mid 2")}
+    observed = moved("mid 2")
+    attacked, clean = (
+        {site: steps for site, steps in branch.attention.items() if site in small}
+        for branch in (observed.adversarial, observed.clean)
+    )
+    torch.testing.assert_close(term(observed_by(attacked, clean)), torch.full((3,), 0.2))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_layered_js_of_random_maps_by_hand(gamma: float) -> None:
+    observed = observation()
+    places = {"up": 1.0, "mid": 0.5, "down": 0.25}
+    sites = [site for site in SITES if site.kind == "self" and site.side < 8]
+    kept = with_maps(observed, {site: observed.adversarial.attention[site] for site in sites})
+    weights = [places[site.place] * (site.side / 4) ** gamma for site in sites]
+    for image, found in enumerate(SelfAttention(gamma=gamma)(kept).tolist()):
+        expected = sum(
+            weight * site_by_hand(js, observed.adversarial.attention, observed.clean.attention, site, image, (0.5, 0.5))
+            for site, weight in zip(sites, weights, strict=True)
+        )
+        assert found == pytest.approx(expected / sum(weights), rel=1e-4)
+
+
+@pytest.mark.parametrize(("weights", "expected"), [((), 0.5), ((1.0, 3.0), 0.25), ((0.0, 1.0), 0.0), ((2.0, 0.0), 1.0)])
+def test_heads_are_weighted(weights: Any, expected: float) -> None:
+    select = Selection(("down", "mid", "up"), "all", heads=weights)
+    found = SelfAttention(select=select)(moved(*LAYERS, which=slice(0, 1)))
+    torch.testing.assert_close(found, torch.full((3,), expected))
+
+
+def one_row_moved(row: int, layers: Sequence[str] = ("up",)) -> Observation:
+    """Of 16 query rows only ``row`` looks elsewhere: a js of 1/16, or of 1/rows or 0 in a sample of rows."""
+    sites = [Site(layer, "self", "up", 4, 1) for layer in layers]
+    before = torch.zeros(3, 1, 16, 16)
+    before[..., 0] = 1
+    after = before.clone()
+    after[:, :, row] = after[:, :, row].roll(1, -1)
+    return observed_by({site: [after] for site in sites}, {site: [before] for site in sites})
+
+
+def drawn(observed: Observation, **names: Any) -> Observation:
+    return replace(observed, draws=replace(observed.draws, **names))
+
+
+@pytest.mark.parametrize("name", ["js", "kl", "mse"])
+def test_sampled_rows_are_the_same_on_both_sides(name: Any) -> None:
+    observed = observation()
+    same = replace(observed, adversarial=observed.clean)
+    for iteration in range(5):
+        assert torch.equal(SelfAttention(name, rows=3)(drawn(same, iteration=iteration)), torch.zeros(3))
+
+
+def test_sampled_rows_are_distinct_and_all_equally_likely() -> None:
+    observed, term = one_row_moved(11), SelfAttention(rows=4)
+    draws = torch.stack([term(drawn(observed, iteration=iteration)) for iteration in range(400)])
+    assert set(draws.unique().tolist()) == {0.0, 0.25}
+    assert float(draws.mean()) == pytest.approx(1 / 16, abs=0.008)
+
+
+def test_mean_over_all_draws_approximates_the_mean_over_all_rows() -> None:
+    observed, select = observation(), Selection(grid="half")
+    whole = SelfAttention(select=select)(observed)
+    term = SelfAttention(rows=3, select=select)
+    draws = torch.stack([term(drawn(observed, iteration=iteration)) for iteration in range(200)])
+    assert (draws.std(0) > 0.02 * whole).all()
+    torch.testing.assert_close(draws.mean(0), whole, rtol=0.02, atol=0)
+
+
+def test_sampled_rows_belong_to_seed_identity_iteration_and_layer() -> None:
+    observed, term = observation(), SelfAttention(rows=3, select=Selection(("up",), "half"))
+    first = term(observed)
+    assert torch.equal(term(observed), first)
+    assert (term(drawn(observed, iteration=8)) != first).all()
+    assert (term(drawn(observed, seed=1)) != first).all()
+    renamed = term(drawn(observed, identities=("first", "another", "third")))
+    assert torch.equal(renamed != first, torch.tensor([False, True, False]))
+    (site,) = (
+        each for each in observed.adversarial.attention if each.kind == "self" and each.place == "up" and each.side == 4
+    )
+    elsewhere = replace(site, layer="another layer")
+    attacked, clean = ({elsewhere: branch.attention[site]} for branch in (observed.adversarial, observed.clean))
+    assert (term(observed_by(attacked, clean)) != first).all()
+
+
+def test_layers_draw_rows_of_their_own() -> None:
+    """With two layers, values of 1/8 show that one drew the row that moved, and the other did not."""
+    observed, term = one_row_moved(2, ("one", "other")), SelfAttention(rows=4)
+    draws = [term(drawn(observed, iteration=iteration)) for iteration in range(50)]
+    assert set(torch.stack(draws).unique().tolist()) >= {0.0, 0.125}
+
+
+def test_sampled_rows_of_an_image_are_not_its_batch_mates_business() -> None:
+    observed, term = observation(), SelfAttention(rows=3)
+    together = term(observed)
+    for image in range(3):
+        torch.testing.assert_close(term(only(observed, image)), together[image : image + 1])
+
+
+@pytest.mark.parametrize("rows", [16, 17, 1000])
+def test_as_many_rows_as_there_are_change_nothing(rows: int) -> None:
+    observed, select = observation(), Selection(grid="half")
+    assert torch.equal(SelfAttention(rows=rows, select=select)(observed), SelfAttention(select=select)(observed))
+    assert not torch.equal(SelfAttention(rows=15, select=select)(observed), SelfAttention(select=select)(observed))
+
+
+def test_only_large_grids_are_sampled() -> None:
+    observed = observation()
+    for grid, changed in (("quarter", False), ("half", True)):
+        whole, sampled = (SelfAttention(rows=rows, select=Selection(grid=grid))(observed) for rows in (0, 4))  # type: ignore[arg-type]
+        assert torch.equal(whole, sampled) is not changed

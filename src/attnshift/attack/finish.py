@@ -101,7 +101,7 @@ def _attention(problem: Problem, latents: Tensor) -> tuple[tuple[Tensor, ...], t
     sites = _EVERYWHERE.sites(problem.backbone.sites(problem.images.shape[-1]), "cross", latents.shape[-1])
     before, after = (
         tuple(
-            phrase_map(branch.attention, _EVERYWHERE, span, image, latents.shape[-1]).cpu()
+            phrase_map(branch.attention, sites, _EVERYWHERE, span, image).cpu()
             for image, span in enumerate(problem.tokens)
         )
         for branch in (problem.render(start, sites) for start in (problem.trajectory.start, latents))

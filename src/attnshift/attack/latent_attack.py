@@ -17,7 +17,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
-from attnshift.errors import ImageError, LabelError
+from attnshift.errors import ImageError, LabelError, RecipeError
 
 __all__ = ["AttackResult", "LatentAttack"]
 
@@ -63,10 +63,17 @@ class LatentAttack:
         self.method = Method.of(load_recipe(recipe) if isinstance(recipe, str) else recipe)
         self.batch = batch
 
-    def __call__(self, images: Tensor, labels: Tensor | Sequence[int], class_names: Sequence[str] = ()) -> AttackResult:
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int],
+        class_names: Sequence[str] = (),
+        masks: Tensor | None = None,
+    ) -> AttackResult:
         """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
 
         ``class_names`` names the true class of each image; where it is empty the first surrogate's own names are used.
+        ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for recipes whose mask is given.
         """
         self.backbone.check_size(images.shape[-1])
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
@@ -80,7 +87,15 @@ class LatentAttack:
         if not class_names and any(not 0 <= label < len(known) for label in numbers):
             raise LabelError(f"no class names are known for the labels {sorted(set(numbers))}; pass class_names")
         names = list(class_names) or [known[label] for label in numbers]
-        tasks = [Task(_identity(*each), each[0], *each[1:]) for each in zip(images, numbers, names, strict=True)]
+        if masks is not None and self.method.recipe.mask.source != "given":
+            raise RecipeError("masks have no use: the recipe's mask.source is not 'given'")
+        if masks is not None and masks.shape != images[:, :1].shape:
+            raise ImageError(f"masks have shape {tuple(masks.shape)}; expected {tuple(images[:, :1].shape)}")
+        given = [None] * len(images) if masks is None else list(masks)
+        tasks = [
+            Task(_identity(image, label, name), image, label, name, mask)
+            for image, label, name, mask in zip(images, numbers, names, given, strict=True)
+        ]
         parts = [self._attack(tasks[at : at + self.batch]) for at in range(0, len(tasks), self.batch)]
         return AttackResult(
             torch.cat([part.images for part in parts]),

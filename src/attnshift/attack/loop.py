@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Problem
-from attnshift.types import Branch, Fused, Observation
+from attnshift.losses.objective import Memory
+from attnshift.types import Fused
 
-__all__ = ["Snapshot", "attack", "objective_gradient"]
+__all__ = ["Carry", "Slope", "Snapshot", "attack", "slope"]
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What an iteration hands to the next beside the latents: the optimiser, the terms' memory, the running norms."""
+
+    optimiser: AdamW
+    memory: Memory = field(default_factory=dict)
+    balance: GradNorm = field(default_factory=GradNorm)
+
+    def rows(self, keep: Tensor) -> Carry:
+        memory = {name: tuple(past[row] for row in keep.tolist()) for name, past in self.memory.items()}
+        return Carry(self.optimiser.rows(keep), memory, self.balance.rows(keep))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The objective at some latents, and what was seen on the way; all detached.
+
+    ``losses`` are the weighted terms [batch]; ``memory`` and ``balance`` are those of the next iteration.
+    """
+
+    gradient: Tensor
+    images: Tensor
+    losses: dict[str, Tensor]
+    fused: Fused
+    memory: Memory
+    balance: GradNorm
 
 
 @dataclass(frozen=True)
@@ -30,7 +60,7 @@ class Snapshot:
     losses: dict[str, Tensor]
     margins: Tensor
     weights: Tensor
-    optimiser: AdamW
+    carry: Carry
 
 
 def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
@@ -42,42 +72,53 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     recipe = problem.method.recipe.optimiser
     rows = torch.arange(len(problem.images))
     latents, weights = problem.trajectory.start, torch.empty(0)
-    optimiser = AdamW.start(latents, recipe.learning_rate, recipe.weight_decay)
+    carry = Carry(AdamW.start(latents, recipe.learning_rate, recipe.weight_decay))
     for iteration in range(recipe.iterations):
-        gradient, branch, losses, fused = objective_gradient(problem, latents, (iteration + 1) / recipe.iterations)
-        weights = fused.weights
-        finished = yield Snapshot(iteration, rows, latents, branch.images, losses, fused.margins, weights, optimiser)
-        latents, optimiser = optimiser.step(latents, gradient)
+        now = slope(problem, latents, iteration, carry)
+        weights = now.fused.weights
+        finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, carry)
+        latents, optimiser = carry.optimiser.step(latents, now.gradient)
+        carry = Carry(optimiser, now.memory, now.balance)
         if finished is not None and bool(finished.any()):
             keep = (~finished).nonzero()[:, 0].cpu()
             if not len(keep):
                 return
-            problem, rows, latents, optimiser = problem.rows(keep), rows[keep], latents[keep], optimiser.rows(keep)
+            problem, rows, latents, carry = problem.rows(keep), rows[keep], latents[keep], carry.rows(keep)
             weights = weights[:, keep]
     with torch.no_grad():
         images = problem.render(latents).images
     _, margins = problem.surrogates.judge(images)
-    yield Snapshot(recipe.iterations, rows, latents, images, {}, margins, weights, optimiser)
+    yield Snapshot(recipe.iterations, rows, latents, images, {}, margins, weights, carry)
 
 
-def objective_gradient(
-    problem: Problem, latents: Tensor, progress: float
-) -> tuple[Tensor, Branch, dict[str, Tensor], Fused]:
-    """Gradient of the whole objective at ``latents`` (detached), with what was seen on the way.
+def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Slope:
+    """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction
-    and all other terms through decoder and denoiser.
+    and all other terms through decoder and denoiser. Only ``balance = "gradnorm"`` takes one pass for each.
     """
     method = problem.method
     latents = latents.detach().requires_grad_()
     with torch.enable_grad():
         branch = problem.render(latents, problem.sites)
         fused = method.rule(problem.surrogates, branch.images)
-        weight = method.recipe.classification.weight * method.classification(progress)
-        seen = Observation(problem.clean, branch, problem.tokens, problem.surrogates.labels, progress)
-        terms = method.objective(seen)
+        seen = problem.observe(branch, iteration)
+        weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (branch.images * fused.direction.detach()).flatten(1).sum(1)
-        (gradient,) = torch.autograd.grad(torch.stack([pull, *terms.values()]).sum(), latents)
+        terms = {"classification": pull} | method.objective(seen, carry.memory)
+        balance = carry.balance
+        if method.recipe.optimiser.balance == "gradnorm":
+            weights = {"classification": weight} | method.objective.weights(seen.progress)
+            slopes = {
+                name: torch.autograd.grad(value.sum(), latents, retain_graph=True)[0]
+                for name, value in terms.items()
+                if weights[name]
+            }
+            gradient, balance = balance.combine(slopes, weights) if slopes else (torch.zeros_like(latents), balance)
+        else:
+            (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
     losses = {name: value.detach() for name, value in terms.items()}
     losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
-    return gradient, Branch(branch.latents.detach(), branch.images.detach(), {}), losses, fused
+    return Slope(
+        gradient, branch.images.detach(), losses, fused, method.objective.remember(seen, carry.memory), balance
+    )

@@ -36,13 +36,15 @@ class Method:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Method:
-        """Build everything that ``recipe`` names, or raise ``RecipeError``."""
+        """Build everything that ``recipe`` names, or raise ``RecipeError``. A term of weight 0 is switched off."""
         logits = recipe.classification
+        _check_joint(recipe)
         terms = {
             name: WeightedTerm(
                 build(TERMS, "term", name, section.options), section.weight, _schedule(section.schedule, name)
             )
             for name, section in recipe.terms.items()
+            if section.weight
         }
         return cls(
             recipe,
@@ -52,6 +54,19 @@ class Method:
             build(RULES, "fusion rule", logits.fusion, logits.fusion_options),
             _schedule(logits.schedule, "classification"),
         )
+
+    @property
+    def reads_interference(self) -> bool:
+        return self.objective.reads_interference or self.criterion.reads_interference
+
+
+def _check_joint(recipe: Recipe) -> None:
+    for name, section in recipe.terms.items():
+        if section.options.get("tokens") == "joint" and not recipe.prompt.names_both:
+            raise RecipeError(
+                f"term '{name}' reads tokens 'joint', but prompt.template does not name both; "
+                "give one that holds {interference}, such as 'a photo of a {} and a {interference}'"
+            )
 
 
 def _schedule(values: Mapping[str, Any], name: str) -> Schedule:

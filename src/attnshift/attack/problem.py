@@ -11,26 +11,33 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attnshift.attack.interference import Subject, choose, observe_interference
+from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
+from attnshift.attack.recipe import MaskSection
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import normal
-from attnshift.types import Branch, Site, TokenSpan
+from attnshift.types import Branch, Draws, Goals, Interference, Observation, Site, TokenSpan
 
 __all__ = ["Problem", "Task", "pose"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One image to attack: ``image`` [3,side,side] in [0,1]. ``identity`` names its random draws."""
+    """One image to attack: ``image`` [3,side,side] in [0,1]. ``identity`` names its random draws.
+
+    ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given.
+    """
 
     identity: str
     image: Tensor
     label: int
     class_name: str
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,16 @@ class Problem:
     method: Method
     backbone: Backbone
     surrogates: Surrogates
+    identities: tuple[str, ...]
     images: Tensor
     tokens: tuple[TokenSpan, ...]
     trajectory: Trajectory
     sites: tuple[Site, ...]
+    """What the objective reads of every pass of the attack."""
     clean: Branch
+    interference: Interference | None
+    masks: Tensor | None
+    weights: Tensor
     residual: Tensor | None
     """What the clean path loses of the image, added to every decoded image; absent where the recipe says so."""
     round_trip: Tensor
@@ -52,12 +64,26 @@ class Problem:
 
     def render(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
         """Denoise and decode latents at the start level."""
-        checkpointing = self.method.recipe.diffusion.checkpointing
-        final, attention = denoise(self.backbone, self.trajectory, latents, sites, checkpointing)
-        decoded = self.backbone.decode(final)
+        recipe = self.method.recipe
+        final, attention = denoise(self.backbone, self.trajectory, latents, sites, recipe.diffusion.checkpointing)
+        images = self.backbone.decode(final)
         if self.residual is not None:
-            decoded = decoded + self.residual
-        return Branch(final, decoded.clamp(0, 1), attention)
+            images = images + self.residual
+        return Branch(final, _pasted(recipe.mask, self.masks, self.images, images.clamp(0, 1)), attention)
+
+    def observe(self, branch: Branch, iteration: int) -> Observation:
+        """What the terms see of ``branch`` in ``iteration``, which counts from 0."""
+        recipe = self.method.recipe
+        return Observation(
+            self.images,
+            self.clean,
+            branch,
+            self.tokens,
+            (iteration + 1) / recipe.optimiser.iterations,
+            Draws(recipe.seed, self.identities, iteration),
+            self.weights,
+            self.interference,
+        )
 
     def rows(self, keep: Tensor) -> Problem:
         clean = Branch(
@@ -68,10 +94,14 @@ class Problem:
         return replace(
             self,
             surrogates=self.surrogates.rows(keep),
+            identities=tuple(self.identities[int(at)] for at in keep),
             images=self.images[keep],
             tokens=tuple(self.tokens[int(at)] for at in keep),
             trajectory=self.trajectory.rows(keep),
             clean=clean,
+            interference=None if self.interference is None else self.interference.rows(keep),
+            masks=None if self.masks is None else self.masks[keep],
+            weights=self.weights[keep],
             residual=None if self.residual is None else self.residual[keep],
             round_trip=self.round_trip[keep],
         )
@@ -82,23 +112,80 @@ def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], 
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
     recipe = method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
-    labels = torch.tensor([task.label for task in tasks], device=backbone.device)
-    prompts = [recipe.prompt.prompt(task.class_name) for task in tasks]
-    tokens = tuple(backbone.locate(prompt, task.class_name) for prompt, task in zip(prompts, tasks, strict=True))
-    latents = backbone.encode(images)
-    if recipe.diffusion.encoding == "sample":
-        draws = [normal(tuple(latents.shape[1:]), recipe.seed, task.identity, "encoding") for task in tasks]
-        latents = backbone.encode(images, torch.stack(draws).to(latents))
-    round_trip = backbone.decode(latents).clamp(0, 1)
+    goals = Goals(torch.tensor([task.label for task in tasks], device=backbone.device))
+    subjects = [Subject(task.identity, task.label, task.class_name) for task in tasks]
+    choices = choose(recipe, backbone, classifiers, images, subjects) if method.reads_interference else ()
+    if choices:
+        goals = replace(goals, interference=goals.labels.new_tensor([choice.label for choice in choices]))
+    phrases = [choice.phrase for choice in choices] or [""] * len(tasks)
+    prompts = [recipe.prompt.prompt(task.class_name, phrase) for task, phrase in zip(tasks, phrases, strict=True)]
+    tokens = tuple(
+        backbone.locate(prompt.text, task.class_name, prompt.start) for prompt, task in zip(prompts, tasks, strict=True)
+    )
+    latents = _encode(method, backbone, images, tasks)
     ladder = backbone.ladder(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
-    text, empty = backbone.embed(prompts), backbone.embed([""] * len(tasks))
+    text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
     stored = invert(backbone, ladder, latents, empty, recipe.diffusion.pairing, recipe.diffusion.inversion_rounds)
     with torch.enable_grad():
         trajectory = method.reconstruction(backbone, ladder, stored, text, empty, recipe.diffusion.guidance)
     sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
-    final, attention = denoise(backbone, trajectory, trajectory.start, sites)
+    interference = None
+    if choices:
+        interference, spoken = observe_interference(recipe, backbone, ladder, stored, subjects, choices, sites)
+        trajectory = replace(trajectory, interference=spoken)
+    # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at iteration 0 the two
+    # branches shall be one.
+    running = tuple(site for site in sites if site.view != "reference")
+    final, attention = denoise(backbone, trajectory, trajectory.start, running)
     decoded = backbone.decode(final)
     residual = images - decoded if recipe.diffusion.residual else None
-    clean = Branch(final, (decoded if residual is None else decoded + residual).clamp(0, 1), attention)
-    surrogates = Surrogates(classifiers, method.criterion, labels)
-    return Problem(method, backbone, surrogates, images, tokens, trajectory, sites, clean, residual, round_trip)
+    masks = _masks(method, backbone, trajectory, tokens, classifiers, images, tasks)
+    return Problem(
+        method=method,
+        backbone=backbone,
+        surrogates=Surrogates(classifiers, method.criterion, goals),
+        identities=tuple(task.identity for task in tasks),
+        images=images,
+        tokens=tokens,
+        trajectory=trajectory,
+        sites=running,
+        clean=Branch(
+            final,
+            _pasted(recipe.mask, masks, images, (decoded if residual is None else decoded + residual).clamp(0, 1)),
+            {site: maps for site, maps in attention.items() if site.kind == "self"},
+        ),
+        interference=interference,
+        masks=masks,
+        weights=pixel_weights(recipe.mask, masks, images),
+        residual=residual,
+        round_trip=backbone.decode(latents).clamp(0, 1),
+    )
+
+
+def _pasted(section: MaskSection, masks: Tensor | None, images: Tensor, changed: Tensor) -> Tensor:
+    """``changed`` with the pixels outside the mask from ``images``, where the recipe asks for that."""
+    return torch.lerp(images, changed, masks) if section.paste_back and masks is not None else changed
+
+
+def _encode(method: Method, backbone: Backbone, images: Tensor, tasks: Sequence[Task]) -> Tensor:
+    latents = backbone.encode(images)
+    if method.recipe.diffusion.encoding == "mean":
+        return latents
+    draws = [normal(tuple(latents.shape[1:]), method.recipe.seed, task.identity, "encoding") for task in tasks]
+    return backbone.encode(images, torch.stack(draws).to(latents))
+
+
+def _masks(
+    method: Method,
+    backbone: Backbone,
+    trajectory: Trajectory,
+    tokens: Sequence[TokenSpan],
+    classifiers: Sequence[Classifier],
+    images: Tensor,
+    tasks: Sequence[Task],
+) -> Tensor | None:
+    section, latents = method.recipe.mask, trajectory.start
+    sites = mask_sites(section, backbone.sites(images.shape[-1]), latents.shape[-1])
+    _, attention = denoise(backbone, trajectory, latents, sites) if sites else (latents, {})
+    labels = torch.tensor([task.label for task in tasks], device=backbone.device)
+    return make_masks(section, attention, tokens, classifiers, images, labels, [task.mask for task in tasks])

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attnshift.errors import RecipeError
 from attnshift.tables import STRICT, describe, suggest
 
 __all__ = ["Recipe", "load_recipe", "override", "preset_names", "preset_summary"]
+
+
+_OTHER = "{interference}"
+
+Grid = Literal["full", "half", "quarter", "eighth", "all"]
 
 
 class _Section(BaseModel):
@@ -32,19 +38,81 @@ class _OpenSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, and at which characters the class name and, if it names both, the interference phrase start."""
+
+    text: str
+    start: int
+    interference: int | None = None
+
+
 class PromptSection(_Section):
     template: str = "a photo of a {}"
-    """Prompt of an image; ``{}`` stands for the class name, once."""
+    """Prompt of an image; ``{}`` stands for the class name, once, and ``{interference}`` may stand for the other."""
+    interference_template: str | None = None
+    """Prompt of the interference phrase; like ``template`` where that does not name both, else "a photo of a {}"."""
 
-    @field_validator("template")
+    @field_validator("template", "interference_template")
     @classmethod
-    def _holds_the_name_once(cls, template: str) -> str:
-        if template.count("{}") != 1:
+    def _holds_the_name_once(cls, template: str | None) -> str | None:
+        if template is not None and template.count("{}") != 1:
             raise ValueError("must hold {} once, for the class name")
+        if template is not None and template.count(_OTHER) > 1:
+            raise ValueError("may hold {interference} once")
         return template
 
-    def prompt(self, class_name: str) -> str:
-        return self.template.replace("{}", class_name)
+    @field_validator("interference_template")
+    @classmethod
+    def _names_one(cls, template: str | None) -> str | None:
+        if template is not None and _OTHER in template:
+            raise ValueError("names the interference phrase by {} and cannot hold {interference}")
+        return template
+
+    @property
+    def names_both(self) -> bool:
+        return _OTHER in self.template
+
+    def prompt(self, class_name: str, interference: str = "") -> Prompt:
+        """An image's own prompt."""
+        before, _, after = self.template.partition("{}")
+        before, after = (part.replace(_OTHER, interference) for part in (before, after))
+        text, start = before + class_name + after, len(before)
+        if not self.names_both:
+            return Prompt(text, start)
+        first = self.template.index(_OTHER)
+        return Prompt(text, start, first if first < self.template.index("{}") else first - len("{}") + len(class_name))
+
+    def interference_prompt(self, phrase: str) -> Prompt:
+        own = "a photo of a {}" if self.names_both else self.template
+        template = own if self.interference_template is None else self.interference_template
+        return Prompt(template.replace("{}", phrase), template.index("{}"))
+
+
+class InterferenceSection(_Section):
+    choose: Literal["confusion", "text", "given", "random"] = "confusion"
+    """The surrogates' highest wrong class on the clean image; the class nearest to the true one for the text encoder;
+    ``phrase``; or any class, as a control."""
+    phrase: str = ""
+
+    @model_validator(mode="after")
+    def _has_what_it_names(self) -> InterferenceSection:
+        if (self.choose == "given") != bool(self.phrase.strip()):
+            raise ValueError("phrase goes with choose = 'given', and only with it")
+        return self
+
+
+class MaskSection(_Section):
+    source: Literal["none", "attention", "gradcam", "given"] = "none"
+    grid: Grid = "all"
+    """Grids whose cross-attention makes an attention mask."""
+    refine: int = Field(default=0, ge=0, le=10)
+    """Rounds in which the self-attention spreads an attention mask over the object."""
+    edge: Literal["soft", "hard"] = "soft"
+    outside: float = Field(default=0.1, gt=0, le=1)
+    """What a pixel outside the mask counts where one inside counts 1."""
+    paste_back: bool = False
+    """Take pixels outside the mask from the clean image."""
 
 
 class DiffusionSection(_Section):
@@ -78,6 +146,8 @@ class TermSection(_OpenSection):
 
 
 class OptimiserSection(_Section):
+    balance: Literal["none", "gradnorm"] = "none"
+    """``gradnorm`` divides each term by a running norm of its own gradient, at the price of a backward pass a term."""
     learning_rate: float = Field(default=0.01, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     iterations: int = Field(default=30, ge=1, le=10_000)
@@ -98,7 +168,11 @@ class Recipe(_Section):
     name: str
     summary: str = ""
     seed: int = Field(default=0, ge=0)
+    tuned_on: tuple[str, ...] = ()
+    """Classifiers that chose its numbers; they cannot judge it."""
     prompt: PromptSection = PromptSection()
+    interference: InterferenceSection = InterferenceSection()
+    mask: MaskSection = MaskSection()
     diffusion: DiffusionSection = DiffusionSection()
     reconstruction: ReconstructionSection = ReconstructionSection()
     classification: ClassificationSection = ClassificationSection()
@@ -187,6 +261,9 @@ def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(value: str) -> Any:
+    if value == "{}":
+        # A prompt that is nothing but the class name; an empty table would say nothing.
+        return value
     try:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

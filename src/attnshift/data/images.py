@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnshift.errors import ImageError
 
-__all__ = ["LARGEST", "quantise", "read_image", "write_png"]
+__all__ = ["LARGEST", "quantise", "read_image", "read_mask", "write_png"]
 
 LARGEST = 64_000_000
 """Pixels that an image may declare before it is decoded."""
@@ -51,6 +51,11 @@ def read_image(path: Path, side: int) -> Tensor:
         raise ImageError(f"{path}: not a readable image ({str(error).splitlines()[0]}); replace or remove it") from None
     pixels = numpy.asarray(image, dtype=numpy.uint8).copy()
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def read_mask(path: Path, side: int) -> Tensor:
+    """Mask [1,side,side] in [0,1] from the brightness of an image that is read as ``read_image`` reads it."""
+    return read_image(path, side).mean(0, keepdim=True)
 
 
 def quantise(images: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ everything else keeps the fused kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +16,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from attnshift.diffusion.backbone import Read
 from attnshift.types import Place, Site
 
 __all__ = ["attention_sites", "record_attention"]
@@ -38,29 +40,30 @@ def attention_sites(unet: UNet2DConditionModel, latent_side: int) -> tuple[Site,
         side = latent_side
         for _ in range(level):
             side = (side + 1) // 2
-        sites.append(Site(layer, "cross" if found["which"] == "2" else "self", place, side))
+        sites.append(Site(layer, "cross" if found["which"] == "2" else "self", place, side, module.heads))
     return tuple(sites)
 
 
 @contextmanager
-def record_attention(
-    unet: UNet2DConditionModel, sites: Collection[Site], rows: slice = slice(None)
-) -> Iterator[dict[Site, Tensor]]:
-    """Collect the attention probabilities of ``sites`` for the batch ``rows`` of the forward passes inside.
+def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Iterator[dict[Site, Tensor]]:
+    """Collect the attention probabilities that ``reads`` asks for in the forward passes inside.
 
-    Yields a dictionary that each forward pass fills anew, keyed by site, [rows, heads, queries, keys]. A pass that
-    runs twice (a checkpointed one, in backward) overwrites instead of appending. On leaving, also by an exception,
-    the processors are the ones that were there before.
+    Yields a dictionary that each forward pass fills anew, keyed by site, [rows, heads, queries, keys]; in the view
+    "probe" the phrase's keys stand behind the prompt's. A pass that runs twice (a checkpointed one, in backward)
+    overwrites instead of appending. On leaving, also by an exception, the processors are the ones that were there.
     """
     recorded: dict[Site, Tensor] = {}
+    layers: dict[str, list[Read]] = defaultdict(list)
+    for read in reads:
+        layers[read.site.layer].append(read)
     replaced = []
     try:
-        for site in sites:
-            module = unet.get_submodule(site.layer)
+        for layer, wanted in layers.items():
+            module = unet.get_submodule(layer)
             if not isinstance(module, Attention):
-                raise TypeError(f"{site.layer} is a {type(module).__name__}, not an attention module")
+                raise TypeError(f"{layer} is a {type(module).__name__}, not an attention module")
             replaced.append((module, module.processor))
-            module.processor = _Recorder(site, rows, recorded)  # type: ignore[assignment]
+            module.processor = _Recorder(layer, wanted, recorded)  # type: ignore[assignment]
         yield recorded
     finally:
         for module, processor in replaced:
@@ -68,10 +71,15 @@ def record_attention(
 
 
 class _Recorder:
-    """Attention processor that computes its rows' probabilities in the open, and the others with the fused kernel."""
+    """Attention processor that computes the rows it reads in the open, and all others with the fused kernel.
 
-    def __init__(self, site: Site, rows: slice, recorded: dict[Site, Tensor]):
-        self.site, self.rows, self.recorded = site, rows, recorded
+    A probe only measures: the output is the one that it would be without it, to the bit.
+    """
+
+    def __init__(self, layer: str, reads: Sequence[Read], recorded: dict[Site, Tensor]):
+        self.layer, self.recorded = layer, recorded
+        self.probes = [read for read in reads if read.probe is not None]
+        self.reads = sorted((read for read in reads if read.probe is None), key=lambda read: read.rows.start or 0)
 
     def __call__(
         self,
@@ -82,35 +90,47 @@ class _Recorder:
         temb: Tensor | None = None,
     ) -> Tensor:
         if attention_mask is not None or hidden_states.ndim != 3:
-            raise NotImplementedError(f"{self.site.layer}: masked or spatial attention cannot be recorded")
+            raise NotImplementedError(f"{self.layer}: masked or spatial attention cannot be recorded")
         assert attention.to_k is not None
         assert attention.to_v is not None
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         queries, keys, values = (
-            projection(source).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            _by_head(attention, projection(source))
             for projection, source in (
                 (attention.to_q, hidden_states),
                 (attention.to_k, context),
                 (attention.to_v, context),
             )
         )
-        start, stop, _ = self.rows.indices(len(queries))
-        read = slice(start, stop)
-        scores = torch.matmul(queries[read] * attention.scale, keys[read].transpose(2, 3))
-        probabilities = scores.float().softmax(-1)
-        self.recorded[self.site] = probabilities
-        mixed = torch.matmul(probabilities.to(values.dtype), values[read])
-        if start > 0 or stop < len(queries):
-            fused = [_fused(queries[part], keys[part], values[part], attention.scale) for part in _outside(read)]
-            mixed = torch.cat([fused[0], mixed, fused[1]])
-        mixed = mixed.transpose(1, 2).flatten(2)
-        output = attention.to_out[1](attention.to_out[0](mixed))  # type: ignore[index]
+        for read in self.probes:
+            assert read.probe is not None
+            further = _by_head(attention, attention.to_k(read.probe.states))
+            scores = _scores(attention, queries[read.rows], torch.cat([keys[read.rows], further], 2))
+            unreal = torch.cat([read.probe.real.new_zeros(len(further), keys.shape[2]), ~read.probe.real], 1)
+            self.recorded[read.site] = scores.masked_fill(unreal[:, None, None, :], -torch.inf).softmax(-1)
+        mixed, done = [], 0
+        for read in self.reads:
+            start, stop, _ = read.rows.indices(len(queries))
+            if start > done:
+                mixed.append(_fused(attention, queries[done:start], keys[done:start], values[done:start]))
+            probabilities = _scores(attention, queries[start:stop], keys[start:stop]).softmax(-1)
+            self.recorded[read.site] = probabilities
+            mixed.append(torch.matmul(probabilities.to(values.dtype), values[start:stop]))
+            done = stop
+        if done < len(queries):
+            mixed.append(_fused(attention, queries[done:], keys[done:], values[done:]))
+        output = torch.cat(mixed).transpose(1, 2).flatten(2)
+        output = attention.to_out[1](attention.to_out[0](output))  # type: ignore[index]
         return output / attention.rescale_output_factor
 
 
-def _outside(rows: slice) -> tuple[slice, slice]:
-    return slice(0, rows.start), slice(rows.stop, None)
+def _by_head(attention: Attention, projected: Tensor) -> Tensor:
+    return projected.unflatten(2, (attention.heads, -1)).transpose(1, 2)
 
 
-def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(queries, keys, values, scale=scale)
+def _scores(attention: Attention, queries: Tensor, keys: Tensor) -> Tensor:
+    return torch.matmul(queries * attention.scale, keys.transpose(2, 3)).float()
+
+
+def _fused(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)

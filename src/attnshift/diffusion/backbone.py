@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,7 +12,27 @@ from torch import Tensor
 from attnshift.diffusion.ddim import Ladder
 from attnshift.types import Site, TokenSpan
 
-__all__ = ["Backbone", "Prediction"]
+__all__ = ["Backbone", "Prediction", "Probe", "Read"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A further phrase for queries to meet: text states [rows,tokens,width], and which are real, bool [rows,tokens]."""
+
+    states: Tensor
+    real: Tensor
+
+    def rows(self, keep: Tensor) -> Probe:
+        return Probe(self.states[keep], self.real[keep])
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs its ``probe``."""
+
+    site: Site
+    rows: slice = field(default_factory=lambda: slice(None))
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +73,15 @@ class Backbone(Protocol):
         """Text states [batch,tokens,width]."""
         ...
 
-    def locate(self, prompt: str, phrase: str) -> TokenSpan:
-        """Token positions of the last ``phrase`` in ``prompt``; ``ModelError`` if it is absent or cut off."""
+    def summarise(self, prompts: Sequence[str]) -> Tensor:
+        """One unit vector for each whole prompt, [prompts,width]: where the text encoder puts its meaning."""
+        ...
+
+    def locate(self, prompt: str, phrase: str, start: int | None = None) -> TokenSpan:
+        """Token positions of ``phrase`` in ``prompt``, at character ``start`` or where it stands last.
+
+        ``ModelError`` if it is absent or cut off.
+        """
         ...
 
     def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder: ...
@@ -67,13 +94,6 @@ class Backbone(Protocol):
         """Attention sites for square images of ``side`` pixels."""
         ...
 
-    def denoise(
-        self,
-        latents: Tensor,
-        timestep: int,
-        text: Tensor,
-        sites: Collection[Site] = (),
-        rows: slice = slice(None),
-    ) -> Prediction:
-        """Predict the noise in ``latents``; the attention of ``sites`` is read for the batch ``rows`` only."""
+    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
+        """Predict the noise in ``latents``, and read on the way what ``reads`` asks for."""
         ...

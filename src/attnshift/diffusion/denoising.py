@@ -9,11 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.backbone import Backbone, Probe, Read
 from attnshift.diffusion.ddim import Ladder, ddim_step
 from attnshift.types import AttentionMaps, Site
 
-__all__ = ["Trajectory", "denoise", "guided_noise"]
+__all__ = ["InterferenceText", "Trajectory", "denoise", "guided_noise"]
+
+
+@dataclass(frozen=True)
+class InterferenceText:
+    """The interference prompt: its text states [batch,tokens,width], and its phrase alone as a probe."""
+
+    text: Tensor
+    phrase: Probe
+
+    def rows(self, keep: Tensor) -> InterferenceText:
+        return InterferenceText(self.text[keep], self.phrase.rows(keep))
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Trajectory:
     unconditional: tuple[Tensor, ...]
     offsets: tuple[Tensor, ...] | None
     guidance: float
+    interference: InterferenceText | None = None
 
     def rows(self, keep: Tensor) -> Trajectory:
         """The same for the images at ``keep``."""
@@ -39,6 +51,7 @@ class Trajectory:
             text=self.text[keep],
             unconditional=tuple(each[keep] for each in self.unconditional),
             offsets=None if self.offsets is None else tuple(each[keep] for each in self.offsets),
+            interference=None if self.interference is None else self.interference.rows(keep),
         )
 
 
@@ -49,7 +62,7 @@ def denoise(
     sites: Collection[Site] = (),
     checkpointing: bool = False,
 ) -> tuple[Tensor, AttentionMaps]:
-    """Walk ``latents`` down the whole ladder; the attention of ``sites`` is that of the conditional half.
+    """Walk ``latents`` down the whole ladder and read the attention of ``sites``, each in its view.
 
     With ``checkpointing`` a step keeps only its input and is run again in backward; its maps are outputs of the step,
     so that their gradient survives.
@@ -77,14 +90,31 @@ def denoise(
 def guided_noise(
     backbone: Backbone, trajectory: Trajectory, latents: Tensor, index: int, sites: tuple[Site, ...] = ()
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Noise prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and its maps."""
-    timestep, count = trajectory.ladder.timesteps[index], len(latents)
-    if trajectory.guidance == 1:
-        prediction = backbone.denoise(latents, timestep, trajectory.text, sites)
-        noise = prediction.noise
-    else:
-        text = torch.cat([trajectory.unconditional[index], trajectory.text])
-        prediction = backbone.denoise(torch.cat([latents, latents]), timestep, text, sites, slice(count, 2 * count))
-        unconditional, conditional = prediction.noise.chunk(2)
-        noise = unconditional + trajectory.guidance * (conditional - unconditional)
+    """Noise prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and its maps.
+
+    The batch of the pass is the unconditional part (none where the guidance is 1), the conditional one, and the one
+    under the interference prompt where a site's view is "separate"; the last is only looked at.
+    """
+    count, interference = len(latents), trajectory.interference
+    guided, separate = trajectory.guidance != 1, any(site.view == "separate" for site in sites)
+    texts = [trajectory.unconditional[index]] * guided + [trajectory.text]
+    own, apart = (slice(part * count, (part + 1) * count) for part in (guided, guided + 1))
+    if separate:
+        assert interference is not None
+        texts.append(interference.text)
+    reads = [
+        Read(
+            site,
+            apart if site.view == "separate" else own,
+            interference.phrase if interference is not None and site.view == "probe" else None,
+        )
+        for site in sites
+    ]
+    prediction = backbone.denoise(
+        torch.cat([latents] * len(texts)), trajectory.ladder.timesteps[index], torch.cat(texts), reads
+    )
+    noise = prediction.noise[own]
+    if guided:
+        unconditional = prediction.noise[:count]
+        noise = unconditional + trajectory.guidance * (noise - unconditional)
     return noise, tuple(prediction.attention[site] for site in sites)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,10 +14,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
 from attnshift.diffusion.attention import attention_sites, record_attention
-from attnshift.diffusion.backbone import Prediction
+from attnshift.diffusion.backbone import Prediction, Read
 from attnshift.diffusion.ddim import Ladder
 from attnshift.errors import ModelError
 from attnshift.types import Site, TokenSpan
@@ -40,6 +41,7 @@ class StableDiffusion:
         self.device = self.unet.device
         self.pixels_per_latent = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         self.suggested_size = int(self.unet.config["sample_size"]) * self.pixels_per_latent
+        self._summaries: dict[str, Tensor] = {}
         self.length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         if self.unet.config["in_channels"] != self.vae.config["latent_channels"]:
             raise ModelError(
@@ -70,16 +72,30 @@ class StableDiffusion:
         return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample / 2 + 0.5
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
+        return self._encode_text(prompts).last_hidden_state
+
+    @torch.no_grad()
+    def summarise(self, prompts: Sequence[str]) -> Tensor:
+        new = sorted(set(prompts) - self._summaries.keys())
+        for at in range(0, len(new), 64):
+            pooled = self._encode_text(new[at : at + 64]).pooler_output
+            assert pooled is not None
+            unit = torch.nn.functional.normalize(pooled.float(), dim=1)
+            self._summaries.update(zip(new[at : at + 64], unit, strict=True))
+        return torch.stack([self._summaries[prompt] for prompt in prompts])
+
+    def _encode_text(self, prompts: Sequence[str]) -> BaseModelOutputWithPooling:
         encoded = self.tokenizer(
             list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
-        return self.text_encoder(encoded.input_ids.to(self.device))[0]
+        return self.text_encoder(encoded.input_ids.to(self.device))
 
-    def locate(self, prompt: str, phrase: str) -> TokenSpan:
+    def locate(self, prompt: str, phrase: str, start: int | None = None) -> TokenSpan:
         found = list(re.finditer(f"(?={re.escape(phrase)})", prompt, re.IGNORECASE)) if phrase.strip() else []
-        if not found:
+        places = [each.start() for each in found if start is None or each.start() == start]
+        if not places:
             raise ModelError(f"the phrase {phrase!r} does not stand in the prompt {prompt!r}")
-        start = found[-1].start()
+        start = places[-1]
         end = start + len(phrase)
         offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
         span = tuple(at for at, (first, last) in enumerate(offsets) if last > first and first < end and last > start)
@@ -109,15 +125,8 @@ class StableDiffusion:
     def sites(self, side: int) -> tuple[Site, ...]:
         return attention_sites(self.unet, self.latent_side(side))
 
-    def denoise(
-        self,
-        latents: Tensor,
-        timestep: int,
-        text: Tensor,
-        sites: Collection[Site] = (),
-        rows: slice = slice(None),
-    ) -> Prediction:
-        with record_attention(self.unet, sites, rows) as attention:
+    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
+        with record_attention(self.unet, reads) as attention:
             output = self.unet(latents, timestep, encoder_hidden_states=text).sample
         if self.scheduler.config["prediction_type"] == "v_prediction":
             # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D: noise = sqrt(a) v + sqrt(1 - a) z.

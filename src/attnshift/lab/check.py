@@ -94,7 +94,7 @@ def _reconstruct(
     final, attention = denoise(backbone, trajectory, trajectory.start, sites)
     inside = []
     for image, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
-        looks = phrase_map(attention, selection, backbone.locate(prompt, name), image, latents.shape[-1])
+        looks = phrase_map(attention, sites, selection, backbone.locate(prompt, name), image)
         mask = torch.nn.functional.adaptive_avg_pool2d(masks[image].float() / 255, looks.shape[-1])[0]
         inside.append(bool(mask.flatten()[looks.argmax()] >= 0.5))
     return backbone.decode(final).clamp(0, 1), inside

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from attnshift.diffusion.attention import attention_sites, record_attention
+from attnshift.diffusion.backbone import Read
 from attnshift.lab.render import SIZE
 from attnshift.lab.splits import Split
 from attnshift.lab.tokenizer import MAX_LENGTH, build_tokenizer
@@ -217,7 +218,7 @@ def _denoiser_loss(
     noise = batch.normal(*clean.shape)
     noisy = scheduler.add_noise(clean, noise, timesteps)  # type: ignore[arg-type]
     sites = [site for site in attention_sites(unet, clean.shape[-1]) if site.kind == "cross"]
-    with record_attention(unet, sites) as maps:
+    with record_attention(unet, [Read(site) for site in sites]) as maps:
         text = text_encoder(ids)[0]
         predicted = unet(noisy, timesteps, text).sample
     signal = scheduler.alphas_cumprod[timesteps] * phrase.any(1)

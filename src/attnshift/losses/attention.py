@@ -1,41 +1,65 @@
-"""Terms on cross-attention: what the denoiser's words look at."""
+"""Terms on cross-attention: what the denoiser's words look at.
+
+A phrase's *token maps* a_j are the attention that each position pays to its token j; its *phrase map* a_c is their sum.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from attnshift.losses.selection import Selection
+from attnshift.randomness import generator
 from attnshift.tables import STRICT
-from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
+from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
 
-__all__ = ["Variance", "phrase_map", "token_maps"]
+__all__ = ["Contrast", "Entropy", "Replace", "Variance", "phrase_map", "site_maps", "token_maps"]
+
+_EPS = 1e-8
 
 
-def token_maps(attention: AttentionMaps, selection: Selection, span: TokenSpan, image: int, latent_side: int) -> Tensor:
-    """Per-token maps a_j of one image, [tokens, side, side]: the mean over the selected sites, heads and steps.
+def site_maps(attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int) -> Tensor:
+    """What each head of one site pays to the tokens of a phrase, [steps, heads, tokens, side, side]."""
+    steps = [attention[site][step][image][:, :, list(span)].float() for step in select.window(attention[site])]
+    return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
+
+
+def resized(maps: Tensor, side: int) -> Tensor:
+    """Maps [..., side, side] at another side."""
+    if maps.shape[-1] == side:
+        return maps
+    flat = maps.flatten(0, -3)[None]
+    return torch.nn.functional.interpolate(flat, (side, side), mode="bilinear", antialias=True).view(
+        *maps.shape[:-2], side, side
+    )
+
+
+def token_maps(
+    attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
+) -> Tensor:
+    """Token maps of one image, [tokens, side, side]: the mean over sites, heads and steps.
 
     Sites with smaller grids are resized to the largest one.
     """
-    sites = selection.sites(attention, "cross", latent_side)
     side = max(site.side for site in sites)
     maps = []
     for site in sites:
-        steps = [attention[site][step][image] for step in selection.window(attention[site])]
-        mean = torch.stack([probabilities[:, :, list(span)].float().mean(0) for probabilities in steps]).mean(0)
-        grid = mean.T.unflatten(1, (site.side, site.side))
-        if site.side != side:
-            grid = torch.nn.functional.interpolate(grid[None], (side, side), mode="bilinear", antialias=True)[0]
-        maps.append(grid)
+        heads = site_maps(attention, site, select, span, image)
+        maps.append(resized((heads * select.head_weights(heads, 1)).sum(1).mean(0), side))
     return torch.stack(maps).mean(0)
 
 
-def phrase_map(attention: AttentionMaps, selection: Selection, span: TokenSpan, image: int, latent_side: int) -> Tensor:
+def phrase_map(
+    attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
+) -> Tensor:
     """Attention of a whole phrase for one image, [side, side]: the sum of its token maps."""
-    return token_maps(attention, selection, span, image, latent_side).sum(0)
+    return token_maps(attention, sites, select, span, image).sum(0)
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,7 @@ class Variance:
     """
 
     __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
     select: Selection = field(default_factory=Selection)
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
@@ -53,8 +78,236 @@ class Variance:
 
     def __call__(self, observation: Observation) -> Tensor:
         branch = observation.adversarial
+        sites = self.sites(branch.attention, branch.latents.shape[-1])
         maps = (
-            token_maps(branch.attention, self.select, span, image, branch.latents.shape[-1])
+            token_maps(branch.attention, sites, self.select, span, image)
             for image, span in enumerate(observation.tokens)
         )
         return torch.stack([each.var() for each in maps])
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """1 - H of the true class's token maps, H their mean entropy over positions, relative to the highest possible.
+
+    In [0,1]; lowering it spreads the attention over the picture, also off the object, so no mask weights it.
+    ``order`` takes the mean over sites, heads and steps before the entropy or after it. ``dropout`` is the
+    probability that a head is left out, per image, site and iteration, the same for all steps; one head always stays.
+    ``smoothing``: ``ema`` takes the entropy of a mean in which the maps of the iterations before weigh ``strength``
+    (constants; the gradient goes through the newest map); ``tv`` adds ``strength`` times the mean total variation
+    between successive denoising steps, itself in [0,1].
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
+    order: Literal["mean_then_entropy", "per_head"] = "mean_then_entropy"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    smoothing: Literal["none", "ema", "tv"] = "none"
+    strength: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    select: Selection = field(default_factory=Selection)
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return self.select.sites(available, "cross", latent_side)
+
+    def __call__(self, observation: Observation) -> Tensor:
+        return torch.stack([self._value(observation, image) for image in range(len(observation.tokens))])
+
+    def remember(self, observation: Observation) -> tuple[Tensor, ...] | None:
+        """The smoothed maps of each image, for its next iteration; nothing where no smoothing asks for it."""
+        if self.smoothing != "ema":
+            return None
+        images = range(len(observation.tokens))
+        return tuple(torch.cat([maps.detach().flatten() for maps in self._maps(observation, at)]) for at in images)
+
+    def _value(self, observation: Observation, image: int) -> Tensor:
+        branch = observation.adversarial
+        sites = self.sites(branch.attention, branch.latents.shape[-1])
+        kept = [
+            self._kept(observation, site, image, maps)
+            for site, maps in zip(sites, self._maps(observation, image), strict=True)
+        ]
+        if self.order == "mean_then_entropy":
+            side = max(site.side for site in sites)
+            means = [resized(_over_heads(maps, shares).mean(0), side) for maps, shares in kept]
+            value = 1 - _entropy(torch.stack(means).mean(0)).mean()
+        else:
+            value = 1 - torch.stack([_over_heads(_entropy(maps), shares).mean() for maps, shares in kept]).mean()
+        if self.smoothing == "tv":
+            value = value + self.strength * torch.stack([_variation(maps, shares) for maps, shares in kept]).mean()
+        return value
+
+    def _maps(self, observation: Observation, image: int) -> list[Tensor]:
+        """Each site's maps [steps, heads, tokens, side, side], smoothed over iterations if that is asked for."""
+        branch, span = observation.adversarial, observation.tokens[image]
+        sites = self.sites(branch.attention, branch.latents.shape[-1])
+        maps = [site_maps(branch.attention, site, self.select, span, image) for site in sites]
+        if self.smoothing != "ema" or observation.memory is None:
+            return maps
+        past = observation.memory[image].split([each.numel() for each in maps])
+        return [torch.lerp(each, old.view_as(each), self.strength) for each, old in zip(maps, past, strict=True)]
+
+    def _kept(self, observation: Observation, site: Site, image: int, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The heads that stay, [steps, kept, tokens, side, side], and their shares in a mean, [kept]."""
+        shares = self.select.head_weights(maps, 1).flatten()
+        if self.dropout:
+            draws = observation.draws
+            draw = generator(draws.seed, draws.identities[image], draws.iteration, "head dropout", site.layer)
+            # The head with the largest draw stays in any case.
+            draws_of_heads = torch.from_numpy(draw.random(site.heads)).to(shares).where(shares > 0, -1.0)
+            stay = (draws_of_heads >= self.dropout) | (draws_of_heads == draws_of_heads.max())
+            shares = shares * stay
+        at = shares.nonzero()[:, 0]
+        return maps[:, at], shares[at] / shares.sum()
+
+
+def _over_heads(values: Tensor, shares: Tensor) -> Tensor:
+    """Mean over the heads, dimension 1 of ``values`` [steps, heads, ...], which count by their ``shares``."""
+    return torch.einsum("sh...,h->s...", values, shares)
+
+
+def _entropy(maps: Tensor) -> Tensor:
+    """Entropy of maps [..., side, side] scaled to sum to 1, relative to log(side * side); 1 for a map of zeros."""
+    positions = maps.shape[-1] * maps.shape[-2]
+    share = _shares(maps).flatten(-2)
+    return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
+
+
+def _shares(maps: Tensor) -> Tensor:
+    """Maps [..., side, side] scaled to sum to 1 over positions; an empty one becomes uniform."""
+    positions = maps.shape[-1] * maps.shape[-2]
+    return (maps + _EPS / positions) / (maps.sum((-2, -1), keepdim=True) + _EPS)
+
+
+def _variation(maps: Tensor, shares: Tensor) -> Tensor:
+    """Mean total variation distance between successive steps of maps [steps, heads, ...], in [0,1]."""
+    if len(maps) < 2:
+        return maps.sum() * 0
+    return _over_heads(_shares(maps).diff(dim=0).abs().sum((-2, -1)), shares).mean() / 2
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How far the true class's attention m_true still exceeds the interference phrase's m_int.
+
+    A mass m is the mean of a phrase map over positions, weighted by the mask. ``form``:
+    ``share``: relu(delta + (m_true - m_int) / (m_true + m_int)), free of the scale that token masses have in a model;
+    ``raw``: relu(delta + m_true - m_int); ``log``: softplus(delta + log m_true - log m_int).
+
+    ``tokens`` says where m_int comes from. ``probe``: the running pass's queries also meet the interference
+    phrase's keys, in one softmax, without a further pass. ``joint``: the prompt names both. ``separate``: one more
+    branch under the interference prompt. After Hertz et al., Prompt-to-Prompt (ICLR 2023); the margin is ours.
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = True
+    form: Literal["share", "raw", "log"] = "share"
+    delta: float = 0.2
+    tokens: Literal["probe", "joint", "separate"] = "probe"
+    select: Selection = field(default_factory=Selection)
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        chosen = self.select.sites(available, "cross", latent_side)
+        views: dict[str, tuple[View, ...]] = {
+            "probe": ("probe",), "joint": ("prompt",), "separate": ("prompt", "separate"),
+        }  # fmt: skip
+        return tuple(site.seen(view) for view in views[self.tokens] for site in chosen)
+
+    def __call__(self, observation: Observation) -> Tensor:
+        assert observation.interference is not None
+        values = []
+        for image, span in enumerate(observation.tokens):
+            true, other = (self._mass(observation, *each, image) for each in self._phrases(observation, span, image))
+            values.append(self._excess(true, other))
+        return torch.stack(values)
+
+    def _phrases(self, observation: Observation, span: TokenSpan, image: int) -> list[tuple[View, TokenSpan]]:
+        """In which view the true phrase and the interference phrase are read, and where they stand there."""
+        interference = observation.interference
+        assert interference is not None
+        if self.tokens == "probe":
+            return [("probe", span), ("probe", interference.probed[image])]
+        if self.tokens == "separate":
+            return [("prompt", span), ("separate", interference.tokens[image])]
+        assert interference.joint is not None
+        return [("prompt", span), ("prompt", interference.joint[image])]
+
+    def _mass(self, observation: Observation, view: View, span: TokenSpan, image: int) -> Tensor:
+        branch = observation.adversarial
+        sites = _chosen(self.select, branch.attention, branch.latents.shape[-1], view)
+        looks = phrase_map(branch.attention, sites, self.select, span, image)
+        weights = grid_weights(observation, image, looks.shape[-1])
+        return (weights * looks).sum() / weights.sum()
+
+    def _excess(self, true: Tensor, other: Tensor) -> Tensor:
+        if self.form == "log":
+            ratio = (true + _EPS).log() - (other + _EPS).log()
+            return torch.nn.functional.softplus(self.delta + ratio)
+        difference = true - other
+        if self.form == "share":
+            difference = difference / (true + other + _EPS)
+        return torch.relu(self.delta + difference)
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Distance of the true phrase's attention T to what the interference phrase R looks at on the clean path.
+
+    R is read once, under the interference prompt on the stored inversion latents, and constant. ``form``:
+    ``shape``: sum |T - R|^p of phrase maps that sum to 1 (with p = 1 in [0,2]);
+    ``mass``: |T - R|_p / |R|_p of phrase maps as they are;
+    ``aligned``: as ``shape``, but token by token through Prompt-to-Prompt's word alignment, at each site by itself.
+    The mask weights all of them. After Hertz et al., Prompt-to-Prompt (ICLR 2023), sections 3.2 and 3.3, as a loss.
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = True
+    form: Literal["shape", "mass", "aligned"] = "shape"
+    p: Literal[1, 2] = 1
+    select: Selection = field(default_factory=Selection)
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        chosen = self.select.sites(available, "cross", latent_side)
+        return (*chosen, *(site.seen("reference") for site in chosen))
+
+    def __call__(self, observation: Observation) -> Tensor:
+        return torch.stack([self._distance(observation, image) for image in range(len(observation.tokens))])
+
+    def _distance(self, observation: Observation, image: int) -> Tensor:
+        interference, branch = observation.interference, observation.adversarial
+        assert interference is not None
+        sites = self.select.sites(branch.attention, "cross", branch.latents.shape[-1])
+        groups = [[site] for site in sites] if self.form == "aligned" else [sites]
+        distances = []
+        for group in groups:
+            seen = [site.seen("reference") for site in group]
+            running = token_maps(branch.attention, group, self.select, observation.tokens[image], image)
+            wanted = token_maps(interference.attention, seen, self.select, interference.tokens[image], image)
+            weights = grid_weights(observation, image, running.shape[-1])
+            if self.form == "mass":
+                distances.append(self._relative(weights * running.sum(0), weights * wanted.sum(0)))
+                continue
+            if self.form == "aligned":
+                wanted = torch.einsum("ti,ixy->txy", interference.alignment[image].to(wanted), wanted)
+            else:
+                running, wanted = running.sum(0, keepdim=True), wanted.sum(0, keepdim=True)
+            gap = (_shares(running) - _shares(wanted)).abs() ** self.p
+            distances.append((weights * gap).sum((-2, -1)).mean())
+        return torch.stack(distances).mean()
+
+    def _relative(self, running: Tensor, wanted: Tensor) -> Tensor:
+        gap, size = ((each.abs() ** self.p).sum() for each in (running - wanted, wanted))
+        if self.p == 2:
+            # The slope of a root is infinite at 0; the shift makes it finite and keeps the value 0 there.
+            gap, size = (gap + _EPS**2).sqrt() - _EPS, size.sqrt()
+        return gap / (size + _EPS)
+
+
+def grid_weights(observation: Observation, image: int, side: int) -> Tensor:
+    """How much each position of a grid counts for one image, [side, side]."""
+    weights = observation.weights[image].float()
+    return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]
+
+
+def _chosen(select: Selection, attention: AttentionMaps, latent_side: int, view: View) -> tuple[Site, ...]:
+    offered = [replace(site, view="prompt") for site in attention if site.view == view]
+    return tuple(site.seen(view) for site in select.sites(offered, "cross", latent_side))

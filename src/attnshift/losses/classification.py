@@ -1,50 +1,111 @@
-"""Terms on a classifier's logits: [batch,classes] and true labels [batch] -> [batch]; lower is more adversarial."""
+"""Terms on logits [batch,classes], given what the attack is after: [batch]; lower is more adversarial."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from attnshift.errors import RecipeError
 from attnshift.tables import STRICT
+from attnshift.types import Goals
 
-__all__ = ["CrossEntropy", "Margin", "margins"]
+__all__ = ["CrossEntropy", "Distribution", "Margin", "margins"]
 
 
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """True logit minus the highest other one, [batch]; negative where the classifier is fooled."""
-    true = logits.gather(1, labels[:, None])[:, 0]
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return true - others.max(1).values
+def margins(logits: Tensor, goals: Goals) -> Tensor:
+    """By how many logits a classifier still resists, [batch]; negative where the attack has what it is after.
+
+    Untargeted: the true logit minus the highest other one. Targeted: the highest other logit minus the target's.
+    """
+    chosen = goals.labels if goals.targets is None else goals.targets
+    own = logits.gather(1, chosen[:, None])[:, 0]
+    others = logits.scatter(1, chosen[:, None], -torch.inf).max(1).values
+    return own - others if goals.targets is None else others - own
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Minus the cross-entropy of the true class. Unbounded below: it goes on pushing when the classifier is fooled."""
+    """Minus the cross-entropy of the true class, or the cross-entropy of the target.
+
+    Untargeted it is unbounded below and goes on pushing when the classifier is fooled.
+    """
 
     __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+        if goals.targets is None:
+            return -torch.nn.functional.cross_entropy(logits.float(), goals.labels, reduction="none")
+        return torch.nn.functional.cross_entropy(logits.float(), goals.targets, reduction="none")
 
 
 @dataclass(frozen=True)
 class Margin:
     """relu(margin + kappa): Carlini and Wagner (S&P 2017), f_6. Zero, without gradient, once fooled by ``kappa``.
 
-    ``dlr`` divides the margin by the spread of the three highest logits (Croce and Hein, ICML 2020), so that
-    logits of different networks compare; it needs at least three classes.
+    ``dlr`` divides the margin by the spread of the highest logits, so that logits of different networks compare:
+    f_(1) - f_(3), or with a target f_(1) - (f_(3) + f_(4)) / 2 (Croce and Hein, ICML 2020, eq. 7 and 8); it needs at
+    least three classes, or four. A small kappa is stealthy and transfers badly.
     """
 
     __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
     kappa: float = 0.0
     scale: Literal["logit", "dlr"] = "logit"
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        margin = margins(logits.float(), labels)
+    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+        margin = margins(logits.float(), goals)
         if self.scale == "dlr":
-            highest = logits.float().topk(3, dim=1).values
-            margin = margin / (highest[:, 0] - highest[:, 2]).clamp(min=1e-6)
+            highest = logits.float().topk(3 if goals.targets is None else 4, dim=1).values
+            margin = margin / (highest[:, 0] - highest[:, 2:].mean(1)).clamp(min=1e-6)
         return torch.relu(margin + self.kappa)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Distance of the predicted distribution to one that says nothing, or something else: softmax(f) to ``goal``.
+
+    ``goal``: ``uniform``, over all classes but the true one with ``spare_true``; ``peaked``, which gives ``peak`` to
+    the target class, or without one to the interference phrase's, and the rest evenly to the others. ``distance``:
+    ``js`` in [0,1] (bits), or ``ce``, the goal's cross-entropy less its own entropy, so that 0 is the best value.
+    """
+
+    __pydantic_config__ = STRICT
+    distance: Literal["js", "ce"] = "js"
+    goal: Literal["uniform", "peaked"] = "uniform"
+    peak: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    spare_true: bool = False
+
+    @property
+    def reads_interference(self) -> bool:
+        return self.goal == "peaked"
+
+    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+        logits = logits.float()
+        wanted, log_predicted = self._goal(logits, goals), logits.log_softmax(1)
+        if self.distance == "ce":
+            return (torch.special.xlogy(wanted, wanted) - wanted * log_predicted).sum(1)
+        log_wanted = wanted.clamp(min=1e-12).log()
+        log_middle = torch.logaddexp(log_predicted, log_wanted) - math.log(2)
+        towards = (log_predicted.exp() * (log_predicted - log_middle)).sum(1)
+        back = (torch.special.xlogy(wanted, wanted) - wanted * log_middle).sum(1)
+        return (towards + back) / (2 * math.log(2))
+
+    def _goal(self, logits: Tensor, goals: Goals) -> Tensor:
+        classes = logits.shape[1]
+        if self.goal == "uniform":
+            even = torch.full_like(logits, 1 / (classes - self.spare_true)).detach()
+            return even.scatter(1, goals.labels[:, None], 0.0) if self.spare_true else even
+        aims = goals.interference if goals.targets is None else goals.targets
+        if aims is None or bool((aims < 0).any()):
+            raise RecipeError(
+                "classification loss 'distribution' with goal 'peaked' needs a class to peak at: a target, or an "
+                "interference phrase that is one of the surrogates' classes"
+            )
+        rest = torch.full_like(logits, (1 - self.peak) / (classes - 1)).detach()
+        return rest.scatter(1, aims[:, None], self.peak)

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, get_args, runtime_checkable
 
 from torch import Tensor
 
 from attnshift.losses.schedules import Schedule
-from attnshift.types import Observation, Site
+from attnshift.types import Observation, Site, View
 
-__all__ = ["LossTerm", "Objective", "WeightedTerm"]
+__all__ = ["LossTerm", "Memory", "Objective", "Remembering", "WeightedTerm"]
+
+Memory = Mapping[str, tuple[Tensor, ...]]
+"""What terms remember of an iteration for the next one: by name of the term, one tensor per image."""
 
 
 @runtime_checkable
 class LossTerm(Protocol):
     """A penalty that the attack lowers: one fp32 value per image, [batch], never reduced over the batch."""
 
+    reads_interference: ClassVar[bool]
+
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        """The attention sites that it reads."""
+        """The attention sites that it reads, each in the view in which it reads it."""
         ...
 
     def __call__(self, observation: Observation) -> Tensor: ...
+
+
+@runtime_checkable
+class Remembering(LossTerm, Protocol):
+    """A term whose value also depends on what it saw an iteration before."""
+
+    def remember(self, observation: Observation) -> tuple[Tensor, ...] | None:
+        """What the next iteration's observation holds as ``memory``; constants."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,13 +55,37 @@ class Objective:
 
     terms: Mapping[str, WeightedTerm]
 
+    @property
+    def reads_interference(self) -> bool:
+        return any(weighted.term.reads_interference for weighted in self.terms.values())
+
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         """Union of what the terms read, in the order of ``available``; nothing else is materialised."""
         offered = tuple(available)
         wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latent_side)}
-        return tuple(site for site in offered if site in wanted)
+        return tuple(site.seen(view) for site in offered for view in get_args(View) if site.seen(view) in wanted)
 
-    def __call__(self, observation: Observation) -> dict[str, Tensor]:
-        """Weighted value of each term that is switched on at this progress, [batch] each."""
-        weights = {name: weighted.at(observation.progress) for name, weighted in self.terms.items()}
-        return {name: weight * self.terms[name].term(observation) for name, weight in weights.items() if weight}
+    def weights(self, progress: float) -> dict[str, float]:
+        """Weight of each term that is switched on at this progress."""
+        weights = {name: weighted.at(progress) for name, weighted in self.terms.items()}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def __call__(self, observation: Observation, memory: Memory | None = None) -> dict[str, Tensor]:
+        """Weighted value of each term that is switched on, [batch] each."""
+        return {
+            name: weight * self.terms[name].term(_recalling(observation, memory, name))
+            for name, weight in self.weights(observation.progress).items()
+        }
+
+    def remember(self, observation: Observation, memory: Memory) -> Memory:
+        """What the terms want to know in the next iteration of what they saw in this one."""
+        kept = {
+            name: weighted.term.remember(_recalling(observation, memory, name))
+            for name, weighted in self.terms.items()
+            if isinstance(weighted.term, Remembering)
+        }
+        return {name: each for name, each in kept.items() if each is not None}
+
+
+def _recalling(observation: Observation, memory: Memory | None, name: str) -> Observation:
+    return replace(observation, memory=(memory or {}).get(name))

@@ -1,0 +1,247 @@
+"""What attention is steered towards: another class or a free phrase, never the true class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.recipe import InterferenceSection, PromptSection, Recipe
+from attnshift.classifiers.classifier import Classifier
+from attnshift.diffusion.backbone import Backbone, Probe, Read
+from attnshift.diffusion.ddim import Ladder
+from attnshift.diffusion.denoising import InterferenceText
+from attnshift.errors import ModelError, RecipeError
+from attnshift.randomness import generator
+from attnshift.types import AttentionMaps, Interference, Site, TokenSpan
+
+__all__ = [
+    "Choice",
+    "Subject",
+    "align",
+    "check_choice",
+    "choose",
+    "class_of",
+    "observe_interference",
+    "vocabulary",
+]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The true class of one image: its label, its name, and the identity that names the image's random draws."""
+
+    identity: str
+    label: int
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An interference phrase and the class that it names, -1 if it names none."""
+
+    phrase: str
+    label: int
+
+
+@torch.no_grad()
+def choose(
+    recipe: Recipe, backbone: Backbone, classifiers: Sequence[Classifier], images: Tensor, subjects: Sequence[Subject]
+) -> tuple[Choice, ...]:
+    """One interference phrase for each of ``images`` [batch,3,height,width].
+
+    Of the candidates the first is taken that is neither the true class nor has its name, and that the prompt can hold.
+    """
+    section, names = recipe.interference, vocabulary(classifiers)
+    check_choice(recipe, backbone, names, subjects)
+    if section.choose == "given":
+        return (Choice(section.phrase, class_of(section.phrase, names)),) * len(subjects)
+    ranked = _rank(section, recipe, backbone, classifiers, images, subjects, names)
+    return tuple(
+        _first_that_fits(recipe.prompt, backbone, subject, order, names)
+        for subject, order in zip(subjects, ranked, strict=True)
+    )
+
+
+def vocabulary(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
+    """The class names of the first classifier that has them."""
+    return next((classifier.class_names for classifier in classifiers if classifier.class_names), ())
+
+
+def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], subjects: Sequence[Subject]) -> None:
+    """Raise where the recipe's own phrase is the true class of an image or does not fit its prompt.
+
+    Without a phrase of its own: where ``names``, the classes to choose from, are not known.
+    """
+    section, phrase = recipe.interference, recipe.interference.phrase
+    if section.choose != "given":
+        if not names:
+            raise RecipeError(
+                f"interference.choose is '{section.choose}', which needs class names, and no surrogate has them; "
+                "give interference.choose=given and interference.phrase"
+            )
+        return
+    for subject in subjects:
+        if any(_same(phrase, name) for name in _true_names(subject, names)):
+            raise RecipeError(f"interference.phrase {phrase!r} is the true class of an image; give another phrase")
+        _locate_both(recipe.prompt, backbone, subject.class_name, phrase)
+
+
+def _rank(
+    section: InterferenceSection,
+    recipe: Recipe,
+    backbone: Backbone,
+    classifiers: Sequence[Classifier],
+    images: Tensor,
+    subjects: Sequence[Subject],
+    names: tuple[str, ...],
+) -> Iterator[list[int]]:
+    """Classes from the best candidate to the worst, image by image."""
+    if section.choose == "random":
+        for subject in subjects:
+            yield generator(recipe.seed, subject.identity, "interference").permutation(len(names)).tolist()
+        return
+    if section.choose == "confusion":
+        scores = torch.stack([classifier(images).softmax(1) for classifier in classifiers]).mean(0)
+    else:
+        known = backbone.summarise([recipe.prompt.interference_prompt(name).text for name in names])
+        own = backbone.summarise([recipe.prompt.interference_prompt(subject.class_name).text for subject in subjects])
+        scores = own @ known.T
+    yield from scores.argsort(dim=1, descending=True, stable=True).tolist()
+
+
+def _first_that_fits(
+    prompt: PromptSection, backbone: Backbone, subject: Subject, order: Sequence[int], names: tuple[str, ...]
+) -> Choice:
+    for label in order:
+        if label == subject.label or any(_same(names[label], name) for name in _true_names(subject, names)):
+            continue
+        try:
+            _locate_both(prompt, backbone, subject.class_name, names[label])
+        except ModelError:
+            continue
+        return Choice(names[label], label)
+    raise RecipeError(
+        f"no class can interfere with {subject.class_name!r}: none has another name that the prompt holds"
+    )
+
+
+def _true_names(subject: Subject, names: tuple[str, ...]) -> set[str]:
+    """What the image's class is called, by the label file and by the classifiers."""
+    return {subject.class_name, *names[subject.label : subject.label + 1]}
+
+
+def _same(left: str, right: str) -> bool:
+    return left.casefold().split() == right.casefold().split()
+
+
+def class_of(phrase: str, names: tuple[str, ...]) -> int:
+    """The label of the class called ``phrase``, -1 if there is none."""
+    return next((label for label, name in enumerate(names) if _same(name, phrase)), -1)
+
+
+def _locate_both(prompt: PromptSection, backbone: Backbone, class_name: str, phrase: str) -> None:
+    other = prompt.interference_prompt(phrase)
+    backbone.locate(other.text, phrase, other.start)
+    own = prompt.prompt(class_name, phrase)
+    backbone.locate(own.text, class_name, own.start)
+    if own.interference is not None:
+        backbone.locate(own.text, phrase, own.interference)
+
+
+@torch.no_grad()
+def observe_interference(
+    recipe: Recipe,
+    backbone: Backbone,
+    ladder: Ladder,
+    stored: Sequence[Tensor],
+    subjects: Sequence[Subject],
+    choices: Sequence[Choice],
+    sites: Sequence[Site],
+) -> tuple[Interference, InterferenceText]:
+    """Read what each phrase looks at on the clean path: its maps at ``sites`` (view "reference"), and where it stands.
+
+    ``stored`` as ``invert`` returns it. Hertz et al., Prompt-to-Prompt (ICLR 2023), section 3.2.
+    """
+    prompts = [recipe.prompt.interference_prompt(choice.phrase) for choice in choices]
+    text = backbone.embed([prompt.text for prompt in prompts])
+    spans = tuple(
+        backbone.locate(prompt.text, choice.phrase, prompt.start)
+        for prompt, choice in zip(prompts, choices, strict=True)
+    )
+    own = [
+        recipe.prompt.prompt(subject.class_name, choice.phrase)
+        for subject, choice in zip(subjects, choices, strict=True)
+    ]
+    joint = tuple(
+        backbone.locate(prompt.text, choice.phrase, prompt.interference)
+        for prompt, choice in zip(own, choices, strict=True)
+        if prompt.interference is not None
+    )
+    alignment = tuple(
+        align(
+            _word_lengths(backbone, mine.text, subject.class_name, mine.start),
+            _word_lengths(backbone, other.text, choice.phrase, other.start),
+        )
+        for mine, subject, other, choice in zip(own, subjects, prompts, choices, strict=True)
+    )
+    probed = tuple(tuple(range(text.shape[1], text.shape[1] + len(span))) for span in spans)
+    maps = _reference_maps(backbone, ladder, stored, text, [site for site in sites if site.view == "reference"])
+    phrases = tuple(choice.phrase for choice in choices)
+    return (
+        Interference(phrases, spans, probed, joint or None, alignment, maps),
+        InterferenceText(text, _phrase_alone(text, spans)),
+    )
+
+
+def _reference_maps(
+    backbone: Backbone, ladder: Ladder, stored: Sequence[Tensor], text: Tensor, sites: Sequence[Site]
+) -> AttentionMaps:
+    if not sites:
+        return {}
+    reads = [Read(site.seen("prompt")) for site in sites]
+    seen = [
+        backbone.denoise(latents, timestep, text, reads).attention
+        for latents, timestep in zip(stored, ladder.timesteps, strict=False)
+    ]
+    return {site: tuple(each[site.seen("prompt")] for each in seen) for site in sites}
+
+
+def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
+    """The text states of each phrase's own tokens, filled up to the longest one with states that count for nothing."""
+    longest = max(map(len, spans))
+    states = text.new_zeros(len(spans), longest, text.shape[2])
+    real = torch.zeros(len(spans), longest, dtype=torch.bool, device=text.device)
+    for image, span in enumerate(spans):
+        states[image, : len(span)] = text[image, list(span)]
+        real[image, : len(span)] = True
+    return Probe(states, real)
+
+
+def _word_lengths(backbone: Backbone, prompt: str, phrase: str, start: int) -> list[int]:
+    """How many tokens each word of ``phrase`` takes, which stands at character ``start`` of ``prompt``."""
+    words = re.finditer(r"\S+", phrase)
+    return [len(backbone.locate(prompt, word.group(), start + word.start())) for word in words]
+
+
+def align(true: Sequence[int], other: Sequence[int]) -> Tensor:
+    """Row-stochastic matrix [tokens, other tokens] between phrases whose words have so many tokens each.
+
+    Prompt-to-Prompt's word swap: words meet in their order, tokens of equally long words one to one, and otherwise
+    each token meets all of the other word's evenly. Phrases of unequally many words meet as if each were one word.
+
+    >>> align([1, 2], [2, 2])
+    tensor([[0.5000, 0.5000, 0.0000, 0.0000],
+            [0.0000, 0.0000, 1.0000, 0.0000],
+            [0.0000, 0.0000, 0.0000, 1.0000]])
+    """
+    if len(true) != len(other):
+        true, other = [sum(true)], [sum(other)]
+    blocks = [
+        torch.eye(rows) if rows == columns else torch.full((rows, columns), 1 / columns)
+        for rows, columns in zip(true, other, strict=True)
+    ]
+    return torch.block_diag(*blocks)

@@ -1,0 +1,102 @@
+"""Where the object is: a mask in [0,1] that stays fixed during an attack.
+
+It has two uses: it weights what terms count, and with ``paste_back`` it limits what the attack may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.recipe import MaskSection
+from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.gradcam import grad_cam
+from attnshift.errors import RecipeError
+from attnshift.losses.attention import phrase_map, resized
+from attnshift.losses.selection import Selection
+from attnshift.types import AttentionMaps, Site, TokenSpan
+
+__all__ = ["make_masks", "mask_sites", "pixel_weights"]
+
+_LARGEST_GRID = 32
+"""Side of the largest self-attention that refines a mask; a map at 64 x 64 takes 67 MB a head and step."""
+
+
+def mask_sites(section: MaskSection, available: Sequence[Site], latent_side: int) -> tuple[Site, ...]:
+    """Sites whose clean attention the mask is made of."""
+    if section.source != "attention":
+        return ()
+    cross = _cross(section).sites(available, "cross", latent_side)
+    if not section.refine:
+        return cross
+    selves = [site for site in available if site.kind == "self" and site.side <= _LARGEST_GRID]
+    largest = max((site.side for site in selves), default=0)
+    return (*cross, *(site for site in selves if site.side == largest))
+
+
+def make_masks(
+    section: MaskSection,
+    attention: AttentionMaps,
+    tokens: Sequence[TokenSpan],
+    classifiers: Sequence[Classifier],
+    images: Tensor,
+    labels: Tensor,
+    given: Sequence[Tensor | None],
+) -> Tensor | None:
+    """Masks [batch,1,height,width] in [0,1], the highest value of each 1; nothing where the recipe asks for none.
+
+    ``attention`` is the clean branch's at ``mask_sites``; ``given`` are the tasks' own, [1,height,width]. ``soft``
+    keeps what the source says, divided by its maximum; ``hard`` is 1 from half of the maximum on. A source that sees
+    nothing gives 1 everywhere.
+    """
+    if section.source == "none":
+        return None
+    if section.source == "given":
+        raw = _given(given)
+    elif section.source == "gradcam":
+        raw = torch.stack([grad_cam(classifier, images, labels) for classifier in classifiers]).mean(0)
+    else:
+        raw = torch.stack([_attended(section, attention, span, image) for image, span in enumerate(tokens)])[:, None]
+    raw = torch.nn.functional.interpolate(raw.to(images), images.shape[-2:], mode="bilinear")
+    highest = raw.flatten(1).max(1).values.view(-1, 1, 1, 1)
+    masks = torch.where(highest > 0, raw / highest.clamp(min=1e-12), 1.0)
+    return (masks >= 0.5).to(masks) if section.edge == "hard" else masks
+
+
+def pixel_weights(section: MaskSection, masks: Tensor | None, images: Tensor) -> Tensor:
+    """W = outside + (1 - outside) * M, [batch,1,height,width]; 1 everywhere without a mask."""
+    if masks is None:
+        return torch.ones_like(images[:, :1])
+    return section.outside + (1 - section.outside) * masks
+
+
+def _cross(section: MaskSection) -> Selection:
+    return Selection(places=("down", "up"), grid=section.grid)
+
+
+def _given(masks: Sequence[Tensor | None]) -> Tensor:
+    there = [mask for mask in masks if mask is not None]
+    if len(there) < len(masks):
+        raise RecipeError("mask.source is 'given' but no mask was given for every image; use --masks FOLDER")
+    return torch.stack(there)
+
+
+def _attended(section: MaskSection, attention: AttentionMaps, span: TokenSpan, image: int) -> Tensor:
+    """The true phrase's map, [side,side]; each round of refinement lets it flow along the self-attention.
+
+    A position then takes the mean of the map over the positions that it looks at, so that the map fills the object and
+    keeps to its edges; what every position is left with says nothing and is taken off (as in the code of Nguyen et al.,
+    "Dataset diffusion", NeurIPS 2023).
+    """
+    cross = [site for site in attention if site.kind == "cross"]
+    looks = phrase_map(attention, cross, _cross(section), span, image)
+    selves = [site for site in attention if site.kind == "self"]
+    if section.refine:
+        flow = torch.stack([step[image].float().mean(0) for site in selves for step in attention[site]]).mean(0)
+        looks = resized(looks[None], selves[0].side)[0]
+        for _ in range(section.refine):
+            looks = (flow @ looks.flatten()).view_as(looks)
+        looks = looks - looks.min()
+    return looks

@@ -1,0 +1,110 @@
+"""Where a classifier looks: Grad-CAM at the last features of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from attnshift.classifiers.classifier import Classifier
+from attnshift.errors import ModelError
+
+__all__ = ["grad_cam"]
+
+
+@torch.no_grad()
+def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Where ``images`` [batch,3,height,width] in [0,1] speak for ``labels`` [batch]: [batch,1,height,width] in [0,1].
+
+    Each map is divided by its own maximum once it has the images' size; it is all zeros where nothing is positive.
+    Constants. Selvaraju et al., "Grad-CAM", ICCV 2017, eq. 1 and 2, at what timm's ``forward_features`` returns:
+    weights = mean over positions of the logit's gradient, map = relu(sum over channels of weights * features).
+
+    Where the gradient is zero at every final patch token, as in a transformer that reads its class token alone, the
+    features are the patch tokens that enter the last block's attention, ``blocks[-1].norm1``: the last ones that
+    such a logit depends on.
+
+    Raises ModelError for a network whose features are not understood as a map.
+    """
+    inputs = classifier.preprocessing(images)
+    features = _final_features(classifier, inputs)
+    as_maps = _layout(classifier, features)
+    with torch.enable_grad():
+        logits = classifier.network.forward_head(features)  # type: ignore[operator]
+        slopes = _slopes(logits, labels, features)
+    if slopes.any() and not as_maps(slopes).any():
+        features, slopes = _before_last_attention(classifier, inputs, labels)
+        if not as_maps(slopes).any():
+            raise _refusal(classifier, "its logits do not depend on the patch tokens at blocks[-1].norm1")
+    weights = as_maps(slopes).mean((2, 3), keepdim=True)
+    maps = (weights * as_maps(features)).sum(1, keepdim=True).relu().float()
+    maps = nn.functional.interpolate(maps, images.shape[-2:], mode="bilinear")
+    peaks = maps.amax((2, 3), keepdim=True)
+    return maps / torch.where(peaks > 0, peaks, 1)
+
+
+def _final_features(classifier: Classifier, inputs: Tensor) -> Tensor:
+    """What the head reads, as a leaf: the gradient goes through the head alone."""
+    network = classifier.network
+    if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
+        raise _refusal(classifier, f"{type(network).__name__} has no forward_features and forward_head")
+    features = network.forward_features(inputs)  # type: ignore[operator]
+    if not isinstance(features, Tensor):
+        raise _refusal(classifier, f"forward_features returns a {type(features).__name__}")
+    return features.detach().requires_grad_()
+
+
+def _slopes(logits: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+    """Gradient of each image's own logit; images do not mix, so that of the sum holds them all."""
+    return torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features)[0]
+
+
+def _layout(classifier: Classifier, features: Tensor) -> Callable[[Tensor], Tensor]:
+    """What turns tensors that are laid out as ``features`` into [batch,channels,rows,columns]."""
+    network, shape = classifier.network, tuple(features.shape)
+    grid = _token_grid(network, shape[1]) if len(shape) == 3 else None
+    # The other axes can be as long as the channels: timm's networks with channels last say so in output_fmt.
+    axis = 3 if getattr(network, "output_fmt", None) == "NHWC" else 1
+    if len(shape) == 4 and shape[axis] == getattr(network, "num_features", None):
+        grid = shape[1:3] if axis == 3 else shape[2:]
+    if grid is None or math.prod(grid) < 2:
+        raise _refusal(classifier, f"features of shape {shape} are not understood")
+    if len(shape) == 4:
+        return lambda values: values.movedim(axis, 1)
+    # From the end: prefix tokens come first, and some networks add them only after the last block (CaiT, XCiT).
+    return lambda tokens: tokens[:, -math.prod(grid) :].transpose(1, 2).unflatten(2, grid)
+
+
+def _token_grid(network: nn.Module, tokens: int) -> tuple[int, ...] | None:
+    """Rows and columns of the patch tokens among ``tokens``."""
+    patches = tokens - (getattr(network, "num_prefix_tokens", None) or 0)
+    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    if grid is None or math.prod(grid) != patches:
+        grid = (math.isqrt(patches), math.isqrt(patches))
+    return tuple(grid) if math.prod(grid) == patches else None
+
+
+def _before_last_attention(classifier: Classifier, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [batch,tokens,channels] that enter the last block's attention, and the logits' gradient there."""
+    network = classifier.network
+    blocks = getattr(network, "blocks", None)
+    norm = getattr(blocks[-1], "norm1", None) if blocks else None  # type: ignore[index]
+    if norm is None:
+        raise _refusal(classifier, "its logits do not depend on its final patch tokens and blocks[-1].norm1 is missing")
+    leaves: list[Tensor] = []
+
+    def cut(_module: nn.Module, _arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
+
+    with norm.register_forward_hook(cut), torch.enable_grad():
+        logits = network.forward_head(network.forward_features(inputs))  # type: ignore[operator]
+        return leaves[-1], _slopes(logits, labels, leaves[-1])
+
+
+def _refusal(classifier: Classifier, found: str) -> ModelError:
+    return ModelError(
+        f"no Grad-CAM for classifier '{classifier.name}': {found}; use mask source 'attention' or 'given' instead"
+    )

@@ -1,0 +1,275 @@
+"""Terms on the pixels: how far the attacked image is from the clean one, in detail, in sum, and to the eye."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, conv2d, pad
+
+from attnshift.errors import ModelError
+from attnshift.tables import STRICT
+from attnshift.types import Observation, Site
+
+__all__ = ["L2", "Frequency", "Lpips", "Perceptual"]
+
+Network = Literal["alex", "vgg", "squeeze"]
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """Mean absolute change of fine detail against the clean image or its reconstruction, on the object first.
+
+    A mean weighted by ``observation.weights`` over pixels and channels, 0 for equal images. ``laplacian``: of the four
+    neighbours less four times the pixel, borders repeated (Marr and Hildreth, Proc. R. Soc. Lond. B 1980); in [0,8].
+    ``wavelet``: of the detail coefficients of an orthonormal transform (Mallat, TPAMI 1989; db2: Daubechies, CPAM
+    1988), with PyWavelets' filters and its mode ``periodization``, which keeps each sub-band at half the size and so
+    under its pixels' mean weight. The mean over the three orientations and over ``levels``, each counting the same;
+    with haar in [0, 2^levels]. ``wavelet`` and ``levels`` matter to that kind only.
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
+    kind: Literal["laplacian", "wavelet"] = "laplacian"
+    against: Literal["image", "reconstruction"] = "reconstruction"
+    wavelet: Literal["haar", "db2"] = "haar"
+    levels: Annotated[int, Field(ge=1, le=5)] = 1
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return ()
+
+    def __call__(self, observation: Observation) -> Tensor:
+        reference = observation.images if self.against == "image" else observation.clean.images
+        change, weights = observation.adversarial.images.float() - reference.float(), observation.weights.float()
+        # Both transforms are linear, so the transform of the change is the change of the transforms.
+        if self.kind == "laplacian":
+            return _weighted_mean(_laplacian(change), weights)
+        return self._wavelet(change, weights)
+
+    def _wavelet(self, change: Tensor, weights: Tensor) -> Tensor:
+        values = []
+        for _ in range(self.levels):
+            change, weights = _evened(change), avg_pool2d(_evened(weights), 2)
+            change, details = _dwt2(change, _LOW_PASS[self.wavelet])
+            values.append(_weighted_mean(details, weights))
+        return torch.stack(values).mean(0)
+
+
+@dataclass(frozen=True)
+class L2:
+    """Root mean square of the image's change over pixels and channels, in [0,1] (Carlini and Wagner, S&P 2017).
+
+    Its gradient for an unchanged image, which has none, is taken as 0.
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return ()
+
+    def __call__(self, observation: Observation) -> Tensor:
+        change = (observation.adversarial.images.float() - observation.images.float()).flatten(1)
+        # Not the square root of a mean: only the norm's backward pass is 0, and not nan, at 0.
+        return torch.linalg.vector_norm(change, dim=1) / math.sqrt(change.shape[1])
+
+
+@dataclass(frozen=True)
+class Lpips:
+    """Learned perceptual distance to the clean image (Zhang et al., CVPR 2018), as torchmetrics computes it; from 0 up.
+
+    It needs torchvision's ImageNet weights of ``network`` in torch.hub's folder and never downloads them: without
+    them, or with a file that holds anything but weights, construction is a ``ModelError``.
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
+    network: Network = "alex"
+
+    def __post_init__(self) -> None:
+        _lpips(self.network, _lpips_file(self.network))
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return ()
+
+    def __call__(self, observation: Observation) -> Tensor:
+        changed, clean = observation.adversarial.images.float(), observation.images.float()
+        network = _lpips(self.network, _lpips_file(self.network)).to(changed)
+        return network(changed, clean, normalize=True).flatten()
+
+
+@dataclass(frozen=True)
+class Perceptual:
+    """1 - HaarPSI between the attacked and the clean image: in [0,1], 0 for equal images, without learned weights.
+
+    HaarPSI (Reisenhofer, Bosse, Kutyniok and Wiegand, Signal Processing: Image Communication 61, 2018) compares the
+    magnitudes of two fine scales of Haar detail in Y, and the local means of I and Q, after halving the image, and
+    weighs positions by a third, coarse scale. Its rank correlation with human ratings, 0.87 on TID2013 and 0.89 on
+    KADID-10k, exceeds that of SSIM (0.64, 0.72) and LPIPS-VGG (0.67, 0.72). Of the measures that do as well without
+    a download it is the one whose gradient stays finite on flat and on unchanged images; VSI's, MDSI's and MS-GMSDc's
+    do not, as piq computes them.
+
+    The formula is rearranged around equality, where the value and the gradient are exactly 0. It hardly sees a shift
+    of the whole image's brightness; ``l2`` does.
+    """
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return ()
+
+    def __call__(self, observation: Observation) -> Tensor:
+        return _haar_distance(observation.adversarial.images.float(), observation.images.float())
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of |values| [batch,channels,height,width] under weights [batch,1,height,width]: [batch]."""
+    return (values.abs().mean(1, keepdim=True) * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
+
+
+def _laplacian(images: Tensor) -> Tensor:
+    kernel = images.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    channels = images.shape[1]
+    return conv2d(pad(images, (1, 1, 1, 1), mode="replicate"), kernel.expand(channels, 1, 3, 3), groups=channels)
+
+
+_ROOT = math.sqrt(3)
+_LOW_PASS: dict[str, tuple[float, ...]] = {
+    "haar": (math.sqrt(1 / 2), math.sqrt(1 / 2)),
+    "db2": tuple(each / (4 * math.sqrt(2)) for each in (1 - _ROOT, 3 - _ROOT, 3 + _ROOT, 1 + _ROOT)),
+}
+"""Decomposition filters, in PyWavelets' order."""
+
+
+def _evened(images: Tensor) -> Tensor:
+    """With the last row or column repeated where their number is odd, as PyWavelets does."""
+    return pad(images, (0, images.shape[-1] % 2, 0, images.shape[-2] % 2), mode="replicate")
+
+
+def _dwt2(images: Tensor, low_pass: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """One level of the periodic transform of images with even sides.
+
+    The approximation [batch,channels,height/2,width/2], and the details [batch,channels*3,height/2,width/2], for each
+    channel horizontal (high-pass along columns of pixels), vertical and diagonal.
+    """
+    length, channels = len(low_pass), images.shape[1]
+    high_pass = [(-1) ** (at + 1) * each for at, each in enumerate(reversed(low_pass))]
+    # A convolution, hence the flip: conv2d correlates.
+    low, high = images.new_tensor(low_pass).flip(0), images.new_tensor(high_pass).flip(0)
+    kernels = torch.stack([torch.outer(*pair) for pair in ((low, low), (high, low), (low, high), (high, high))])
+    around = pad(images, (length // 2 - 1,) * 4, mode="circular")
+    bands = conv2d(around, kernels[:, None].repeat(channels, 1, 1, 1), stride=2, groups=channels)
+    bands = bands.unflatten(1, (channels, 4))
+    return bands[:, :, 0], bands[:, :, 1:].flatten(1, 2)
+
+
+def _lpips_file(network: Network) -> Path:
+    """Where torch.hub keeps the weights of the network; ``ModelError`` if they are not there."""
+    from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
+
+    weights = {"alex": AlexNet_Weights, "vgg": VGG16_Weights, "squeeze": SqueezeNet1_1_Weights}[network].DEFAULT
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not path.is_file():
+        raise ModelError(
+            f"loss term 'lpips' with network '{network}' needs torchvision's {weights}, and {path} is missing; "
+            f"put {weights.url} there (TORCH_HOME moves the folder), or use the term 'perceptual', which needs none"
+        )
+    return path
+
+
+@cache
+def _lpips(network: Network, path: Path) -> nn.Module:
+    """The network whose backbone weights are the file ``path``, frozen; loaded once."""
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    try:
+        with _weights_only():
+            # The metric itself keeps the values of all calls, and its last step loses the batch of a single image.
+            return LearnedPerceptualImagePatchSimilarity(network).net
+    except (RuntimeError, TypeError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{path} cannot be used as weights of lpips network '{network}': {reason}") from None
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """``torch.load`` refuses everything but weights: torchvision does not ask for that by itself."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+_C, _ALPHA = 30.0, 4.2
+_BEST = 1 / (1 + math.exp(-_ALPHA))
+_EPS = 1e-8
+
+
+def _haar_distance(changed: Tensor, clean: Tensor) -> Tensor:
+    """1 - HaarPSI of images [batch,3,height,width], [batch].
+
+    With l the logistic function and d = l(alpha) - mean l(alpha * similarity), HaarPSI = (l^-1(l(alpha) - d) / alpha)^2
+    = (1 - t)^2, and so the distance is t (2 - t) with alpha t = log(1 + d/(1 - l(alpha))) - log(1 - d/l(alpha)).
+    """
+    left, right = _halved_yiq(changed), _halved_yiq(clean)
+    gaps, weights = _gaps_and_weights(left, right)
+    deficit = (gaps * weights).sum((1, 2, 3)) / (weights.sum((1, 2, 3)) + _EPS)
+    t = (torch.log1p(deficit / (1 - _BEST)) - torch.log1p(-deficit / _BEST)) / _ALPHA
+    return t * (2 - t)
+
+
+def _halved_yiq(images: Tensor) -> Tensor:
+    """YIQ in 0 to 255, each pixel the mean of 2 x 2, an odd side filled up with zeros."""
+    yiq = torch.einsum("ij,bjhw->bihw", images.new_tensor(_YIQ), images * 255)
+    return avg_pool2d(pad(yiq, (0, images.shape[-1] % 2, 0, images.shape[-2] % 2)), 2)
+
+
+def _gaps_and_weights(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """l(alpha) - l(alpha * similarity), and weights; both [batch,3,height,width]: two orientations and the colour."""
+    fine = [_dissimilarity(_haar(left, side), _haar(right, side)) for side in (2, 4)]
+    weights = torch.maximum(_haar(left, 8), _haar(right, 8))
+    colour = _dissimilarity(_local_colour(left), _local_colour(right)).mean(1, keepdim=True)
+    dissimilarity = torch.cat([(fine[0] + fine[1]) / 2, colour], 1)
+    # l(x) - l(y) = l(x) l(-y) (1 - exp(y - x)) without the difference's cancellation.
+    gaps = _BEST * torch.sigmoid(_ALPHA * (dissimilarity - 1)) * -torch.expm1(-_ALPHA * dissimilarity)
+    return gaps, torch.cat([weights, weights.mean(1, keepdim=True)], 1)
+
+
+def _dissimilarity(left: Tensor, right: Tensor) -> Tensor:
+    """1 - (2ab + C) / (a^2 + b^2 + C), in [0,1)."""
+    return (left - right).square() / (left.square() + right.square() + _C)
+
+
+def _haar(yiq: Tensor, side: int) -> Tensor:
+    """Magnitudes of the undecimated Haar detail of Y at scale ``side``, [batch,2,height,width]; zeros around.
+
+    Sums over halves of a square by pooling, which is several times faster than large convolutions and keeps fp32 on
+    GPUs that convolve in TF32.
+    """
+    half = side // 2
+    luma = pad(yiq[:, :1], (half - 1, half) * 2) * half
+    flat, tall = avg_pool2d(luma, (half, side), stride=1), avg_pool2d(luma, (side, half), stride=1)
+    return torch.cat([flat[:, :, :-half] - flat[:, :, half:], tall[..., :-half] - tall[..., half:]], 1).abs()
+
+
+def _local_colour(yiq: Tensor) -> Tensor:
+    """Magnitudes of the mean I and Q of 2 x 2 pixels, [batch,2,height,width]."""
+    return avg_pool2d(pad(yiq[:, 1:], (0, 1, 0, 1)), 2, stride=1).abs()

@@ -1,0 +1,191 @@
+"""Each term moves the quantity that it is named after, on lab images, with the renderer's own masks as the judge.
+
+A term alone, without any classifier, for a few iterations from the clean latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.attack.loop import attack
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.recipe import load_recipe
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import quantise
+from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
+from attnshift.evaluation.metrics import psnr, ssim
+from attnshift.lab.render import render
+from attnshift.lab.scenes import scene
+from attnshift.losses.attention import phrase_map
+from attnshift.losses.selection import Selection
+from attnshift.types import Branch
+
+Steered = tuple[Problem, Branch, Branch]
+INDICES = (23, 25, 28)
+FINEST = Selection(grid="all")
+
+
+@dataclass(frozen=True)
+class World:
+    backbone: StableDiffusion
+    surrogate: Classifier
+    tasks: list[Task]
+    masks: Tensor
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    scenes = [scene(0, "tuning", index) for index in INDICES]
+    shown = render(scenes)
+    tasks = [
+        Task(str(each.label), image, each.label, each.class_name)
+        for each, image in zip(scenes, quantise(shown.images), strict=True)
+    ]
+    return World(load_stable_diffusion("lab"), load_classifier("lab:resnet"), tasks, shown.masks)
+
+
+def steered(world: World, *settings: str) -> Steered:
+    """The clean and the last branch of an attack by one term, with the attention of every cross-attention site."""
+    usual = [
+        "classification.weight=0.0", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0",
+        "optimiser.iterations=6", "optimiser.learning_rate=0.05", "finish.keep=last",
+    ]  # fmt: skip
+    problem = pose(Method.of(load_recipe("fast", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks)
+    *_, last = attack(problem)
+    sites = tuple(world.backbone.sites(64))
+    sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and problem.interference)
+    with torch.no_grad():
+        return problem, problem.render(problem.trajectory.start, sites), problem.render(last.latents, sites)
+
+
+@pytest.fixture(scope="module")
+def free(world: World) -> Steered:
+    """What the entropy term does to the images with nothing to hold it back."""
+    return steered(world, "terms.entropy.weight=1.0")
+
+
+def looks(branch: Branch, problem: Problem, select: Selection = FINEST) -> Tensor:
+    """Where the class word looks, [batch, side, side]."""
+    sites = select.sites(branch.attention, "cross", branch.latents.shape[-1])
+    return torch.stack(
+        [phrase_map(branch.attention, sites, select, span, image) for image, span in enumerate(problem.tokens)]
+    )
+
+
+def entropy(maps: Tensor) -> Tensor:
+    share = maps.flatten(1) / maps.flatten(1).sum(1, keepdim=True)
+    return -(share * share.log()).sum(1)
+
+
+def on_object(maps: Tensor, masks: Tensor) -> Tensor:
+    """Share of the maps' mass that lies on the object."""
+    inside = torch.nn.functional.adaptive_avg_pool2d(masks, maps.shape[-1])[:, 0]
+    return (maps * inside).flatten(1).sum(1) / maps.flatten(1).sum(1)
+
+
+def true_share(branch: Branch, problem: Problem) -> Tensor:
+    """The class word's part of the mass that it and the interference phrase have, on the probed sites."""
+    assert problem.interference is not None
+    sites = [site.seen("probe") for site in Selection().sites(branch.attention, "cross", branch.latents.shape[-1])]
+    shares = []
+    for image, (span, other) in enumerate(zip(problem.tokens, problem.interference.probed, strict=True)):
+        true, rival = (phrase_map(branch.attention, sites, Selection(), each, image).sum() for each in (span, other))
+        shares.append(true / (true + rival))
+    return torch.stack(shares)
+
+
+@pytest.mark.parametrize("more", [[], ["terms.entropy.order=per_head"], ["terms.entropy.dropout=0.3"]])
+def test_entropy_spreads_attention_also_off_the_object(world: World, more: list[str]) -> None:
+    problem, before, after = steered(world, "terms.entropy.weight=1.0", *more)
+    early, late = looks(before, problem, Selection()), looks(after, problem, Selection())
+    assert (entropy(late) > entropy(early)).all()
+    assert on_object(late, world.masks).mean() < on_object(early, world.masks).mean()
+
+
+def test_variance_flattens_attention(world: World) -> None:
+    problem, before, after = steered(world, "terms.variance.weight=1e4")
+    flat = [looks(branch, problem, Selection()).flatten(1).var(1) for branch in (after, before)]
+    assert (flat[0] < flat[1]).all()
+
+
+@pytest.mark.parametrize("form", ["share", "raw", "log"])
+def test_contrast_moves_attention_from_the_true_class_to_the_other(world: World, form: str) -> None:
+    delta = "3.0" if form == "raw" else "1.0"
+    problem, before, after = steered(
+        world, "terms.contrast.weight=1.0", f"terms.contrast.form={form}", f"terms.contrast.delta={delta}"
+    )
+    assert (true_share(after, problem) < true_share(before, problem)).all()
+
+
+@pytest.mark.parametrize("form", ["shape", "mass", "aligned"])
+def test_replace_nears_what_the_interference_phrase_looks_at(world: World, form: str) -> None:
+    problem, before, after = steered(
+        world, "terms.replace.weight=1.0", f"terms.replace.form={form}", "interference.choose=random"
+    )
+    assert problem.interference is not None
+    reference = [*problem.interference.attention]
+    gaps = []
+    for branch in (before, after):
+        values = []
+        for image, span in enumerate(problem.interference.tokens):
+            wanted = phrase_map(problem.interference.attention, reference, Selection(), span, image)
+            values.append(distance(looks(branch, problem, Selection())[image], wanted, form))
+        gaps.append(torch.stack(values))
+    assert gaps[1].mean() < gaps[0].mean()
+
+
+def distance(left: Tensor, right: Tensor, form: str) -> Tensor:
+    if form == "mass":
+        return (left - right).abs().sum() / right.sum()
+    return (left / left.sum() - right / right.sum()).abs().sum()
+
+
+def self_gap(branch: Branch, clean: Branch) -> Tensor:
+    gaps = [
+        (now - then).abs().flatten(1).sum(1) / now.shape[1] / now.shape[2]
+        for site in branch.attention
+        if site.kind == "self"
+        for now, then in zip(branch.attention[site], clean.attention[site], strict=True)
+    ]
+    return torch.stack(gaps).mean(0)
+
+
+@pytest.mark.parametrize("distance", ["js", "kl", "mse"])
+def test_self_attention_keeps_the_structure_that_another_term_breaks(
+    world: World, free: Steered, distance: str
+) -> None:
+    held = steered(
+        world, "terms.entropy.weight=1.0", "terms.self_attention.weight=100.0",
+        f"terms.self_attention.distance={distance}", "terms.self_attention.reduction=layered",
+    )  # fmt: skip
+    assert self_gap(held[2], held[1]).mean() < self_gap(free[2], free[1]).mean()
+
+
+Quality = Callable[[Tensor, Tensor], Tensor]
+
+
+@pytest.mark.parametrize(
+    ("term", "nearer"),
+    [
+        ("l2", psnr),
+        ("perceptual", ssim),
+        ("frequency", lambda clean, changed: -_detail(changed - clean)),
+    ],
+)
+def test_distances_keep_the_image_that_another_term_changes(
+    world: World, free: Steered, term: str, nearer: Quality
+) -> None:
+    held = steered(world, "terms.entropy.weight=1.0", f"terms.{term}.weight=10.0")
+    images = free[0].images
+    assert (nearer(images, held[2].images) > nearer(images, free[2].images)).all()
+
+
+def _detail(change: Tensor) -> Tensor:
+    return (change - torch.nn.functional.avg_pool2d(change, 3, 1, 1)).abs().flatten(1).mean(1)
