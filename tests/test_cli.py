@@ -370,7 +370,7 @@ def test_a_signal_ends_with_its_status_and_one_line(
 def test_help_names_every_command(call: Call) -> None:
     ended = call("--help")
     assert ended.status == 0
-    for name in ("attack", "evaluate", "report", "demo", "list", "lab"):
+    for name in ("attack", "evaluate", "tune", "report", "demo", "list", "lab"):
         assert f" {name} " in ended.out
     for name in ("render", "train", "check"):
         assert f" {name} " in call("lab", "--help").out
@@ -426,4 +426,4 @@ def test_every_entry_can_be_loaded() -> None:
 
 def test_presets_are_listed(call: Call) -> None:
     names = [entry["name"] for entry in catalogue()["presets"]]
-    assert names == ["diffattack", "fast"]
+    assert names == ["attention", "diffattack", "fast", "full", "p2p", "seed"]

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _stopped(number: int, frame: object) -> None:
-    print("attnshift: stopped; the same command continues an attack or a training", file=sys.stderr)
+    print("attnshift: stopped; the same command continues an attack, a training or a study", file=sys.stderr)
     raise SystemExit(128 + number)
 
 
@@ -102,6 +102,7 @@ def attack(
     limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of the run's identity.")] = 0,
+    masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None,
 ) -> None:
     """Attack a folder of images."""
     from attnshift.attack.recipe import load_recipe
@@ -111,7 +112,9 @@ def attack(
     recipe = load_recipe(preset, set_)
     from attnshift.runs.local import Settings
 
-    settings = Settings(images, labels, pipeline, tuple(surrogate), recipe, out, size, batch, limit, device, threads)
+    settings = Settings(
+        images, labels, pipeline, tuple(surrogate), recipe, out, size, batch, limit, device, threads, masks
+    )
     _attack(settings)
     console = Console(stderr=True)
     console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
@@ -160,6 +163,75 @@ def evaluate(
     store = Store.open(run)
     evaluate_run(store, judge, tuning)
     _print_summary(store)
+
+
+@app.command()
+def tune(
+    images: Annotated[Path, typer.Argument(help="Folder of images; not those that are evaluated later.")],
+    labels: Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name].")],
+    search: Annotated[Path, typer.Option(help="TOML file with the search space: keys of a recipe, as in --set.")],
+    out: Annotated[Path, typer.Option(help="Study folder; the same command continues an interrupted study.")],
+    pipeline: Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")] = "lab",
+    surrogate: Annotated[
+        list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")
+    ] = [],  # noqa: B006
+    tuning: Annotated[
+        list[str], typer.Option(help="Classifier that decides, as source:name, never a judge; repeat for several.")
+    ] = [],  # noqa: B006
+    preset: Annotated[str, typer.Option(help="Preset, or a recipe file, to start from.")] = "fast",
+    set_: Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")] = [],  # noqa: B006
+    trials: Annotated[int, typer.Option(help="How many recipes are tried, those of an earlier call included.")] = 50,
+    floor: Annotated[float, typer.Option(help="SSIM to the clean image from which on an image counts.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0,
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of the study's identity.")] = 0,
+    limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; part of the study's identity.")] = 0,
+    masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None,
+) -> None:
+    """Search better numbers for a recipe, judged by tuning classifiers alone; writes OUT/best.toml."""
+    from attnshift.runs.tuning import Settings, read_search
+    from attnshift.runs.tuning import tune as run
+
+    console = Console()
+
+    def done(number: int, total: int, score: float | None, best: float | None) -> None:
+        result = "failed" if score is None else f"score {score:.4f}"
+        rest = "" if best is None else f", best {best:.4f}"
+        console.print(f"{number + 1}/{total}: {result}{rest}", markup=False, highlight=False, soft_wrap=True)
+
+    settings = Settings(
+        images,
+        labels,
+        pipeline,
+        tuple(surrogate),
+        tuple(tuning),
+        read_search(search),
+        out,
+        preset,
+        tuple(set_),
+        trials,
+        floor,
+        seed,
+        size,
+        batch,
+        limit,
+        device,
+        threads,
+        masks,
+    )
+    tuned = run(settings, done)
+    for name, trial in (("preset", tuned.preset), (f"best, trial {tuned.best.number + 1}", tuned.best)):
+        if trial is None or trial.grade is None:
+            line = f"{name}: not measured, it failed or lies outside the search space"
+        else:
+            line = (
+                f"{name}: fools {trial.grade.success:.1%} of all images, {trial.grade.success_with_floor:.1%} "
+                f"at SSIM {floor} or more; mean SSIM {trial.grade.ssim:.3f}, {trial.seconds:.1f} s"
+            )
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"next: attnshift attack … --preset {tuned.recipe}", markup=False, soft_wrap=True)
 
 
 def _print_summary(store: Store) -> None:

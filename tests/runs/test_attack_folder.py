@@ -17,8 +17,9 @@ from attnshift.data.datasets import Item
 from attnshift.data.images import read_image
 from attnshift.errors import ImageError, ModelError, RunError, UserError
 from attnshift.evaluation import ARMS
-from attnshift.runs import local
+from attnshift.runs import local, preparation
 from attnshift.runs.local import Settings, attack_folder
+from attnshift.runs.preparation import prepare
 from attnshift.runs.store import Store
 from runs.small_runs import (
     SIDE,
@@ -47,6 +48,7 @@ COLUMNS = {
     "attention_clean",
     "attention_attack",
     "attention_side",
+    "interference",
     *(f"{arm}_margins" for arm in ARMS),
 }
 
@@ -307,7 +309,7 @@ def test_surrogates_that_disagree_about_the_classes(
         classifier = load_classifier(name)
         return replace(classifier, classes=10) if "convnext" in name else classifier
 
-    monkeypatch.setattr(local, "load_classifier", loaded)
+    monkeypatch.setattr(preparation, "load_classifier", loaded)
     surrogates = (SURROGATE, "random:test_convnext")
     with pytest.raises(ModelError, match="random:test_convnext has 10"):
         run_small(small_settings(photos, pipeline_folder, tmp_path / "run", surrogates=surrogates))
@@ -348,5 +350,5 @@ def test_settings_are_all_used() -> None:
     """A field that nothing reads would be an option that does nothing."""
     import inspect
 
-    source = inspect.getsource(attack_folder)
+    source = inspect.getsource(attack_folder) + inspect.getsource(prepare)
     assert all(f"settings.{name}" in source for name in Settings.__dataclass_fields__)

@@ -32,7 +32,8 @@ def evaluate_run(
     """
     spec = store.spec()
     before = {row["classifier"]: row["role"] for row in store.table("verdicts")}
-    seen = {*spec.surrogates, *tuning, *(name for name, role in before.items() if role == "tuning")}
+    seen = {*spec.surrogates, *tuning, *spec.recipe.tuned_on}
+    seen |= {name for name, role in before.items() if role == "tuning"}
     _refuse(set(judges) & seen, "a judge: it was a surrogate or used for tuning")
     _refuse(set(tuning) & set(spec.surrogates), "a tuning classifier: it was a surrogate")
     rows = store.table("results")

@@ -1,0 +1,95 @@
+"""How a trial is carried out: what all trials share is loaded once, then each recipe attacks and is graded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.finish import finish
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Task, pose
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier
+from attnshift.errors import ModelError, RecipeError
+from attnshift.evaluation.metrics import ssim
+from attnshift.losses.classification import margins
+from attnshift.runs.preparation import Prepared, check, prepare, read_task
+from attnshift.runs.spec import batches
+from attnshift.runs.tuning.grading import Grade, grade
+from attnshift.runs.tuning.settings import Settings, attack_settings, check_values, recipe_with
+from attnshift.types import Goals
+
+__all__ = ["Bench", "attempt", "set_up"]
+
+_CHUNK = 32
+"""Images that are judged at once."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that the trials share, loaded once. ``batches`` are the micro-batches of ``clean`` [batch,3,side,side] and
+    its ``labels`` [batch]; ``right`` [models,batch]: which of the clean images each tuning classifier knows."""
+
+    attack: Prepared
+    """The attack with the recipe to start from."""
+    tuning: list[Classifier]
+    batches: list[list[Task]]
+    clean: Tensor
+    labels: Tensor
+    right: Tensor
+
+
+def set_up(settings: Settings) -> Bench:
+    """Load everything, and check whatever could stop a trial later."""
+    tuning = [load_classifier(name).to(settings.device) for name in settings.tuning]
+    attack = prepare(attack_settings(settings))
+    size = attack.spec.size
+    classes = attack.classifiers[0].classes
+    for classifier in tuning:
+        if classifier.classes != classes:
+            raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
+    # A recipe meets images through their class names alone.
+    examples = list({item.class_name: item for item in attack.items}.values())
+    check_values(settings, lambda tried: check(Method.of(tried), attack.backbone, attack.classifiers, examples, size))
+    parts = [[read_task(item, size) for item in part] for part in batches(attack.items, attack.spec.batch)]
+    clean = torch.stack([task.image for part in parts for task in part])
+    labels = torch.tensor([task.label for part in parts for task in part])
+    right = ~_verdicts(tuning, clean, labels, settings.device)[0]
+    for classifier, known in zip(tuning, right, strict=True):
+        if not bool(known.any()):
+            raise ModelError(f"{classifier.name} sees none of the clean images as its class and cannot decide")
+    return Bench(attack, tuning, parts, clean, labels, right)
+
+
+def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grade | str:
+    """The grade of the recipe with ``values`` put in, or why it has none."""
+    try:
+        images = _attack(bench, Method.of(recipe_with(settings, values)))
+    except (RecipeError, ModelError) as error:
+        return str(error)
+    fooled, margin = _verdicts(bench.tuning, images, bench.labels, settings.device)
+    pairs = zip(bench.clean.split(_CHUNK), images.split(_CHUNK), strict=True)
+    similarity = torch.cat([ssim(*pair) for pair in pairs])
+    if not all(bool(each.isfinite().all()) for each in (images, margin, similarity)):
+        return "the attack gave images, or a tuning classifier logits, that are not finite"
+    return grade(bench.right, fooled, margin, similarity, settings.floor)
+
+
+def _attack(bench: Bench, method: Method) -> Tensor:
+    """All images attacked, [batch,3,side,side], in the micro-batches and with the draws of ``attnshift attack``."""
+    backbone, surrogates = bench.attack.backbone, bench.attack.classifiers
+    outcomes = (finish(pose(method, backbone, surrogates, part)) for part in bench.batches)
+    return torch.cat([outcome.images.cpu() for outcome in outcomes])
+
+
+@torch.no_grad()
+def _verdicts(classifiers: Sequence[Classifier], images: Tensor, labels: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """Which images are seen as another class, and the margins, both [models,batch] on the CPU."""
+    logits = torch.stack(
+        [torch.cat([classifier(part.to(device)).cpu() for part in images.split(_CHUNK)]) for classifier in classifiers]
+    )
+    return logits.argmax(2) != labels, torch.stack([margins(each, Goals(labels)) for each in logits])
