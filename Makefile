@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-heavy lint types lock study clean
+.PHONY: demo test test-heavy lint types lock study ablation clean
 
 demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
 	$(BIN)/attnshift demo --out runs/demo
@@ -23,6 +23,9 @@ types: $(INSTALLED)
 
 study: $(INSTALLED)  ## the table of docs/results.md
 	bash examples/study_lab.sh $(BIN)/attnshift runs/study
+
+ablation: $(INSTALLED)  ## one run for each term added to the baseline or taken out of preset full
+	bash examples/ablation_lab.sh $(BIN)/attnshift runs/ablation
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock

@@ -46,6 +46,7 @@ def results(names: dict[str, tuple[str, str]] | None = None) -> list[dict[str, A
             "attention_clean": [0.0] * 5 + [1.0] + [0.0] * 10,
             "attention_attack": [0.25] * 16,
             "attention_side": 4,
+            "interference": "",
             **{f"{arm}_margins": [0.5] for arm in ARMS},
         }
         for place, identity in enumerate(IDS)
