@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attnshift.errors import RunError
 from attnshift.evaluation.statistics import Estimate, bootstrap
+from attnshift.report.summary import judge_gains
 from attnshift.runs.store import Store
 
 __all__ = ["Comparison", "compare"]
@@ -39,21 +39,10 @@ def compare(reference: Store, run: Store) -> Comparison:
 
 
 def _per_image(store: Store) -> Mapping[str, tuple[float, float]]:
-    """Identity -> share of the judges that know the clean image which the attack fools and reconstruction does not (or
-    minus, the other way round), and the attack's SSIM."""
+    """Identity -> what the attack gains on the judges (``judge_gains``), and its SSIM."""
     verdicts = [row for row in store.table("verdicts") if row["role"] == "judge"]
-    right = {(row["id"], row["classifier"], row["arm"]): bool(row["correct"]) for row in verdicts}
+    correct = {(row["classifier"], row["arm"], row["id"]): bool(row["correct"]) for row in verdicts}
     judges = sorted({row["classifier"] for row in verdicts})
-    return {
-        row["id"]: (
-            _gain([judge for judge in judges if right[row["id"], judge, "clean"]], row["id"], right),
-            row["ssim"],
-        )
-        for row in store.table("quality")
-        if row["arm"] == "attack" and judges
-    }
-
-
-def _gain(judges: list[str], identity: str, right: Mapping[tuple[str, str, str], bool]) -> float:
-    gains = [right[identity, judge, "reconstruction"] - right[identity, judge, "attack"] for judge in judges]
-    return sum(gains) / len(gains) if gains else math.nan
+    similarities = {row["id"]: row["ssim"] for row in store.table("quality") if row["arm"] == "attack" and judges}
+    gains = judge_gains(judges, list(similarities), correct)
+    return {identity: (gain, similarities[identity]) for identity, gain in zip(similarities, gains, strict=True)}

@@ -10,7 +10,7 @@ from typing import Any
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.evaluation.statistics import Estimate, bootstrap, wilson
 
-__all__ = ["ROLES", "ClassifierSummary", "Summary", "summarise"]
+__all__ = ["ROLES", "ClassifierSummary", "Correct", "Summary", "judge_gains", "summarise"]
 
 ROLES = ("surrogate", "tuning", "judge")
 
@@ -62,10 +62,11 @@ def summarise(
     )
 
 
-_Correct = Mapping[tuple[str, str, str], bool]
+Correct = Mapping[tuple[str, str, str], bool]
+"""Classifier, arm, image -> whether it is right."""
 
 
-def _classifier(name: str, role: str, ids: Sequence[str], correct: _Correct) -> ClassifierSummary:
+def _classifier(name: str, role: str, ids: Sequence[str], correct: Correct) -> ClassifierSummary:
     known = [identity for identity in ids if correct[name, "clean", identity]]
     fooled = {arm: [not correct[name, arm, identity] for identity in known] for arm in ARMS if arm != "clean"}
     gained = [
@@ -80,26 +81,33 @@ def _classifier(name: str, role: str, ids: Sequence[str], correct: _Correct) -> 
     )
 
 
-def _mean_judge(judges: Sequence[str], ids: Sequence[str], correct: _Correct) -> ClassifierSummary:
+def _mean_judge(judges: Sequence[str], ids: Sequence[str], correct: Correct) -> ClassifierSummary:
     """Resamples images, not verdicts: the judges' verdicts on one image are not independent."""
 
-    def shares(arm: str) -> list[float]:
-        per_image = []
-        for identity in ids:
-            known = [name for name in judges if correct[name, "clean", identity]]
-            fooled = [not correct[name, arm, identity] for name in known]
-            per_image.append(sum(fooled) / len(fooled) if fooled else math.nan)
-        return per_image
-
-    attack, control = shares("attack"), shares("reconstruction")
     clean = [sum(correct[name, "clean", identity] for name in judges) / len(judges) for identity in ids]
     return ClassifierSummary(
         f"mean of {len(judges)} judges",
         "judge",
         bootstrap(clean, ("clean",)),
-        {arm: bootstrap(shares(arm), ("success", arm)) for arm in ARMS if arm != "clean"},
-        bootstrap([a - c for a, c in zip(attack, control, strict=True)], ("attributable",)),
+        {arm: bootstrap(_shares(judges, ids, correct, arm), ("success", arm)) for arm in ARMS if arm != "clean"},
+        bootstrap(judge_gains(judges, ids, correct), ("attributable",)),
     )
+
+
+def judge_gains(judges: Sequence[str], ids: Sequence[str], correct: Correct) -> list[float]:
+    """Per image: the share of the judges that know it when clean which the attack fools, less the reconstruction's
+    share; nan where no judge knows it."""
+    attack, control = (_shares(judges, ids, correct, arm) for arm in ("attack", "reconstruction"))
+    return [a - c for a, c in zip(attack, control, strict=True)]
+
+
+def _shares(judges: Sequence[str], ids: Sequence[str], correct: Correct, arm: str) -> list[float]:
+    per_image = []
+    for identity in ids:
+        known = [name for name in judges if correct[name, "clean", identity]]
+        fooled = [not correct[name, arm, identity] for name in known]
+        per_image.append(sum(fooled) / len(fooled) if fooled else math.nan)
+    return per_image
 
 
 def _mean(arm: str, metric: str, quality: Sequence[Mapping[str, Any]]) -> Estimate:
