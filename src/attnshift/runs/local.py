@@ -51,11 +51,12 @@ def _attack_batch(
     outcome = finish(problem)
     seconds = (time.monotonic() - begun) / len(batch)
     finished = []
-    verdicts = {arm: _margins(problem, images) for arm, images in _arms(problem, outcome).items()}
+    arms = _arms(problem, outcome)
+    verdicts = {arm: _margins(problem, images) for arm, images in arms.items()}
     for place, item in enumerate(batch):
         if item.identity in done:
             continue
-        for arm, images in _arms(problem, outcome).items():
+        for arm, images in arms.items():
             write_png(store.image_path(item.identity, arm), images[place], _provenance(item, arm, spec))
         phrase = problem.interference.phrases[place] if problem.interference else ""
         row = _row(item, spec, outcome, place, seconds) | {

@@ -157,8 +157,7 @@ def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
-    names = next((classifier.class_names for classifier in classifiers if classifier.class_names), ())
-    return names, classifiers[0].classes
+    return vocabulary(classifiers), classifiers[0].classes
 
 
 def _check_criterion(method: Method, classifiers: Sequence[Classifier], logits: Tensor) -> None:
