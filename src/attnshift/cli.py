@@ -28,6 +28,16 @@ app = typer.Typer(
 lab = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
 app.add_typer(lab, name="lab")
 
+# Options that several commands take.
+_Labels = Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name].")]
+_Pipeline = Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")]
+_Surrogates = Annotated[list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")]
+_Changes = Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]
+_Size = Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")]
+_Limit = Annotated[int, typer.Option(help="Only the first so many images.")]
+_Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+_Masks = Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")]
+
 _LAB_SURROGATES = ["lab:resnet", "lab:efficientnet", "lab:mobilevit"]
 _LAB_JUDGES = ["lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust"]
 
@@ -89,20 +99,18 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 @app.command()
 def attack(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
-    labels: Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name].")],
+    labels: _Labels,
     out: Annotated[Path, typer.Option(help="Run folder; the same command continues an interrupted run.")],
-    pipeline: Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")] = "lab",
-    surrogate: Annotated[
-        list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")
-    ] = [],  # noqa: B006
+    pipeline: _Pipeline = "lab",
+    surrogate: _Surrogates = [],  # noqa: B006
     preset: Annotated[str, typer.Option(help="Preset, or a recipe file.")] = "fast",
-    set_: Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")] = [],  # noqa: B006
-    size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0,
+    set_: _Changes = [],  # noqa: B006
+    size: _Size = 0,
     batch: Annotated[int, typer.Option(help="Images attacked together; part of the run's identity.")] = 0,
-    limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    limit: _Limit = 0,
+    device: _Device = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of the run's identity.")] = 0,
-    masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None,
+    masks: _Masks = None,
 ) -> None:
     """Attack a folder of images."""
     from attnshift.attack.recipe import load_recipe
@@ -168,27 +176,25 @@ def evaluate(
 @app.command()
 def tune(
     images: Annotated[Path, typer.Argument(help="Folder of images; not those that are evaluated later.")],
-    labels: Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name].")],
+    labels: _Labels,
     search: Annotated[Path, typer.Option(help="TOML file with the search space: keys of a recipe, as in --set.")],
     out: Annotated[Path, typer.Option(help="Study folder; the same command continues an interrupted study.")],
-    pipeline: Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")] = "lab",
-    surrogate: Annotated[
-        list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")
-    ] = [],  # noqa: B006
+    pipeline: _Pipeline = "lab",
+    surrogate: _Surrogates = [],  # noqa: B006
     tuning: Annotated[
         list[str], typer.Option(help="Classifier that decides, as source:name, never a judge; repeat for several.")
     ] = [],  # noqa: B006
     preset: Annotated[str, typer.Option(help="Preset, or a recipe file, to start from.")] = "fast",
-    set_: Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")] = [],  # noqa: B006
+    set_: _Changes = [],  # noqa: B006
     trials: Annotated[int, typer.Option(help="How many recipes are tried, those of an earlier call included.")] = 50,
     floor: Annotated[float, typer.Option(help="SSIM to the clean image from which on an image counts.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
-    size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0,
+    size: _Size = 0,
     batch: Annotated[int, typer.Option(help="Images attacked together; part of the study's identity.")] = 0,
-    limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    limit: _Limit = 0,
+    device: _Device = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of the study's identity.")] = 0,
-    masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None,
+    masks: _Masks = None,
 ) -> None:
     """Search better numbers for a recipe, judged by tuning classifiers alone; writes OUT/best.toml."""
     from attnshift.runs.tuning import Settings, read_search
