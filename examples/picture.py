@@ -12,7 +12,7 @@ from attnshift.runs.store import Store
 store, rows = Store.open(Path(sys.argv[1])), []
 judged = {row["id"]: 0 for row in store.table("results")}
 for verdict in store.table("verdicts"):
-    judged[verdict["id"]] += verdict["arm"] == "attack" and verdict["role"] == "judge" and not verdict["correct"]
+    judged[verdict["id"]] += verdict["arm"] == "attack" and verdict["role"] == "judge" and verdict["success"]
 
 seen = set()
 for row in sorted(store.table("results"), key=lambda row: -judged[row["id"]]):

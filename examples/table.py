@@ -11,7 +11,7 @@ for run in sys.argv[1:]:
     store = Store.open(Path(run))
     summary = summarise(store.table("results"), store.table("verdicts"), store.table("quality"))
     spec = store.spec()
-    print(f"\n**{spec.recipe.name}**, attacking {', '.join(spec.surrogates)}; {summary.images} images\n")
+    print(f"\n**{spec.recipe.name}**, attacking {', '.join(spec.surrogates)}; {summary.images} images{summary.aim}\n")
     print("| classifier | role | clean accuracy | round trip | reconstruction | attack | attributable |")
     print("|---|---|---|---|---|---|---|")
     for row in (*summary.classifiers, *([summary.judges] if summary.judges else [])):

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +149,23 @@ def latin_labels(command: Command) -> None:
     (command.photos / "labels.csv").write_bytes("file,label,class_name\nphoto-1.png,1,café\n".encode("latin-1"))
 
 
+def true_target(command: Command) -> None:
+    command.relabel(lambda row: [row[0], "7", row[2]])
+    command.more = ("--target", "7")
+
+
+def targets(column: Sequence[str], *more: str) -> Spoil:
+    """A column target."""
+
+    def spoil(command: Command) -> None:
+        lines = (command.photos / "labels.csv").read_text().splitlines()
+        rows = zip(lines, ("target", *column), strict=True)
+        (command.photos / "labels.csv").write_text("".join(f"{line},{target}\n" for line, target in rows))
+        command.more = more
+
+    return spoil
+
+
 def recipe_with(text: str | bytes) -> Spoil:
     def spoil(command: Command) -> None:
         path = command.photos / "mine.toml"
@@ -188,6 +205,16 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "missing labels": (missing_labels, "no such label file"),
     "label out of range": (lambda command: command.relabel(lambda row: [row[0], "1000", row[2]]), "0 to 999"),
     "label that is text": (lambda command: command.relabel(lambda row: [row[0], "mug", row[2]]), "whole number"),
+    "target out of range": (options("--target", "1000"), "--target: target 1000 is out of range"),
+    "unknown target": (options("--target", "goldfihs"), "did you mean 'goldfish'"),
+    "target that is a true class": (true_target, "line 4, photo-1.png: target 7 is the image's true class"),
+    "target in the column too": (targets("111", "--target", "1"), "contradicts --target"),
+    "target of some images": (targets(("1", "", "1")), "line 3: no target, unlike the images before"),
+    "unknown target of an image": (targets(("1", "goldfihs", "1")), "line 3: target 'goldfihs' is neither"),
+    "no target to steer towards": (
+        options("--set", "terms.contrast.weight=1.0", "--set", "interference.choose=target"),
+        "the attack has none",
+    ),
     "file outside": (lambda command: command.relabel(lambda row: ["../labels.csv", *row[1:]]), "inside"),
     "file name with a line break": (lambda command: command.relabel(lambda row: ["no\npe.png", *row[1:]]), "pe.png"),
     "labels that are not UTF-8": (latin_labels, "UTF-8"),
@@ -309,6 +336,49 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     assert JUDGE in path.read_text(encoding="utf-8")
 
 
+def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> None:
+    """Two lab images that shall both be seen as a tree; the folder holds no other attack."""
+    images, out = tmp_path / "images", tmp_path / "run"
+    assert call("lab", "render", images, "--count", "2").status == 0
+    arguments = ["attack", images, "--labels", images / "labels.csv", "--surrogate", "lab:resnet", "--out", out]
+    attacked = call(*arguments, "--preset", "fast", "--target", "tree", "--threads", "1")
+    assert attacked.status == 0, attacked.err
+    lines = attacked.out.splitlines()
+    assert [line.partition(", ")[0] for line in lines] == [
+        "1/2 test-0-00000-ball.png (ball → tree): succeeds on 1 of 1 surrogates",
+        "2/2 test-0-00001-die.png (die → tree): succeeds on 1 of 1 surrogates",
+    ]
+    judged = call("evaluate", out, "--judge", "lab:coatnet")
+    assert "2 images, targeted at tree, 95 % intervals" in judged.out
+    attack = [row for row in Store.open(out).table("verdicts") if row["arm"] == "attack"]
+    assert [row["predicted_name"] for row in attack if row["classifier"] == "lab:resnet"] == ["tree"] * 2
+    assert all(row["success"] == (row["predicted_name"] == "tree") for row in attack)
+    assert call("report", out).status == 0
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "targeted at tree</h1>" in html
+    assert "die → tree" in html
+    other = call(*arguments, "--preset", "fast", "--target", "snowman", "--threads", "1")
+    assert_one_line(other)
+    assert "holds another run" in other.err
+
+
+def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
+    pytest.importorskip("optuna")
+    (command.photos / "search.toml").write_text('["optimiser.learning_rate"]\nlow = 0.01\nhigh = 0.5\n')
+    arguments = [
+        "tune", command.photos / "images", "--labels", command.photos / "labels.csv", "--pipeline", command.pipeline,
+        "--search", command.photos / "search.toml", "--surrogate", JUDGE, "--tuning", SURROGATE, "--out", command.out,
+        "--set", "optimiser.iterations=1", "--trials", "1", "--limit", "1",
+    ]  # fmt: skip
+    refused = call(*arguments, "--target", "goldfihs")
+    assert_one_line(refused)
+    assert "--target: target 'goldfihs' is neither a number nor a class" in refused.err
+    assert not command.out.exists()
+    tuned = call(*arguments, "--target", "goldfish")
+    assert tuned.status == 0, tuned.err
+    assert "succeeds on 0.0% of all images" in tuned.out
+
+
 def test_another_recipe_in_the_same_folder(command: Command, call: Call) -> None:
     command.more = ("--limit", "1")
     assert call(*command.arguments()).status == 0
@@ -426,4 +496,4 @@ def test_every_entry_can_be_loaded() -> None:
 
 def test_presets_are_listed(call: Call) -> None:
     names = [entry["name"] for entry in catalogue()["presets"]]
-    assert names == ["attention", "diffattack", "fast", "full", "p2p", "seed"]
+    assert names == ["attention", "diffattack", "ensemble", "fast", "full", "p2p", "seed"]

@@ -6,7 +6,7 @@ from attnshift.attack.recipe import preset_names, preset_summary
 from attnshift.classifiers import SOURCES
 from attnshift.defences import DEFENCES
 from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
-from attnshift.ensemble import RULES
+from attnshift.ensemble import RULES, TRANSFORMS
 from attnshift.evaluation import METRICS
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.tables import Table
@@ -18,6 +18,7 @@ _TABLES: dict[str, Table] = {
     "terms": TERMS,
     "classification losses": CLASSIFICATION,
     "fusion rules": RULES,
+    "transforms": TRANSFORMS,
     "reconstructions": RECONSTRUCTIONS,
     "backbones": BACKBONES,
     "classifier sources": SOURCES,

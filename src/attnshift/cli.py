@@ -29,7 +29,7 @@ lab = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with
 app.add_typer(lab, name="lab")
 
 # Options that several commands take.
-_Labels = Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name].")]
+_Labels = Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name][,target].")]
 _Pipeline = Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")]
 _Surrogates = Annotated[list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")]
 _Changes = Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]
@@ -37,6 +37,9 @@ _Size = Annotated[int, typer.Option(help="Side of the square images in pixels; d
 _Limit = Annotated[int, typer.Option(help="Only the first so many images.")]
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 _Masks = Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")]
+_Target = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")
+]
 
 _LAB_SURROGATES = ["lab:resnet", "lab:efficientnet", "lab:mobilevit"]
 _LAB_JUDGES = ["lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust"]
@@ -111,6 +114,7 @@ def attack(
     device: _Device = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of the run's identity.")] = 0,
     masks: _Masks = None,
+    target: _Target = None,
 ) -> None:
     """Attack a folder of images."""
     from attnshift.attack.recipe import load_recipe
@@ -121,7 +125,7 @@ def attack(
     from attnshift.runs.local import Settings
 
     settings = Settings(
-        images, labels, pipeline, tuple(surrogate), recipe, out, size, batch, limit, device, threads, masks
+        images, labels, pipeline, tuple(surrogate), recipe, out, size, batch, limit, device, threads, masks, target
     )
     _attack(settings)
     console = Console(stderr=True)
@@ -148,9 +152,10 @@ def _attack(settings: Any) -> Store:
 
         def done(item: Any, row: dict[str, Any], count: int, total: int) -> None:
             bar.update(task, completed=count, total=total)
-            fooled = sum(margin < 0 for margin in row["attack_margins"])
+            reached = sum(margin < 0 for margin in row["attack_margins"])
+            classes = item.class_name if item.target is None else f"{item.class_name} → {item.target_name}"
             line = (
-                f"{count}/{total} {item.file} ({item.class_name}): fools {fooled} of {len(row['attack_margins'])} "
+                f"{count}/{total} {item.file} ({classes}): succeeds on {reached} of {len(row['attack_margins'])} "
                 f"surrogates, iterate {row['iteration']} of {row['evaluated']}, {row['seconds']:.2f} s"
             )
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -195,6 +200,7 @@ def tune(
     device: _Device = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; part of the study's identity.")] = 0,
     masks: _Masks = None,
+    target: _Target = None,
 ) -> None:
     """Search better numbers for a recipe, judged by tuning classifiers alone; writes OUT/best.toml."""
     from attnshift.runs.tuning import Settings, read_search
@@ -226,6 +232,7 @@ def tune(
         device,
         threads,
         masks,
+        target,
     )
     tuned = run(settings, done)
     for name, trial in (("preset", tuned.preset), (f"best, trial {tuned.best.number + 1}", tuned.best)):
@@ -233,7 +240,7 @@ def tune(
             line = f"{name}: not measured, it failed or lies outside the search space"
         else:
             line = (
-                f"{name}: fools {trial.grade.success:.1%} of all images, {trial.grade.success_with_floor:.1%} "
+                f"{name}: succeeds on {trial.grade.success:.1%} of all images, {trial.grade.success_with_floor:.1%} "
                 f"at SSIM {floor} or more; mean SSIM {trial.grade.ssim:.3f}, {trial.seconds:.1f} s"
             )
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -242,12 +249,13 @@ def tune(
 
 def _print_summary(store: Store) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from attnshift.report.figures import percent
     from attnshift.report.summary import summarise
 
     summary = summarise(store.table("results"), store.table("verdicts"), store.table("quality"))
-    table = Table(title=f"{summary.images} images, 95 % intervals", title_justify="left")
+    table = Table(title=Text(f"{summary.images} images{summary.aim}, 95 % intervals"), title_justify="left")
     for column in ("classifier", "role", "clean accuracy", "round trip", "reconstruction", "attack", "attributable"):
         table.add_column(column)
     for row in (*summary.classifiers, *([summary.judges] if summary.judges else [])):

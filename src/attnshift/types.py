@@ -7,10 +7,11 @@ Names of sizes: ``batch`` images, ``channels``, ``rows`` and ``columns`` of a la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 __all__ = [
@@ -85,6 +86,20 @@ class Goals:
     targets: Tensor | None = None
     interference: Tensor | None = None
 
+    @classmethod
+    def of(
+        cls, labels: Sequence[int], targets: Sequence[int | None], device: torch.device | str | None = None
+    ) -> Goals:
+        """Goals of images with these classes; ``targets`` gives every image a class, or none has one."""
+        aims = [target for target in targets if target is not None]
+        if aims and len(aims) < len(labels):
+            raise ValueError("some images have a target and others have none")
+        return cls(torch.tensor(labels, device=device), torch.tensor(aims, device=device) if aims else None)
+
+    def reached(self, predicted: Tensor) -> Tensor:
+        """Where classes [...,batch] are what the attack is after: the target, or any but the true one."""
+        return predicted != self.labels if self.targets is None else predicted == self.targets
+
     def rows(self, keep: Tensor | slice) -> Goals:
         """The same for the images at ``keep``."""
         targets, interference = (None if each is None else each[keep] for each in (self.targets, self.interference))
@@ -152,12 +167,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class Fused:
-    """What an ensemble wants of the image: ``direction`` [batch,3,height,width] is the gradient of what is lowered."""
+    """What an ensemble wants: ``direction`` is the gradient of what is lowered, where the gradients were taken: at the
+    images [batch,3,height,width] or at the latents [batch,channels,rows,columns]."""
 
     direction: Tensor
     weights: Tensor
-    """Share of each model in the direction, [models,batch]; columns sum to 1."""
+    """Share of each model in the direction, [models,batch]; columns sum to 1, or to 0 where no model pulls."""
     losses: Tensor
     """Classification loss of each model, [models,batch]."""
     margins: Tensor
     """Logits by which each model still resists, [models,batch]; negative where the attack has what it is after."""
+    memory: Tensor | None = None
+    """What the rule wants back in the next iteration, [batch,...]."""

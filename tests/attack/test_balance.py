@@ -134,7 +134,7 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
 
 def carried(problem: Problem, before: Slope | None = None) -> Carry:
     optimiser = AdamW.start(problem.trajectory.start, 0.01, 0.0)
-    return Carry(optimiser) if before is None else Carry(optimiser, before.memory, before.balance)
+    return Carry(optimiser) if before is None else replace(before.carry, optimiser=optimiser)
 
 
 def gradients_apart(problem: Problem, latents: Tensor, iteration: int) -> dict[str, Tensor]:
@@ -173,9 +173,9 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(posed: Posed) -
         assert (norms["self_attention"] > 0).all() == (iteration > 0), "the clean path differs in nothing from itself"
         last = slope(problem, latents, iteration, carried(problem, last))
         assert (last.gradient - expected).norm() < 1e-5 * expected.norm()
-        assert set(last.balance.norms) == set(norms)
+        assert set(last.carry.balance.norms) == set(norms)
         for name, values in norms.items():
-            torch.testing.assert_close(last.balance.norms[name], values, rtol=1e-4, atol=0)
+            torch.testing.assert_close(last.carry.balance.norms[name], values, rtol=1e-4, atol=0)
 
 
 def test_without_balance_the_slope_is_the_plain_sum(posed: Posed) -> None:
@@ -185,7 +185,7 @@ def test_without_balance_the_slope_is_the_plain_sum(posed: Posed) -> None:
     apart = gradients_apart(problem, away(problem), 3)
     expected = torch.stack([weights[name] * gradient for name, gradient in apart.items()]).sum(0)
     assert (found.gradient - expected).norm() < 1e-5 * expected.norm()
-    assert found.balance.norms == {}
+    assert found.carry.balance.norms == {}
 
 
 @dataclass(frozen=True)

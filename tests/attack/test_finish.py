@@ -109,3 +109,13 @@ def test_attention_is_reported_before_and_after(posed: Posed) -> None:
         assert before.shape == after.shape == (8, 8)
         assert ((before >= 0) & (before <= 1)).all()
         assert not torch.equal(before, after)
+
+
+def test_shares_are_kept_for_every_iteration_of_every_image(posed: Posed) -> None:
+    outcome, seen = watched(posed("fast", [*SHORT, "classification.fusion=laggard"], models=slice(0, 3)))
+    for row in range(3):
+        assert len(outcome.weights[row]) == len(outcome.history[row])
+    for snapshot in seen[:-1] if not seen[-1].losses else seen:
+        for place, row in enumerate(snapshot.rows.tolist()):
+            assert outcome.weights[row][snapshot.iteration] == tuple(snapshot.weights[:, place].tolist())
+    assert len({len(each) for each in outcome.weights}) > 1 or seen[-1].iteration == 6

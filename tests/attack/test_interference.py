@@ -171,6 +171,39 @@ def test_text_starts_from_the_images_own_name(backbone: StableDiffusion) -> None
     assert die != thing
 
 
+def aimed(names: Sequence[str], *pairs: tuple[int, int]) -> list[Subject]:
+    return [Subject(f"image {at}", label, names[label], target) for at, (label, target) in enumerate(pairs)]
+
+
+def test_target_is_each_images_own(backbone: StableDiffusion) -> None:
+    model = classifier(Silent(), NAMES)
+    choices = chosen(backbone, wanting("target"), [model], aimed(NAMES, (0, 3), (1, 0), (2, 1)))
+    assert choices == [Choice("house", 3), Choice("mug", 0), Choice("ball", 1)]
+
+
+@pytest.mark.parametrize("choice", ["confusion", "text", "random"])
+def test_a_target_decides_nothing_unless_it_is_asked_for(backbone: StableDiffusion, choice: str) -> None:
+    model = told([[0.1, 0.2, 0.3, 0.4]], NAMES)
+    for target in (1, 2, 3):
+        assert chosen(backbone, wanting(choice), [model], aimed(NAMES, (0, target))) == chosen(
+            backbone, wanting(choice), [model], of_classes(NAMES, 0)
+        )
+
+
+def test_a_target_that_is_not_there_cannot_be_chosen(backbone: StableDiffusion) -> None:
+    with pytest.raises(RecipeError, match=r"interference\.choose is 'target' and the attack has none"):
+        chosen(backbone, wanting("target"), [classifier(Silent(), NAMES)], of_classes(NAMES, 0))
+
+
+def test_a_target_of_the_same_name_or_too_long_is_refused(backbone: StableDiffusion) -> None:
+    names = ("crane", "mug", "Crane", LONG)
+    model = classifier(Silent(), names)
+    with pytest.raises(RecipeError, match="the target 'Crane' is the true class of an image; give another"):
+        chosen(backbone, wanting("target"), [model], aimed(names, (1, 0), (0, 2)))
+    with pytest.raises(ModelError, match="would be cut"):
+        chosen(backbone, wanting("target"), [model], aimed(names, (0, 3)))
+
+
 @pytest.mark.parametrize(
     ("phrase", "label"), [("ball", 1), ("Ball", 1), (" tree ", 2), ("a foggy street", -1), ("balls", -1)]
 )
@@ -226,7 +259,7 @@ def test_a_given_phrase_that_would_be_cut_is_refused(
             chosen(backbone, recipe, [classifier(Silent(), NAMES)], of_classes(NAMES, 0))
 
 
-@pytest.mark.parametrize("choice", ["confusion", "text", "random"])
+@pytest.mark.parametrize("choice", ["confusion", "target", "text", "random"])
 def test_a_choice_among_classes_needs_their_names(backbone: StableDiffusion, choice: str) -> None:
     with pytest.raises(RecipeError, match=r"no surrogate has them; give interference\.choose=given"):
         chosen(backbone, wanting(choice), [classifier(Told([[0.0] * 4]), (), 4)], of_classes(NAMES, 0))
@@ -555,8 +588,9 @@ def refused(tmp_path: Path, pipeline: Path, *changes: str) -> str:
         (["terms.contrast.weight=1.0", *PEAKED[2:], "interference.phrase=Snowman"], "true class of an image"),
         (["terms.contrast.weight=1.0", *PEAKED[2:], f"interference.phrase={LONG}"], "would be cut"),
         (["terms.contrast.weight=1.0", "terms.contrast.tokens=joint"], "does not name both"),
+        (["terms.contrast.weight=1.0", "interference.choose=target"], "the attack has none"),
     ],
-    ids=["no class to peak at", "the true class", "too long", "joint without both"],
+    ids=["no class to peak at", "the true class", "too long", "joint without both", "no target"],
 )
 def test_an_interference_that_cannot_be_is_refused_before_anything_is_written(
     pipeline_folder: Path, tmp_path: Path, changes: list[str], message: str
@@ -579,3 +613,10 @@ def test_a_run_peaks_at_the_class_of_its_phrase_and_says_which_phrase(pipeline_f
     changes = [*PEAKED, "interference.phrase=goldfish", "optimiser.iterations=1"]
     store = run_small(small_settings(tmp_path, pipeline_folder, tmp_path / "run", *changes))
     assert [row["interference"] for row in store.table("results")] == ["goldfish"] * 2
+
+
+def test_a_targeted_run_steers_towards_its_target(pipeline_folder: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path, count=2)
+    changes = ["terms.contrast.weight=1.0", "interference.choose=target", "optimiser.iterations=1"]
+    settings = small_settings(tmp_path, pipeline_folder, tmp_path / "run", *changes, target="goldfish")
+    assert [row["interference"] for row in run_small(settings).table("results")] == ["goldfish"] * 2

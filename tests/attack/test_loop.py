@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import Carry, Slope, Snapshot, attack, slope
-from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Problem
+from attnshift.diffusion.denoising import denoise
+from attnshift.ensemble import RULES
 
 if TYPE_CHECKING:
     from attack.conftest import Posed
@@ -33,8 +35,7 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
 
 def looked(problem: Problem, seed: int = 0) -> Slope:
     """The objective's slope near the start, as the fourth iteration sees it."""
-    recipe, latents = problem.method.recipe.optimiser, away(problem, seed)
-    return slope(problem, latents, 3, Carry(AdamW.start(latents, recipe.learning_rate, recipe.weight_decay)))
+    return slope(problem, away(problem, seed), 3, Carry.start(problem))
 
 
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
@@ -54,7 +55,7 @@ def test_gradient_does_not_depend_on_batch_mates(posed: Posed, preset: str, sett
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
 def test_one_pull_back_is_the_gradient_of_the_whole_loss(posed: Posed, preset: str, settings: list[str]) -> None:
     """With a linear fusion, differentiating everything at once gives the same."""
-    problem = posed(preset, [*settings, "classification.fusion_options.normalise=false"], models=slice(0, 3))
+    problem = posed(preset, [*settings, "classification.fusion_options.scale=raw"], models=slice(0, 3))
     found = looked(problem)
     leaf = away(problem).requires_grad_()
     branch = problem.render(leaf, problem.sites)
@@ -143,3 +144,99 @@ def tensors(snapshot: Snapshot) -> list[Tensor]:
         snapshot.carry.optimiser.mean,
         snapshot.carry.optimiser.square,
     ]
+
+
+RAW = ["classification.fusion_options.scale=raw"]
+VIEWS = [
+    "expectation.draws=3",
+    "expectation.transforms.rotate.degrees=8.0",
+    "expectation.transforms.jpeg.quality=[60.0, 90.0]",
+]
+
+
+def test_gradients_at_the_latents_give_what_those_at_the_image_give(posed: Posed) -> None:
+    """For a linear rule; also through views, and with the other terms beside it."""
+    for settings in (RAW, [*RAW, *VIEWS]):
+        at_image = looked(posed("fast", settings, slice(0, 2), slice(0, 3)))
+        at_latents = looked(posed("fast", [*settings, "classification.space=latent"], slice(0, 2), slice(0, 3)))
+        assert (at_latents.gradient - at_image.gradient).norm() < 1e-4 * at_image.gradient.norm()
+        torch.testing.assert_close(at_latents.fused.weights, at_image.fused.weights)
+
+
+def test_scaled_fusion_differs_between_the_two_spaces(posed: Posed) -> None:
+    """Normalising before the pull-back or after it is not the same; the image is where models are compared."""
+    found = [
+        looked(posed("fast", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
+        for space in ("image", "latent")
+    ]
+    assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_s_gradient_ignores_batch_mates_and_order(posed: Posed, rule: str) -> None:
+    settings = [f"classification.fusion={rule}", *VIEWS]
+    problem = posed("fast", settings, models=slice(0, 3))
+    whole = looked(problem)
+    models = problem.surrogates
+    turned = replace(problem, surrogates=replace(models, classifiers=[*models.classifiers[1:], models.classifiers[0]]))
+    assert (looked(turned).gradient - whole.gradient).norm() < 1e-5 * whole.gradient.norm()
+    alone = looked(posed("fast", settings, slice(2, 3), slice(0, 3)), seed=2)
+    assert (alone.gradient[0] - whole.gradient[2]).norm() < 1e-5 * alone.gradient.norm()
+
+
+def test_views_are_drawn_anew_in_each_iteration_that_has_them(posed: Posed) -> None:
+    problem = posed("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
+    plain = posed("fast", [], slice(1), slice(0, 2))
+    latents, carry = away(problem), Carry.start(problem)
+    found = [slope(problem, latents, iteration, carry).gradient for iteration in (0, 1, 2, 2)]
+    assert torch.equal(found[2], found[3])
+    assert not torch.allclose(found[0], found[2])
+    torch.testing.assert_close(found[1], slope(plain, latents, 1, carry).gradient)
+    assert not torch.allclose(found[0], slope(plain, latents, 0, carry).gradient)
+
+
+def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
+    """Two images of a batch whose third one left go on as they would have without it."""
+    settings = ["optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]
+    settings += ["classification.clip=0.5", "classification.fusion=progress", "optimiser.iterations=4"]
+    loop = attack(posed("fast", settings, models=slice(0, 3)))
+    first = next(loop)
+    assert first.carry.momentum.past is None
+    assert first.carry.fusion is None
+    second = loop.send(torch.tensor([False, True, False]))
+    assert second.carry.momentum.past is not None
+    assert second.carry.momentum.past.shape == second.images.shape
+    assert (second.carry.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
+    pair = attack(posed("fast", settings, models=slice(0, 3)).rows(torch.tensor([0, 2])))
+    expected = [next(pair), next(pair), next(pair), next(pair)]
+    found = [first, second, next(loop), next(loop)]
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(ours.latents, theirs.latents, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours.weights, theirs.weights, rtol=1e-4, atol=1e-6)
+
+
+def test_classification_enters_the_update_once(posed: Posed) -> None:
+    """With momentum the update is the weight times m, and nothing else of the classification."""
+    settings = ["classification.momentum=0.5", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
+    problem = posed("fast", settings, slice(1), slice(0, 2))
+    latents, carry = away(problem), Carry.start(problem)
+    before = slope(problem, latents, 0, carry)
+    after = slope(problem, latents, 1, before.carry)
+    # The same point twice: m is 1.5 times the direction.
+    assert (after.gradient - 1.5 * before.gradient).norm() < 1e-5 * before.gradient.norm()
+
+
+def test_white_pixels_can_be_moved(posed: Posed) -> None:
+    """With residual, iteration 0 shows the image itself, and a white pixel lies exactly at the bound."""
+    problem = posed("fast", [], slice(1))
+    white = replace(problem, images=torch.ones_like(problem.images))
+    leaf = problem.trajectory.start.clone().requires_grad_()
+    with torch.no_grad():
+        decoded = problem.backbone.decode(denoise(problem.backbone, problem.trajectory, leaf)[0])
+    white = replace(white, residual=white.images - decoded)
+    shown = white.render(leaf).images
+    torch.testing.assert_close(shown, white.images)
+    (gradient,) = torch.autograd.grad(shown.sum(), leaf)
+    free = replace(white, residual=white.residual - 0.5)
+    (expected,) = torch.autograd.grad(free.render(leaf).images.sum(), leaf)
+    assert (gradient - expected).norm() < 1e-5 * expected.norm()

@@ -1,11 +1,14 @@
-"""The AdamW record against torch's own."""
+"""The optimisers against torch's own, and by hand."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import pytest
 import torch
 
-from attnshift.attack.optimiser import AdamW
+from attnshift.attack.optimiser import AdamW, start
+from attnshift.attack.recipe import OptimiserSection
 
 
 def gradients(steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -43,3 +46,34 @@ def test_rows_that_stay_go_on_as_if_nothing_had_left() -> None:
     keep = torch.tensor([2, 0])
     part, _ = state.rows(keep).step(moved[keep], second[keep])
     assert torch.equal(part, whole[keep])
+
+
+@pytest.mark.parametrize("method", ["gradient", "sign"])
+def test_descent_by_hand(method: Literal["gradient", "sign"]) -> None:
+    section = OptimiserSection(method=method, learning_rate=0.5, weight_decay=0.1)
+    latents = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 4.0]])
+    gradient = torch.tensor([[0.2, -0.1, 0.0], [3.0, 0.0, -1e-6]])
+    moved, after = start(section, latents).step(latents, gradient)
+    step = gradient if method == "gradient" else torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
+    torch.testing.assert_close(moved, 0.95 * latents - 0.5 * step)
+    again, _ = after.rows(torch.tensor([1])).step(moved[1:], gradient[1:])
+    torch.testing.assert_close(again, 0.95 * moved[1:] - 0.5 * step[1:])
+
+
+def test_descent_is_that_of_torch() -> None:
+    begin = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    leaf = begin.clone().requires_grad_()
+    theirs = torch.optim.SGD([leaf], lr=0.05)
+    latents, ours = begin, start(OptimiserSection(method="gradient", learning_rate=0.05, weight_decay=0.0), begin)
+    for gradient in gradients(5):
+        leaf.grad = gradient.clone()
+        theirs.step()
+        latents, ours = ours.step(latents, gradient)
+        torch.testing.assert_close(latents, leaf.detach())
+
+
+def test_the_recipe_names_adamw_unless_it_says_otherwise() -> None:
+    latents = torch.ones(1, 4, 2, 2)
+    named = start(OptimiserSection(learning_rate=0.2), latents)
+    assert isinstance(named, AdamW)
+    assert (named.learning_rate, named.weight_decay, named.steps) == (0.2, 0.01, 0)

@@ -10,6 +10,7 @@ import torch
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
 from attnshift.attack.recipe import load_recipe
+from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, 
 def test_tokens_are_those_of_each_images_own_prompt(posed: Posed) -> None:
     assert posed("fast").tokens == ((5, 6), (5,), (5,))
     assert posed("diffattack", FEW).tokens == ((1, 2), (1,), (1,))
+
+
+def test_goals_are_the_tasks_own(
+    exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]
+) -> None:
+    method = Method.of(load_recipe("fast", ["diffusion.denoising_steps=1"]))
+    labels = [task.label for task in tasks]
+    aims = [(label + 1 + at) % 1000 for at, label in enumerate(labels)]
+    shown = [replace(task, target=aim) for task, aim in zip(tasks, aims, strict=True)]
+    goals = pose(method, exact, exact_classifiers[:1], shown).surrogates.goals
+    assert goals.targets is not None
+    assert (goals.labels.tolist(), goals.targets.tolist()) == (labels, aims)
+    assert pose(method, exact, exact_classifiers[:1], tasks).surrogates.goals.targets is None
 
 
 def test_rows_cut_everything_alike(posed: Posed) -> None:

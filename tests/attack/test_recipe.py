@@ -73,7 +73,7 @@ def test_wrong_value_is_refused_when_loaded(setting: str, message: str) -> None:
         (["classification.loss=margin", "classification.kappa=true"], "classification loss 'margin': kappa: .*number"),
         (["classification.kappa=1.0"], "classification loss 'cross_entropy': kappa: Unexpected keyword argument"),
         (["classification.fusion=unifrom"], r"unknown fusion rule 'unifrom'; did you mean 'uniform'\?"),
-        (["classification.fusion_options.normalise=1"], "fusion rule 'uniform': normalise: .*boolean"),
+        (["classification.fusion_options.scale=sum"], "fusion rule 'uniform': scale: .*'norm', 'unit' or 'raw'"),
         (["reconstruction.method=offest"], r"unknown reconstruction 'offest'; did you mean 'offset'\?"),
         (["reconstruction.updates=3"], "reconstruction 'offset': updates: Unexpected keyword argument"),
         (["terms.variance.schedule.shape=quadratic"], "schedule of variance: shape: .*got 'quadratic'"),

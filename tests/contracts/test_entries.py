@@ -10,7 +10,7 @@ import pytest
 from attnshift.classifiers import SOURCES
 from attnshift.defences import DEFENCES
 from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
-from attnshift.ensemble import RULES
+from attnshift.ensemble import RULES, TRANSFORMS
 from attnshift.evaluation import METRICS
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.tables import Entry
@@ -24,6 +24,7 @@ TABLES = {
     "RULES": RULES,
     "SOURCES": SOURCES,
     "TERMS": TERMS,
+    "TRANSFORMS": TRANSFORMS,
 }
 ENTRIES = [
     pytest.param(entry, id=f"{family}-{name}") for family, table in TABLES.items() for name, entry in table.items()

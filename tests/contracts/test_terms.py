@@ -205,4 +205,4 @@ def test_gradient_reaches_the_latents_of_every_image(
     assert found.gradient.isfinite().all()
     assert (found.gradient.flatten(1).norm(dim=1) > 0).all()
     if isinstance(method.objective.terms[name].term, Remembering) and options.get("smoothing") == "ema":
-        assert len(found.memory[name]) == 2
+        assert len(found.carry.memory[name]) == 2

@@ -23,19 +23,24 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(
-    folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES, classes: int = 3, limit: int = 0
+    folder: Path,
+    text: str | bytes,
+    names: tuple[str, ...] = NAMES,
+    classes: int = 3,
+    limit: int = 0,
+    target: str | None = None,
 ) -> list[Item]:
     labels = folder.parent / "labels.csv"
     labels.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_folder(folder, labels, names, classes, limit)
+    return read_folder(folder, labels, names, classes, limit, target=target)
 
 
-def complaint(folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES) -> str:
+def complaint(folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES, target: str | None = None) -> str:
     with pytest.raises(LabelError) as caught:
-        read(folder, text, names)
+        read(folder, text, names, target=target)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert "labels.csv" in message
+    assert "labels.csv" in message or message.startswith("--target: ")
     return message
 
 
@@ -253,3 +258,97 @@ def test_one_image_with_two_masks_is_two_items(folder: Path, masks: Path) -> Non
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     first, second = masked(folder, "file,label\na.png,1\nb.png,1\n", masks)
     assert first.identity != second.identity
+
+
+COLUMN = "file,label,target\n"
+
+
+def test_a_target_is_a_number_or_a_name(folder: Path) -> None:
+    items = read(folder, COLUMN + "a.png,0,2\nb.png,0, mug \nc.png,1,donut\n")
+    assert [(item.target, item.target_name) for item in items] == [(2, "donut"), (1, "mug"), (2, "donut")]
+    assert [(item.label, item.class_name) for item in items] == [(0, "ball"), (0, "ball"), (1, "mug")]
+
+
+@pytest.mark.parametrize("target", ["1", "mug"])
+def test_one_target_for_all_images(folder: Path, target: str) -> None:
+    for text in ("file,label\na.png,0\nb.png,2\n", COLUMN + "a.png,0,\nb.png,2, \n"):
+        items = read(folder, text, target=target)
+        assert [(item.target, item.target_name) for item in items] == [(1, "mug")] * 2
+
+
+def test_without_targets_there_is_none(folder: Path) -> None:
+    for text in ("file,label\na.png,0\n", COLUMN + "a.png,0,\n", COLUMN + "a.png,0\n"):
+        (item,) = read(folder, text)
+        assert (item.target, item.target_name) == (None, "")
+
+
+def test_a_class_without_a_name_is_called_by_its_number(folder: Path) -> None:
+    (item,) = read(folder, "file,label,class_name,target\na.png,0,cup,2\n", names=())
+    assert (item.target, item.target_name) == (2, "2")
+
+
+def test_a_whole_number_is_never_a_name(folder: Path) -> None:
+    (item,) = read(folder, COLUMN + "a.png,0,2\n", names=("0", "2", "1"))
+    assert (item.target, item.target_name) == (2, "1")
+
+
+@pytest.mark.parametrize("target", ["3", "-1", "1000000000000000000000000"])
+def test_targets_out_of_range(folder: Path, target: str) -> None:
+    for message in (
+        complaint(folder, COLUMN + f"a.png,0,1\nb.png,0,{target}\n"),
+        complaint(folder, "file,label\na.png,0\n", target=target),
+    ):
+        assert f"target {target} is out of range; the surrogates have classes 0 to 2" in message
+    assert "line 3" in complaint(folder, COLUMN + f"a.png,0,1\nb.png,0,{target}\n")
+
+
+@pytest.mark.parametrize(("target", "near"), [("mgu", "mug"), ("Donut", "donut"), ("1.0", ""), ("pot", ""), ("", "")])
+def test_targets_that_nobody_knows(folder: Path, target: str, near: str) -> None:
+    messages = [complaint(folder, "file,label\na.png,0\n", target=target)]
+    if target:
+        messages.append(complaint(folder, COLUMN + f"a.png,0,{target}\n"))
+        assert "line 2" in messages[1]
+    for message in messages:
+        assert f"target {target!r} is neither a number nor a class that the surrogates know" in message
+        assert message.endswith(f"; did you mean '{near}'?" if near else "know")
+
+
+def test_a_name_that_two_classes_have(folder: Path) -> None:
+    text = COLUMN + "a.png,0,crane\n"
+    message = complaint(folder, text, names=("mug", "crane", "crane"))
+    assert "target 'crane' is the name of classes [1, 2]; give the number of one" in message
+
+
+def test_a_target_that_is_the_true_class(folder: Path) -> None:
+    for message in (
+        complaint(folder, COLUMN + "a.png,0,mug\nb.png,1,1\n"),
+        complaint(folder, "file,label\na.png,0\nb.png,1\n", target="mug"),
+    ):
+        assert "line 3, b.png: target 1 is the image's true class; choose another, or leave the image out" in message
+
+
+def test_a_column_and_one_target_for_all_contradict_each_other(folder: Path) -> None:
+    message = complaint(folder, COLUMN + "a.png,0,\nb.png,0,2\n", target="1")
+    assert "line 3: target '2' contradicts --target" in message
+
+
+@pytest.mark.parametrize(("first", "second", "found"), [("1", "", "no target"), ("", "1", "a target")])
+def test_a_column_that_is_partly_empty(folder: Path, first: str, second: str, found: str) -> None:
+    text = COLUMN + f"a.png,0,{first}\nb.png,0,{first}\nc.png,0,{second}\n"
+    assert f"line 4: {found}, unlike the images before" in complaint(folder, text)
+    assert len(read(folder, text, limit=2)) == 2, "nothing is said of images that are left out"
+
+
+def test_identity_changes_with_the_target_and_not_with_how_it_is_given(folder: Path, masks: Path) -> None:
+    text = "file,label\na.png,0\n"
+    (plain,), (mug,), (donut,) = (read(folder, text, target=target) for target in (None, "mug", "donut"))
+    assert len({plain.identity, mug.identity, donut.identity}) == 3
+    assert read(folder, text, target="1") == read(folder, COLUMN + "a.png,0,mug\n") == [mug]
+    (with_mask,) = masked(folder, COLUMN + "a.png,0,mug\n", masks)
+    assert len({with_mask.identity, mug.identity, masked(folder, text, masks)[0].identity}) == 3
+
+
+def test_one_image_with_two_targets_is_two_items(folder: Path) -> None:
+    first, second = read(folder, COLUMN + "a.png,0,mug\na.png,0,donut\n")
+    assert first.identity != second.identity
+    assert "listed before" in complaint(folder, COLUMN + "a.png,0,mug\na.png,0,1\n")

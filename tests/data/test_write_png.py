@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnshift.data.images import quantise, read_image, write_png
+from attnshift.data.images import into_range, quantise, read_image, write_png
 
 
 def all_values() -> Tensor:
@@ -97,3 +97,11 @@ def test_an_existing_file_is_replaced(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", all_values(), {})
     assert torch.equal(read_image(tmp_path / "a.png", 16), all_values())
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_black_and_white_keep_their_gradient_and_what_lies_outside_has_none() -> None:
+    values = torch.tensor([-0.2, -1e-7, 0.0, 0.3, 1.0, 1 + 1e-7, 1.2], requires_grad=True)
+    seen = into_range(values)
+    assert torch.equal(seen, values.detach().clamp(0, 1))
+    (gradient,) = torch.autograd.grad(seen.sum(), values)
+    assert gradient.tolist() == [0, 1, 1, 1, 1, 1, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from attnshift.evaluation import ARMS
 from attnshift.runs.spec import RunSpec
 from attnshift.runs.store import Store
 
-SURROGATE, TUNED, FIRST, SECOND = "lab:surrogate", "lab:tuned", "lab:first", "lab:second"
+SURROGATE, HELPER, TUNED, FIRST, SECOND = "lab:surrogate", "<b>helper</b>", "lab:tuned", "lab:first", "lab:second"
 ROLES = {SECOND: "judge", SURROGATE: "surrogate", FIRST: "judge", TUNED: "tuning"}
 IDS = ("a", "b", "c")
 
@@ -25,24 +26,44 @@ CORRECT = {
     SECOND: {"clean": "ynn", "round_trip": "yyy", "reconstruction": "yyy", "attack": "ynn"},
 }
 
+MUG, DONUT, TREE = 1, 2, 6
+NAMES = {DONUT: "donut", TREE: "tree"}
+SHARES = {
+    "a": [{"name": SURROGATE, "values": [0.5, 0.75]}, {"name": HELPER, "values": [0.5, 0.25]}],
+    "b": [{"name": SURROGATE, "values": [0.1]}, {"name": HELPER, "values": [0.9]}],
+    "c": [{"name": SURROGATE, "values": [0.0, 0.25]}, {"name": HELPER, "values": [0.0, 0.75]}],
+}
+"""What two surrogates had to say in the two iterations; b was done after the first."""
+TARGETS = {"a": DONUT, "b": TREE, "c": DONUT}
+"""Targets of the three images: who is not right sees a donut, which is what a and c are after, and not b."""
+
 HOSTILE_FILE = "<script>alert('x')</script> & \"photo\".png"
 HOSTILE_NAME = "<img src=http://example.invalid/x onerror=alert(1)> 🫖 杯子"
 
 
-def results(names: dict[str, tuple[str, str]] | None = None) -> list[dict[str, Any]]:
-    names = names or {}
+def results(
+    names: Mapping[str, tuple[str, str]] | None = None,
+    targets: Mapping[str, int] | None = None,
+    shares: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> list[dict[str, Any]]:
+    names, targets = names or {}, targets or {}
+    shares = shares or {identity: [{"name": SURROGATE, "values": [1.0, 1.0]}] for identity in IDS}
     return [
         {
             "id": identity,
             "file": names.get(identity, (f"{identity}.png", ""))[0],
-            "label": 1,
+            "label": MUG,
             "class_name": names.get(identity, ("", "mug"))[1],
+            "target": targets.get(identity),
+            "target_name": NAMES.get(targets.get(identity, MUG), ""),
             "run": "0" * 16,
             "surrogates": [SURROGATE],
             "iteration": 3,
             "evaluated": 5,
             "seconds": 1.0 + place,
             "losses": [{"name": "classification", "values": [1.0, 0.5]}],
+            "shares": shares[identity],
+            "effective_models": 1.0 + 0.25 * place,
             "attention_clean": [0.0] * 5 + [1.0] + [0.0] * 10,
             "attention_attack": [0.25] * 16,
             "attention_side": 4,
@@ -53,16 +74,17 @@ def results(names: dict[str, tuple[str, str]] | None = None) -> list[dict[str, A
     ]
 
 
-def verdicts(predicted_name: str = "donut") -> list[dict[str, Any]]:
+def verdicts(predicted_name: str = "donut", targets: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
     return [
         {
             "id": identity,
             "arm": arm,
             "classifier": name,
             "role": role,
-            "predicted": 1 if right == "y" else 2,
+            "predicted": MUG if right == "y" else DONUT,
             "predicted_name": "mug" if right == "y" else predicted_name,
             "correct": right == "y",
+            "success": right == "n" and (targets is None or targets[identity] == DONUT),
             "true_probability": 0.75 if right == "y" else 0.1,
             "predicted_probability": 0.75,
         }
@@ -84,7 +106,13 @@ def quality() -> list[dict[str, Any]]:
     return rows
 
 
-def made_up_run(folder: Path, judged: bool = True, hostile: bool = False) -> Store:
+def made_up_run(
+    folder: Path,
+    judged: bool = True,
+    hostile: bool = False,
+    targets: Mapping[str, int] | None = None,
+    shares: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> Store:
     """``hostile``: the first image has a file name and a class name that try to be HTML."""
     recipe = load_recipe("fast")
     spec = RunSpec(
@@ -105,8 +133,8 @@ def made_up_run(folder: Path, judged: bool = True, hostile: bool = False) -> Sto
         for number, arm in enumerate(ARMS):
             pixels = numpy.stack([4 * height % 256, 4 * width % 256, (64 * place + 3 * number) + 0 * width], 2)
             Image.fromarray(pixels.astype(numpy.uint8)).save(store.image_path(identity, arm))
-    store.write_table("results", results({"a": (HOSTILE_FILE, HOSTILE_NAME)} if hostile else None))
+    store.write_table("results", results({"a": (HOSTILE_FILE, HOSTILE_NAME)} if hostile else None, targets, shares))
     if judged:
-        store.write_table("verdicts", verdicts(HOSTILE_NAME if hostile else "donut"))
+        store.write_table("verdicts", verdicts(HOSTILE_NAME if hostile else "donut", targets))
         store.write_table("quality", quality())
     return store

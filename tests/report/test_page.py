@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,18 @@ import pytest
 from attnshift.report import page as page_module
 from attnshift.report.page import write_report
 from attnshift.runs.store import Store
-from report.made_up import FIRST, HOSTILE_FILE, HOSTILE_NAME, SURROGATE, TUNED, made_up_run
+from report.made_up import (
+    DONUT,
+    FIRST,
+    HOSTILE_FILE,
+    HOSTILE_NAME,
+    SHARES,
+    SURROGATE,
+    TARGETS,
+    TREE,
+    TUNED,
+    made_up_run,
+)
 
 
 class Seen(HTMLParser):
@@ -96,6 +108,52 @@ def test_verdicts_are_told_apart(tmp_path: Path) -> None:
     assert f"{TUNED}: wrong when clean (donut)" in text
 
 
+def test_a_targeted_run_says_so(tmp_path: Path) -> None:
+    same = Seen(page(made_up_run(tmp_path / "same", targets=dict.fromkeys("abc", TREE)))).text
+    assert "Preset fast on 3 images, targeted at tree" in same
+    assert same.count("mug → tree") == 3
+    own = Seen(page(made_up_run(tmp_path / "own", targets=TARGETS))).text
+    assert "Preset fast on 3 images, targeted per image" in own
+    assert (own.count("mug → donut"), own.count("mug → tree")) == (2, 1)
+    for text in (same, own):
+        assert "How often it reaches its target on each classifier" in text
+        assert "the share that it takes for their target afterwards" in text
+        assert "fools" not in text
+        assert "gets wrong" not in text
+    untargeted = Seen(page(made_up_run(tmp_path / "any"))).text
+    assert "How often it fools each classifier" in untargeted
+    assert "the share that it gets wrong afterwards" in untargeted
+    assert "target" not in untargeted
+
+
+def marks(store: Store, classifier: str) -> list[tuple[str, str]]:
+    """Class and words of a classifier's verdict on each image."""
+    found = re.findall(r'<li class="(\w+)">([^<]*):\n(.*?)</li>', page(store), re.DOTALL)
+    return [(kind, Seen(words).text) for kind, name, words in found if name.startswith(classifier)]
+
+
+def test_a_verdict_tells_the_target_from_a_third_class(tmp_path: Path) -> None:
+    """The surrogate sees a donut in a and b, and c as the mug that it is."""
+    right, success = ("kept", "still right"), ("fooled", "donut 75 %")
+    assert marks(made_up_run(tmp_path / "any"), SURROGATE) == [success, success, right]
+    targeted = made_up_run(tmp_path / "own", targets=TARGETS)
+    assert marks(targeted, SURROGATE) == [success, ("missed", "donut 75 %, not the target"), right]
+    assert marks(targeted, TUNED) == [("wrong", "wrong when clean (donut)")] * 3
+    aimed = made_up_run(tmp_path / "same", targets=dict.fromkeys("abc", DONUT))
+    assert marks(aimed, SURROGATE) == [success, success, right]
+
+
+def test_interference_beside_a_target(tmp_path: Path) -> None:
+    """The arrow points at the target; where attention is steered stands below, unless it is the same."""
+    for target, phrase in (("tree", "ball"), ("tree", "tree"), ("", "ball"), ("", "")):
+        store = made_up_run(tmp_path / f"{target} {phrase}")
+        change = {"target": TREE if target else None, "target_name": target, "interference": phrase}
+        store.write_table("results", [row | change for row in store.table("results")])
+        text = Seen(page(store)).text
+        assert text.count(f"mug → {target or phrase}") == (3 if target or phrase else 0)
+        assert text.count(f"attention towards {phrase}") == (3 if target and phrase != target else 0)
+
+
 def test_no_figure_is_not_a_number(tmp_path: Path) -> None:
     """A classifier that knows no image has no success: a dash, and no bar of width nan."""
     html = page(made_up_run(tmp_path / "run"))
@@ -137,3 +195,15 @@ def test_a_failed_report_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="attack"):
         write_report(store)
     assert (store.folder / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_an_ensemble_shows_its_shares_and_a_single_surrogate_has_none(tmp_path: Path) -> None:
+    alone, together = page(made_up_run(tmp_path / "one")), page(made_up_run(tmp_path / "two", shares=SHARES))
+    assert "effective models" not in alone
+    seen = Seen(together)
+    assert "1.25 [1.00, 1.50] effective models of 2" in seen.text
+    assert "<b>helper</b> 48 %" in seen.text, "0.47 and 0.5 on average"
+    assert "b" not in seen.tags[seen.tags.index("svg") - 5 : seen.tags.index("svg")]
+    lines = [value for tag, name, value in seen.attributes if (tag, name) == ("polyline", "points")]
+    assert lines == ["0.0,28.20 240.0,18.00", "0.0,19.13 240.0,18.00"]
+    assert "1.00 effective models" in seen.text

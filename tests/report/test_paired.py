@@ -8,7 +8,7 @@ import pytest
 
 from attnshift.errors import RunError
 from attnshift.report.paired import compare
-from report.made_up import FIRST, IDS, made_up_run, quality, verdicts
+from report.made_up import FIRST, IDS, TARGETS, made_up_run, quality, verdicts
 
 
 def test_a_run_against_itself(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_gaps_are_those_of_the_same_image(tmp_path: Path) -> None:
     rows = verdicts()
     for row in rows:
         if (row["classifier"], row["arm"], row["id"]) == (FIRST, "attack", "a"):
-            row["correct"] = True
+            row |= {"correct": True, "success": False}
     # Another order of the images, and one image less.
     weaker.write_table("verdicts", rows[::-1])
     weaker.write_table("quality", [row | {"ssim": 1.0} for row in quality()[::-1] if row["id"] != "c"])
@@ -35,6 +35,16 @@ def test_gaps_are_those_of_the_same_image(tmp_path: Path) -> None:
     assert seen.attributable_gap.value == -0.25
     assert seen.ssim_gap.value == pytest.approx((0.1 + 0.08) / 2)
     assert seen.ssim_gap.count == len(IDS) - 1
+
+
+def test_a_third_class_is_no_success_of_a_targeted_run(tmp_path: Path) -> None:
+    """a reaches its donut on one of two judges; b is no tree to the one that knows it, reconstructed or attacked."""
+    untargeted, targeted = made_up_run(tmp_path / "any"), made_up_run(tmp_path / "run", targets=TARGETS)
+    assert compare(targeted, targeted).attributable.value == 0.25
+    rows = [row | {"success": row["success"] and row["id"] != "a"} for row in verdicts(targets=TARGETS)]
+    targeted.write_table("verdicts", rows)
+    assert compare(untargeted, targeted).attributable.value == 0.0
+    assert compare(untargeted, targeted).attributable_gap.value == -0.25
 
 
 def test_without_a_common_image_or_a_judge_there_is_nothing_to_compare(tmp_path: Path) -> None:

@@ -8,7 +8,20 @@ import pytest
 
 from attnshift.evaluation.statistics import wilson
 from attnshift.report.summary import ClassifierSummary, summarise
-from report.made_up import FIRST, SECOND, SURROGATE, TUNED, quality, results, verdicts
+from report.made_up import (
+    DONUT,
+    FIRST,
+    HELPER,
+    SECOND,
+    SHARES,
+    SURROGATE,
+    TARGETS,
+    TREE,
+    TUNED,
+    quality,
+    results,
+    verdicts,
+)
 
 
 def by_name() -> dict[str, ClassifierSummary]:
@@ -73,6 +86,35 @@ def test_without_judges_there_is_no_mean() -> None:
     assert summarise(results(), [row for row in verdicts() if row["role"] != "judge"], []).judges is None
 
 
+def test_in_a_targeted_run_a_third_class_is_no_success() -> None:
+    """b shall be seen as a tree, and whoever does not see a mug sees a donut in it."""
+    summary = summarise(results(targets=TARGETS), verdicts(targets=TARGETS), quality())
+    untargeted = by_name()
+    rows = {row.name: row for row in summary.classifiers}
+    assert rows[SURROGATE].success["attack"] == wilson(1, 3), "a, and not b"
+    assert rows[SURROGATE].attributable.value == pytest.approx(1 / 3)
+    assert rows[FIRST].success["attack"] == wilson(1, 2)
+    assert rows[FIRST].success["reconstruction"] == wilson(0, 2), "the reconstruction of b is no tree either"
+    assert rows[FIRST].attributable.value == pytest.approx(1 / 2)
+    assert [row.accuracy for row in rows.values()] == [row.accuracy for row in untargeted.values()]
+    assert summary.judges is not None
+    assert summary.judges.success["attack"].value == pytest.approx((1 / 2 + 0) / 2)
+    assert summary.judges.attributable.value == pytest.approx((1 / 2 + 0) / 2)
+
+
+@pytest.mark.parametrize(
+    ("targets", "aim"),
+    [
+        (None, ""),
+        (dict.fromkeys("abc", DONUT), ", targeted at donut"),
+        (TARGETS, ", targeted per image"),
+        ({"a": TREE, "b": TREE, "c": TREE}, ", targeted at tree"),
+    ],
+)
+def test_a_summary_says_what_the_attack_was_after(targets: dict[str, int] | None, aim: str) -> None:
+    assert summarise(results(targets=targets), [], []).aim == aim
+
+
 def test_quality_is_a_mean_and_leaves_out_infinities() -> None:
     figures = summarise(results(), verdicts(), quality()).quality
     assert set(figures) == {"round_trip", "reconstruction", "attack"}
@@ -97,3 +139,11 @@ def test_the_order_of_the_verdicts_changes_no_figure() -> None:
         row.name: row for row in backward.classifiers if row.role != "tuning"
     }
     assert forward.judges == backward.judges
+
+
+def test_shares_are_means_over_the_images_that_are_still_attacked() -> None:
+    seen = summarise(results(shares=SHARES), verdicts(), quality())
+    assert seen.shares[SURROGATE] == pytest.approx((0.2, 0.5))
+    assert seen.shares[HELPER] == pytest.approx((1.4 / 3, 0.5))
+    assert seen.effective_models.value == pytest.approx(1.25)
+    assert seen.effective_models.count == 3

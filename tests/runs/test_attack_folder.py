@@ -15,11 +15,12 @@ from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.data.datasets import Item
 from attnshift.data.images import read_image
-from attnshift.errors import ImageError, ModelError, RunError, UserError
+from attnshift.errors import ImageError, ModelError, RecipeError, RunError, UserError
 from attnshift.evaluation import ARMS
 from attnshift.runs import local, preparation
 from attnshift.runs.local import Settings, attack_folder
 from attnshift.runs.preparation import prepare
+from attnshift.runs.spec import FORMAT
 from attnshift.runs.store import Store
 from runs.small_runs import (
     SIDE,
@@ -39,12 +40,16 @@ COLUMNS = {
     "file",
     "label",
     "class_name",
+    "target",
+    "target_name",
     "run",
     "surrogates",
     "iteration",
     "evaluated",
     "seconds",
     "losses",
+    "shares",
+    "effective_models",
     "attention_clean",
     "attention_attack",
     "attention_side",
@@ -89,12 +94,17 @@ def test_one_row_per_image_in_the_order_of_the_plan(finished: Store, photos: Pat
     assert [(row["file"], row["label"], row["class_name"]) for row in rows] == plan
     for row in rows:
         assert set(row) == COLUMNS
+        assert (row["target"], row["target_name"]) == (None, "")
         assert row["run"] == finished.spec().digest
         assert row["surrogates"] == [SURROGATE]
         assert 0 <= row["iteration"] < row["evaluated"] <= 3
         assert row["seconds"] > 0
         assert len(row["attention_clean"]) == len(row["attention_attack"]) == row["attention_side"] ** 2
         assert {each["name"] for each in row["losses"]} == {"classification", "variance", "self_attention"}
+        assert [each["name"] for each in row["shares"]] == [SURROGATE]
+        assert set(row["shares"][0]["values"]) == {1.0}
+        assert len(row["shares"][0]["values"]) == len(row["losses"][0]["values"])
+        assert row["effective_models"] == 1
 
 
 def test_the_run_says_what_it_is(finished: Store, photos: Path, pipeline_folder: Path) -> None:
@@ -117,6 +127,7 @@ def test_every_png_says_what_it_is(finished: Store) -> None:
             assert text["attnshift:arm"] == arm
             assert text["attnshift:source"] == row["file"]
             assert text["attnshift:label"] == f"{row['label']} {row['class_name']}"
+            assert "attnshift:target" not in text
             assert (text.get("attnshift:adversarial") == "true") == (arm == "attack")
             assert ("Adversarial image" in text.get("Description", "")) == (arm == "attack")
 
@@ -300,6 +311,16 @@ def test_nothing_is_written_where_an_input_is_bad(
     assert not settings.out.exists()
 
 
+def test_a_weight_for_a_stranger_is_refused_before_anything_is_written(
+    photos: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    changes = ["classification.fusion=weighted", "classification.fusion_options.weights.resnet=2.0"]
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run", *changes)
+    with pytest.raises(RecipeError, match=f"weight to resnet, which is no surrogate; the surrogates are {SURROGATE}"):
+        run_small(settings)
+    assert not settings.out.exists()
+
+
 def test_surrogates_that_disagree_about_the_classes(
     photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +363,7 @@ def test_progress_counts_every_image_once(photos: Path, pipeline_folder: Path, t
 def test_the_digest_names_the_attack_and_not_the_place(finished: Store) -> None:
     spec = finished.spec()
     assert spec.model_copy(update={"images": "elsewhere", "labels": "elsewhere"}).digest == spec.digest
-    for change in ({"batch": 7}, {"threads": 9}, {"items": "x"}, {"device": "cuda"}, {"format": 2}):
+    for change in ({"batch": 7}, {"threads": 9}, {"items": "x"}, {"device": "cuda"}, {"format": FORMAT + 1}):
         assert spec.model_copy(update=change).digest != spec.digest
 
 

@@ -55,6 +55,7 @@ def test_verdicts_are_about_the_saved_files(store: Store, name: str) -> None:
         assert row["predicted"] == int(shares.argmax())
         assert row["predicted_name"] == classifier.class_names[row["predicted"]]
         assert row["correct"] == (row["predicted"] == labels[row["id"]])
+        assert row["success"] == (not row["correct"])
         assert row["true_probability"] == pytest.approx(float(shares[labels[row["id"]]]), rel=1e-4)
         assert row["predicted_probability"] == pytest.approx(float(shares.max()), rel=1e-4)
         checked += 1
@@ -142,7 +143,7 @@ def test_quality_is_measured_against_the_clean_file(store: Store) -> None:
 def test_a_judge_with_too_few_classes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(store.folder)
     monkeypatch.setattr(evaluation, "load_classifier", lambda name: replace(load_classifier(name), classes=2))
-    with pytest.raises(RunError, match="has 2 classes and cannot judge label"):
+    with pytest.raises(RunError, match="has 2 classes and cannot judge class"):
         evaluate_run(store, [JUDGE])
     assert contents(store.folder) == before
 

@@ -10,7 +10,7 @@ import pytest
 
 from attnshift.attack.recipe import load_recipe
 from attnshift.errors import RunError
-from attnshift.runs.spec import RunSpec
+from attnshift.runs.spec import FORMAT, RunSpec
 from attnshift.runs.store import Store, atomic_write
 
 
@@ -75,6 +75,16 @@ def test_a_damaged_run_file_is_one_line(tmp_path: Path, spec: RunSpec, damage: s
         store.spec()
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_of_another_format_is_one_line(tmp_path: Path, spec: RunSpec) -> None:
+    store = Store.start(tmp_path / "run", spec)
+    path = store.folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT - 1}))
+    for use in (lambda: Store.open(store.folder), lambda: Store.start(store.folder, spec)):
+        with pytest.raises(RunError, match=f"run.json: format: .*reads format {FORMAT}; make the run anew") as caught:
+            use()
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_differences_are_shown_by_key(spec: RunSpec) -> None:

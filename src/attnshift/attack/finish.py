@@ -25,14 +25,15 @@ class Outcome:
     """Result of a batch. ``images`` [batch,3,height,width] are multiples of 1/255: what is saved is what was judged.
 
     ``iterations`` [batch] is the iterate that was kept, ``evaluated`` [batch] how many iterates were looked at;
-    ``history`` holds for each image the weighted losses of every iteration. ``looked`` and ``looks`` are the true
-    phrase's attention before and after, one [side,side] each.
+    ``history`` holds for each image the weighted losses of every iteration, ``weights`` the share of each surrogate in
+    its direction. ``looked`` and ``looks`` are the true phrase's attention before and after, one [side,side] each.
     """
 
     images: Tensor
     iterations: Tensor
     evaluated: Tensor
     history: tuple[tuple[dict[str, float], ...], ...]
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
     looked: tuple[Tensor, ...]
     looks: tuple[Tensor, ...]
 
@@ -46,6 +47,7 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
     score = torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device)
     iterations, evaluated = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
     history: list[list[dict[str, float]]] = [[] for _ in range(count)]
+    weights: list[list[tuple[float, ...]]] = [[] for _ in range(count)]
     loop = attack(problem)
     finished = None
     while True:
@@ -66,11 +68,20 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
         for place, row in enumerate(rows.tolist()):
             if snapshot.losses:
                 history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
+                weights[row].append(tuple(snapshot.weights[:, place].tolist()))
         if watch:
             watch(snapshot)
         finished = fooled if policy.early else None
     looked, looks = _attention(problem, latents)
-    return Outcome(quantise(images), iterations, evaluated, tuple(tuple(each) for each in history), looked, looks)
+    return Outcome(
+        images=quantise(images),
+        iterations=iterations,
+        evaluated=evaluated,
+        history=tuple(tuple(each) for each in history),
+        weights=tuple(tuple(each) for each in weights),
+        looked=looked,
+        looks=looks,
+    )
 
 
 def _score(

@@ -32,11 +32,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Subject:
-    """The true class of one image: its label, its name, and the identity that names the image's random draws."""
+    """The true class of one image: its label, its name, and the identity that names the image's random draws.
+
+    ``target`` is the class that it shall be seen as, absent in an untargeted attack.
+    """
 
     identity: str
     label: int
     class_name: str
+    target: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ def choose(
     """
     section, names = recipe.interference, vocabulary(classifiers)
     check_choice(recipe, backbone, names, subjects)
-    if section.choose == "given":
-        return (Choice(section.phrase, class_of(section.phrase, names)),) * len(subjects)
+    if section.choose in _SETTLED:
+        return tuple(_settled(section, subject, names) for subject in subjects)
     ranked = _rank(section, recipe, backbone, classifiers, images, subjects, names)
     return tuple(
         _first_that_fits(recipe.prompt, backbone, subject, order, names)
@@ -72,22 +76,39 @@ def vocabulary(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
 
 
 def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], subjects: Sequence[Subject]) -> None:
-    """Raise where the recipe's own phrase is the true class of an image or does not fit its prompt.
+    """Raise where the recipe's own phrase or the target is to interfere, and is the true class of an image, does not
+    fit its prompt, or is not there.
 
-    Without a phrase of its own: where ``names``, the classes to choose from, are not known.
+    Without a phrase of the recipe's own: where ``names``, the classes to choose from, are not known.
     """
-    section, phrase = recipe.interference, recipe.interference.phrase
-    if section.choose != "given":
-        if not names:
-            raise RecipeError(
-                f"interference.choose is '{section.choose}', which needs class names, and no surrogate has them; "
-                "give interference.choose=given and interference.phrase"
-            )
+    section = recipe.interference
+    if section.choose != "given" and not names:
+        raise RecipeError(
+            f"interference.choose is '{section.choose}', which needs class names, and no surrogate has them; "
+            "give interference.choose=given and interference.phrase"
+        )
+    if section.choose not in _SETTLED:
         return
     for subject in subjects:
+        phrase = _settled(section, subject, names).phrase
         if any(_same(phrase, name) for name in _true_names(subject, names)):
-            raise RecipeError(f"interference.phrase {phrase!r} is the true class of an image; give another phrase")
+            source = "interference.phrase" if section.choose == "given" else "the target"
+            raise RecipeError(f"{source} {phrase!r} is the true class of an image; give another")
         _locate_both(recipe.prompt, backbone, subject.class_name, phrase)
+
+
+_SETTLED = ("given", "target")
+"""Ways to choose that leave nothing to be chosen."""
+
+
+def _settled(section: InterferenceSection, subject: Subject, names: tuple[str, ...]) -> Choice:
+    if section.choose == "given":
+        return Choice(section.phrase, class_of(section.phrase, names))
+    if subject.target is None:
+        raise RecipeError(
+            "interference.choose is 'target' and the attack has none; make it a targeted one, or choose 'confusion'"
+        )
+    return Choice(names[subject.target], subject.target)
 
 
 def _rank(

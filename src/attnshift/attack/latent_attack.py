@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from attnshift.attack.problem import Task, pose
 from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
+from attnshift.data.datasets import check_class, check_target, identify
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, LabelError, RecipeError
@@ -25,7 +25,8 @@ __all__ = ["AttackResult", "LatentAttack"]
 @dataclass(frozen=True)
 class AttackResult:
     """images [batch,3,height,width], multiples of 1/255; margins [models,batch] of the surrogates on exactly these
-    images, negative where a surrogate is fooled; iterations [batch], the iterate that was kept."""
+    images, negative where a surrogate is fooled, which in a targeted attack means that it sees the target; iterations
+    [batch], the iterate that was kept."""
 
     images: Tensor
     margins: Tensor
@@ -69,11 +70,13 @@ class LatentAttack:
         labels: Tensor | Sequence[int],
         class_names: Sequence[str] = (),
         masks: Tensor | None = None,
+        targets: Tensor | Sequence[int] | None = None,
     ) -> AttackResult:
         """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
 
         ``class_names`` names the true class of each image; where it is empty the first surrogate's own names are used.
-        ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for recipes whose mask is given.
+        ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for recipes whose mask is given. ``targets``
+        are the classes to be seen instead; without them any wrong one will do.
         """
         self.backbone.check_size(images.shape[-1])
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
@@ -92,9 +95,10 @@ class LatentAttack:
         if masks is not None and masks.shape != images[:, :1].shape:
             raise ImageError(f"masks have shape {tuple(masks.shape)}; expected {tuple(images[:, :1].shape)}")
         given = [None] * len(images) if masks is None else list(masks)
+        aims = [None] * len(images) if targets is None else self._checked(targets, numbers)
         tasks = [
-            Task(_identity(image, label, name), image, label, name, mask)
-            for image, label, name, mask in zip(images, numbers, names, given, strict=True)
+            Task(identify(_pixels(image), label, name, target), image, label, name, mask, target)
+            for image, label, name, mask, target in zip(images, numbers, names, given, aims, strict=True)
         ]
         parts = [self._attack(tasks[at : at + self.batch]) for at in range(0, len(tasks), self.batch)]
         return AttackResult(
@@ -103,13 +107,20 @@ class LatentAttack:
             torch.cat([part.iterations for part in parts]),
         )
 
+    def _checked(self, targets: Tensor | Sequence[int], labels: Sequence[int]) -> list[int]:
+        numbers = [int(target) for target in targets]
+        if len(numbers) != len(labels):
+            raise LabelError(f"{len(labels)} images and {len(numbers)} targets; give every image one")
+        for at, (target, label) in enumerate(zip(numbers, labels, strict=True)):
+            check_class("target", target, self.classifiers[0].classes, f"image {at}")
+            check_target(target, label, f"image {at}")
+        return numbers
+
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
         problem = pose(self.method, self.backbone, self.classifiers, tasks)
         outcome = finish(problem)
         return AttackResult(outcome.images, problem.surrogates.judge(outcome.images)[1], outcome.iterations)
 
 
-def _identity(image: Tensor, label: int, class_name: str) -> str:
-    digest = hashlib.sha256((image.detach().cpu().float() * 255).round().byte().numpy().tobytes())
-    digest.update(f"{label}\0{class_name}".encode())
-    return digest.hexdigest()[:16]
+def _pixels(image: Tensor) -> bytes:
+    return (image.detach().cpu().float() * 255).round().byte().numpy().tobytes()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
-from attnshift.attack.optimiser import AdamW
+from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.problem import Problem
+from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import Memory
 from attnshift.types import Fused
 
@@ -19,30 +20,43 @@ __all__ = ["Carry", "Slope", "Snapshot", "attack", "slope"]
 
 @dataclass(frozen=True)
 class Carry:
-    """What an iteration hands to the next beside the latents: the optimiser, the terms' memory, the running norms."""
+    """What an iteration hands to the next beside the latents: the optimiser, the fused direction's momentum, what the
+    fusion rule and the terms remember, the running norms."""
 
-    optimiser: AdamW
+    optimiser: Optimiser
+    momentum: Momentum = field(default_factory=Momentum)
+    fusion: Tensor | None = None
     memory: Memory = field(default_factory=dict)
     balance: GradNorm = field(default_factory=GradNorm)
 
+    @classmethod
+    def start(cls, problem: Problem) -> Carry:
+        recipe = problem.method.recipe
+        momentum = Momentum(recipe.classification.momentum, recipe.classification.clip)
+        return cls(start(recipe.optimiser, problem.trajectory.start), momentum)
+
     def rows(self, keep: Tensor) -> Carry:
-        memory = {name: tuple(past[row] for row in keep.tolist()) for name, past in self.memory.items()}
-        return Carry(self.optimiser.rows(keep), memory, self.balance.rows(keep))
+        return Carry(
+            self.optimiser.rows(keep),
+            self.momentum.rows(keep),
+            None if self.fusion is None else self.fusion[keep],
+            {name: tuple(past[row] for row in keep.tolist()) for name, past in self.memory.items()},
+            self.balance.rows(keep),
+        )
 
 
 @dataclass(frozen=True)
 class Slope:
     """The objective at some latents, and what was seen on the way; all detached.
 
-    ``losses`` are the weighted terms [batch]; ``memory`` and ``balance`` are those of the next iteration.
+    ``losses`` are the weighted terms [batch]; ``carry`` is what the next iteration gets, but for the optimiser.
     """
 
     gradient: Tensor
     images: Tensor
     losses: dict[str, Tensor]
     fused: Fused
-    memory: Memory
-    balance: GradNorm
+    carry: Carry
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,15 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     A consumer may send back the positions of snapshot rows that are finished, a bool tensor [active]: those images
     leave the batch. Nothing that an image computes depends on the others.
     """
-    recipe = problem.method.recipe.optimiser
+    iterations = problem.method.recipe.optimiser.iterations
     rows = torch.arange(len(problem.images))
-    latents, weights = problem.trajectory.start, torch.empty(0)
-    carry = Carry(AdamW.start(latents, recipe.learning_rate, recipe.weight_decay))
-    for iteration in range(recipe.iterations):
+    latents, weights, carry = problem.trajectory.start, torch.empty(0), Carry.start(problem)
+    for iteration in range(iterations):
         now = slope(problem, latents, iteration, carry)
         weights = now.fused.weights
         finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, carry)
         latents, optimiser = carry.optimiser.step(latents, now.gradient)
-        carry = Carry(optimiser, now.memory, now.balance)
+        carry = replace(now.carry, optimiser=optimiser)
         if finished is not None and bool(finished.any()):
             keep = (~finished).nonzero()[:, 0].cpu()
             if not len(keep):
@@ -88,23 +101,26 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     with torch.no_grad():
         images = problem.render(latents).images
     _, margins = problem.surrogates.judge(images)
-    yield Snapshot(recipe.iterations, rows, latents, images, {}, margins, weights, carry)
+    yield Snapshot(iterations, rows, latents, images, {}, margins, weights, carry)
 
 
 def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Slope:
     """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction
-    and all other terms through decoder and denoiser. Only ``balance = "gradnorm"`` takes one pass for each.
+    and all other terms through decoder and denoiser. Only ``balance = "gradnorm"`` takes one pass for each term, and
+    ``space = "latent"`` one for each classifier.
     """
     method = problem.method
     latents = latents.detach().requires_grad_()
     with torch.enable_grad():
         branch = problem.render(latents, problem.sites)
-        fused = method.rule(problem.surrogates, branch.images)
+        points = latents if method.recipe.classification.space == "latent" else branch.images
+        fused = method.rule(problem.facing(iteration), points, carry.fusion)
+        direction, momentum = carry.momentum.step(fused.direction.detach())
         seen = problem.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
-        pull = weight * (branch.images * fused.direction.detach()).flatten(1).sum(1)
+        pull = weight * (points * direction).flatten(1).sum(1)
         terms = {"classification": pull} | method.objective(seen, carry.memory)
         balance = carry.balance
         if method.recipe.optimiser.balance == "gradnorm":
@@ -119,6 +135,6 @@ def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Sl
             (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
     losses = {name: value.detach() for name, value in terms.items()}
     losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
-    return Slope(
-        gradient, branch.images.detach(), losses, fused, method.objective.remember(seen, carry.memory), balance
-    )
+    memory = method.objective.remember(seen, carry.memory)
+    after = Carry(carry.optimiser, momentum, fused.memory, memory, balance)
+    return Slope(gradient, branch.images.detach(), losses, fused, after)

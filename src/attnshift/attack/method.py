@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from attnshift.attack.recipe import Recipe
 from attnshift.diffusion import RECONSTRUCTIONS
 from attnshift.diffusion.reconstruction import Reconstruction
-from attnshift.ensemble import RULES
+from attnshift.ensemble import RULES, TRANSFORMS
+from attnshift.ensemble.expectation import Expectation
 from attnshift.ensemble.fusion import FusionRule
 from attnshift.ensemble.surrogates import Criterion
 from attnshift.errors import RecipeError
@@ -31,6 +32,7 @@ class Method:
     objective: Objective
     criterion: Criterion
     rule: FusionRule
+    expectation: Expectation
     classification: Schedule
     """Factor on ``recipe.classification.weight``."""
 
@@ -52,6 +54,14 @@ class Method:
             Objective(terms),
             build(CLASSIFICATION, "classification loss", logits.loss, logits.options),
             build(RULES, "fusion rule", logits.fusion, logits.fusion_options),
+            Expectation(
+                recipe.expectation.draws,
+                recipe.expectation.every,
+                {
+                    name: build(TRANSFORMS, "transform", name, section.options)
+                    for name, section in recipe.expectation.transforms.items()
+                },
+            ),
             _schedule(logits.schedule, "classification"),
         )
 

@@ -1,16 +1,34 @@
-"""AdamW on the latents, as an immutable record whose state can follow the images that stay in the batch."""
+"""What moves the latents, as immutable records whose state can follow the images that stay in the batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-__all__ = ["AdamW"]
+from attnshift.attack.recipe import OptimiserSection
+
+__all__ = ["AdamW", "Descent", "Optimiser", "start"]
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
+
+
+class Optimiser(Protocol):
+    def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, Self]:
+        """The moved latents and the optimiser after the step; both inputs stay as they are."""
+        ...
+
+    def rows(self, keep: Tensor) -> Self: ...
+
+
+def start(section: OptimiserSection, latents: Tensor) -> Optimiser:
+    """The optimiser that a recipe names, before its first step."""
+    if section.method == "adamw":
+        return AdamW.start(latents, section.learning_rate, section.weight_decay)
+    return Descent(section.learning_rate, section.weight_decay, signed=section.method == "sign")
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,6 @@ class AdamW:
         return cls(learning_rate, weight_decay, torch.zeros_like(latents), torch.zeros_like(latents))
 
     def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, AdamW]:
-        """The moved latents and the optimiser after the step; both inputs stay as they are."""
         steps = self.steps + 1
         mean = torch.lerp(self.mean, gradient, 1 - _BETAS[0])
         square = _BETAS[1] * self.square + (1 - _BETAS[1]) * gradient * gradient
@@ -42,3 +59,23 @@ class AdamW:
 
     def rows(self, keep: Tensor) -> AdamW:
         return replace(self, mean=self.mean[keep], square=self.square[keep])
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Steps along the gradient, or along its sign, with decoupled weight decay; momentum is the ensemble's.
+
+    The gradient's norm is that of the weighted terms: its ``learning_rate`` does not compare with AdamW's, whose steps
+    have about the size of the learning rate, like those of the sign.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    signed: bool
+
+    def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, Descent]:
+        move = gradient.sign() if self.signed else gradient
+        return latents * (1 - self.learning_rate * self.weight_decay) - self.learning_rate * move, self
+
+    def rows(self, keep: Tensor) -> Descent:
+        return self

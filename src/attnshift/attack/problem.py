@@ -16,6 +16,7 @@ from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.recipe import MaskSection
 from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
@@ -30,7 +31,8 @@ __all__ = ["Problem", "Task", "pose"]
 class Task:
     """One image to attack: ``image`` [3,side,side] in [0,1]. ``identity`` names its random draws.
 
-    ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given.
+    ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given. ``target`` is the class
+    that it shall be seen as, absent in an untargeted attack; either all images of a batch have one or none has.
     """
 
     identity: str
@@ -38,6 +40,7 @@ class Task:
     label: int
     class_name: str
     mask: Tensor | None = None
+    target: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,14 @@ class Problem:
         images = self.backbone.decode(final)
         if self.residual is not None:
             images = images + self.residual
-        return Branch(final, _pasted(recipe.mask, self.masks, self.images, images.clamp(0, 1)), attention)
+        return Branch(final, _pasted(recipe.mask, self.masks, self.images, into_range(images)), attention)
+
+    def facing(self, iteration: int) -> Surrogates:
+        """The surrogates with what they are shown in ``iteration``, which counts from 0."""
+        views = self.method.expectation.views(self._draws(iteration))
+        if self.method.recipe.classification.space == "image":
+            return replace(self.surrogates, views=views)
+        return replace(self.surrogates, views=views, show=lambda latents: self.render(latents).images)
 
     def observe(self, branch: Branch, iteration: int) -> Observation:
         """What the terms see of ``branch`` in ``iteration``, which counts from 0."""
@@ -80,10 +90,13 @@ class Problem:
             branch,
             self.tokens,
             (iteration + 1) / recipe.optimiser.iterations,
-            Draws(recipe.seed, self.identities, iteration),
+            self._draws(iteration),
             self.weights,
             self.interference,
         )
+
+    def _draws(self, iteration: int) -> Draws:
+        return Draws(self.method.recipe.seed, self.identities, iteration)
 
     def rows(self, keep: Tensor) -> Problem:
         clean = Branch(
@@ -112,8 +125,8 @@ def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], 
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
     recipe = method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
-    goals = Goals(torch.tensor([task.label for task in tasks], device=backbone.device))
-    subjects = [Subject(task.identity, task.label, task.class_name) for task in tasks]
+    goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
+    subjects = [Subject(task.identity, task.label, task.class_name, task.target) for task in tasks]
     choices = choose(recipe, backbone, classifiers, images, subjects) if method.reads_interference else ()
     if choices:
         goals = replace(goals, interference=goals.labels.new_tensor([choice.label for choice in choices]))

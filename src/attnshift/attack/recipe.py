@@ -90,9 +90,9 @@ class PromptSection(_Section):
 
 
 class InterferenceSection(_Section):
-    choose: Literal["confusion", "text", "given", "random"] = "confusion"
-    """The surrogates' highest wrong class on the clean image; the class nearest to the true one for the text encoder;
-    ``phrase``; or any class, as a control."""
+    choose: Literal["confusion", "target", "text", "given", "random"] = "confusion"
+    """The surrogates' highest wrong class on the clean image; the target of a targeted attack; the class nearest to the
+    true one for the text encoder; ``phrase``; or any class, as a control."""
     phrase: str = ""
 
     @model_validator(mode="after")
@@ -138,6 +138,34 @@ class ClassificationSection(_OpenSection):
     schedule: dict[str, Any] = {}
     fusion: str = "uniform"
     fusion_options: dict[str, Any] = {}
+    space: Literal["image", "latent"] = "image"
+    """Where the surrogates' gradients are taken and fused: at the image, with one pass back through decoder and
+    denoiser, or at the latents, with one for each of them."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the last fused direction that is added to the next one; for optimisers without momentum of their own."""
+    clip: float = Field(default=0.0, ge=0)
+    """Highest norm of the fused direction of an image; 0 sets no limit."""
+
+
+class TransformSection(_OpenSection):
+    pass
+
+
+class ExpectationSection(_Section):
+    """Expectation over transformations: what the surrogates see of an image beside the image itself."""
+
+    draws: int = Field(default=1, ge=1, le=1000)
+    """Views of an image, itself included; 1 switches the transforms off."""
+    every: int = Field(default=1, ge=1)
+    """Only in every so manieth iteration, from the first on; in the others the image itself."""
+    transforms: dict[str, TransformSection] = {}
+    """What makes a view, one after the other, with options."""
+
+    @model_validator(mode="after")
+    def _has_what_it_draws(self) -> ExpectationSection:
+        if self.draws > 1 and not self.transforms:
+            raise ValueError("draws above 1 need transforms, such as [expectation.transforms.rotate]")
+        return self
 
 
 class TermSection(_OpenSection):
@@ -146,6 +174,7 @@ class TermSection(_OpenSection):
 
 
 class OptimiserSection(_Section):
+    method: Literal["adamw", "gradient", "sign"] = "adamw"
     balance: Literal["none", "gradnorm"] = "none"
     """``gradnorm`` divides each term by a running norm of its own gradient, at the price of a backward pass a term."""
     learning_rate: float = Field(default=0.01, gt=0)
@@ -176,6 +205,7 @@ class Recipe(_Section):
     diffusion: DiffusionSection = DiffusionSection()
     reconstruction: ReconstructionSection = ReconstructionSection()
     classification: ClassificationSection = ClassificationSection()
+    expectation: ExpectationSection = ExpectationSection()
     terms: dict[str, TermSection] = {}
     optimiser: OptimiserSection = OptimiserSection()
     finish: FinishSection = FinishSection()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnshift.errors import ImageError
 
-__all__ = ["LARGEST", "quantise", "read_image", "read_mask", "write_png"]
+__all__ = ["LARGEST", "into_range", "quantise", "read_image", "read_mask", "write_png"]
 
 LARGEST = 64_000_000
 """Pixels that an image may declare before it is decoded."""
@@ -51,6 +51,17 @@ def read_image(path: Path, side: int) -> Tensor:
         raise ImageError(f"{path}: not a readable image ({str(error).splitlines()[0]}); replace or remove it") from None
     pixels = numpy.asarray(image, dtype=numpy.uint8).copy()
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def into_range(images: Tensor) -> Tensor:
+    """Images clamped to [0,1], with a gradient for all values in it, the bounds included, up to rounding.
+
+    torch's clamp passes nothing on at the bounds themselves (2.14; earlier versions did): a pixel that is black or
+    white in the image to attack could not leave its place.
+    """
+    clamped = images.clamp(0, 1)
+    inside = (images - clamped).abs() < 1e-6
+    return torch.where(inside, images + (clamped - images).detach(), clamped.detach())
 
 
 def read_mask(path: Path, side: int) -> Tensor:

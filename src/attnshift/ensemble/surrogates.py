@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from attnshift.data.images import into_range
+from attnshift.ensemble.expectation import View, as_it_is
 from attnshift.losses.classification import margins
 from attnshift.types import Goals
 
-__all__ = ["Criterion", "Surrogates"]
+__all__ = ["Blend", "Criterion", "Reactions", "Surrogates"]
 
 
 @runtime_checkable
@@ -25,34 +27,110 @@ class Criterion(Protocol):
     def __call__(self, logits: Tensor, goals: Goals) -> Tensor: ...
 
 
+class Reactions(NamedTuple):
+    """What each model answers: ``gradients`` [models,batch,...] at the points; ``losses`` and ``margins``
+    [models,batch]. With several views gradients and losses are their means; margins are those of the image itself."""
+
+    gradients: Tensor
+    losses: Tensor
+    margins: Tensor
+
+    @property
+    def active(self) -> Tensor:
+        """Which models still pull, [models,batch]; one that is fooled by as much as the criterion asks does not."""
+        return self.gradients.flatten(2).norm(dim=2) != 0
+
+
+class Blend(NamedTuple):
+    """The criterion on blended logits: its ``gradient`` [batch,...] at the points, the ``weights`` [models,batch] that
+    were given to the models, and each model's own ``losses`` and ``margins`` [models,batch]."""
+
+    gradient: Tensor
+    weights: Tensor
+    losses: Tensor
+    margins: Tensor
+
+
 @dataclass(frozen=True)
 class Surrogates:
-    """``classifiers`` map images [batch,3,height,width] in [0,1] to logits [batch,classes]."""
+    """``classifiers`` map images [batch,3,height,width] in [0,1] to logits [batch,classes].
+
+    Gradients are taken at *points* [batch,...], which ``show`` turns into images: the images themselves, or latents
+    with the whole chain to the image behind them. ``views`` are what a classifier sees of an image, the first the image
+    as it is; the others make the gradient an expectation over transformations (Athalye et al., ICML 2018).
+    """
 
     classifiers: Sequence[Callable[[Tensor], Tensor]]
     criterion: Criterion
     goals: Goals
+    show: View = as_it_is
+    views: Sequence[View] = (as_it_is,)
 
-    def gradients(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each model's gradient at the images [models,batch,3,height,width], losses and margins [models,batch]."""
-        images = images.detach().requires_grad_()
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(getattr(each, "name", str(at)) for at, each in enumerate(self.classifiers))
+
+    def gradients(self, points: Tensor) -> Reactions:
+        points = points.detach().requires_grad_()
         gradients, losses, kept = [], [], []
         with torch.enable_grad():
-            for classifier in self.classifiers:
-                logits = classifier(images)
-                loss = self.criterion(logits, self.goals)
-                (gradient,) = torch.autograd.grad(loss.sum(), images)
+            for logits in self._answers(points):
+                loss = self._losses(logits)
+                # The graph from the points to the views serves every model.
+                (gradient,) = torch.autograd.grad(loss.sum(), points, retain_graph=True)
                 gradients.append(gradient)
                 losses.append(loss.detach())
-                kept.append(margins(logits.detach(), self.goals))
-        return torch.stack(gradients), torch.stack(losses), torch.stack(kept)
+                kept.append(margins(logits[0].detach(), self.goals))
+        return Reactions(torch.stack(gradients), torch.stack(losses), torch.stack(kept))
+
+    def blend(self, points: Tensor, weights: Tensor | None = None) -> Blend:
+        """Average the logits, by ``weights`` [models,batch] or all alike, before the criterion sees them.
+
+        A model on which the criterion is flat takes no part: it is fooled already.
+        """
+        points = points.detach().requires_grad_()
+        with torch.enable_grad():
+            answers = torch.stack([*self._answers(points)])
+            losses, active = self._slopes(answers.detach())
+            shares = active.to(losses) if weights is None else weights * active
+            shares = shares / shares.sum(0).clamp(min=1e-30)
+            blended = (shares[:, None, :, None] * answers).sum(0)
+            (gradient,) = torch.autograd.grad(self._losses(blended).sum(), points)
+        own = torch.stack([margins(each, self.goals) for each in answers[:, 0].detach()])
+        return Blend(gradient, shares, losses, own)
 
     @torch.no_grad()
-    def judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses and margins [models,batch], without gradients."""
-        logits = [classifier(images) for classifier in self.classifiers]
-        losses = [self.criterion(each, self.goals) for each in logits]
-        return torch.stack(losses), torch.stack([margins(each, self.goals) for each in logits])
+    def judge(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and margins [models,batch] of the images as they are, without gradients."""
+        logits = self.logits(points)
+        losses = torch.stack([self.criterion(each, self.goals) for each in logits])
+        return losses, torch.stack([margins(each, self.goals) for each in logits])
+
+    @torch.no_grad()
+    def logits(self, points: Tensor) -> Tensor:
+        """Logits of the images as they are, [models,batch,classes]."""
+        images = into_range(self.show(points))
+        return torch.stack([classifier(images) for classifier in self.classifiers])
 
     def rows(self, keep: Tensor) -> Surrogates:
         return replace(self, goals=self.goals.rows(keep))
+
+    def _answers(self, points: Tensor) -> Iterator[Tensor]:
+        """Each model's logits, [views,batch,classes]."""
+        images = into_range(self.show(points))
+        shown = torch.stack([view(images) for view in self.views])
+        for classifier in self.classifiers:
+            yield classifier(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+
+    def _losses(self, logits: Tensor) -> Tensor:
+        """Mean of the criterion over the views: [views,batch,classes] -> [batch]."""
+        views, batch = logits.shape[:2]
+        goals = self.goals.rows(torch.arange(batch).repeat(views))
+        return self.criterion(logits.flatten(0, 1), goals).unflatten(0, (views, batch)).mean(0)
+
+    def _slopes(self, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """From logits [models,views,batch,classes]: each model's loss, and whether it changes with the logits."""
+        answers = answers.requires_grad_()
+        losses = torch.stack([self._losses(each) for each in answers])
+        (slopes,) = torch.autograd.grad(losses.sum(), answers)
+        return losses.detach(), slopes.abs().amax((1, 3)) != 0

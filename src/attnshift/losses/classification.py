@@ -61,7 +61,13 @@ class Margin:
     def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
         margin = margins(logits.float(), goals)
         if self.scale == "dlr":
-            highest = logits.float().topk(3 if goals.targets is None else 4, dim=1).values
+            needed, kind = (3, "an untargeted") if goals.targets is None else (4, "a targeted")
+            if logits.shape[1] < needed:
+                raise RecipeError(
+                    f"classification loss 'margin' with scale 'dlr' needs {needed} classes in {kind} attack, "
+                    f"and there are {logits.shape[1]}; use scale 'logit'"
+                )
+            highest = logits.float().topk(needed, dim=1).values
             margin = margin / (highest[:, 0] - highest[:, 2:].mean(1)).clamp(min=1e-6)
         return torch.relu(margin + self.kappa)
 
@@ -70,8 +76,9 @@ class Margin:
 class Distribution:
     """Distance of the predicted distribution to one that says nothing, or something else: softmax(f) to ``goal``.
 
-    ``goal``: ``uniform``, over all classes but the true one with ``spare_true``; ``peaked``, which gives ``peak`` to
-    the target class, or without one to the interference phrase's, and the rest evenly to the others. ``distance``:
+    ``goal``: ``uniform``, for untargeted attacks, over all classes but the true one with ``spare_true``; ``peaked``,
+    which gives ``peak`` to the target class, or without one to the interference phrase's, and the rest evenly to the
+    others. ``distance``:
     ``js`` in [0,1] (bits), or ``ce``, the goal's cross-entropy less its own entropy, so that 0 is the best value.
     """
 
@@ -99,6 +106,11 @@ class Distribution:
     def _goal(self, logits: Tensor, goals: Goals) -> Tensor:
         classes = logits.shape[1]
         if self.goal == "uniform":
+            if goals.targets is not None:
+                raise RecipeError(
+                    "classification loss 'distribution' with goal 'uniform' aims at no class; "
+                    "use goal 'peaked' in a targeted attack"
+                )
             even = torch.full_like(logits, 1 / (classes - self.spare_true)).detach()
             return even.scatter(1, goals.labels[:, None], 0.0) if self.spare_true else even
         aims = goals.interference if goals.targets is None else goals.targets

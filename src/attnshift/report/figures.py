@@ -13,7 +13,7 @@ from PIL import Image
 
 from attnshift.evaluation.statistics import Estimate
 
-__all__ = ["amplified_difference", "data_url", "heat_overlay", "number", "percent"]
+__all__ = ["amplified_difference", "curve", "data_url", "heat_overlay", "number", "percent"]
 
 
 def percent(estimate: Estimate) -> str:
@@ -29,6 +29,12 @@ def number(estimate: Estimate, digits: int = 3) -> str:
     if math.isinf(estimate.value):
         return "equal"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def curve(values: Sequence[float], width: int, height: int) -> str:
+    """Points of an SVG polyline through ``values`` in [0,1], from the left edge to the right, 0 at the bottom."""
+    step = width / max(1, len(values) - 1)
+    return " ".join(f"{at * step:.1f},{1 + (1 - value) * (height - 2):.2f}" for at, value in enumerate(values))
 
 
 def data_url(pixels: numpy.ndarray) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from attnshift import __version__
 from attnshift.evaluation import ARMS, METRICS
-from attnshift.report.figures import amplified_difference, data_url, heat_overlay, number, percent, pixels
+from attnshift.report.figures import amplified_difference, curve, data_url, heat_overlay, number, percent, pixels
 from attnshift.report.summary import ROLES, summarise
 from attnshift.runs.store import Store, atomic_write
 
@@ -28,7 +28,7 @@ def write_report(store: Store) -> Path:
     environment = Environment(
         loader=PackageLoader("attnshift.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number}
+    environment.filters |= {"percent": percent, "number": number, "curve": curve}
     judged: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
     for row in sorted(verdicts, key=lambda row: ROLES.index(row["role"])):
         judged[row["id"]][row["classifier"]][row["arm"]] = row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from attnshift.errors import RunError
 from attnshift.evaluation.statistics import Estimate, bootstrap
-from attnshift.report.summary import judge_gains
+from attnshift.report.summary import indexed, judge_gains
 from attnshift.runs.store import Store
 
 __all__ = ["Comparison", "compare"]
@@ -41,8 +41,7 @@ def compare(reference: Store, run: Store) -> Comparison:
 def _per_image(store: Store) -> Mapping[str, tuple[float, float]]:
     """Identity -> what the attack gains on the judges (``judge_gains``), and its SSIM."""
     verdicts = [row for row in store.table("verdicts") if row["role"] == "judge"]
-    correct = {(row["classifier"], row["arm"], row["id"]): bool(row["correct"]) for row in verdicts}
     judges = sorted({row["classifier"] for row in verdicts})
     similarities = {row["id"]: row["ssim"] for row in store.table("quality") if row["arm"] == "attack" and judges}
-    gains = judge_gains(judges, list(similarities), correct)
+    gains = judge_gains(judges, list(similarities), indexed(verdicts))
     return {identity: (gain, similarities[identity]) for identity, gain in zip(similarities, gains, strict=True)}

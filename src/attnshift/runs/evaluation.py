@@ -14,6 +14,7 @@ from attnshift.data.images import read_image
 from attnshift.errors import RunError
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.runs.store import Store
+from attnshift.types import Goals
 
 __all__ = ["evaluate_run"]
 
@@ -42,21 +43,23 @@ def evaluate_run(
     roles = (
         dict.fromkeys(spec.surrogates, "surrogate") | dict.fromkeys(tuning, "tuning") | dict.fromkeys(judges, "judge")
     )
+    goals = Goals.of([row["label"] for row in rows], [row["target"] for row in rows])
     classifiers = {name: load_classifier(name) for name in roles}
     for classifier in classifiers.values():
-        _check(classifier, max(row["label"] for row in rows))
+        _check(classifier, max(int(each.max()) for each in (goals.labels, goals.targets) if each is not None))
     known = {row["id"] for row in rows}
     verdicts = [row for row in store.table("verdicts") if row["classifier"] not in roles and row["id"] in known]
     quality: list[dict[str, Any]] = []
     metrics = {name: entry.load() for name, entry in METRICS.items()}
     for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
+        span = slice(start, start + batch)
+        part = rows[span]
         arms = {
             arm: torch.stack([read_image(store.image_path(row["id"], arm), spec.size) for row in part]) for arm in ARMS
         }
         for name, classifier in classifiers.items():
             for arm, images in arms.items():
-                verdicts += _verdicts(classifier, name, roles[name], arm, part, images)
+                verdicts += _verdicts(classifier, name, roles[name], arm, part, goals.rows(span), images)
         quality += _quality(metrics, arms, part)
         report(min(start + batch, len(rows)), len(rows))
     store.write_table("verdicts", verdicts)
@@ -70,14 +73,16 @@ def _refuse(names: set[str], role: str) -> None:
 
 def _check(classifier: Classifier, highest: int) -> None:
     if classifier.classes <= highest:
-        raise RunError(f"{classifier.name} has {classifier.classes} classes and cannot judge label {highest}")
+        raise RunError(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
 
 
 def _verdicts(
-    classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], images: Tensor
+    classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], goals: Goals, images: Tensor
 ) -> list[dict[str, Any]]:
+    shares = classifier(images).softmax(1)
+    reached = goals.reached(shares.argmax(1)).tolist()
     verdicts = []
-    for row, values in zip(rows, classifier(images).softmax(1), strict=True):
+    for row, values, success in zip(rows, shares, reached, strict=True):
         predicted = int(values.argmax())
         verdicts.append(
             {
@@ -88,6 +93,7 @@ def _verdicts(
                 "predicted": predicted,
                 "predicted_name": classifier.class_names[predicted] if classifier.class_names else str(predicted),
                 "correct": predicted == row["label"],
+                "success": success,
                 "true_probability": float(values[row["label"]]),
                 "predicted_probability": float(values[predicted]),
             }

@@ -13,6 +13,7 @@ from attnshift.attack.finish import Outcome, finish
 from attnshift.attack.problem import Problem, pose
 from attnshift.data.datasets import Item
 from attnshift.data.images import quantise, write_png
+from attnshift.ensemble.fusion import effective_models
 from attnshift.runs.preparation import Prepared, Settings, prepare, read_task
 from attnshift.runs.spec import RunSpec, batches
 from attnshift.runs.store import Store
@@ -89,6 +90,8 @@ def _provenance(item: Item, arm: str, spec: RunSpec) -> dict[str, str]:
             "Adversarial image: edited to be misclassified. Not a photograph of what it seems to show."
         )
         chunks["attnshift:adversarial"] = "true"
+        if item.target is not None:
+            chunks["attnshift:target"] = f"{item.target} {item.target_name}"
     chunks["attnshift:source"] = item.file
     chunks["attnshift:label"] = f"{item.label} {item.class_name}"
     return chunks
@@ -101,6 +104,8 @@ def _row(item: Item, spec: RunSpec, outcome: Outcome, place: int, seconds: float
         "file": item.file,
         "label": item.label,
         "class_name": item.class_name,
+        "target": item.target,
+        "target_name": item.target_name,
         "run": spec.digest,
         "surrogates": list(spec.surrogates),
         "iteration": int(outcome.iterations[place]),
@@ -109,6 +114,11 @@ def _row(item: Item, spec: RunSpec, outcome: Outcome, place: int, seconds: float
         "losses": [
             {"name": name, "values": [each[name] for each in history]} for name in (history[0] if history else {})
         ],
+        "shares": [
+            {"name": name, "values": list(values)}
+            for name, values in zip(spec.surrogates, zip(*outcome.weights[place], strict=True), strict=True)
+        ],
+        "effective_models": effective_models(outcome.weights[place]),
         "attention_clean": outcome.looked[place].flatten().tolist(),
         "attention_attack": outcome.looks[place].flatten().tolist(),
         "attention_side": outcome.looked[place].shape[-1],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,16 +21,20 @@ from attnshift.data.datasets import Item, read_folder
 from attnshift.data.images import read_image, read_mask
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
+from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import ModelError, UserError
 from attnshift.runs.spec import RunSpec, items_digest
-from attnshift.types import Goals
+from attnshift.types import Draws, Goals
 
 __all__ = ["Prepared", "Settings", "check", "check_settings", "prepare", "read_task"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line decides. ``size`` and ``batch`` of 0 mean: what the pipeline suggests."""
+    """What the command line decides. ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
+
+    ``target`` is the class that every image shall be seen as, by number or name.
+    """
 
     images: Path
     labels: Path
@@ -44,6 +48,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 0
     masks: Path | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ def prepare(settings: Settings) -> Prepared:
     check_settings(settings)
     method = Method.of(settings.recipe)
     classifiers = [load_classifier(name).to(settings.device) for name in settings.surrogates]
-    items = read_folder(settings.images, settings.labels, *_classes(classifiers), settings.limit, settings.masks)
+    items = read_folder(
+        settings.images, settings.labels, *_classes(classifiers), settings.limit, settings.masks, settings.target
+    )
     backbone: Backbone = load_pipeline(settings.pipeline).to(settings.device)
     size = settings.size or backbone.suggested_size
     torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
@@ -84,9 +91,9 @@ def prepare(settings: Settings) -> Prepared:
 
 
 def read_task(item: Item, size: int) -> Task:
-    """What the attack is to do with ``item``: its image and its mask, read at ``size``."""
+    """What the attack is to do with ``item``, its image and its mask read at ``size``."""
     mask = None if item.mask is None else read_mask(item.mask, size)
-    return Task(item.identity, read_image(item.path, size), item.label, item.class_name, mask)
+    return Task(item.identity, read_image(item.path, size), item.label, item.class_name, mask, item.target)
 
 
 def check_settings(settings: Settings) -> None:
@@ -115,9 +122,9 @@ def check(
             raise ModelError(
                 f"{classifier.name} gave {tuple(logits.shape)} for one image, not (1, {classifier.classes})"
             )
-        _check_criterion(method, classifiers, logits)
         if method.recipe.mask.source == "gradcam":
             grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
+    _check_fusion(method, classifiers, items[0], probe)
     if method.reads_interference:
         check_choice(method.recipe, backbone, vocabulary(classifiers), [_subject(item) for item in items])
     for item in items:
@@ -157,16 +164,22 @@ def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
-    return vocabulary(classifiers), classifiers[0].classes
+    classes = classifiers[0].classes
+    if classes < 2:
+        raise ModelError(f"{classifiers[0].name} knows fewer than two classes; nothing can be taken for another")
+    return vocabulary(classifiers), classes
 
 
-def _check_criterion(method: Method, classifiers: Sequence[Classifier], logits: Tensor) -> None:
-    """Let the criterion say at once what it cannot work with."""
-    given = method.recipe.interference.choose == "given"
-    label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
-    zero = torch.zeros(1, dtype=torch.long, device=logits.device)
-    method.criterion(logits, Goals(zero, None, zero + label if method.reads_interference else None))
+def _check_fusion(method: Method, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
+    """Let criterion, views and fusion rule say at once what they cannot work with; all items have a target, or none."""
+    goals = Goals.of([item.label], [item.target], probe.device)
+    if method.reads_interference:
+        given = method.recipe.interference.choose == "given"
+        label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
+        goals = replace(goals, interference=torch.full_like(goals.labels, label))
+    views = method.expectation.views(Draws(method.recipe.seed, (item.identity,), 0))
+    method.rule(Surrogates(classifiers, method.criterion, goals, views=views), probe)
 
 
 def _subject(item: Item) -> Subject:
-    return Subject(item.identity, item.label, item.class_name)
+    return Subject(item.identity, item.label, item.class_name, item.target)

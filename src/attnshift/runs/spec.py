@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from attnshift.attack.recipe import Recipe
 from attnshift.data.datasets import Item
@@ -15,7 +15,7 @@ from attnshift.tables import STRICT
 
 __all__ = ["FORMAT", "RunSpec", "batches", "items_digest"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the run folder; part of a run's identity."""
 
 
@@ -36,6 +36,13 @@ class RunSpec(BaseModel):
     device: str
     threads: int = Field(ge=1)
     recipe: Recipe
+
+    @field_validator("format")
+    @classmethod
+    def _is_the_one_we_read(cls, number: int) -> int:
+        if number != FORMAT:
+            raise ValueError(f"this version of attnshift reads format {FORMAT}; make the run anew with another --out")
+        return number
 
     @property
     def digest(self) -> str:

@@ -61,12 +61,14 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open a folder that holds a run."""
+        """Open a folder that holds a run of the format that we read."""
         if not (folder / "run.json").is_file():
             raise RunError(
                 f"{folder} is not a run: it holds no run.json; `attnshift attack … --out {folder}` makes one"
             )
-        return cls(folder)
+        store = cls(folder)
+        store.spec()
+        return store
 
     def spec(self) -> RunSpec:
         try:

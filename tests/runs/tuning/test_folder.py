@@ -32,6 +32,7 @@ def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[R
         ({"surrogates": ("random:test_efficientnet",)}, "surrogates: "),
         ({"batch": 1}, "batch: 1, not 2"),
         ({"limit": 2}, "items: "),
+        ({"target": "1"}, "items: "),
     ]
     tune(make(trials=1), silent)
     before = contents(make().out)

@@ -14,10 +14,10 @@ from attnshift.runs.tuning import grade
 def test_the_score_by_hand() -> None:
     """Two classifiers, four images: 3 of 8 verdicts succeed, one of them on an image that is not similar enough."""
     right = torch.tensor([[True, True, True, False], [True, True, False, True]])
-    fooled = torch.tensor([[True, False, True, True], [False, False, False, True]])
+    reached = torch.tensor([[True, False, True, True], [False, False, False, True]])
     margin = torch.tensor([[-10.0, 5.0, -20.0, -30.0], [2.0, 40.0, 1.0, -5.0]])
     similarity = torch.tensor([0.75, 0.5, 0.25, 1.0])
-    result = grade(right, fooled, margin, similarity, floor=0.5)
+    result = grade(right, reached, margin, similarity, floor=0.5)
 
     def s(value: float) -> float:
         return (1 - math.tanh(value / 10)) / 2
@@ -42,10 +42,10 @@ def test_one_more_success_outweighs_everything_else(models: int, images: int) ->
         right = chance(models, images) < 0.8
         found = []
         for _ in range(2):
-            fooled = chance(models, images) < 0.5
+            reached = chance(models, images) < 0.5
             size = torch.where(chance(models, images) < 0.5, 1e-3, 1e3)
             similarity = torch.where(chance(images) < 0.5, 0.9 + 0.1 * chance(images).round(), -1.0)
-            result = grade(right, fooled, torch.where(fooled, -size, size), similarity, floor=0.9)
+            result = grade(right, reached, torch.where(reached, -size, size), similarity, floor=0.9)
             found.append((round(result.success_with_floor * right.numel()), result.score))
         (fewer, low), (more, high) = sorted(found)
         compared += more > fewer

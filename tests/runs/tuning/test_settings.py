@@ -12,9 +12,9 @@ import pytest
 from attnshift.attack.recipe import Recipe
 from attnshift.errors import ModelError, UserError
 from attnshift.runs import tuning
-from attnshift.runs.tuning import Settings, tune
+from attnshift.runs.tuning import Choices, Settings, tune
 from runs.small_runs import write_labels
-from runs.tuning.small_studies import SURROGATE, TUNING, Make, silent
+from runs.tuning.small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Make, silent
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,21 @@ def test_a_wrong_label_file_is_named(make: Make, instant: list[Recipe], photos: 
     labels = write_labels(tmp_path, [("photo-3.png", 1000, "mug")])
     with pytest.raises(UserError, match="label 1000 is out of range"):
         tune(make(labels=labels), silent)
+
+
+def test_a_target_that_cannot_be_is_refused_before_anything_is_written(make: Make, instant: list[Recipe]) -> None:
+    for settings, complaint in (
+        (make(target="goldfihs"), "--target: target 'goldfihs' is neither .*; did you mean 'goldfish'"),
+        (
+            make(target="1", changes=("classification.loss=distribution",), search={RATE: SEARCH[RATE]}),
+            "aims at no class",
+        ),
+        (make(target="1", search={LOSS: Choices(choices=("distribution", "margin"))}), 'loss = "distribution" cannot'),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            tune(settings, silent)
+        assert not settings.out.exists()
+    assert not instant
 
 
 def test_settings_are_all_used() -> None:

@@ -20,7 +20,7 @@ from attnshift.evaluation.metrics import ssim
 from attnshift.losses.classification import margins
 from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.local import Settings as RunSettings
-from attnshift.runs.tuning import Range, grade, tune
+from attnshift.runs.tuning import Range, bench, grade, tune
 from attnshift.types import Goals
 from runs.small_runs import SIDE, contents, run_small
 from runs.tuning.small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
@@ -60,6 +60,27 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
     assert again.ssim == pytest.approx(result.best.grade.ssim, rel=1e-6)
     with pytest.raises(RunError, match=f"{TUNING} cannot be a judge"):
         evaluate_run(store, [TUNING])
+
+
+@pytest.mark.parametrize(("aim", "success"), [("", 1.0), ("what it sees", 1.0), ("a third class", 0.0)])
+def test_success_is_the_target_where_there_is_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch, aim: str, success: float
+) -> None:
+    """The attack makes every photo white, in which the tuning classifier sees another class than in the photos."""
+    monkeypatch.setattr(bench, "_attack", lambda shared, method: torch.ones_like(shared.clean))
+    classifier = load_classifier(TUNING)
+    with make().labels.open(newline="") as stream:
+        labels = {int(row["label"]) for row in csv.DictReader(stream)}
+    with torch.no_grad():
+        (logits,) = classifier(torch.ones(1, 3, SIDE, SIDE))
+    seen = int(logits.argmax())
+    third = next(number for number in range(1000) if number not in {seen, *labels})
+    assert seen not in labels
+    target = {"": None, "what it sees": str(seen), "a third class": classifier.class_names[third]}[aim]
+    graded = tune(make(target=target, trials=1, floor=0.0), silent).best.grade
+    assert graded is not None
+    assert graded.success == success
+    assert graded.score > 0, "the slope is that of the margin to the target"
 
 
 def test_a_study_holds_exactly_these_files(make: Make, instant: list[Recipe]) -> None:

@@ -32,14 +32,14 @@ _CHUNK = 32
 @dataclass(frozen=True)
 class Bench:
     """All that the trials share, loaded once. ``batches`` are the micro-batches of ``clean`` [batch,3,side,side] and
-    its ``labels`` [batch]; ``right`` [models,batch]: which of the clean images each tuning classifier knows."""
+    the ``goals`` of the attack on them; ``right`` [models,batch]: which of them each tuning classifier knows."""
 
     attack: Prepared
     """The attack with the recipe to start from."""
     tuning: list[Classifier]
     batches: list[list[Task]]
     clean: Tensor
-    labels: Tensor
+    goals: Goals
     right: Tensor
 
 
@@ -52,17 +52,17 @@ def set_up(settings: Settings) -> Bench:
     for classifier in tuning:
         if classifier.classes != classes:
             raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
-    # A recipe meets images through their class names alone.
-    examples = list({item.class_name: item for item in attack.items}.values())
+    # A recipe meets images through their classes and targets alone.
+    examples = list({(item.label, item.class_name, item.target): item for item in attack.items}.values())
     check_values(settings, lambda tried: check(Method.of(tried), attack.backbone, attack.classifiers, examples, size))
     parts = [[read_task(item, size) for item in part] for part in batches(attack.items, attack.spec.batch)]
     clean = torch.stack([task.image for part in parts for task in part])
-    labels = torch.tensor([task.label for part in parts for task in part])
-    right = ~_verdicts(tuning, clean, labels, settings.device)[0]
+    goals = Goals.of([item.label for item in attack.items], [item.target for item in attack.items])
+    right = _logits(tuning, clean, settings.device).argmax(2) == goals.labels
     for classifier, known in zip(tuning, right, strict=True):
         if not bool(known.any()):
             raise ModelError(f"{classifier.name} sees none of the clean images as its class and cannot decide")
-    return Bench(attack, tuning, parts, clean, labels, right)
+    return Bench(attack, tuning, parts, clean, goals, right)
 
 
 def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grade | str:
@@ -71,12 +71,13 @@ def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grad
         images = _attack(bench, Method.of(recipe_with(settings, values)))
     except (RecipeError, ModelError) as error:
         return str(error)
-    fooled, margin = _verdicts(bench.tuning, images, bench.labels, settings.device)
+    logits = _logits(bench.tuning, images, settings.device)
+    margin = torch.stack([margins(each, bench.goals) for each in logits])
     pairs = zip(bench.clean.split(_CHUNK), images.split(_CHUNK), strict=True)
     similarity = torch.cat([ssim(*pair) for pair in pairs])
     if not all(bool(each.isfinite().all()) for each in (images, margin, similarity)):
         return "the attack gave images, or a tuning classifier logits, that are not finite"
-    return grade(bench.right, fooled, margin, similarity, settings.floor)
+    return grade(bench.right, bench.goals.reached(logits.argmax(2)), margin, similarity, settings.floor)
 
 
 def _attack(bench: Bench, method: Method) -> Tensor:
@@ -87,9 +88,8 @@ def _attack(bench: Bench, method: Method) -> Tensor:
 
 
 @torch.no_grad()
-def _verdicts(classifiers: Sequence[Classifier], images: Tensor, labels: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """Which images are seen as another class, and the margins, both [models,batch] on the CPU."""
-    logits = torch.stack(
+def _logits(classifiers: Sequence[Classifier], images: Tensor, device: str) -> Tensor:
+    """What each classifier says of ``images``, [models,batch,classes] on the CPU."""
+    return torch.stack(
         [torch.cat([classifier(part.to(device)).cpu() for part in images.split(_CHUNK)]) for classifier in classifiers]
     )
-    return logits.argmax(2) != labels, torch.stack([margins(each, Goals(labels)) for each in logits])

@@ -21,13 +21,13 @@ class Grade:
     ssim: float
 
 
-def grade(right: Tensor, fooled: Tensor, margin: Tensor, similarity: Tensor, floor: float) -> Grade:
+def grade(right: Tensor, reached: Tensor, margin: Tensor, similarity: Tensor, floor: float) -> Grade:
     """Grade the attacked images: all [models,batch] over the tuning classifiers, but ``similarity`` [batch], an SSIM.
 
-    ``right``: seen as its class when clean; ``fooled``: seen as another class when attacked; ``margin``: true logit
-    minus the highest other one when attacked.
+    ``right``: seen as its class when clean; ``reached``: seen as the attack wants it when attacked (``Goals.reached``);
+    ``margin``: by how many logits it then resists (``margins``).
 
-    An image succeeds on a classifier where it is right, fooled and similar enough (``similarity >= floor``). The score
+    An image succeeds on a classifier where it is right, reached and similar enough (``similarity >= floor``). The score
     is the share of all models * batch verdicts that succeed, plus mean(s) / (2 * models * batch), where s is
 
     - 0 where the classifier is not right on the clean image,
@@ -37,7 +37,7 @@ def grade(right: Tensor, fooled: Tensor, margin: Tensor, similarity: Tensor, flo
     The second part gives the search a slope while few verdicts change; it is too small to outweigh one verdict.
     """
     similarity, margin = similarity.double(), margin.double()
-    near, success = similarity >= floor, right & fooled
+    near, success = similarity >= floor, right & reached
     slope = torch.where(near, (1 - torch.tanh(margin / 10)) / 2, (similarity - floor) / (1 + floor)) * right
     with_floor = (success & near).double().mean()
     score = with_floor + slope.mean() / (2 * right.numel())

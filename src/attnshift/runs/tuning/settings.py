@@ -23,7 +23,8 @@ class Settings:
     """What the command line decides; ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
 
     ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
-    the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed.
+    the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed. ``target``
+    is the class that every image shall be seen as, by number or name.
     """
 
     images: Path
@@ -44,6 +45,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 0
     masks: Path | None = None
+    target: str | None = None
 
 
 def recipe_with(settings: Settings, values: Mapping[str, Any]) -> Recipe:
@@ -66,6 +68,7 @@ def attack_settings(settings: Settings, recipe: Recipe | None = None) -> prepara
         device=settings.device,
         threads=settings.threads,
         masks=settings.masks,
+        target=settings.target,
     )
 
 

@@ -1,0 +1,33 @@
+"""Momentum of the fused direction, and a limit to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+__all__ = ["Momentum"]
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """m <- decay * m + direction, each image's norm limited to ``limit`` unless that is 0; as an immutable record.
+
+    Polyak's momentum on the classification alone, where MI-FGSM (Dong et al., CVPR 2018) has it. An optimiser with a
+    momentum of its own wants ``decay`` 0.
+    """
+
+    decay: float = 0.0
+    limit: float = 0.0
+    past: Tensor | None = None
+
+    def step(self, direction: Tensor) -> tuple[Tensor, Momentum]:
+        """What to follow instead of ``direction`` [batch,...], and the momentum after it."""
+        moved = direction if self.past is None else self.decay * self.past + direction
+        if self.limit:
+            norms = moved.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, *[1] * (moved.ndim - 1))
+            moved = moved * (self.limit / norms).clamp(max=1)
+        return moved, replace(self, past=moved if self.decay else None)
+
+    def rows(self, keep: Tensor) -> Momentum:
+        return replace(self, past=None if self.past is None else self.past[keep])
