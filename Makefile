@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-heavy lint types lock study ablation clean
+.PHONY: demo test test-heavy lint types lock bench study ablation tune ensemble clean
 
 demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
 	$(BIN)/attnshift demo --out runs/demo
@@ -14,8 +14,8 @@ test-heavy: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m heavy
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/lint-imports --no-cache
 
 types: $(INSTALLED)
@@ -26,6 +26,15 @@ study: $(INSTALLED)  ## the table of docs/results.md
 
 ablation: $(INSTALLED)  ## one run for each term added to the baseline or taken out of preset full
 	bash examples/ablation_lab.sh $(BIN)/attnshift runs/ablation
+
+tune: $(INSTALLED)  ## the tuned recipes of docs/results.md (hours on two cores)
+	bash examples/tune_lab.sh $(BIN)/attnshift runs/tune
+
+ensemble: $(INSTALLED)  ## one run for each fusion rule, with and without views
+	bash examples/ensemble_lab.sh $(BIN)/attnshift runs/ensemble
+
+bench: $(INSTALLED)  ## the table of docs/performance.md
+	$(BIN)/python benchmarks/surrogates.py
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from attnshift.attack.method import Method
+from attnshift.attack.recipe import load_recipe
+from attnshift.runs.tuning.search import read_search
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -20,3 +24,13 @@ def test_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_stay_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 30
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("recipes/*.toml")), ids=lambda path: path.name)
+def test_recipes_can_be_carried_out(path: Path) -> None:
+    assert Method.of(load_recipe(str(path))).recipe.name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("search/*.toml")), ids=lambda path: path.name)
+def test_searches_can_be_read(path: Path) -> None:
+    assert read_search(path)
