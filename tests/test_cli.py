@@ -379,6 +379,80 @@ def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
     assert "succeeds on 0.0% of all images" in tuned.out
 
 
+def comparison(command: Command, *more: str | Path) -> list[str | Path]:
+    """`compare` without its recipes: two images, two strengths."""
+    return [
+        command.photos / "images", "--labels", command.photos / "labels.csv", "--pipeline", command.pipeline,
+        "--surrogate", SURROGATE, "--judge", JUDGE, "--out", command.out, "--strength", "0.5", "--strength", "1",
+        "--at", "0.9", "--limit", "2", "--batch", "1", "--threads", "1", *more,
+    ]  # fmt: skip
+
+
+def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) -> None:
+    """A sweep of one recipe grows into a comparison of two; what is there is not attacked again."""
+    short, long = (command.photos / f"{name}.toml" for name in ("short", "long"))
+    for path, iterations in ((short, 1), (long, 2)):
+        path.write_text(f'name = "x"\n[optimiser]\niterations = {iterations}\n[finish]\nkeep = "last"\n')
+    swept = call("sweep", *comparison(command, "--recipe", short))
+    assert swept.status == 0, swept.err
+    assert swept.out.splitlines()[0] == "| recipe | success at SSIM 0.90 |"
+    compared = call("compare", *comparison(command, "--recipe", short, "--recipe", long))
+    assert compared.status == 0, compared.err
+    assert [line.partition(" ")[0] for line in compared.err.splitlines() if "photo" in line] == [
+        "long@0.5", "long@0.5", "long@1", "long@1",
+    ]  # fmt: skip
+    fixed, runs = compared.out.split("\n\n")
+    assert fixed.splitlines()[0] == "| recipe | success at SSIM 0.90 | difference to short |"
+    assert [line.split(" | ")[:2] for line in runs.splitlines()[2:]] == [
+        ["| short", "0.5"], ["| short", "1"], ["| long", "0.5"], ["| long", "1"],
+    ]  # fmt: skip
+    assert {path.name for path in command.out.iterdir()} == {"runs", "compare.json", "compare.html"}
+    data = json.loads((command.out / "compare.json").read_text(encoding="utf-8"))
+    assert [recipe["name"] for recipe in data["recipes"]] == ["short", "long"]
+    before = contents(command.out)
+    again = call("compare", *comparison(command, "--recipe", short, "--recipe", long))
+    assert (again.status, again.out) == (0, compared.out)
+    assert "photo" not in again.err
+    assert contents(command.out) == before
+    refused = call("sweep", *comparison(command, "--recipe", long))
+    assert_one_line(refused)
+    assert "also holds short@0.5" in refused.err
+    assert contents(command.out) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ((), "--recipe"),
+        (("--recipe", "fsat"), "did you mean 'fast'"),
+        (("--recipe", "fast", "--at", "1.5"), "--at is 1.5"),
+        (("--recipe", "fast", "--strength", "-1"), "--strength is -1"),
+        (("--recipe", "fast", "--min-clean-accuracy", "2"), "--min-clean-accuracy is 2"),
+    ],
+)
+def test_a_comparison_that_cannot_be_meant(command: Command, call: Call, more: tuple[str, ...], expected: str) -> None:
+    ended = call("compare", *comparison(command, *more))
+    assert_one_line(ended)
+    assert expected in ended.err
+    assert not command.out.exists()
+
+
+def test_a_comparison_stopped_by_ctrl_c_is_continued_by_the_same_command(command: Command, call: Call) -> None:
+    (command.photos / "mine.toml").write_text('name = "mine"\n[optimiser]\niterations = 6\n')
+    arguments = ["compare", *comparison(command, "--recipe", command.photos / "mine.toml")]
+    process = in_a_process(*arguments)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("mine@0.5 1/2 "), process.communicate()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert "the same command continues" in err.splitlines()[-1]
+    assert {path.name for path in command.out.iterdir()} == {"runs"}
+    continued = call(*arguments)
+    assert continued.status == 0, continued.err
+    assert 0 < len([line for line in continued.err.splitlines() if line.startswith("mine@")]) < 4
+
+
 def test_another_recipe_in_the_same_folder(command: Command, call: Call) -> None:
     command.more = ("--limit", "1")
     assert call(*command.arguments()).status == 0
@@ -440,7 +514,7 @@ def test_a_signal_ends_with_its_status_and_one_line(
 def test_help_names_every_command(call: Call) -> None:
     ended = call("--help")
     assert ended.status == 0
-    for name in ("attack", "evaluate", "tune", "report", "demo", "list", "lab"):
+    for name in ("attack", "evaluate", "tune", "compare", "sweep", "report", "demo", "list", "lab"):
         assert f" {name} " in ended.out
     for name in ("render", "train", "check"):
         assert f" {name} " in call("lab", "--help").out

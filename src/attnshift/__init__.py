@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from attnshift.attack.recipe import Recipe, load_recipe
     from attnshift.classifiers import load_classifier
     from attnshift.classifiers.classifier import Classifier
+    from attnshift.defences.defended import Defended
+    from attnshift.defences.names import load_defended
     from attnshift.diffusion import load_pipeline
 
 __all__ = [
     "AttackResult",
     "Classifier",
+    "Defended",
     "LatentAttack",
     "Recipe",
     "__version__",
     "load_classifier",
+    "load_defended",
     "load_pipeline",
     "load_recipe",
 ]
@@ -27,9 +31,11 @@ __all__ = [
 _HOMES = {
     "AttackResult": "attnshift.attack.latent_attack",
     "Classifier": "attnshift.classifiers.classifier",
+    "Defended": "attnshift.defences.defended",
     "LatentAttack": "attnshift.attack.latent_attack",
     "Recipe": "attnshift.attack.recipe",
     "load_classifier": "attnshift.classifiers",
+    "load_defended": "attnshift.defences.names",
     "load_pipeline": "attnshift.diffusion",
     "load_recipe": "attnshift.attack.recipe",
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,10 +33,21 @@ app.add_typer(lab, name="lab")
 # Options that several commands take.
 _Labels = Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name][,target].")]
 _Pipeline = Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")]
-_Surrogates = Annotated[list[str], typer.Option(help="Classifier to attack, as source:name; repeat for several.")]
+_Surrogates = Annotated[
+    list[str], typer.Option(help="Classifier to attack, as [defence+]source:name; repeat for several.")
+]
+_Judges = Annotated[list[str], typer.Option(help="Held-out classifier, as [defence+]source:name; repeat for several.")]
+_Strengths = Annotated[
+    list[float],
+    typer.Option(help="Factor on a recipe's learning rate; 1 is the recipe as it stands; repeat for several."),
+]
+_At = Annotated[list[float], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")]
 _Changes = Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]
 _Size = Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")]
 _Limit = Annotated[int, typer.Option(help="Only the first so many images.")]
+_MinCleanAccuracy = Annotated[
+    float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
+]
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 _Masks = Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")]
 _Target = Annotated[
@@ -57,7 +70,9 @@ def main() -> None:
 
 
 def _stopped(number: int, frame: object) -> None:
-    print("attnshift: stopped; the same command continues an attack, a training or a study", file=sys.stderr)
+    print(
+        "attnshift: stopped; the same command continues an attack, a comparison, a training or a study", file=sys.stderr
+    )
     raise SystemExit(128 + number)
 
 
@@ -133,7 +148,15 @@ def attack(
 
 
 def _attack(settings: Any) -> Store:
-    """Attack with a bar on a terminal and one line per image that is done."""
+    from attnshift.runs.local import attack_folder
+
+    with _images_done(Console()) as done:
+        return attack_folder(settings, done)
+
+
+@contextmanager
+def _images_done(console: Console) -> Iterator[Callable[..., None]]:
+    """What an attack tells its progress, on ``console``: a bar on a terminal and one line per image that is done."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -143,39 +166,41 @@ def _attack(settings: Any) -> Store:
         TimeRemainingColumn,
     )
 
-    from attnshift.runs.local import attack_folder
-
-    console = Console()
     columns = (TextColumn("attack"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("attack", total=None)
 
-        def done(item: Any, row: dict[str, Any], count: int, total: int) -> None:
+        def done(item: Any, row: dict[str, Any], count: int, total: int, run: str = "") -> None:
             bar.update(task, completed=count, total=total)
             reached = sum(margin < 0 for margin in row["attack_margins"])
             classes = item.class_name if item.target is None else f"{item.class_name} → {item.target_name}"
             line = (
-                f"{count}/{total} {item.file} ({classes}): succeeds on {reached} of {len(row['attack_margins'])} "
-                f"surrogates, iterate {row['iteration']} of {row['evaluated']}, {row['seconds']:.2f} s"
+                f"{run and f'{run} '}{count}/{total} {item.file} ({classes}): succeeds on {reached} of "
+                f"{len(row['attack_margins'])} surrogates, iterate {row['iteration']} of {row['evaluated']}, "
+                f"{row['seconds']:.2f} s"
             )
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        return attack_folder(settings, done)
+        yield done
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    judge: Annotated[list[str], typer.Option(help="Held-out classifier, as source:name; repeat for several.")] = [],  # noqa: B006
+    judge: _Judges = [],  # noqa: B006
     tuning: Annotated[list[str], typer.Option(help="Classifier that was used to tune; reported apart.")] = [],  # noqa: B006
+    min_clean_accuracy: _MinCleanAccuracy = 0.25,
 ) -> None:
     """Judge the saved 8-bit images of a run, by its surrogates and by held-out classifiers."""
+    _check_share("--min-clean-accuracy", min_clean_accuracy)
     from attnshift.runs.evaluation import evaluate_run
     from attnshift.runs.store import Store
 
     store = Store.open(run)
-    evaluate_run(store, judge, tuning)
+    remarks = evaluate_run(store, judge, tuning, min_clean_accuracy=min_clean_accuracy)
     _print_summary(store)
+    for remark in remarks:
+        print(f"attnshift: {remark}", file=sys.stderr)
 
 
 @app.command()
@@ -187,7 +212,8 @@ def tune(
     pipeline: _Pipeline = "lab",
     surrogate: _Surrogates = [],  # noqa: B006
     tuning: Annotated[
-        list[str], typer.Option(help="Classifier that decides, as source:name, never a judge; repeat for several.")
+        list[str],
+        typer.Option(help="Classifier that decides, as [defence+]source:name, never a judge; repeat for several."),
     ] = [],  # noqa: B006
     preset: Annotated[str, typer.Option(help="Preset, or a recipe file, to start from.")] = "fast",
     set_: _Changes = [],  # noqa: B006
@@ -245,6 +271,113 @@ def tune(
             )
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     Console(stderr=True).print(f"next: attnshift attack … --preset {tuned.recipe}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    labels: _Labels,
+    out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more recipes extend it.")],
+    recipe: Annotated[
+        list[str], typer.Option(help="Preset, or a recipe file; repeat for several, the first is the reference.")
+    ] = [],  # noqa: B006
+    strength: _Strengths = [0.5, 1.0, 2.0],  # noqa: B006
+    at: _At = [0.9, 0.95],  # noqa: B006
+    pipeline: _Pipeline = "lab",
+    surrogate: _Surrogates = [],  # noqa: B006
+    judge: _Judges = [],  # noqa: B006
+    min_clean_accuracy: _MinCleanAccuracy = 0.25,
+    size: _Size = 0,
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of each run's identity.")] = 0,
+    limit: _Limit = 0,
+    device: _Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
+    masks: _Masks = None,
+    target: _Target = None,
+) -> None:
+    """Compare recipes on one set of images, each at several strengths: success where naturalness is equal."""
+    _check_share("--min-clean-accuracy", min_clean_accuracy)
+    for each in at:
+        _check_share("--at", each)
+    from attnshift.runs.comparison import Settings, read_recipes
+    from attnshift.runs.comparison import compare as run
+
+    settings = Settings(
+        images,
+        labels,
+        pipeline,
+        tuple(surrogate),
+        tuple(judge),
+        read_recipes(recipe),
+        tuple(strength),
+        out,
+        size,
+        batch,
+        limit,
+        device,
+        threads,
+        masks,
+        target,
+        min_clean_accuracy,
+    )
+    # The table alone on standard output, so that it can go into a file.
+    with _images_done(Console(stderr=True)) as done:
+        compared = run(settings, lambda name, *image: done(*image, run=name))
+    from attnshift.report.curve_page import markdown, write_comparison
+    from attnshift.report.curves import measure
+
+    comparison = measure(compared.runs, compared.judges, at)
+    path = write_comparison(out, comparison)
+    print(markdown(comparison))
+    for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
+        print(f"attnshift: {remark}", file=sys.stderr)
+
+
+@app.command()
+def sweep(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    labels: _Labels,
+    out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
+    recipe: Annotated[str, typer.Option(help="Preset, or a recipe file.")] = "fast",
+    strength: _Strengths = [0.5, 1.0, 2.0],  # noqa: B006
+    at: _At = [0.9, 0.95],  # noqa: B006
+    pipeline: _Pipeline = "lab",
+    surrogate: _Surrogates = [],  # noqa: B006
+    judge: _Judges = [],  # noqa: B006
+    min_clean_accuracy: _MinCleanAccuracy = 0.25,
+    size: _Size = 0,
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of each run's identity.")] = 0,
+    limit: _Limit = 0,
+    device: _Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
+    masks: _Masks = None,
+    target: _Target = None,
+) -> None:
+    """Success against naturalness of one recipe as its strength changes; `compare` can go on in the same folder."""
+    compare(
+        images,
+        labels,
+        out,
+        [recipe],
+        strength,
+        at,
+        pipeline,
+        surrogate,
+        judge,
+        min_clean_accuracy,
+        size,
+        batch,
+        limit,
+        device,
+        threads,
+        masks,
+        target,
+    )
+
+
+def _check_share(option: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UserError(f"{option} is {value}; it must lie between 0 and 1")
 
 
 def _print_summary(store: Store) -> None:

@@ -22,7 +22,6 @@ from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError, RecipeError, UserError
 from attnshift.lab.scenes import CLASSES
-from attnshift.runs import preparation
 from attnshift.types import Interference
 from runs.small_runs import run_small, small_settings, write_photos
 
@@ -604,7 +603,7 @@ def test_unknown_class_names_are_noticed_before_anything_is_written(
     def nameless(name: str) -> Any:
         return replace(load_classifier(name), class_names=())
 
-    monkeypatch.setattr(preparation, "load_classifier", nameless)
+    monkeypatch.setattr("attnshift.defences.names.load_classifier", nameless)
     assert "no surrogate has them" in refused(tmp_path, pipeline_folder, "terms.contrast.weight=1.0")
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
+from timm.data import create_transform, resolve_model_data_config
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
+from attnshift.classifiers.timm_source import preprocessing
+from attnshift.weights import classifier_names
+from classifiers.images import levels_apart, photograph
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -35,6 +40,40 @@ def test_the_networks_own_configuration_is_used() -> None:
     expected = load_classifier("random:test_vit")
     assert expected.preprocessing.size == (160, 160)
     assert expected.preprocessing.mean == pytest.approx(tuple(expected.network.pretrained_cfg["mean"]))  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("resized", "size"), [((64, 64), (56, 48)), ((67, 64), (56, 49)), ((48, 48), (56, 56)), ((48, 60), (56, 51))]
+)
+def test_the_centre_is_cut_out_as_torchvision_does(resized: tuple[int, int], size: tuple[int, int]) -> None:
+    """Odd margins, and black around an image that is smaller than what the network takes."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cut = vision.center_crop(vision.resize(images, list(resized), antialias=True), list(size))
+    expected = vision.normalize(cut, list(MEAN), list(STD))
+    assert torch.allclose(Preprocessing(size, "bilinear", MEAN, STD, resized)(images), expected, atol=1e-5)
+
+
+def test_what_is_said_about_the_input_is_laid_over_the_image() -> None:
+    """Of 64 pixels the network sees the middle 32, in a map of 2 x 2."""
+    maps = torch.tensor([[[[0.0, 0.0], [0.0, 1.0]]]])
+    laid = Preprocessing((32, 32), "bilinear", MEAN, STD, (64, 64)).lay_over(maps, (64, 64))
+    assert laid.shape == (1, 1, 64, 64)
+    assert laid[0, 0, 16:48, 16:48].amax() == 1
+    laid[..., 16:48, 16:48] = 0
+    assert not laid.any()
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "convnext_atto", "vit_tiny_patch16_224", "efficientnet_b1"])
+def test_timms_preprocessing_is_its_own_transform(name: str) -> None:
+    network = timm.create_model(name)
+    image = photograph()
+    expected = create_transform(**resolve_model_data_config(network))(image)
+    assert levels_apart(preprocessing(network), image, expected) < 1.6
+
+
+@pytest.mark.parametrize("name", classifier_names())
+def test_the_labs_classifiers_see_the_whole_image(name: str) -> None:
+    assert load_classifier(f"lab:{name}").preprocessing.resized is None
 
 
 def test_weights_have_no_gradient_and_images_do(classifiers: list[Classifier]) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from attnshift.report.curve_page import write_comparison
 from attnshift.report.page import write_report
 from report.made_up import made_up_run
+from report.made_up_comparison import made_up_comparison
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; `apt-get install chromium` provides it")
@@ -117,6 +119,16 @@ def test_an_unjudged_report_too(proxy: Proxy, tmp_path: Path) -> None:
     assert (seen.console, seen.requests) == ([], [])
 
 
+@pytest.fixture
+def comparison(tmp_path: Path) -> Path:
+    return write_comparison(tmp_path, made_up_comparison(tmp_path))
+
+
+def test_a_comparison_too(proxy: Proxy, comparison: Path, tmp_path: Path) -> None:
+    seen = visit(proxy, comparison, tmp_path)
+    assert (seen.console, seen.requests) == ([], [])
+
+
 POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'">"""
 
 
@@ -164,6 +176,38 @@ def overflow(proxy: Proxy, report: Path, folder: Path, width: int) -> int:
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_does_not_scroll_sideways(proxy: Proxy, report: Path, tmp_path: Path, width: int) -> None:
     assert overflow(proxy, report, tmp_path, width) <= 0
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_comparison_does_not_scroll_sideways(proxy: Proxy, comparison: Path, tmp_path: Path, width: int) -> None:
+    assert overflow(proxy, comparison, tmp_path, width) <= 0
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_text_of_the_figure_is_cut_or_small(proxy: Proxy, comparison: Path, tmp_path: Path, width: int) -> None:
+    """What the browser measures: how far text reaches beyond the frame, names upon each other, and its least height."""
+    measure = """<script>
+const boxes = [...document.querySelectorAll('.plot text')].map(each => each.getBoundingClientRect())
+const names = [...document.querySelectorAll('.plot .name')].map(each => each.getBoundingClientRect())
+const upon = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom
+const out = Math.max(...boxes.map(each => Math.max(-each.left, each.right - document.documentElement.clientWidth)))
+const pairs = names.flatMap((a, at) => names.slice(at + 1).filter(b => upon(a, b))).length
+const height = Math.min(...boxes.map(each => each.height))
+document.title = `out ${Math.ceil(out)} pairs ${pairs} height ${Math.floor(height)}`
+</script>"""
+    html = comparison.read_text(encoding="utf-8").replace("Content-Security-Policy", "x-none")
+    told = "<script>onmessage = e => document.title = e.data</script>"
+    (tmp_path / "framed.html").write_text(html + measure + "<script>parent.postMessage(document.title, '*')</script>")
+    source = (tmp_path / "framed.html").as_uri()
+    outer = tmp_path / "outer.html"
+    outer.write_text(f"<!doctype html><title>measure</title>{told}<iframe width={width} height=800 src='{source}'>")
+    dom, _ = browse(proxy, outer.as_uri(), tmp_path, 1280, "--dump-dom", "--virtual-time-budget=5000")
+    found = re.search(r"<title>out (-?\d+) pairs (\d+) height (\d+)</title>", dom)
+    assert found, dom[:500]
+    out, pairs, height = map(int, found.groups())
+    assert out <= 0
+    assert pairs == 0
+    assert height >= 13, "text of about 11 px"
 
 
 def test_sideways_scrolling_is_noticed(proxy: Proxy, report: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from attnshift.data.datasets import Item
 from attnshift.data.images import read_image
 from attnshift.errors import ImageError, ModelError, RecipeError, RunError, UserError
 from attnshift.evaluation import ARMS
-from attnshift.runs import local, preparation
+from attnshift.runs import local
 from attnshift.runs.local import Settings, attack_folder
 from attnshift.runs.preparation import prepare
 from attnshift.runs.spec import FORMAT
@@ -330,7 +330,7 @@ def test_surrogates_that_disagree_about_the_classes(
         classifier = load_classifier(name)
         return replace(classifier, classes=10) if "convnext" in name else classifier
 
-    monkeypatch.setattr(preparation, "load_classifier", loaded)
+    monkeypatch.setattr("attnshift.defences.names.load_classifier", loaded)
     surrogates = (SURROGATE, "random:test_convnext")
     with pytest.raises(ModelError, match="random:test_convnext has 10"):
         run_small(small_settings(photos, pipeline_folder, tmp_path / "run", surrogates=surrogates))

@@ -16,7 +16,6 @@ from attnshift.data.images import read_image, write_png
 from attnshift.errors import ImageError, RunError
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.evaluation.metrics import l2, linf
-from attnshift.runs import evaluation
 from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.store import Store
 from runs.small_runs import SIDE, SURROGATE, contents
@@ -142,7 +141,9 @@ def test_quality_is_measured_against_the_clean_file(store: Store) -> None:
 
 def test_a_judge_with_too_few_classes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(store.folder)
-    monkeypatch.setattr(evaluation, "load_classifier", lambda name: replace(load_classifier(name), classes=2))
+    monkeypatch.setattr(
+        "attnshift.defences.names.load_classifier", lambda name: replace(load_classifier(name), classes=2)
+    )
     with pytest.raises(RunError, match="has 2 classes and cannot judge class"):
         evaluate_run(store, [JUDGE])
     assert contents(store.folder) == before

@@ -17,7 +17,6 @@ from attnshift.classifiers import load_classifier
 from attnshift.cli import main
 from attnshift.data.images import read_image, write_png
 from attnshift.errors import ImageError, LabelError, ModelError, RunError, UserError
-from attnshift.runs import preparation
 from attnshift.runs.local import Settings, attack_folder
 from attnshift.runs.store import Store
 from runs.small_runs import SIDE, SURROGATE, contents, pngs, run_small, small_settings
@@ -97,7 +96,7 @@ def test_a_surrogate_without_grad_cam_is_noticed_before_anything_is_written(
         classifier = load_classifier(name)
         return replace(classifier, network=nn.Sequential(classifier.network))
 
-    monkeypatch.setattr(preparation, "load_classifier", mapless)
+    monkeypatch.setattr("attnshift.defences.names.load_classifier", mapless)
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", "mask.source=gradcam")
     assert "no Grad-CAM for classifier" in refused(settings, ModelError)
 

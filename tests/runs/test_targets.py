@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
-from attnshift.errors import LabelError, ModelError, RecipeError, RunError, UserError
+from attnshift.errors import LabelError, RecipeError, RunError, UserError
 from attnshift.evaluation import ARMS
-from attnshift.runs import evaluation, preparation
 from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.local import Settings
 from attnshift.runs.store import Store
@@ -127,7 +126,7 @@ def test_a_third_class_is_success_of_an_untargeted_attack_alone(
         classifier = load_classifier(name)
         return replace(classifier, network=Seeing(labels[0], TARGET, other)) if name == JUDGE else classifier
 
-    monkeypatch.setattr(evaluation, "load_classifier", loaded)
+    monkeypatch.setattr("attnshift.defences.names.load_classifier", loaded)
     evaluate_run(store, [JUDGE])
     verdicts = {(row["id"], row["arm"]): row for row in store.table("verdicts") if row["classifier"] == JUDGE}
     ids = [row["id"] for row in store.table("results")]
@@ -146,7 +145,9 @@ def test_a_judge_that_does_not_know_the_target(
     highest = max(row["label"] for row in store.table("results"))
     rows = [row | {"target": highest + 1} for row in store.table("results")]
     store.write_table("results", rows)
-    monkeypatch.setattr(evaluation, "load_classifier", lambda name: replace(load_classifier(name), classes=highest + 1))
+    monkeypatch.setattr(
+        "attnshift.defences.names.load_classifier", lambda name: replace(load_classifier(name), classes=highest + 1)
+    )
     with pytest.raises(RunError, match=f"cannot judge class {highest + 1}"):
         evaluate_run(store, [JUDGE])
 
@@ -186,7 +187,7 @@ def among(photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pyte
             classifier = load_classifier(name)
             return replace(classifier, network=First(classifier.network, classes), classes=classes, class_names=())
 
-        monkeypatch.setattr(preparation, "load_classifier", few)
+        monkeypatch.setattr("attnshift.defences.names.load_classifier", few)
         shutil.copytree(photos, tmp_path / "photos")
         write_labels(tmp_path / "photos", [("photo-3.png", 0, "mug")])
         return small_settings(tmp_path / "photos", pipeline_folder, tmp_path / "run", *changes, target=target)
@@ -200,7 +201,6 @@ MARGIN, DLR = "classification.loss=margin", "classification.scale=dlr"
 @pytest.mark.parametrize(
     ("classes", "target", "changes", "error", "message"),
     [
-        (1, None, (), ModelError, "knows fewer than two classes"),
         (2, None, (MARGIN, DLR), RecipeError, "needs 3 classes in an untargeted attack, and there are 2"),
         (3, "1", (MARGIN, DLR), RecipeError, "needs 4 classes in a targeted attack, and there are 3"),
         (3, "1", ("classification.loss=distribution",), RecipeError, "aims at no class"),

@@ -21,6 +21,21 @@ SOURCES: Table = {
         "Wightman, timm",
         "attnshift.classifiers.timm_source:load_random",
     ),
+    "torchvision": Entry(
+        "a pretrained torchvision model, as NAME or NAME@WEIGHTS",
+        "torchvision.models",
+        "attnshift.classifiers.torchvision_source:load_torchvision",
+    ),
+    "huggingface": Entry(
+        "an image classifier from the Hugging Face hub, or a folder in its format; safetensors, no remote code",
+        "Wolf et al., transformers",
+        "attnshift.classifiers.huggingface_source:load_huggingface",
+    ),
+    "checkpoint": Entry(
+        "a timm architecture with weights from a local file, as ARCHITECTURE@PATH.safetensors",
+        "Wightman, timm",
+        "attnshift.classifiers.checkpoint_source:load_checkpoint",
+    ),
     "lab": Entry(
         "a classifier of the built-in tabletop world",
         "docs/lab.md",
@@ -30,8 +45,12 @@ SOURCES: Table = {
 
 
 def load_classifier(name: str) -> Classifier:
-    """The classifier called ``source:name``, such as ``timm:resnet50`` or ``lab:resnet``."""
+    """The classifier called ``source:name``, such as ``timm:resnet50`` or ``lab:resnet``, once it answers as one."""
     source, separator, model = name.partition(":")
     if not separator or not model:
         raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")
-    return look_up(SOURCES, "classifier source", source)(model)
+    classifier = look_up(SOURCES, "classifier source", source)(model)
+    # It needs torch, which listing the sources does not.
+    from attnshift.classifiers.probe import probe
+
+    return probe(classifier)

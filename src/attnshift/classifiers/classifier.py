@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from attnshift.classifiers.probe import probe
+from attnshift.errors import ModelError
 
 __all__ = ["Classifier", "Interpolation", "Preprocessing"]
 
@@ -15,19 +19,48 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images [batch,3,height,width] in [0,1] become a network's input: resized, then normalised per channel."""
+    """How images [batch,3,height,width] in [0,1] become a network's input: resized, cut, then normalised per channel.
+
+    Images are brought to ``resized``, of which the network sees the centre of ``size``; without ``resized`` they are
+    brought to ``size`` and seen whole. Where ``size`` is the larger one, black surrounds the image. Rows come first.
+
+    Libraries resize 8-bit images, round them and clip what a bicubic kernel overshoots. Here they stay real numbers
+    that a gradient passes: within 1.6 levels of 255 of theirs, and more where contrast is at its limit.
+    """
 
     size: tuple[int, int]
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resized: tuple[int, int] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        if images.shape[-2:] != self.size:
+        resized = self.resized or self.size
+        if images.shape[-2:] != resized:
             smooth = self.interpolation != "nearest"
-            images = nn.functional.interpolate(images, self.size, mode=self.interpolation, antialias=smooth)
+            images = nn.functional.interpolate(images, resized, mode=self.interpolation, antialias=smooth)
+        images = nn.functional.pad(images, self._margins(resized))
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (images - mean) / std
+
+    def lay_over(self, maps: Tensor, sides: Sequence[int]) -> Tensor:
+        """What ``maps`` [batch,1,rows,columns] say about the network's input, over images of ``sides``.
+
+        Zero where the network does not see the image.
+        """
+        if self.resized is not None:
+            maps = nn.functional.interpolate(maps, self.size, mode="bilinear")
+            maps = nn.functional.pad(maps, [-margin for margin in self._margins(self.resized)])
+        return nn.functional.interpolate(maps, tuple(sides), mode="bilinear")
+
+    def _margins(self, resized: tuple[int, int]) -> list[int]:
+        """Left, right, top, bottom: what is added around the resized image; negative where it is cut."""
+        margins = []
+        for side, given in reversed([*zip(self.size, resized, strict=True)]):
+            # Of an odd number of pixels torchvision cuts the half that round() gives.
+            first = (side - given) // 2 if side > given else -round((given - side) / 2)
+            margins += [first, side - given - first]
+        return margins
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +79,47 @@ class Classifier:
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
 
+    @staticmethod
+    def wrap(
+        network: nn.Module,
+        name: str,
+        size: int | tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        interpolation: Interpolation = "bilinear",
+        class_names: Sequence[str] = (),
+        resized: int | tuple[int, int] | None = None,
+    ) -> Classifier:
+        """Any ``network`` that gives logits [batch,classes] for normalised images [batch,3,*size].
+
+        ``mean`` and ``std`` per channel are those of images in [0,1]; ``resized`` as in ``Preprocessing``. The network
+        is put into evaluation mode and its weights no longer take gradients.
+
+        Raises ModelError where the numbers cannot be meant, or where two random images show that the network gives
+        something else than logits.
+
+        >>> Classifier.wrap(network, "mine", 224, (0.5,) * 3, (0.5,) * 3)  # doctest: +SKIP
+        """
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ModelError(f"{name}: mean {tuple(mean)} and std {tuple(std)} must be three values, std above 0")
+        if interpolation not in get_args(Interpolation):
+            raise ModelError(f"{name}: interpolation '{interpolation}' is none of {', '.join(get_args(Interpolation))}")
+        sides = tuple((each, each) if isinstance(each, int) else each for each in (size, resized or size))
+        if min(min(each) for each in sides) < 1:
+            raise ModelError(f"{name}: size {size} and resized {resized} must be at least 1 pixel")
+        preprocessing = Preprocessing(
+            sides[0], interpolation, _three(mean), _three(std), None if sides[1] == sides[0] else sides[1]
+        )
+        return probe(Classifier(name, network, preprocessing, len(class_names), tuple(class_names)))
+
     def __call__(self, images: Tensor) -> Tensor:
         return self.network(self.preprocessing(images)).float()
 
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)
         return self
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third

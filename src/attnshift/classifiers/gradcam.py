@@ -18,7 +18,8 @@ __all__ = ["grad_cam"]
 def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Where ``images`` [batch,3,height,width] in [0,1] speak for ``labels`` [batch]: [batch,1,height,width] in [0,1].
 
-    Each map is divided by its own maximum once it has the images' size; it is all zeros where nothing is positive.
+    Each map is divided by its own maximum once it has the images' size; it is all zeros where nothing is positive, and
+    zero at a margin that the classifier cuts off.
     Constants. Selvaraju et al., "Grad-CAM", ICCV 2017, eq. 1 and 2, at what timm's ``forward_features`` returns:
     weights = mean over positions of the logit's gradient, map = relu(sum over channels of weights * features).
 
@@ -40,7 +41,7 @@ def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             raise _refusal(classifier, "its logits do not depend on the patch tokens at blocks[-1].norm1")
     weights = as_maps(slopes).mean((2, 3), keepdim=True)
     maps = (weights * as_maps(features)).sum(1, keepdim=True).relu().float()
-    maps = nn.functional.interpolate(maps, images.shape[-2:], mode="bilinear")
+    maps = classifier.preprocessing.lay_over(maps, images.shape[-2:])
     peaks = maps.amax((2, 3), keepdim=True)
     return maps / torch.where(peaks > 0, peaks, 1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 import zlib
 from pathlib import Path
 
@@ -14,22 +14,23 @@ from torch import nn
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.errors import ModelError
+from attnshift.tables import suggest
 from attnshift.weights import classifier_folder
 
-__all__ = ["load_lab", "load_random", "load_timm"]
+__all__ = ["check_name", "load_lab", "load_random", "load_timm", "preprocessing"]
 
 
 def load_timm(name: str) -> Classifier:
     """Pretrained model ``name`` of timm, or the folder ``name`` with config.json and model.safetensors."""
     if Path(name).is_dir():
         return _wrap(f"timm:{name}", _create(f"local-dir:{name}", pretrained=True))
-    _check(name)
+    check_name(name)
     return _wrap(f"timm:{name}", _create(name, pretrained=True))
 
 
 def load_random(name: str) -> Classifier:
     """Architecture ``name`` with random weights that depend on the name alone."""
-    _check(name)
+    check_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
         return _wrap(f"random:{name}", _create(name, pretrained=False))
@@ -39,11 +40,25 @@ def load_lab(name: str) -> Classifier:
     return _wrap(f"lab:{name}", _create(f"local-dir:{classifier_folder(name)}", pretrained=True))
 
 
-def _check(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise ModelError unless timm knows the architecture ``name``, with or without a tag."""
     if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = suggest(name, timm.list_models())
         raise ModelError(f"timm has no model '{name}'{hint}; timm.list_models() lists them")
+
+
+def preprocessing(network: nn.Module) -> Preprocessing:
+    """What the configuration of ``network`` states, including the margin that timm cuts off when it evaluates.
+
+    Its ways to cut are one and the same on square images.
+    """
+    config = resolve_data_config({}, model=network)
+    height, width = config["input_size"][1:]
+    resized = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    interpolation = config["interpolation"] if config["interpolation"] in ("bilinear", "nearest") else "bicubic"
+    return Preprocessing(
+        (height, width), interpolation, config["mean"], config["std"], None if resized == (height, width) else resized
+    )
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
@@ -56,13 +71,9 @@ def _create(name: str, pretrained: bool) -> nn.Module:
 
 
 def _wrap(name: str, network: nn.Module) -> Classifier:
-    config = resolve_data_config({}, model=network)
     classes = int(network.num_classes)  # type: ignore[arg-type]
     names = tuple((network.pretrained_cfg or {}).get("label_names") or ())  # type: ignore[union-attr, operator]
     if not names and classes == 1000:
         info = ImageNetInfo()
         names = tuple(info.index_to_description(index).split(",")[0] for index in range(classes))
-    height, width = config["input_size"][1:]
-    interpolation = config["interpolation"] if config["interpolation"] in ("bilinear", "nearest") else "bicubic"
-    preprocessing = Preprocessing((height, width), interpolation, config["mean"], config["std"])
-    return Classifier(name, network, preprocessing, classes, names)
+    return Classifier(name, network, preprocessing(network), classes, names)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from attnshift.randomness import generator
 
-__all__ = ["Estimate", "bootstrap", "wilson"]
+__all__ = ["Estimate", "bootstrap", "percentiles", "resample", "wilson"]
+
+_LEVEL, _RESAMPLES = 0.95, 4000
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Estimate:
     count: int
 
 
-def wilson(successes: int, count: int, level: float = 0.95) -> Estimate:
+def wilson(successes: int, count: int, level: float = _LEVEL) -> Estimate:
     """Score interval of a proportion (Wilson, JASA 1927).
 
     >>> estimate = wilson(8, 10)
@@ -41,13 +43,23 @@ def wilson(successes: int, count: int, level: float = 0.95) -> Estimate:
 
 
 def bootstrap(
-    values: ArrayLike, names: Sequence[int | str] = (), level: float = 0.95, resamples: int = 4000
+    values: ArrayLike, names: Sequence[int | str] = (), level: float = _LEVEL, resamples: int = _RESAMPLES
 ) -> Estimate:
     """Percentile interval of the mean over images (Efron 1979); ``names`` seed the resampling."""
     sample = numpy.asarray(values, dtype=float)
     sample = sample[~numpy.isnan(sample)]
     if not len(sample):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    picks = generator("bootstrap", *names).integers(len(sample), size=(resamples, len(sample)))
-    low, high = numpy.quantile(sample[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(sample.mean()), float(low), float(high), len(sample))
+    low, high = percentiles(sample[resample(len(sample), names, resamples)].mean(1), level)
+    return Estimate(float(sample.mean()), low, high, len(sample))
+
+
+def resample(count: int, names: Sequence[int | str] = (), resamples: int = _RESAMPLES) -> NDArray[numpy.int64]:
+    """Which of ``count`` images each resample holds, [resamples,count], each image as often as it was drawn."""
+    return generator("bootstrap", *names).integers(count, size=(resamples, count))
+
+
+def percentiles(values: NDArray[numpy.float64], level: float = _LEVEL) -> tuple[float, float]:
+    """Between which two values the middle ``level`` of the resampled ``values`` [resamples] lies."""
+    low, high = numpy.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

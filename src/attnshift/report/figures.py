@@ -13,13 +13,15 @@ from PIL import Image
 
 from attnshift.evaluation.statistics import Estimate
 
-__all__ = ["amplified_difference", "curve", "data_url", "heat_overlay", "number", "percent"]
+__all__ = ["amplified_difference", "curve", "data_url", "decimal", "heat_overlay", "number", "percent"]
 
 
 def percent(estimate: Estimate) -> str:
-    """``62 % [48, 74]``."""
+    """``62 % [48, 74]``, or ``62 %`` where there is no interval."""
     if not estimate.count:
         return "–"
+    if math.isnan(estimate.low):
+        return f"{round(100 * estimate.value) + 0} %"
     low, high = (round(100 * bound) + 0 for bound in (estimate.low, estimate.high))
     return f"{round(100 * estimate.value) + 0} % [{low}, {high}]"
 
@@ -29,6 +31,15 @@ def number(estimate: Estimate, digits: int = 3) -> str:
     if math.isinf(estimate.value):
         return "equal"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """``value`` with all of its digits, and at least so many after the point.
+
+    >>> decimal(0.9), decimal(0.925)
+    ('0.90', '0.925')
+    """
+    return f"{value:.{max(digits, len(f'{value:g}'.partition('.')[2]))}f}"
 
 
 def curve(values: Sequence[float], width: int, height: int) -> str:

@@ -7,11 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from attnshift import __version__
 from attnshift.evaluation import ARMS, METRICS
-from attnshift.report.figures import amplified_difference, curve, data_url, heat_overlay, number, percent, pixels
+from attnshift.report.figures import amplified_difference, data_url, heat_overlay, pixels
+from attnshift.report.rendering import render
 from attnshift.report.summary import ROLES, summarise
 from attnshift.runs.store import Store, atomic_write
 
@@ -25,16 +23,12 @@ AMPLIFIED = 8
 def write_report(store: Store) -> Path:
     """Write report.html into the run's folder and return its path. An unjudged run shows its images and says so."""
     spec, results, verdicts = store.spec(), store.table("results"), store.table("verdicts")
-    environment = Environment(
-        loader=PackageLoader("attnshift.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"percent": percent, "number": number, "curve": curve}
     judged: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
     for row in sorted(verdicts, key=lambda row: ROLES.index(row["role"])):
         judged[row["id"]][row["classifier"]][row["arm"]] = row
     quality = {row["id"]: row for row in store.table("quality") if row["arm"] == "attack"}
-    page = environment.get_template("report.html.jinja").render(
-        version=__version__,
+    page = render(
+        "report.html.jinja",
         spec=spec,
         recipe=(store.folder / "recipe.toml").read_text(),
         arms=ARMS,
@@ -47,7 +41,7 @@ def write_report(store: Store) -> Path:
         images=[_image(store, row, judged[row["id"]], quality.get(row["id"])) for row in results[:SHOWN]],
     )
     path = store.folder / "report.html"
-    atomic_write(path, page.encode())
+    atomic_write(path, page)
     return path
 
 

@@ -3,67 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import read_image
+from attnshift.defences.defended import Defended
+from attnshift.defences.names import load_defended, relatives
+from attnshift.diffusion import load_pipeline
 from attnshift.errors import RunError
 from attnshift.evaluation import ARMS, METRICS
+from attnshift.evaluation.clean_accuracy import LEAST, doubt
 from attnshift.runs.store import Store
 from attnshift.types import Goals
 
 __all__ = ["evaluate_run"]
 
+_Channels = tuple[float, float, float]
+
 
 @torch.no_grad()
 def evaluate_run(
     store: Store,
-    judges: Sequence[str],
-    tuning: Sequence[str] = (),
+    judges: Sequence[str | Classifier],
+    tuning: Sequence[str | Classifier] = (),
     batch: int = 32,
     report: Callable[[int, int], None] = lambda done, count: None,
-) -> None:
+    min_clean_accuracy: float = LEAST,
+) -> tuple[str, ...]:
     """Add verdicts of ``judges`` (and of classifiers used for tuning) to the run, beside those of its surrogates.
 
-    Verdicts of other classifiers that an earlier evaluation added stay. A judge that the attack has seen is refused.
+    Verdicts of other classifiers that an earlier evaluation added stay. A judge that the attack has seen is refused,
+    and so is a judge or tuning classifier that is plainly wrong about the clean images: ``evaluation.clean_accuracy``
+    says when, and ``min_clean_accuracy`` is its share of the best classifier's accuracy. Surrogates have been attacked
+    already: what would speak against them is returned in sentences. With 0 nobody is refused and all is returned.
     """
+    given = {each.name: each for each in (*judges, *tuning) if isinstance(each, Classifier)}
+    judged, tuned = ([each if isinstance(each, str) else each.name for each in names] for names in (judges, tuning))
     spec = store.spec()
     before = {row["classifier"]: row["role"] for row in store.table("verdicts")}
-    seen = {*spec.surrogates, *tuning, *spec.recipe.tuned_on}
+    seen = {*spec.surrogates, *tuned, *spec.recipe.tuned_on}
     seen |= {name for name, role in before.items() if role == "tuning"}
-    _refuse(set(judges) & seen, "a judge: it was a surrogate or used for tuning")
-    _refuse(set(tuning) & set(spec.surrogates), "a tuning classifier: it was a surrogate")
+    _refuse(relatives(judged, seen), "a judge: it was a surrogate or used for tuning, behind a defence or not")
+    _refuse(relatives(tuned, spec.surrogates), "a tuning classifier: it was a surrogate, behind a defence or not")
     rows = store.table("results")
     if not rows:
         raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
     roles = (
-        dict.fromkeys(spec.surrogates, "surrogate") | dict.fromkeys(tuning, "tuning") | dict.fromkeys(judges, "judge")
+        dict.fromkeys(spec.surrogates, "surrogate") | dict.fromkeys(tuned, "tuning") | dict.fromkeys(judged, "judge")
     )
     goals = Goals.of([row["label"] for row in rows], [row["target"] for row in rows])
-    classifiers = {name: load_classifier(name) for name in roles}
+    pipeline = cache(lambda: load_pipeline(spec.pipeline))
+    classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
     for classifier in classifiers.values():
         _check(classifier, max(int(each.max()) for each in (goals.labels, goals.targets) if each is not None))
     known = {row["id"] for row in rows}
     verdicts = [row for row in store.table("verdicts") if row["classifier"] not in roles and row["id"] in known]
+    spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
+    for span in spans:
+        clean = {"clean": _read(store, rows[span], "clean")}
+        verdicts += _verdicts(classifiers, roles, clean, rows[span], goals.rows(span))
+    remarks = _doubts(store, rows, verdicts, classifiers, batch, min_clean_accuracy)
+    for name, line in remarks.items():
+        if min_clean_accuracy and roles[name] != "surrogate":
+            raise RunError(f"{line}; mend it, or admit it with --min-clean-accuracy 0")
     quality: list[dict[str, Any]] = []
     metrics = {name: entry.load() for name, entry in METRICS.items()}
-    for start in range(0, len(rows), batch):
-        span = slice(start, start + batch)
+    for span in spans:
         part = rows[span]
-        arms = {
-            arm: torch.stack([read_image(store.image_path(row["id"], arm), spec.size) for row in part]) for arm in ARMS
-        }
-        for name, classifier in classifiers.items():
-            for arm, images in arms.items():
-                verdicts += _verdicts(classifier, name, roles[name], arm, part, goals.rows(span), images)
+        arms = {arm: _read(store, part, arm) for arm in ARMS}
+        others = {arm: images for arm, images in arms.items() if arm != "clean"}
+        verdicts += _verdicts(classifiers, roles, others, part, goals.rows(span))
         quality += _quality(metrics, arms, part)
-        report(min(start + batch, len(rows)), len(rows))
+        report(min(span.stop, len(rows)), len(rows))
     store.write_table("verdicts", verdicts)
     store.write_table("quality", quality)
+    return tuple(remarks.values())
+
+
+def _read(store: Store, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
+    size = store.spec().size
+    return torch.stack([read_image(store.image_path(row["id"], arm), size) for row in rows])
 
 
 def _refuse(names: set[str], role: str) -> None:
@@ -76,7 +100,50 @@ def _check(classifier: Classifier, highest: int) -> None:
         raise RunError(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
 
 
+def _doubts(
+    store: Store,
+    rows: Sequence[dict[str, Any]],
+    verdicts: Sequence[dict[str, Any]],
+    classifiers: Mapping[str, Classifier],
+    batch: int,
+    least: float,
+) -> dict[str, str]:
+    """Classifier -> what the ``verdicts`` on the clean images of this and of earlier evaluations say against it."""
+    right: dict[str, list[bool]] = {}
+    for row in verdicts:
+        if row["arm"] == "clean":
+            right.setdefault(row["classifier"], []).append(row["correct"])
+
+    def retry(classifier: Classifier, mean: _Channels, std: _Channels) -> list[bool]:
+        tried = replace(classifier, preprocessing=replace(classifier.preprocessing, mean=mean, std=std))
+        parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
+        seen = (each for part in parts for each in tried(_read(store, part, "clean")).argmax(1).tolist())
+        return [number == row["label"] for number, row in zip(seen, rows, strict=True)]
+
+    lines: dict[str, str | None] = {}
+    for name, classifier in classifiers.items():
+        # What a defence costs is a result, not a wrong normalisation.
+        other = None if isinstance(classifier, Defended) else partial(retry, classifier)
+        lines[name] = doubt(name, right, other, least)
+    return {name: line for name, line in lines.items() if line}
+
+
 def _verdicts(
+    classifiers: Mapping[str, Classifier],
+    roles: Mapping[str, str],
+    arms: Mapping[str, Tensor],
+    rows: Sequence[dict[str, Any]],
+    goals: Goals,
+) -> list[dict[str, Any]]:
+    return [
+        verdict
+        for name, classifier in classifiers.items()
+        for arm, images in arms.items()
+        for verdict in _verdicts_on(classifier, name, roles[name], arm, rows, goals, images)
+    ]
+
+
+def _verdicts_on(
     classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], goals: Goals, images: Tensor
 ) -> list[dict[str, Any]]:
     shares = classifier(images).softmax(1)

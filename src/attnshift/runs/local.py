@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from attnshift.runs.preparation import Prepared, Settings, prepare, read_task
 from attnshift.runs.spec import RunSpec, batches
 from attnshift.runs.store import Store
 
-__all__ = ["Progress", "Settings", "attack_folder"]
+__all__ = ["Progress", "Settings", "attack_folder", "attack_prepared"]
 
 Progress = Callable[[Item, dict[str, Any], int, int], None]
 """Called for every image that is done: the item, its row, how many are done, how many there are."""
@@ -26,9 +27,13 @@ Progress = Callable[[Item, dict[str, Any], int, int], None]
 
 def attack_folder(settings: Settings, progress: Progress) -> Store:
     """Run, or continue, the attack that ``settings`` describes. All input is checked before anything is written."""
-    prepared = prepare(settings)
+    return attack_prepared(prepare(settings), settings.out, progress)
+
+
+def attack_prepared(prepared: Prepared, out: Path, progress: Progress) -> Store:
+    """Run, or continue, an attack whose input is loaded and checked, in the run folder ``out``."""
     items, spec = prepared.items, prepared.spec
-    store = Store.start(settings.out, spec)
+    store = Store.start(out, spec)
     order = [item.identity for item in items]
     done = store.finished() & set(order)
     for batch in batches(items, spec.batch):

@@ -14,11 +14,11 @@ from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task
 from attnshift.attack.recipe import Recipe
-from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item, read_folder
 from attnshift.data.images import read_image, read_mask
+from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
@@ -66,7 +66,7 @@ def prepare(settings: Settings) -> Prepared:
     """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads."""
     check_settings(settings)
     method = Method.of(settings.recipe)
-    classifiers = [load_classifier(name).to(settings.device) for name in settings.surrogates]
+    classifiers = [load_surrogate(name).to(settings.device) for name in settings.surrogates]
     items = read_folder(
         settings.images, settings.labels, *_classes(classifiers), settings.limit, settings.masks, settings.target
     )
@@ -106,7 +106,7 @@ def check_settings(settings: Settings) -> None:
 def check(
     method: Method, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int
 ) -> None:
-    """Everything that could stop the run later: sizes, sites, names, images, and that each classifier answers."""
+    """Everything that could stop the run later: sizes, sites, names, images, and what a recipe asks of them."""
     backbone.check_size(size)
     method.objective.sites(backbone.sites(size), backbone.latent_side(size))
     diffusion = method.recipe.diffusion
@@ -116,13 +116,8 @@ def check(
         prompt = method.recipe.prompt.prompt(name)
         backbone.locate(prompt.text, name, prompt.start)
     probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
-    for classifier in classifiers:
-        logits = classifier(probe)
-        if logits.shape != (1, classifier.classes) or not bool(logits.isfinite().all()):
-            raise ModelError(
-                f"{classifier.name} gave {tuple(logits.shape)} for one image, not (1, {classifier.classes})"
-            )
-        if method.recipe.mask.source == "gradcam":
+    if method.recipe.mask.source == "gradcam":
+        for classifier in classifiers:
             grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
     _check_fusion(method, classifiers, items[0], probe)
     if method.reads_interference:
@@ -164,10 +159,7 @@ def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
-    classes = classifiers[0].classes
-    if classes < 2:
-        raise ModelError(f"{classifiers[0].name} knows fewer than two classes; nothing can be taken for another")
-    return vocabulary(classifiers), classes
+    return vocabulary(classifiers), classifiers[0].classes
 
 
 def _check_fusion(method: Method, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:

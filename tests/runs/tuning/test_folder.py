@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from attnshift.attack.recipe import Recipe
+from attnshift.classifiers import load_classifier
 from attnshift.errors import RunError
-from attnshift.runs.tuning import Range, bench, tune
+from attnshift.runs.tuning import Range, tune
 from runs.small_runs import contents, write_photos
 from runs.tuning.small_studies import LOSS, RATE, SEARCH, TUNING, Make, searched, silent, without_seconds
 
@@ -48,8 +49,9 @@ def test_another_tuning_classifier_is_refused(
 ) -> None:
     tune(make(trials=1), silent)
     twin = "random:twin"
-    load = bench.load_classifier
-    monkeypatch.setattr(bench, "load_classifier", lambda name: load(TUNING if name == twin else name))
+    monkeypatch.setattr(
+        "attnshift.defences.names.load_classifier", lambda name: load_classifier(TUNING if name == twin else name)
+    )
     with pytest.raises(RunError, match="tuning: "):
         tune(make(tuning=(twin,)), silent)
 

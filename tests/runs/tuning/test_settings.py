@@ -22,8 +22,10 @@ from runs.tuning.small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Mak
     [
         ((), "no classifier decides"),
         ((SURROGATE,), f"{SURROGATE} cannot be a tuning classifier: it is a surrogate"),
+        ((f"jpeg+{SURROGATE}",), f"{SURROGATE} cannot be a tuning classifier: it is a surrogate"),
         ((TUNING, TUNING), "given twice"),
         (("lab:coatnet",), "lab:coatnet cannot be a tuning classifier: it is one of the lab's judges"),
+        (("jpeg+lab:coatnet",), "lab:coatnet cannot be a tuning classifier: it is one of the lab's judges"),
         ((TUNING, "lab:robust"), "lab:robust cannot be a tuning classifier"),
     ],
 )

@@ -12,8 +12,8 @@ from torch import Tensor
 from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
-from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
+from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
 from attnshift.evaluation.metrics import ssim
 from attnshift.losses.classification import margins
@@ -45,8 +45,8 @@ class Bench:
 
 def set_up(settings: Settings) -> Bench:
     """Load everything, and check whatever could stop a trial later."""
-    tuning = [load_classifier(name).to(settings.device) for name in settings.tuning]
     attack = prepare(attack_settings(settings))
+    tuning = [load_defended(name, lambda: attack.backbone).to(settings.device) for name in settings.tuning]
     size = attack.spec.size
     classes = attack.classifiers[0].classes
     for classifier in tuning:

@@ -11,6 +11,7 @@ import tomli_w
 
 from attnshift.attack.method import Method
 from attnshift.attack.recipe import Recipe, load_recipe
+from attnshift.defences.names import relatives, undefended
 from attnshift.errors import RecipeError, UserError
 from attnshift.runs import preparation
 from attnshift.runs.tuning.search import Search, standing_values
@@ -106,11 +107,12 @@ def _check_roles(surrogates: Sequence[str], tuning: Sequence[str]) -> None:
     if not tuning:
         raise UserError("no classifier decides; give at least one --tuning, such as --tuning lab:mobilenet")
     for name in tuning:
-        if name in surrogates:
+        if relatives([name], surrogates):
             raise UserError(f"{name} cannot be a tuning classifier: it is a surrogate")
         if tuning.count(name) > 1:
             raise UserError(f"--tuning {name} is given twice and would count twice; give it once")
-        if name.startswith("lab:") and _lab_role(name.removeprefix("lab:")) == "judge":
+        source, _, model = undefended(name).partition(":")
+        if source == "lab" and _lab_role(model) == "judge":
             raise UserError(f"{name} cannot be a tuning classifier: it is one of the lab's judges; use lab:mobilenet")
 
 

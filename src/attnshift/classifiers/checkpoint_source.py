@@ -1,0 +1,86 @@
+"""A timm architecture with weights from a file on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.timm_source import check_name, preprocessing
+from attnshift.errors import ModelError
+
+__all__ = ["load_checkpoint"]
+
+
+def load_checkpoint(name: str) -> Classifier:
+    """``ARCHITECTURE@PATH.safetensors``: the weights of a timm network, as its ``state_dict`` names them.
+
+    The classes are counted at the head; ``PATH.classes.json`` beside it may name them, as a list in their order. The
+    preprocessing is that of the architecture's timm configuration, which a tag chooses: ``resnet50.tv_in1k@PATH…``.
+
+    Raises ModelError where the file is no safetensors file, or where a key, a shape or a value does not fit.
+    """
+    architecture, _, file = name.partition("@")
+    path = Path(file)
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"checkpoint '{name}' is not of the form ARCHITECTURE@PATH.safetensors; pickles (.pt, .pth, .bin) are "
+            "never opened: save the state_dict with safetensors.torch.save_file"
+        )
+    check_name(architecture)
+    weights = _read(path)
+    network = _network(architecture, weights, path)
+    classes = int(network.num_classes)  # type: ignore[arg-type]
+    return Classifier(f"checkpoint:{name}", network, preprocessing(network), classes, _class_names(path, classes))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}") from None
+    except (OSError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path} is no safetensors file, or is cut off ({reason})") from None
+    broken = sorted(key for key, value in weights.items() if not bool(value.isfinite().all()))
+    if broken:
+        raise ModelError(f"{path}: {broken[0]} has values that are not finite ({len(broken)} such entries)")
+    return weights
+
+
+def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Module:
+    """The network with as many classes as its head's weights have, once every key and shape fits."""
+    heads = timm.get_pretrained_cfg_value(architecture, "classifier") or ()
+    head = f"{heads if isinstance(heads, str) else next(iter(heads), 'head')}.weight"
+    if head not in weights:
+        raise ModelError(f"{path} has no {head}, the head of {architecture}; are these the weights of another network?")
+    network = timm.create_model(architecture, pretrained=False, num_classes=len(weights[head]))
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            there, expected = (str(shapes[key]) if key in shapes else "nothing" for shapes in (found, wanted))
+            raise ModelError(f"{path} does not fit {architecture}: it has {there} for {key}, expected {expected}")
+    network.load_state_dict(weights)
+    return network
+
+
+def _class_names(path: Path, classes: int) -> tuple[str, ...]:
+    """Those of ``PATH.classes.json``; none without the file."""
+    listed = path.with_suffix(".classes.json")
+    if not listed.exists():
+        return ()
+    try:
+        names = json.loads(listed.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{listed} is no JSON file: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(each, str) and each.strip() for each in names):
+        raise ModelError(f"{listed} must be a list of class names")
+    if len(names) != classes:
+        raise ModelError(f"{listed} has {len(names)} class names, and the head of {path} has {classes} classes")
+    return tuple(names)

@@ -1,0 +1,161 @@
+"""Image classifiers in Hugging Face's format, with the preprocessing that their image processor carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
+from transformers.models.auto.image_processing_auto import get_image_processor_config
+from transformers.utils import logging
+
+from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
+from attnshift.errors import ModelError
+from attnshift.randomness import generator
+
+__all__ = ["load_huggingface", "measure"]
+
+Processor = Callable[[NDArray[numpy.uint8]], Tensor]
+"""One image [height,width,3] -> what the network gets, [3,rows,columns]."""
+
+
+def load_huggingface(name: str) -> Classifier:
+    """The model ``name`` of the hub, or the folder ``name``: config.json, preprocessor_config.json, model.safetensors.
+
+    Code that comes with a model is never run, and pickles are never opened. A model without a classification head of
+    its own, which transformers would fill with random weights, is refused.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+        _check_code(name, config, get_image_processor_config(name))
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        network, found = AutoModelForImageClassification.from_pretrained(
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            # What does not fit is refused below, by name.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot load 'huggingface:{name}': {reason}; check the name, the network or the folder (safetensors only)"
+        ) from error
+    absent = sorted({*found["missing_keys"], *(each[0] for each in found["mismatched_keys"])})
+    if absent:
+        raise ModelError(
+            f"huggingface:{name} holds no fitting weights for {absent[0]} ({len(absent)} in all); take a model with a "
+            "classification head"
+        )
+    labels = network.config.id2label
+    names = tuple(str(labels[index]) for index in range(len(labels)))
+    # What transformers invents where a model states no names.
+    named = names != tuple(f"LABEL_{index}" for index in range(len(names)))
+    preprocessing = measure(f"huggingface:{name}", _processor(processor), _interpolation(processor))
+    return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(names), names if named else ())
+
+
+def measure(name: str, processor: Processor, interpolation: Interpolation) -> Preprocessing:
+    """What ``processor`` does to square images, as a ``Preprocessing``.
+
+    An image processor is a program, and some do more than their values say: ConvNeXT's cuts the centre out of a larger
+    image, EfficientNet's normalises twice. So it is measured. Black and white give mean and std, ramps the size before
+    the cut; a smooth image then proves that nothing else happens to it.
+
+    Raises ModelError where its answer on that image is another by more than 4 levels of 255 on average: a pixel more on
+    one side, of an odd number that is cut, is less.
+    """
+    black, white = (processor(numpy.full((256, 256, 3), level, numpy.uint8)).double() for level in (0, 255))
+    spread = (white - black).mean((1, 2))
+    if not bool((spread > 0).all()):
+        raise ModelError(f"the image processor of {name} does not tell black from white")
+    std = 1 / spread
+    mean = -black.mean((1, 2)) * std
+    rows, columns = black.shape[1:]
+    side = 2 * max(rows, columns)
+    ramp = _ramp(side)
+    down = _length(processor(ramp).double().mean((0, 2)) / spread.mean(), side)
+    across = _length(processor(ramp.swapaxes(0, 1)).double().mean((0, 1)) / spread.mean(), side)
+    resized = None if (down, across) == (rows, columns) else (down, across)
+    measured = Preprocessing((rows, columns), interpolation, _three(mean), _three(std), resized)
+    _prove(name, processor, measured, side)
+    return measured
+
+
+_RISE, _TILT = 239, 16
+"""Levels that a ramp rises by along its own axis and across it; the tilt keeps rounding from favouring a slope."""
+
+
+def _ramp(side: int) -> NDArray[numpy.uint8]:
+    along, across = numpy.linspace(0, _RISE, side)[:, None], numpy.linspace(0, _TILT, side)[None]
+    return numpy.repeat((along + across).round().astype(numpy.uint8)[..., None], 3, 2)
+
+
+def _length(ramp: Tensor, side: int) -> int:
+    """How many pixels the resized image has along a ramp over ``side`` pixels, from the means of those that are left.
+
+    The slope is fitted where no kernel reaches beyond the image; rounding to 8 bits then costs less than half a pixel.
+    """
+    inner = ramp[4:-4] if len(ramp) > 16 else ramp
+    places = torch.arange(len(inner), dtype=torch.float64)
+    places = places - places.mean()
+    slope = float((places * inner).sum() / (places**2).sum())
+    # The ramp rises from the first pixel's centre to the last one's.
+    return round(_RISE / 255 * side / (side - 1) / slope) if slope > 0 else len(ramp)
+
+
+def _prove(name: str, processor: Processor, measured: Preprocessing, side: int) -> None:
+    for sides in (side, 3 * side // 2):
+        coarse = (generator("image processor", sides).random((3, 3, 3)) * 255).astype(numpy.uint8)
+        image = numpy.asarray(Image.fromarray(coarse).resize((sides, sides), Image.Resampling.BICUBIC))
+        given = processor(image)
+        expected = measured(torch.from_numpy(image.copy()).movedim(2, 0)[None] / 255)[0]
+        std = torch.tensor(measured.std).view(3, 1, 1)
+        if given.shape != expected.shape or float(((given - expected) * std).abs().mean()) > 4 / 255:
+            raise ModelError(
+                f"the image processor of {name} does more than to resize, cut and normalise; load the network yourself "
+                "and give it to attnshift.Classifier.wrap"
+            )
+
+
+def _processor(processor: Any) -> Processor:
+    return lambda image: processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0].float()
+
+
+def _interpolation(processor: Any) -> Interpolation:
+    """Pillow numbers its filters; of those that do not exist here, as Lanczos, bicubic is the nearest."""
+    known: dict[int | None, Interpolation] = {0: "nearest", 2: "bilinear", None: "bilinear"}
+    return known.get(getattr(processor, "resample", 3), "bicubic")
+
+
+def _check_code(name: str, *configs: dict[str, Any]) -> None:
+    if any("auto_map" in config for config in configs):
+        raise ModelError(f"huggingface:{name} asks to run code of its own (auto_map), which is never done")
+    if configs[0].get("model_type") == "timm_wrapper" or "architecture" in configs[0]:
+        raise ModelError(f"huggingface:{name} is a timm model; load it as timm:NAME or timm:FOLDER")
+
+
+class _Logits(nn.Module):
+    """A network of transformers that returns its logits alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(pixel_values=images).logits
+
+
+def _three(values: Tensor) -> tuple[float, float, float]:
+    first, second, third = (round(value, 6) for value in values.tolist())
+    return first, second, third

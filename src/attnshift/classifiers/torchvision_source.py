@@ -1,0 +1,45 @@
+"""Classifiers from torchvision, with the preprocessing that their weights were evaluated with."""
+
+from __future__ import annotations
+
+from torchvision import models
+
+from attnshift.classifiers.classifier import Classifier, Preprocessing
+from attnshift.errors import ModelError
+from attnshift.tables import suggest
+
+__all__ = ["load_torchvision"]
+
+
+def load_torchvision(name: str) -> Classifier:
+    """``MODEL`` with torchvision's default weights, or ``MODEL@WEIGHTS``, such as ``resnet50@IMAGENET1K_V1``."""
+    model, _, wanted = name.partition("@")
+    # Those of this module alone: detectors, segmenters, video and quantized models live in modules of their own.
+    known = models.list_models(module=models)
+    if model not in known:
+        hint = suggest(model, known)
+        raise ModelError(f"torchvision has no classifier '{model}'{hint}; torchvision.models.list_models() lists them")
+    choices = models.get_model_weights(model)
+    if wanted not in ("", *choices.__members__):
+        raise ModelError(f"{model} has no weights '{wanted}'; known: {', '.join(choices.__members__)}")
+    weights = choices[wanted] if wanted else choices.DEFAULT  # type: ignore[attr-defined]
+    try:
+        network = models.get_model(model, weights=weights)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load 'torchvision:{name}': {reason}; check the network and torch's cache") from error
+    names = tuple(weights.meta["categories"])
+    return Classifier(f"torchvision:{name}", network, _preprocessing(weights), len(names), names)
+
+
+def _preprocessing(weights: models.WeightsEnum) -> Preprocessing:
+    """Of the shorter side, as for the square images that we have."""
+    evaluated = weights.transforms()
+    (size,), (resized,) = evaluated.crop_size, evaluated.resize_size
+    return Preprocessing(
+        (size, size),
+        evaluated.interpolation.value,
+        tuple(evaluated.mean),
+        tuple(evaluated.std),
+        None if resized == size else (resized, resized),
+    )

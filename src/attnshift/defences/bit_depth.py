@@ -1,0 +1,30 @@
+"""Feature squeezing by colour depth (Xu et al., NDSS 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from attnshift.defences.straight_through import straight_through
+from attnshift.tables import STRICT
+
+__all__ = ["BitDepth"]
+
+
+@dataclass(frozen=True)
+class BitDepth:
+    """Rounds every value to the nearest of the 2^``bits`` (1 to 8) that are evenly spaced from 0 to 1.
+
+    Rounding has no slope; the gradient passes as if nothing had been rounded (straight through).
+    """
+
+    __pydantic_config__ = STRICT
+    differentiable: ClassVar[bool] = True
+    bits: Annotated[int, Field(ge=1, le=8)] = 5
+
+    def __call__(self, images: Tensor) -> Tensor:
+        highest = 2**self.bits - 1
+        return straight_through((images.clamp(0, 1) * highest).round() / highest, images)

@@ -1,0 +1,48 @@
+"""JPEG compression as a defence (Dziugaite et al., 2016; Guo et al., ICLR 2018)."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from attnshift.defences.straight_through import straight_through, wants_gradient
+from attnshift.tables import STRICT
+
+__all__ = ["Jpeg"]
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """What a JPEG file of this ``quality`` (1 to 100), written and read by Pillow, holds of the image in 8 bits.
+
+    Chroma is 4:2:0. The values are always the file's; their gradient is that of kornia's differentiable codec (Reich et
+    al., WACV 2024) at the same quality.
+    """
+
+    __pydantic_config__ = STRICT
+    differentiable: ClassVar[bool] = True
+    quality: Annotated[int, Field(ge=1, le=100)] = 75
+
+    def __call__(self, images: Tensor) -> Tensor:
+        exact = torch.stack([self._through_a_file(image) for image in images])
+        if not wants_gradient(images):
+            return exact
+        from kornia.enhance import jpeg_codec_differentiable
+
+        smooth = jpeg_codec_differentiable(images.float(), torch.tensor([float(self.quality)], device=images.device))
+        return straight_through(exact, smooth.to(images.dtype))
+
+    def _through_a_file(self, image: Tensor) -> Tensor:
+        pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()
+        file = io.BytesIO()
+        Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=self.quality)
+        with Image.open(file) as read:
+            decoded = torch.from_numpy(numpy.array(read))
+        return (decoded.permute(2, 0, 1).float() / 255).to(image)

@@ -1,0 +1,34 @@
+"""Feature squeezing by a median filter (Xu et al., NDSS 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import pad
+
+from attnshift.tables import STRICT
+
+__all__ = ["Median"]
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of ``size`` x ``size`` pixels (1 to 15) around each, channel by channel; the border repeats itself.
+
+    As in the authors' scipy filter an even window reaches one pixel further to the top left and its median is the upper
+    one; scipy mirrors the border, which for their sizes, 2 and 3, is the same. The gradient goes to the pixel chosen.
+    """
+
+    __pydantic_config__ = STRICT
+    differentiable: ClassVar[bool] = True
+    size: Annotated[int, Field(ge=1, le=15)] = 2
+
+    def __call__(self, images: Tensor) -> Tensor:
+        before = self.size // 2
+        after = self.size - 1 - before
+        padded = pad(images, (before, after, before, after), mode="replicate")
+        windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(4)
+        return windows.kthvalue(self.size**2 // 2 + 1, dim=4).values

@@ -1,0 +1,127 @@
+"""A comparison for people and programs: compare.json with every figure, compare.html with the curves, and Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from attnshift import __version__
+from attnshift.evaluation.curves import Reading
+from attnshift.evaluation.statistics import Estimate
+from attnshift.report.curves import Comparison, Point
+from attnshift.report.figures import decimal, number, percent
+from attnshift.report.plot import plot, style
+from attnshift.report.rendering import render
+from attnshift.runs.store import Store, atomic_write
+
+__all__ = ["figures", "markdown", "write_comparison"]
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> Path:
+    """Write compare.json and compare.html into ``folder`` and return the path of the page."""
+    page = render(
+        "compare.html.jinja",
+        comparison=comparison,
+        plot=plot(comparison),
+        style=style,
+        reading=_reading,
+        gap=_gap,
+        open_intervals=_has_open_interval(comparison),
+        report=lambda run: _report(folder, run),
+    )
+    atomic_write(folder / "compare.json", (json.dumps(figures(folder, comparison), indent=1) + "\n").encode())
+    atomic_write(folder / "compare.html", page)
+    return folder / "compare.html"
+
+
+def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
+    """Every figure as data, null where there is none or where it is not finite; runs are named from ``folder``."""
+    spec = comparison.spec
+    return {
+        "attnshift": __version__,
+        "images": comparison.images,
+        "pipeline": spec.pipeline,
+        "size": spec.size,
+        "surrogates": list(spec.surrogates),
+        "judges": list(comparison.judges),
+        "recipes": [
+            {
+                "name": line.name,
+                "strengths": [_point(folder, point) for point in line.points],
+                "at": [
+                    {"ssim": each.at, "success": _estimate(each.success), "gap": _estimate(each.gap)}
+                    | ({"reason": each.reason} if each.reason else {})
+                    for each in line.readings
+                ],
+            }
+            for line in comparison.lines
+        ],
+    }
+
+
+def markdown(comparison: Comparison) -> str:
+    """Both tables of the page: success where SSIM is fixed, and every run."""
+    first = comparison.lines[0].name
+    paired = len(comparison.lines) > 1
+    fixed = [["recipe"], *([line.name] for line in comparison.lines)]
+    for place, at in enumerate(comparison.at):
+        fixed[0] += [f"success at SSIM {decimal(at)}", *([f"difference to {first}"] if paired else [])]
+        for row, line in zip(fixed[1:], comparison.lines, strict=True):
+            reading = line.readings[place]
+            row += [_reading(reading), *([_gap(reading, line.name == first)] if paired else [])]
+    runs = [["recipe", "strength", "success", "SSIM", "PSNR, dB", "seconds per image"]]
+    for line in comparison.lines:
+        for point in line.points:
+            figures = [percent(point.success), number(point.ssim), number(point.psnr, 1), f"{point.seconds.value:.2f}"]
+            runs.append([line.name, f"{point.strength:g}", *figures])
+    return f"{_table(fixed)}\n\n{_table(runs)}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
+
+
+def _reading(reading: Reading) -> str:
+    if reading.success is None:
+        return f"not reached: {reading.reason}"
+    return percent(reading.success)
+
+
+def _gap(reading: Reading, is_first: bool) -> str:
+    return "–" if is_first or reading.gap is None else percent(reading.gap)
+
+
+def _has_open_interval(comparison: Comparison) -> bool:
+    shown = (each for line in comparison.lines for reading in line.readings for each in (reading.success, reading.gap))
+    return any(each is not None and math.isnan(each.low) for each in shown)
+
+
+def _report(folder: Path, run: Store) -> str:
+    """Address of the run's own report as seen from ``folder``, or nothing where none was written."""
+    path = run.folder / "report.html"
+    return quote(_relative(folder, path)) if path.exists() else ""
+
+
+def _relative(folder: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _point(folder: Path, point: Point) -> dict[str, Any]:
+    estimates = {name: _estimate(getattr(point, name)) for name in ("success", "ssim", "psnr", "seconds")}
+    return {"strength": point.strength, "run": _relative(folder, point.run.folder)} | estimates
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in vars(estimate).items()
+    }

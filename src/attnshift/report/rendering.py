@@ -1,0 +1,19 @@
+"""Pages from templates: whatever a user wrote stays text."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from attnshift import __version__
+from attnshift.report.figures import curve, decimal, number, percent
+
+__all__ = ["render"]
+
+
+def render(template: str, **values: object) -> bytes:
+    """The page that ``template`` makes of ``values``; one that is missing is an error, not a blank."""
+    environment = Environment(
+        loader=PackageLoader("attnshift.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": percent, "number": number, "decimal": decimal, "curve": curve}
+    return environment.get_template(template).render(version=__version__, **values).encode()

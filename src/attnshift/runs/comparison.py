@@ -1,0 +1,234 @@
+"""Recipes on one set of images, each at several strengths: every run is an attack like any other, then judged.
+
+A comparison folder:
+runs/NAME@STRENGTH    a run folder
+compare.json          all figures (written by the report)
+compare.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from attnshift.attack.method import Method
+from attnshift.attack.recipe import Recipe, load_recipe, validate
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.datasets import Item
+from attnshift.defences.names import load_defended, relatives
+from attnshift.diffusion import load_pipeline
+from attnshift.errors import ModelError, RunError, UserError
+from attnshift.evaluation.clean_accuracy import LEAST
+from attnshift.runs import preparation
+from attnshift.runs.evaluation import evaluate_run
+from attnshift.runs.local import attack_prepared
+from attnshift.runs.preparation import Prepared, check, prepare
+from attnshift.runs.store import Store
+
+__all__ = ["Compared", "Progress", "Settings", "at_strength", "compare", "read_recipes"]
+
+Progress = Callable[[str, Item, dict[str, Any], int, int], None]
+"""Called for every image that is done: its run NAME@STRENGTH, then as in ``runs.local.Progress``."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line decides, as for a single attack, but for several ``recipes`` (by name) and ``strengths``.
+
+    ``out`` is the comparison folder. ``masks`` go to the recipes that ask for them.
+    """
+
+    images: Path
+    labels: Path
+    pipeline: str
+    surrogates: tuple[str, ...]
+    judges: tuple[str, ...]
+    recipes: Mapping[str, Recipe]
+    strengths: tuple[float, ...]
+    out: Path
+    size: int = 0
+    batch: int = 0
+    limit: int = 0
+    device: str = "cpu"
+    threads: int = 0
+    masks: Path | None = None
+    target: str | None = None
+    min_clean_accuracy: float = LEAST
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The finished runs: recipe -> strength -> run, in the order that was asked for. ``remarks`` as ``evaluate_run``'s,
+    each once."""
+
+    runs: Mapping[str, Mapping[float, Store]]
+    judges: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Arm:
+    name: str
+    strength: float
+    attack: Prepared
+    folder: Path
+
+
+def compare(settings: Settings, progress: Progress) -> Compared:
+    """Run, or continue, the attacks that ``settings`` ask for, and judge those that are not judged yet.
+
+    All input is loaded and checked before anything is written. A comparison may grow by recipes, strengths and judges;
+    what its folder holds already has to be asked for again, the same in everything.
+    """
+    _check_settings(settings)
+    arms = _prepare(settings)
+    judges = _load_judges(settings, arms[0].attack.items)
+    _claim(settings.out, arms)
+    runs: dict[str, dict[float, Store]] = {}
+    remarks: dict[str, None] = {}
+    for arm in arms:
+        store = attack_prepared(arm.attack, arm.folder, partial(progress, arm.folder.name))
+        missing = _not_asked_yet(store, judges)
+        if missing:
+            found = evaluate_run(store, missing, min_clean_accuracy=settings.min_clean_accuracy)
+            remarks |= dict.fromkeys(found)
+        runs.setdefault(arm.name, {})[arm.strength] = store
+    return Compared(runs, tuple(judge.name for judge in judges), tuple(remarks))
+
+
+def read_recipes(sources: Sequence[str]) -> dict[str, Recipe]:
+    """Preset or file name without its ending -> recipe."""
+    recipes: dict[str, Recipe] = {}
+    for source in sources:
+        name = Path(source).name.removesuffix(".toml")
+        if name in recipes:
+            raise UserError(f"--recipe {source}: two recipes are called {name}; give it once, or rename a file")
+        recipes[name] = load_recipe(source)
+    return recipes
+
+
+def at_strength(recipe: Recipe, strength: float) -> Recipe:
+    """``recipe`` with ``strength`` times its learning rate, which scales how far every step goes; at 1 as it stands."""
+    if strength == 1:
+        return recipe
+    values = recipe.model_dump(mode="json")
+    values["name"] = f"{recipe.name}@{strength:g}"
+    values["optimiser"]["learning_rate"] *= strength
+    return validate(values, values["name"])
+
+
+def _check_settings(settings: Settings) -> None:
+    if not settings.surrogates:
+        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
+    if not settings.judges:
+        raise UserError("no classifier judges; give at least one --judge, such as --judge timm:vit_base_patch16_224")
+    if not settings.recipes:
+        raise UserError("no recipe to compare; give --recipe once for each, such as --recipe fast --recipe diffattack")
+    if not settings.strengths:
+        raise UserError("no strength to attack with; give at least one --strength, such as --strength 1")
+    for strength in settings.strengths:
+        if not 0.001 <= strength <= 1000:
+            raise UserError(f"--strength is {strength:g}; it must lie between 0.001 and 1000, and 1 changes nothing")
+    for option, given in (("strength", [f"{each:g}" for each in settings.strengths]), ("judge", settings.judges)):
+        twice = [each for each in given if given.count(each) > 1]
+        if twice:
+            raise UserError(f"--{option} {twice[0]} is given twice; give it once")
+    tuned_on = {name for recipe in settings.recipes.values() for name in recipe.tuned_on}
+    seen = relatives(settings.judges, {*settings.surrogates, *tuned_on})
+    if seen:
+        raise UserError(f"{', '.join(sorted(seen))} cannot be a judge: it is a surrogate, or a recipe was tuned on it")
+
+
+def _prepare(settings: Settings) -> list[_Arm]:
+    """Load what all runs share once, and check every recipe against it."""
+    wanted = {name: recipe.mask.source == "given" for name, recipe in settings.recipes.items()}
+    # Masks are part of what an image is: runs with and without them share no items.
+    shared: dict[bool, Prepared] = {}
+    arms = []
+    for name, recipe in settings.recipes.items():
+        if wanted[name] in shared:
+            _check_recipe(name, recipe, shared[wanted[name]])
+        else:
+            masks = settings.masks if wanted[name] or not any(wanted.values()) else None
+            shared[wanted[name]] = prepare(_attack_settings(settings, recipe, masks))
+        attack = shared[wanted[name]]
+        for strength in settings.strengths:
+            scaled = at_strength(recipe, strength)
+            spec = attack.spec.model_copy(update={"recipe": scaled})
+            folder = settings.out / "runs" / f"{name}@{strength:g}"
+            arms.append(_Arm(name, strength, replace(attack, method=Method.of(scaled), spec=spec), folder))
+    return arms
+
+
+def _check_recipe(name: str, recipe: Recipe, attack: Prepared) -> None:
+    # A recipe meets images through their classes and targets alone.
+    examples = list({(item.label, item.class_name, item.target): item for item in attack.items}.values())
+    try:
+        check(Method.of(recipe), attack.backbone, attack.classifiers, examples, attack.spec.size)
+    except UserError as error:
+        raise UserError(f"--recipe {name}: {error}") from None
+
+
+def _attack_settings(settings: Settings, recipe: Recipe, masks: Path | None) -> preparation.Settings:
+    return preparation.Settings(
+        images=settings.images,
+        labels=settings.labels,
+        pipeline=settings.pipeline,
+        surrogates=settings.surrogates,
+        recipe=recipe,
+        out=settings.out,
+        size=settings.size,
+        batch=settings.batch,
+        limit=settings.limit,
+        device=settings.device,
+        threads=settings.threads,
+        masks=masks,
+        target=settings.target,
+    )
+
+
+def _load_judges(settings: Settings, items: Sequence[Item]) -> list[Classifier]:
+    pipeline = cache(lambda: load_pipeline(settings.pipeline))
+    judges = [load_defended(name, pipeline) for name in settings.judges]
+    highest = max(item.label if item.target is None else max(item.label, item.target) for item in items)
+    for judge in judges:
+        if judge.classes <= highest:
+            raise ModelError(f"{judge.name} has {judge.classes} classes and cannot judge class {highest}")
+    return judges
+
+
+def _claim(folder: Path, arms: Sequence[_Arm]) -> None:
+    """Make ``folder`` hold the runs of ``arms``, none of them begun or all as they are; else a ``RunError``."""
+    runs = folder / "runs"
+    if folder.exists() and not _ours(folder):
+        raise RunError(f"{folder} exists and is not a comparison; choose another --out")
+    asked = {arm.folder.name for arm in arms}
+    more = sorted(path.name for path in runs.iterdir() if path.name not in asked) if runs.exists() else []
+    if more:
+        raise RunError(
+            f"{folder} also holds {', '.join(more[:4])}; a comparison grows and never shrinks: "
+            "give their recipes and strengths as well, or use another --out"
+        )
+    # Those that are there first: one that differs is found before anything is written.
+    for arm in sorted(arms, key=lambda arm: not (arm.folder / "run.json").exists()):
+        Store.start(arm.folder, arm.attack.spec)
+
+
+def _ours(folder: Path) -> bool:
+    """Whether ``folder`` is empty, or holds nothing but what a comparison writes."""
+    if not folder.is_dir():
+        return False
+    known = {"runs", "compare.json", "compare.html"}
+    return all(path.name in known or path.name.endswith(".partial") for path in folder.iterdir())
+
+
+def _not_asked_yet(store: Store, judges: Sequence[Classifier]) -> list[Classifier]:
+    """Those of ``judges`` whose verdicts on the finished run are not there; all of them where its quality is not."""
+    images = {row["id"] for row in store.table("results")}
+    if not images <= {row["id"] for row in store.table("quality")}:
+        return list(judges)
+    seen = {(row["classifier"], row["id"]) for row in store.table("verdicts") if row["role"] == "judge"}
+    return [judge for judge in judges if not {(judge.name, each) for each in images} <= seen]

@@ -1,0 +1,117 @@
+"""Any network from Python is a classifier, once two random images have shown that it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from attnshift import LatentAttack, load_classifier
+from attnshift.classifiers.classifier import Classifier
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.errors import ModelError
+
+HALF = ((0.5,) * 3, (0.25,) * 3)
+
+
+class Linear(nn.Module):
+    """Logits [batch,4] of images of 8 x 8, and then ``after`` them."""
+
+    def __init__(self, after: Callable[[Tensor], Any] = lambda logits: logits, classes: int = 4):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.head = nn.Linear(192, classes)
+        self.after = after
+
+    def forward(self, images: Tensor) -> Any:
+        return self.after(self.head(images.flatten(1)))
+
+
+def wrap(network: nn.Module, **changes: Any) -> Classifier:
+    return Classifier.wrap(network, **({"name": "mine", "size": 8, "mean": HALF[0], "std": HALF[1]} | changes))
+
+
+def test_a_wrapped_network_is_a_classifier() -> None:
+    names = ("ball", "mug", "donut", "tree")
+    network = Linear().train()
+    classifier = wrap(network, class_names=names, interpolation="bicubic", resized=10)
+    assert (classifier.name, classifier.classes, classifier.class_names) == ("mine", 4, names)
+    assert (classifier.preprocessing.size, classifier.preprocessing.resized) == ((8, 8), (10, 10))
+    assert not network.training
+    images = torch.rand(2, 3, 10, 10)
+    assert torch.allclose(classifier(images), network((images[..., 1:-1, 1:-1] - 0.5) / 0.25))
+
+
+def test_its_classes_are_counted() -> None:
+    assert wrap(Linear(classes=7)).classes == 7
+
+
+def test_wrapping_disturbs_nobodys_draws() -> None:
+    network = Linear()
+    state = torch.get_rng_state()
+    wrap(network)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_it_can_be_attacked(backbone: StableDiffusion) -> None:
+    images = torch.rand(1, 3, 64, 64)
+    attack = LatentAttack(backbone, [wrap(Linear(), class_names=("ball", "mug", "donut", "tree"))])
+    changed = attack.method.recipe.model_copy(
+        update={"optimiser": attack.method.recipe.optimiser.model_copy(update={"iterations": 1})}
+    )
+    result = LatentAttack(backbone, attack.classifiers, changed)(images, [1])
+    assert result.margins.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (lambda logits: logits.softmax(1), "gives probabilities; let it return logits"),
+        (lambda logits: (logits, logits), "gives a tuple instead of logits"),
+        (lambda logits: ImageClassifierOutput(logits=logits), "gives a ImageClassifierOutput instead of logits"),
+        (lambda logits: logits * torch.nan, "not finite"),
+        (lambda logits: logits * 0, "the same logits for two different images"),
+        (lambda logits: logits[:1].expand(2, -1), "the same logits for two different images"),
+        (lambda logits: logits[:, :1], "knows fewer than two classes"),
+        (lambda logits: logits[..., None, None], "gives (2, 4, 1, 1) for two images instead of logits (2, classes)"),
+        (lambda logits: logits.mean(0), "gives (4,) for two images"),
+    ],
+)
+def test_what_is_not_logits_is_refused_in_one_line(after: Callable[[Tensor], Any], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        wrap(Linear(after))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("mine ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_logits_of_a_log_softmax_are_logits() -> None:
+    assert wrap(Linear(lambda logits: logits.log_softmax(1))).classes == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("ball", "mug")}, "gives (2, 4) for two images instead of logits (2, 2)"),
+        ({"size": 16}, "cannot take images (2, 3, 16, 16)"),
+        ({"std": (0.2, 0.2, 0)}, "std above 0"),
+        ({"mean": (0.5,)}, "must be three values"),
+        ({"interpolation": "lanczos"}, "'lanczos' is none of nearest, bilinear, bicubic"),
+        ({"size": 0}, "at least 1 pixel"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        wrap(Linear(), **changes)
+    assert message in str(caught.value)
+
+
+def test_every_source_is_probed() -> None:
+    """timm's mixers start with a head of zeros, so that untrained ones see nothing at all."""
+    with pytest.raises(ModelError, match="the same logits for two different images; are its weights loaded"):
+        load_classifier("random:mixer_s32_224")

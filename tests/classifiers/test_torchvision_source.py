@@ -1,0 +1,87 @@
+"""``torchvision:``, with weights that are made up where they would be downloaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torchvision import models
+
+from attnshift.classifiers import load_classifier, torchvision_source
+from attnshift.classifiers.timm_source import preprocessing
+from attnshift.errors import ModelError
+from classifiers.images import levels_apart, photograph
+
+WEIGHTS = [choice for model in models.list_models(module=models) for choice in models.get_model_weights(model)]
+
+
+@pytest.fixture
+def no_download(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Networks get the weights that they were built with; the list says for which weights they asked."""
+    asked: list[str] = []
+
+    def state(weights: models.WeightsEnum, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        asked.append(str(weights))
+        return models.squeezenet1_1().state_dict()
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", state)
+    return asked
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "squeezenet1_1@IMAGENET1K_V1"])
+def test_weights_are_loaded_with_their_names_and_sizes(no_download: list[str], name: str) -> None:
+    classifier = load_classifier(f"torchvision:{name}")
+    assert classifier.name == f"torchvision:{name}"
+    assert no_download == ["SqueezeNet1_1_Weights.IMAGENET1K_V1"]
+    assert (classifier.classes, len(classifier.class_names)) == (1000, 1000)
+    assert (classifier.class_names[0], classifier.class_names[207]) == ("tench", "golden retriever")
+    assert (classifier.preprocessing.size, classifier.preprocessing.resized) == ((224, 224), (256, 256))
+    images = torch.rand(2, 3, 64, 64, requires_grad=True)
+    classifier(images).logsumexp(1).sum().backward()
+    assert images.grad is not None
+    assert (images.grad.flatten(1).abs().amax(1) > 0).all()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS[:: len(WEIGHTS) // 12], ids=str)
+def test_preprocessing_is_the_weights_own(weights: models.WeightsEnum) -> None:
+    image = photograph()
+    assert levels_apart(torchvision_source._preprocessing(weights), image, weights.transforms()(image)) < 1.6
+
+
+def test_all_weights_state_a_preprocessing_that_is_understood() -> None:
+    read = [torchvision_source._preprocessing(weights) for weights in WEIGHTS]
+    assert {each.interpolation for each in read} == {"bilinear", "bicubic"}
+    assert any(each.resized is None for each in read)
+
+
+def test_the_same_weights_are_shown_the_same_under_both_their_names() -> None:
+    """timm's resnet18.tv_in1k is torchvision's ResNet18_Weights.IMAGENET1K_V1."""
+    ours = torchvision_source._preprocessing(models.ResNet18_Weights.IMAGENET1K_V1)
+    assert preprocessing(timm.create_model("resnet18.tv_in1k")) == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5O", "did you mean 'resnet50'"),
+        ("fcn_resnet50", "no classifier 'fcn_resnet50'"),
+        ("quantized_resnet50", "no classifier 'quantized_resnet50'"),
+        ("resnet50@IMAGENET", "known: IMAGENET1K_V1, IMAGENET1K_V2"),
+    ],
+)
+def test_what_does_not_exist_is_named(name: str, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_classifier(f"torchvision:{name}")
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise OSError("<urlopen error name or service not known>")
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", fail)
+    with pytest.raises(ModelError, match=r"cannot load 'torchvision:squeezenet1_1': <urlopen error"):
+        load_classifier("torchvision:squeezenet1_1")

@@ -1,0 +1,99 @@
+"""A classifier behind defences: what it answers, what it is called, and that others can treat it as a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier, Preprocessing
+from attnshift.classifiers.gradcam import grad_cam
+from attnshift.defences.bit_depth import BitDepth
+from attnshift.defences.defended import Defended
+from attnshift.defences.gaussian_blur import GaussianBlur
+from attnshift.defences.jpeg import Jpeg
+from attnshift.defences.smoothing import Smoothing
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.lab.render import render
+from attnshift.lab.scenes import scene
+from attnshift.losses.classification import CrossEntropy
+from attnshift.types import Goals
+
+
+class Recording:
+    """Adds ``shift`` and notes how many images it is handed at once."""
+
+    differentiable: ClassVar[bool] = True
+
+    def __init__(self, shift: float):
+        self.shift, self.sizes = shift, []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        return images + self.shift
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Classifier:
+    return load_classifier("lab:resnet")
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return render([scene(0, "test", index) for index in range(3)]).images
+
+
+def test_it_answers_what_the_classifier_says_of_the_defended_images(resnet: Classifier, images: Tensor) -> None:
+    defended = Defended(resnet, GaussianBlur(2.0))
+    torch.testing.assert_close(defended(images), resnet(GaussianBlur(2.0)(images)), rtol=1e-5, atol=1e-5)
+    assert defended.name == "GaussianBlur(sigma=2.0)+lab:resnet"
+    assert Defended(resnet, GaussianBlur(), "mine").name == "mine"
+
+
+def test_the_outer_defence_meets_the_image_first(resnet: Classifier, images: Tensor) -> None:
+    chain = Defended(Defended(resnet, BitDepth(2)), GaussianBlur(2.0))
+    torch.testing.assert_close(chain(images), resnet(BitDepth(2)(GaussianBlur(2.0)(images))), rtol=1e-5, atol=1e-5)
+    assert (chain(images) - resnet(GaussianBlur(2.0)(BitDepth(2)(images)))).abs().max() > 1e-2
+
+
+def test_images_pass_the_defence_one_by_one(resnet: Classifier, images: Tensor) -> None:
+    defence = Recording(0.0)
+    Defended(resnet, defence)(images)
+    assert defence.sizes == [1, 1, 1]
+
+
+def test_a_chain_is_differentiable_where_all_of_it_is(resnet: Classifier) -> None:
+    assert Defended(Defended(resnet, Jpeg()), BitDepth()).differentiable
+    assert not Defended(Defended(resnet, Smoothing()), BitDepth()).differentiable
+    assert not Defended(Defended(resnet, BitDepth()), Smoothing()).differentiable
+
+
+def test_changed_fields_change_behind_the_defences(resnet: Classifier, images: Tensor) -> None:
+    other = Preprocessing((64, 64), "bilinear", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    chain = Defended(Defended(resnet, BitDepth(3)), GaussianBlur(), "mine")
+    changed = replace(chain, preprocessing=other)
+    expected = replace(resnet, preprocessing=other)(BitDepth(3)(GaussianBlur()(images)))
+    torch.testing.assert_close(changed(images), expected, rtol=1e-5, atol=1e-5)
+    assert changed.name == "mine"
+    assert chain.preprocessing == resnet.preprocessing
+
+
+def test_an_ensemble_attacks_through_it(resnet: Classifier, images: Tensor) -> None:
+    """Steps along the gradient lower the true class behind the defence, though a file's JPEG has no gradient."""
+    labels = resnet(images).argmax(1)
+    defended = Defended(resnet, Jpeg(40))
+    surrogates = Surrogates([defended], CrossEntropy(), Goals(labels))
+    gradients, losses, _ = surrogates.gradients(images)
+    assert surrogates.names == ("Jpeg(quality=40)+lab:resnet",)
+    assert (gradients[0].flatten(1).norm(dim=1) > 0).all()
+    after, _ = surrogates.judge(images - 4 / 255 * gradients[0].sign())
+    assert (after < losses).all()
+
+
+def test_grad_cam_looks_past_the_defence(resnet: Classifier, images: Tensor) -> None:
+    labels = torch.tensor([0, 1, 2])
+    assert torch.equal(grad_cam(Defended(resnet, Jpeg()), images, labels), grad_cam(resnet, images, labels))

@@ -1,0 +1,82 @@
+"""What a comparison says of runs that are written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attnshift.errors import RunError
+from attnshift.report.curves import measure
+from attnshift.runs.store import Store
+from report.made_up import FIRST, SECOND, made_up_run, quality, results
+
+JUDGES = (FIRST, SECOND)
+
+
+def run(folder: Path, ssim: float, spared: bool = False) -> Store:
+    """The made-up run with one SSIM for all images; ``spared``: a fools none of its judges."""
+    store = made_up_run(folder)
+    store.write_table("quality", [row | ({"ssim": ssim} if row["arm"] == "attack" else {}) for row in quality()])
+    if spared:
+        verdicts = [
+            row | ({"correct": True, "success": False} if (row["id"], row["arm"]) == ("a", "attack") else {})
+            for row in store.table("verdicts")
+        ]
+        store.write_table("verdicts", verdicts)
+    return store
+
+
+def test_points_and_readings(tmp_path: Path) -> None:
+    """Attributable success is 1/4 where a fools one of its two judges, and 0 where it is spared: b counts 0, c not."""
+    runs = {
+        "one": {1.0: run(tmp_path / "one", 0.96, spared=True), 2.0: run(tmp_path / "one 2", 0.86)},
+        "two": {1.0: run(tmp_path / "two", 0.9)},
+    }
+    comparison = measure(runs, JUDGES, [0.9, 0.95])
+    one, two = comparison.lines
+    assert [(point.strength, point.success.value, point.ssim.value) for point in one.points] == [
+        (1.0, 0.0, pytest.approx(0.96)),
+        (2.0, 0.25, pytest.approx(0.86)),
+    ]
+    assert (one.points[0].success.count, one.points[0].seconds.value, one.points[0].psnr.value) == (2, 2.0, 31.0)
+    at_90, at_95 = one.readings
+    assert at_90.success is not None
+    assert at_90.success.value == pytest.approx(0.25 * 0.6)
+    assert at_95.success is not None
+    assert at_95.success.value == pytest.approx(0.25 * 0.1)
+    assert two.readings[0].gap is not None
+    assert two.readings[0].gap.value == pytest.approx(0.25 * 0.4)
+    assert two.readings[1].reason == "stays below"
+    assert (comparison.images, comparison.judges, comparison.at, comparison.aim) == (3, JUDGES, (0.9, 0.95), "")
+
+
+def test_only_the_judges_that_are_asked_for_count(tmp_path: Path) -> None:
+    runs = {"one": {1.0: run(tmp_path / "one", 0.9)}}
+    (line,) = measure(runs, [FIRST], [0.9]).lines
+    assert line.points[0].success.value == 0.5, "a and not b, which the reconstruction lost; SECOND is not asked"
+    assert line.readings[0].success is not None
+    assert line.readings[0].success.value == 0.5
+
+
+def test_who_has_not_judged_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not judged by all of"):
+        measure({"one": {1.0: run(tmp_path / "one", 0.9)}}, [FIRST, "lab:third"], [0.9])
+
+
+def test_other_images_cannot_be_paired(tmp_path: Path) -> None:
+    one, other = run(tmp_path / "one", 0.9), run(tmp_path / "other", 0.9)
+    other.write_table("results", [row | {"file": "other.png"} for row in results()])
+    with pytest.raises(RunError, match="do not hold the same images"):
+        measure({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9])
+
+
+def test_images_are_paired_by_place_and_not_by_name(tmp_path: Path) -> None:
+    """A recipe that is given masks has other identities for the same images."""
+    one, other = run(tmp_path / "one", 0.9), run(tmp_path / "other", 0.9)
+    for table in ("results", "verdicts", "quality"):
+        other.write_table(table, [row | {"id": f"{row['id']}+mask"} for row in other.table(table)])
+    first, second = measure({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9]).lines
+    assert second.readings[0].success == first.readings[0].success
+    assert second.readings[0].gap is not None
+    assert second.readings[0].gap.value == 0.0

@@ -1,0 +1,259 @@
+"""A comparison is its runs: each as `attack` makes it, continued where it stopped, judged once, and never mixed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnshift.attack.recipe import Recipe, load_recipe
+from attnshift.data.datasets import Item
+from attnshift.data.images import read_image, write_png
+from attnshift.errors import ModelError, RunError, UserError
+from attnshift.runs import comparison
+from attnshift.runs.comparison import Settings, at_strength, compare, read_recipes
+from attnshift.runs.local import attack_folder
+from attnshift.runs.store import Store
+from runs.small_runs import SIDE, SURROGATE, contents, ignore, pngs, small_settings
+
+JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
+
+
+def short(*changes: str) -> Recipe:
+    return load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", *changes])
+
+
+@pytest.fixture
+def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
+    """Two recipes, two strengths, two images."""
+    return Settings(
+        photos / "images",
+        photos / "labels.csv",
+        str(pipeline_folder),
+        (SURROGATE,),
+        (JUDGE,),
+        {"short": short(), "long": short("optimiser.iterations=2")},
+        (1.0, 2.0),
+        tmp_path / "out",
+        batch=1,
+        limit=2,
+        threads=1,
+    )
+
+
+def quietly(settings: Settings) -> comparison.Compared:
+    return compare(settings, lambda run, item, row, count, total: None)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(run: str, number: int) -> comparison.Progress:
+    def progress(name: str, item: Item, row: dict[str, Any], count: int, total: int) -> None:
+        if (name, count) == (run, number):
+            raise StoppedError
+
+    return progress
+
+
+@pytest.fixture(scope="session")
+def whole(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The comparison of ``settings``, undisturbed. Not to be written to."""
+    folder = tmp_path_factory.mktemp("comparison") / "out"
+    recipes = {"short": short(), "long": short("optimiser.iterations=2")}
+    images, labels, pipeline = photos / "images", photos / "labels.csv", str(pipeline_folder)
+    quietly(Settings(images, labels, pipeline, (SURROGATE,), (JUDGE,), recipes, (1.0, 2.0), folder, 0, 1, 2, threads=1))
+    return folder
+
+
+@pytest.fixture
+def held(settings: Settings, whole: Path) -> Settings:
+    """``settings`` whose folder holds the whole comparison already."""
+    shutil.copytree(whole, settings.out)
+    return settings
+
+
+def test_each_run_is_that_of_an_attack(photos: Path, pipeline_folder: Path, whole: Path, tmp_path: Path) -> None:
+    """The networks are loaded once for all: that changes no byte."""
+    assert sorted(path.name for path in (whole / "runs").iterdir()) == ["long@1", "long@2", "short@1", "short@2"]
+    alone = small_settings(photos, pipeline_folder, tmp_path / "alone", batch=1, limit=2, threads=1)
+    attack_folder(alone, ignore)
+    assert pngs(tmp_path / "alone") == pngs(whole / "runs" / "long@1")
+    scaled = replace(alone, recipe=at_strength(short(), 2.0), out=tmp_path / "scaled")
+    attack_folder(scaled, ignore)
+    assert pngs(tmp_path / "scaled") == pngs(whole / "runs" / "short@2")
+
+
+def test_strength_is_a_factor_of_the_learning_rate_and_nothing_else() -> None:
+    recipe = short("optimiser.learning_rate=0.04")
+    assert at_strength(recipe, 1.0) is recipe
+    half = at_strength(recipe, 0.5)
+    assert half.optimiser.learning_rate == 0.02
+    assert half.name == "fast@0.5"
+    optimiser = half.optimiser.model_copy(update={"learning_rate": 0.04})
+    assert half.model_copy(update={"name": "fast", "optimiser": optimiser}) == recipe
+
+
+@pytest.mark.parametrize(("run", "number"), [("short@1", 1), ("short@2", 2)])
+def test_an_interrupted_comparison_ends_like_a_whole_one(
+    settings: Settings, whole: Path, run: str, number: int
+) -> None:
+    with pytest.raises(StoppedError):
+        compare(settings, stop_at(run, number))
+    told: list[tuple[str, int]] = []
+    compared = compare(settings, lambda name, item, row, count, total: told.append((name, count)))
+    assert (run, number) not in told, "it was finished"
+    assert 0 < len(told) < 8
+    assert pngs(settings.out) == pngs(whole)
+    for name, line in compared.runs.items():
+        for strength, store in line.items():
+            undisturbed = Store.open(whole / "runs" / f"{name}@{strength:g}")
+            assert store.table("verdicts") == undisturbed.table("verdicts")
+            assert store.table("quality") == undisturbed.table("quality")
+
+
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
+    """Fills with the runs that are judged from now on, and by whom."""
+    calls: list[tuple[str, tuple[str, ...]]] = []
+
+    def evaluate(store: Store, judges: Any, **options: Any) -> tuple[str, ...]:
+        calls.append((store.folder.name, tuple(judge.name for judge in judges)))
+        return before(store, judges, **options)
+
+    before = comparison.evaluate_run
+    monkeypatch.setattr(comparison, "evaluate_run", evaluate)
+    return calls
+
+
+def test_a_finished_comparison_is_left_as_it_is(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, before = judged(monkeypatch), contents(held.out)
+    compared = quietly(held)
+    assert calls == []
+    assert contents(held.out) == before
+    assert {name: list(line) for name, line in compared.runs.items()} == {"short": [1.0, 2.0], "long": [1.0, 2.0]}
+    assert compared.judges == (JUDGE,)
+
+
+def test_another_judge_is_asked_alone(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = judged(monkeypatch)
+    quietly(replace(held, judges=(JUDGE, OTHER)))
+    assert calls == [(name, (OTHER,)) for name in ("short@1", "short@2", "long@1", "long@2")]
+    verdicts = Store.open(held.out / "runs" / "long@1").table("verdicts")
+    assert {row["classifier"] for row in verdicts} == {SURROGATE, JUDGE, OTHER}
+
+
+def test_a_run_that_was_judged_in_part_is_judged_again(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (held.out / "runs" / "long@1" / "quality.parquet").unlink()
+    short_run = Store.open(held.out / "runs" / "short@2")
+    lost = short_run.table("results")[0]["id"]
+    short_run.write_table("verdicts", [row for row in short_run.table("verdicts") if row["id"] != lost])
+    calls = judged(monkeypatch)
+    quietly(held)
+    assert calls == [("short@2", (JUDGE,)), ("long@1", (JUDGE,))]
+
+
+def test_it_may_grow(held: Settings) -> None:
+    before = pngs(held.out)
+    compared = quietly(replace(held, recipes={"new": short("seed=3"), **held.recipes}))
+    assert list(compared.runs) == ["new", "short", "long"]
+    assert len(list((held.out / "runs").iterdir())) == 6
+    assert before.items() <= pngs(held.out).items()
+
+
+CHANGES: dict[str, tuple[Callable[[Settings], Settings], str]] = {
+    "other images": (lambda held: replace(held, limit=1), "items: "),
+    "another surrogate": (lambda held: replace(held, surrogates=(OTHER,)), f"surrogates.*{OTHER}.*not.*{SURROGATE}"),
+    "another batch": (lambda held: replace(held, batch=2), "batch: 2, not 1"),
+    "another recipe of that name": (
+        lambda held: replace(held, recipes={**held.recipes, "long": short("seed=5")}),
+        "long@1 holds another run.*recipe.optimiser.iterations: 1, not 2; recipe.seed: 5, not 0",
+    ),
+    "one recipe less": (
+        lambda held: replace(held, recipes={"short": held.recipes["short"]}),
+        "also holds long@1, long@2; a comparison grows and never shrinks",
+    ),
+    "one strength less and another": (
+        lambda held: replace(held, strengths=(2.0, 3.0)),
+        "also holds long@1, short@1; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: Settings, name: str) -> None:
+    change, message = CHANGES[name]
+    before = contents(held.out)
+    with pytest.raises(RunError, match=message):
+        # Together with a run that does not exist yet: it must not be begun.
+        quietly(replace(change(held), strengths=(*change(held).strengths, 4.0)))
+    assert contents(held.out) == before
+
+
+BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
+    "no surrogate": ({"surrogates": ()}, UserError, "--surrogate"),
+    "no judge": ({"judges": ()}, UserError, "--judge"),
+    "no recipe": ({"recipes": {}}, UserError, "--recipe"),
+    "no strength": ({"strengths": ()}, UserError, "--strength"),
+    "strength of 0": ({"strengths": (1.0, 0.0)}, UserError, "--strength is 0; it must lie between"),
+    "strength that is no number": ({"strengths": (float("nan"),)}, UserError, "--strength is nan"),
+    "strength twice": ({"strengths": (1.0, 2.0, 1.0)}, UserError, "--strength 1 is given twice"),
+    "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"--judge {JUDGE} is given twice"),
+    "judge that is attacked": ({"judges": (f"jpeg+{SURROGATE}",)}, UserError, "cannot be a judge: it is a surrogate"),
+    "judge of another recipe's tuning": (
+        {"recipes": {"a": short(), "b": short(f'tuned_on=["{JUDGE}"]')}},
+        UserError,
+        f"{JUDGE} cannot be a judge",
+    ),
+    "judge that does not exist": ({"judges": ("timm:resnet5O",)}, ModelError, "did you mean 'resnet50"),
+    "judge of too few classes": ({"judges": ("lab:coatnet",)}, ModelError, "lab:coatnet has 10 classes and cannot"),
+    "unusable second recipe": (
+        {"recipes": {"good": short(), "bad": short("diffusion.denoising_steps=20")}},
+        UserError,
+        "--recipe bad: diffusion.denoising_steps is 20",
+    ),
+    "masks for nobody": ({"masks": Path("masks")}, UserError, "--masks masks has no use"),
+    "no masks": ({"recipes": {"a": short(), "b": short("mask.source=given")}}, UserError, "give --masks FOLDER"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_before_anything_is_written(settings: Settings, name: str) -> None:
+    changes, kind, message = BAD[name]
+    with pytest.raises(kind) as caught:
+        quietly(replace(settings, **changes))
+    assert message in str(caught.value)
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "runs/thesis.tex"])
+def test_a_folder_with_something_else_is_left_alone(settings: Settings, foreign: str) -> None:
+    path = settings.out / foreign
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    with pytest.raises(RunError, match="another --out"):
+        quietly(settings)
+    assert list(contents(settings.out)) == [foreign]
+
+
+def test_masks_go_to_the_recipes_that_ask_for_them(settings: Settings, tmp_path: Path) -> None:
+    for path in settings.images.iterdir():
+        write_png(tmp_path / path.name, read_image(path, SIDE).round(), {})
+    recipes = {"plain": short(), "masked": short("mask.source=given")}
+    compared = quietly(replace(settings, recipes=recipes, strengths=(1.0,), limit=1, masks=tmp_path))
+    plain, masked = (compared.runs[name][1.0].table("results") for name in ("plain", "masked"))
+    assert [row["file"] for row in plain] == [row["file"] for row in masked]
+    assert plain[0]["id"] != masked[0]["id"]
+
+
+def test_recipes_are_called_by_preset_or_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "anything"\n')
+    recipes = read_recipes(["fast", str(tmp_path / "mine.toml")])
+    assert {name: recipe.name for name, recipe in recipes.items()} == {"fast": "fast", "mine": "anything"}
+    shutil.copy(tmp_path / "mine.toml", tmp_path / "fast.toml")
+    with pytest.raises(UserError, match="two recipes are called fast"):
+        read_recipes(["fast", str(tmp_path / "fast.toml")])
