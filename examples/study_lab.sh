@@ -4,7 +4,7 @@
 set -euo pipefail
 attnshift=$1 out=$2
 shift 2
-wanted=" ${*:-diffattack-1 fast-1 diffattack-3 fast-3} "
+wanted=" ${*:-diffattack-1 fast-1 diffattack-3 fast-3 strong-3} "
 judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
 one=(--surrogate lab:resnet)
 three=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
@@ -23,3 +23,4 @@ study diffattack-1 diffattack "${one[@]}"
 study fast-1 fast "${one[@]}"
 study diffattack-3 diffattack "${three[@]}"
 study fast-3 fast "${three[@]}"
+study strong-3 strong "${three[@]}"

@@ -570,4 +570,4 @@ def test_every_entry_can_be_loaded() -> None:
 
 def test_presets_are_listed(call: Call) -> None:
     names = [entry["name"] for entry in catalogue()["presets"]]
-    assert names == ["attention", "diffattack", "ensemble", "fast", "full", "p2p", "seed"]
+    assert names == ["attention", "diffattack", "ensemble", "fast", "full", "p2p", "seed", "strong"]

@@ -50,7 +50,7 @@ def _answer(classifier: Classifier) -> object:
     """What the network gives for two images that need not be resized."""
     preprocessing = classifier.preprocessing
     sides = preprocessing.resized or preprocessing.size
-    images = torch.from_numpy(generator("probe").random((2, 3, *sides))).float()
+    images = torch.from_numpy(generator("probe").random((2, 3, *sides))).to(torch.get_default_dtype())
     weight = next(classifier.network.parameters(), images)
     inputs = preprocessing(images.to(weight.device))
     try:

@@ -18,12 +18,12 @@ from attnshift.attack.method import Method
 from attnshift.attack.recipe import Recipe, load_recipe, validate
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
-from attnshift.defences.names import load_defended, relatives
+from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.evaluation.clean_accuracy import LEAST
 from attnshift.runs import preparation
-from attnshift.runs.evaluation import evaluate_run
+from attnshift.runs.evaluation import check_classes, check_judges, evaluate_run
 from attnshift.runs.local import attack_prepared
 from attnshift.runs.preparation import Prepared, check, prepare
 from attnshift.runs.store import Store
@@ -137,9 +137,7 @@ def _check_settings(settings: Settings) -> None:
         if twice:
             raise UserError(f"--{option} {twice[0]} is given twice; give it once")
     tuned_on = {name for recipe in settings.recipes.values() for name in recipe.tuned_on}
-    seen = relatives(settings.judges, {*settings.surrogates, *tuned_on})
-    if seen:
-        raise UserError(f"{', '.join(sorted(seen))} cannot be a judge: it is a surrogate, or a recipe was tuned on it")
+    check_judges(settings.judges, {*settings.surrogates, *tuned_on}, UserError)
 
 
 def _prepare(settings: Settings) -> list[_Arm]:
@@ -193,10 +191,7 @@ def _attack_settings(settings: Settings, recipe: Recipe, masks: Path | None) -> 
 def _load_judges(settings: Settings, items: Sequence[Item]) -> list[Classifier]:
     pipeline = cache(lambda: load_pipeline(settings.pipeline))
     judges = [load_defended(name, pipeline) for name in settings.judges]
-    highest = max(item.label if item.target is None else max(item.label, item.target) for item in items)
-    for judge in judges:
-        if judge.classes <= highest:
-            raise ModelError(f"{judge.name} has {judge.classes} classes and cannot judge class {highest}")
+    check_classes(judges, (each for item in items for each in (item.label, item.target)), ModelError)
     return judges
 
 

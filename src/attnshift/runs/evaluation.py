@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -15,13 +15,13 @@ from attnshift.data.images import read_image
 from attnshift.defences.defended import Defended
 from attnshift.defences.names import load_defended, relatives
 from attnshift.diffusion import load_pipeline
-from attnshift.errors import RunError
+from attnshift.errors import RunError, UserError
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.evaluation.clean_accuracy import LEAST, doubt
 from attnshift.runs.store import Store
 from attnshift.types import Goals
 
-__all__ = ["evaluate_run"]
+__all__ = ["check_classes", "check_judges", "evaluate_run"]
 
 _Channels = tuple[float, float, float]
 
@@ -48,8 +48,11 @@ def evaluate_run(
     before = {row["classifier"]: row["role"] for row in store.table("verdicts")}
     seen = {*spec.surrogates, *tuned, *spec.recipe.tuned_on}
     seen |= {name for name, role in before.items() if role == "tuning"}
-    _refuse(relatives(judged, seen), "a judge: it was a surrogate or used for tuning, behind a defence or not")
-    _refuse(relatives(tuned, spec.surrogates), "a tuning classifier: it was a surrogate, behind a defence or not")
+    check_judges(judged, seen)
+    attacked = relatives(tuned, spec.surrogates)
+    if attacked:
+        names = ", ".join(sorted(attacked))
+        raise RunError(f"{names} cannot be a tuning classifier: it was a surrogate, behind a defence or not")
     rows = store.table("results")
     if not rows:
         raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
@@ -59,8 +62,7 @@ def evaluate_run(
     goals = Goals.of([row["label"] for row in rows], [row["target"] for row in rows])
     pipeline = cache(lambda: load_pipeline(spec.pipeline))
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
-    for classifier in classifiers.values():
-        _check(classifier, max(int(each.max()) for each in (goals.labels, goals.targets) if each is not None))
+    check_classes(classifiers.values(), (row[key] for row in rows for key in ("label", "target")))
     known = {row["id"] for row in rows}
     verdicts = [row for row in store.table("verdicts") if row["classifier"] not in roles and row["id"] in known]
     spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
@@ -85,19 +87,29 @@ def evaluate_run(
     return tuple(remarks.values())
 
 
+def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserError] = RunError) -> None:
+    """``error`` where one of ``judges`` is a classifier that was ``seen`` before, behind a defence or not."""
+    names = relatives(judges, seen)
+    if names:
+        raise error(
+            f"{', '.join(sorted(names))} cannot be a judge: it is a surrogate or was used for tuning, "
+            "behind a defence or not"
+        )
+
+
+def check_classes(
+    classifiers: Iterable[Classifier], classes: Iterable[int | None], error: type[UserError] = RunError
+) -> None:
+    """``error`` where one of ``classifiers`` does not know all ``classes``: labels, and targets where there are any."""
+    highest = max(each for each in classes if each is not None)
+    for classifier in classifiers:
+        if classifier.classes <= highest:
+            raise error(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
+
+
 def _read(store: Store, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
     size = store.spec().size
     return torch.stack([read_image(store.image_path(row["id"], arm), size) for row in rows])
-
-
-def _refuse(names: set[str], role: str) -> None:
-    if names:
-        raise RunError(f"{', '.join(sorted(names))} cannot be {role}")
-
-
-def _check(classifier: Classifier, highest: int) -> None:
-    if classifier.classes <= highest:
-        raise RunError(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
 
 
 def _doubts(

@@ -1,0 +1,65 @@
+"""The command line. Heavy libraries are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from attnshift import __version__
+from attnshift.cli import attacking, comparing, judging, lab, looking
+from attnshift.errors import UserError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Natural-looking adversarial images by steering a diffusion model's attention.",
+)
+# In the order of --help.
+app.command("list")(looking.list_command)
+app.command()(attacking.attack)
+app.command()(judging.evaluate)
+app.command()(attacking.tune)
+app.command()(comparing.compare)
+app.command()(comparing.sweep)
+app.command()(looking.report)
+app.command()(lab.demo)
+app.add_typer(lab.app, name="lab")
+
+
+def main() -> None:
+    """Entry point: user mistakes are one line and exit status 2; Ctrl-C is 130, SIGTERM 143."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
+    try:
+        app()
+    except UserError as error:
+        print(f"attnshift: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _stopped(number: int, frame: object) -> None:
+    print(
+        "attnshift: stopped; the same command continues an attack, a comparison, a training or a study", file=sys.stderr
+    )
+    raise SystemExit(128 + number)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"attnshift {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,129 @@
+"""Attacks at several strengths, of one recipe or of several on the same images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from attnshift.cli.options import (
+    At,
+    Device,
+    Judges,
+    Labels,
+    Limit,
+    Masks,
+    MinCleanAccuracy,
+    Pipeline,
+    Size,
+    Strengths,
+    Surrogates,
+    Target,
+    check_share,
+)
+from attnshift.cli.showing import images_done
+
+__all__ = ["compare", "sweep"]
+
+
+def compare(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    labels: Labels,
+    out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more recipes extend it.")],
+    recipe: Annotated[
+        list[str], typer.Option(help="Preset, or a recipe file; repeat for several, the first is the reference.")
+    ] = [],  # noqa: B006
+    strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
+    at: At = [0.9, 0.95],  # noqa: B006
+    pipeline: Pipeline = "lab",
+    surrogate: Surrogates = [],  # noqa: B006
+    judge: Judges = [],  # noqa: B006
+    min_clean_accuracy: MinCleanAccuracy = 0.25,
+    size: Size = 0,
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of each run's identity.")] = 0,
+    limit: Limit = 0,
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
+    masks: Masks = None,
+    target: Target = None,
+) -> None:
+    """Compare recipes on one set of images, each at several strengths: success where naturalness is equal."""
+    check_share("--min-clean-accuracy", min_clean_accuracy)
+    for each in at:
+        check_share("--at", each)
+    from attnshift.runs.comparison import Settings, read_recipes
+    from attnshift.runs.comparison import compare as run
+
+    settings = Settings(
+        images,
+        labels,
+        pipeline,
+        tuple(surrogate),
+        tuple(judge),
+        read_recipes(recipe),
+        tuple(strength),
+        out,
+        size,
+        batch,
+        limit,
+        device,
+        threads,
+        masks,
+        target,
+        min_clean_accuracy,
+    )
+    # The table alone on standard output, so that it can go into a file.
+    with images_done(Console(stderr=True)) as done:
+        compared = run(settings, lambda name, *image: done(*image, run=name))
+    from attnshift.report.curve_page import markdown, write_comparison
+    from attnshift.report.curves import measure
+
+    comparison = measure(compared.runs, compared.judges, at)
+    path = write_comparison(out, comparison)
+    print(markdown(comparison))
+    for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
+        print(f"attnshift: {remark}", file=sys.stderr)
+
+
+def sweep(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    labels: Labels,
+    out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
+    recipe: Annotated[str, typer.Option(help="Preset, or a recipe file.")] = "fast",
+    strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
+    at: At = [0.9, 0.95],  # noqa: B006
+    pipeline: Pipeline = "lab",
+    surrogate: Surrogates = [],  # noqa: B006
+    judge: Judges = [],  # noqa: B006
+    min_clean_accuracy: MinCleanAccuracy = 0.25,
+    size: Size = 0,
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of each run's identity.")] = 0,
+    limit: Limit = 0,
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
+    masks: Masks = None,
+    target: Target = None,
+) -> None:
+    """Success against naturalness of one recipe as its strength changes; `compare` can go on in the same folder."""
+    compare(
+        images,
+        labels,
+        out,
+        [recipe],
+        strength,
+        at,
+        pipeline,
+        surrogate,
+        judge,
+        min_clean_accuracy,
+        size,
+        batch,
+        limit,
+        device,
+        threads,
+        masks,
+        target,
+    )
