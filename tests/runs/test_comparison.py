@@ -35,10 +35,10 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
         photos / "labels.csv",
         str(pipeline_folder),
         (SURROGATE,),
-        (JUDGE,),
-        {"short": short(), "long": short("optimiser.iterations=2")},
-        (1.0, 2.0),
-        tmp_path / "out",
+        judges=(JUDGE,),
+        recipes={"short": short(), "long": short("optimiser.iterations=2")},
+        strengths=(1.0, 2.0),
+        out=tmp_path / "out",
         batch=1,
         limit=2,
         threads=1,
@@ -67,7 +67,8 @@ def whole(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("comparison") / "out"
     recipes = {"short": short(), "long": short("optimiser.iterations=2")}
     images, labels, pipeline = photos / "images", photos / "labels.csv", str(pipeline_folder)
-    quietly(Settings(images, labels, pipeline, (SURROGATE,), (JUDGE,), recipes, (1.0, 2.0), folder, 0, 1, 2, threads=1))
+    asked = {"judges": (JUDGE,), "recipes": recipes, "strengths": (1.0, 2.0), "out": folder}
+    quietly(Settings(images, labels, pipeline, (SURROGATE,), batch=1, limit=2, threads=1, **asked))
     return folder
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from attnshift.cli.options import Changes, Device, Labels, Limit, Masks, Pipeline, Size, Surrogates, Target
 from attnshift.cli.showing import images_done
-from attnshift.errors import UserError
 
 __all__ = ["attack", "tune"]
 
@@ -34,14 +33,11 @@ def attack(
     """Attack a folder of images."""
     from attnshift.attack.recipe import load_recipe
 
-    if not surrogate:
-        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
     recipe = load_recipe(preset, set_)
     from attnshift.runs.local import Settings, attack_folder
 
-    settings = Settings(
-        images, labels, pipeline, tuple(surrogate), recipe, out, size, batch, limit, device, threads, masks, target
-    )
+    inputs = (images, labels, pipeline, tuple(surrogate), size, batch, limit, device, threads, masks, target)
+    settings = Settings(*inputs, recipe=recipe, out=out)
     with images_done(Console()) as done:
         attack_folder(settings, done)
     console = Console(stderr=True)
@@ -90,14 +86,6 @@ def tune(
         labels,
         pipeline,
         tuple(surrogate),
-        tuple(tuning),
-        read_search(search),
-        out,
-        preset,
-        tuple(set_),
-        trials,
-        floor,
-        seed,
         size,
         batch,
         limit,
@@ -105,6 +93,14 @@ def tune(
         threads,
         masks,
         target,
+        tuning=tuple(tuning),
+        search=read_search(search),
+        out=out,
+        preset=preset,
+        changes=tuple(set_),
+        trials=trials,
+        floor=floor,
+        seed=seed,
     )
     tuned = run(settings, done)
     for name, trial in (("preset", tuned.preset), (f"best, trial {tuned.best.number + 1}", tuned.best)):

@@ -62,10 +62,6 @@ def compare(
         labels,
         pipeline,
         tuple(surrogate),
-        tuple(judge),
-        read_recipes(recipe),
-        tuple(strength),
-        out,
         size,
         batch,
         limit,
@@ -73,7 +69,11 @@ def compare(
         threads,
         masks,
         target,
-        min_clean_accuracy,
+        judges=tuple(judge),
+        recipes=read_recipes(recipe),
+        strengths=tuple(strength),
+        out=out,
+        min_clean_accuracy=min_clean_accuracy,
     )
     # The table alone on standard output, so that it can go into a file.
     with images_done(Console(stderr=True)) as done:

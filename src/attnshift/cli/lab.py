@@ -34,7 +34,7 @@ def demo(
     print(f"rendering {images} images of the tabletop lab into {folder}")
     labels = export_images(folder, seed=0, split="test", count=images)
     print("attacking " + ", ".join(_SURROGATES))
-    settings = Settings(folder, labels, "lab", tuple(_SURROGATES), load_recipe(preset), out)
+    settings = Settings(folder, labels, "lab", tuple(_SURROGATES), recipe=load_recipe(preset), out=out)
     with images_done(Console()) as done:
         store = attack_folder(settings, done)
     evaluate_run(store, _JUDGES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from statistics import fmean
 from typing import Any
 
 from attnshift.evaluation import ARMS, METRICS
@@ -140,12 +142,12 @@ def _mean(arm: str, metric: str, quality: Sequence[Mapping[str, Any]]) -> Estima
 
 
 def _shares_of_surrogates(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:
-    collected: dict[str, list[list[float]]] = {}
+    images: dict[str, list[Sequence[float]]] = {}
     for row in results:
         for each in row["shares"]:
-            iterations = collected.setdefault(each["name"], [])
-            for iteration, share in enumerate(each["values"]):
-                if iteration == len(iterations):
-                    iterations.append([])
-                iterations[iteration].append(share)
-    return {name: tuple(sum(part) / len(part) for part in iterations) for name, iterations in collected.items()}
+            images.setdefault(each["name"], []).append(each["values"])
+    # Images that left early have shorter rows.
+    return {
+        name: tuple(fmean(share for share in shares if share is not None) for shares in zip_longest(*rows))
+        for name, rows in images.items()
+    }

@@ -22,10 +22,9 @@ from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.evaluation.clean_accuracy import LEAST
-from attnshift.runs import preparation
 from attnshift.runs.evaluation import check_classes, check_judges, evaluate_run
 from attnshift.runs.local import attack_prepared
-from attnshift.runs.preparation import Prepared, check, prepare
+from attnshift.runs.preparation import Inputs, Prepared, check, check_surrogates, examples, prepare, settings_with
 from attnshift.runs.store import Store
 
 __all__ = ["Compared", "Progress", "Settings", "at_strength", "compare", "read_recipes"]
@@ -34,28 +33,17 @@ Progress = Callable[[str, Item, dict[str, Any], int, int], None]
 """Called for every image that is done: its run NAME@STRENGTH, then as in ``runs.local.Progress``."""
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Inputs):
     """What the command line decides, as for a single attack, but for several ``recipes`` (by name) and ``strengths``.
 
     ``out`` is the comparison folder. ``masks`` go to the recipes that ask for them.
     """
 
-    images: Path
-    labels: Path
-    pipeline: str
-    surrogates: tuple[str, ...]
     judges: tuple[str, ...]
     recipes: Mapping[str, Recipe]
     strengths: tuple[float, ...]
     out: Path
-    size: int = 0
-    batch: int = 0
-    limit: int = 0
-    device: str = "cpu"
-    threads: int = 0
-    masks: Path | None = None
-    target: str | None = None
     min_clean_accuracy: float = LEAST
 
 
@@ -121,8 +109,7 @@ def at_strength(recipe: Recipe, strength: float) -> Recipe:
 
 
 def _check_settings(settings: Settings) -> None:
-    if not settings.surrogates:
-        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
+    check_surrogates(settings)
     if not settings.judges:
         raise UserError("no classifier judges; give at least one --judge, such as --judge timm:vit_base_patch16_224")
     if not settings.recipes:
@@ -151,7 +138,7 @@ def _prepare(settings: Settings) -> list[_Arm]:
             _check_recipe(name, recipe, shared[wanted[name]])
         else:
             masks = settings.masks if wanted[name] or not any(wanted.values()) else None
-            shared[wanted[name]] = prepare(_attack_settings(settings, recipe, masks))
+            shared[wanted[name]] = prepare(replace(settings_with(settings, recipe, settings.out), masks=masks))
         attack = shared[wanted[name]]
         for strength in settings.strengths:
             scaled = at_strength(recipe, strength)
@@ -162,30 +149,10 @@ def _prepare(settings: Settings) -> list[_Arm]:
 
 
 def _check_recipe(name: str, recipe: Recipe, attack: Prepared) -> None:
-    # A recipe meets images through their classes and targets alone.
-    examples = list({(item.label, item.class_name, item.target): item for item in attack.items}.values())
     try:
-        check(Method.of(recipe), attack.backbone, attack.classifiers, examples, attack.spec.size)
+        check(Method.of(recipe), attack.backbone, attack.classifiers, examples(attack.items), attack.spec.size)
     except UserError as error:
         raise UserError(f"--recipe {name}: {error}") from None
-
-
-def _attack_settings(settings: Settings, recipe: Recipe, masks: Path | None) -> preparation.Settings:
-    return preparation.Settings(
-        images=settings.images,
-        labels=settings.labels,
-        pipeline=settings.pipeline,
-        surrogates=settings.surrogates,
-        recipe=recipe,
-        out=settings.out,
-        size=settings.size,
-        batch=settings.batch,
-        limit=settings.limit,
-        device=settings.device,
-        threads=settings.threads,
-        masks=masks,
-        target=settings.target,
-    )
 
 
 def _load_judges(settings: Settings, items: Sequence[Item]) -> list[Classifier]:

@@ -45,9 +45,9 @@ def evaluate_run(
     given = {each.name: each for each in (*judges, *tuning) if isinstance(each, Classifier)}
     judged, tuned = ([each if isinstance(each, str) else each.name for each in names] for names in (judges, tuning))
     spec = store.spec()
-    before = {row["classifier"]: row["role"] for row in store.table("verdicts")}
+    before = store.table("verdicts")
     seen = {*spec.surrogates, *tuned, *spec.recipe.tuned_on}
-    seen |= {name for name, role in before.items() if role == "tuning"}
+    seen |= {row["classifier"] for row in before if row["role"] == "tuning"}
     check_judges(judged, seen)
     attacked = relatives(tuned, spec.surrogates)
     if attacked:
@@ -64,12 +64,13 @@ def evaluate_run(
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
     check_classes(classifiers.values(), (row[key] for row in rows for key in ("label", "target")))
     known = {row["id"] for row in rows}
-    verdicts = [row for row in store.table("verdicts") if row["classifier"] not in roles and row["id"] in known]
+    verdicts = [row for row in before if row["classifier"] not in roles and row["id"] in known]
+    read = partial(_read, store, spec.size)
     spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
     for span in spans:
-        clean = {"clean": _read(store, rows[span], "clean")}
+        clean = {"clean": read(rows[span], "clean")}
         verdicts += _verdicts(classifiers, roles, clean, rows[span], goals.rows(span))
-    remarks = _doubts(store, rows, verdicts, classifiers, batch, min_clean_accuracy)
+    remarks = _doubts(read, rows, verdicts, classifiers, batch, min_clean_accuracy)
     for name, line in remarks.items():
         if min_clean_accuracy and roles[name] != "surrogate":
             raise RunError(f"{line}; mend it, or admit it with --min-clean-accuracy 0")
@@ -77,7 +78,7 @@ def evaluate_run(
     metrics = {name: entry.load() for name, entry in METRICS.items()}
     for span in spans:
         part = rows[span]
-        arms = {arm: _read(store, part, arm) for arm in ARMS}
+        arms = {arm: read(part, arm) for arm in ARMS}
         others = {arm: images for arm, images in arms.items() if arm != "clean"}
         verdicts += _verdicts(classifiers, roles, others, part, goals.rows(span))
         quality += _quality(metrics, arms, part)
@@ -107,13 +108,12 @@ def check_classes(
             raise error(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
 
 
-def _read(store: Store, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
-    size = store.spec().size
+def _read(store: Store, size: int, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
     return torch.stack([read_image(store.image_path(row["id"], arm), size) for row in rows])
 
 
 def _doubts(
-    store: Store,
+    read: Callable[[Sequence[dict[str, Any]], str], Tensor],
     rows: Sequence[dict[str, Any]],
     verdicts: Sequence[dict[str, Any]],
     classifiers: Mapping[str, Classifier],
@@ -129,7 +129,7 @@ def _doubts(
     def retry(classifier: Classifier, mean: _Channels, std: _Channels) -> list[bool]:
         tried = replace(classifier, preprocessing=replace(classifier.preprocessing, mean=mean, std=std))
         parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
-        seen = (each for part in parts for each in tried(_read(store, part, "clean")).argmax(1).tolist())
+        seen = (each for part in parts for each in tried(read(part, "clean")).argmax(1).tolist())
         return [number == row["label"] for number, row in zip(seen, rows, strict=True)]
 
     lines: dict[str, str | None] = {}

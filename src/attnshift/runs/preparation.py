@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -26,12 +26,23 @@ from attnshift.errors import ModelError, UserError
 from attnshift.runs.spec import RunSpec, items_digest
 from attnshift.types import Draws, Goals
 
-__all__ = ["Prepared", "Settings", "check", "check_settings", "prepare", "read_task"]
+__all__ = [
+    "Inputs",
+    "Prepared",
+    "Settings",
+    "check",
+    "check_settings",
+    "check_surrogates",
+    "examples",
+    "prepare",
+    "read_task",
+    "settings_with",
+]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the command line decides. ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
+class Inputs:
+    """What the command line decides about every attack. ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
 
     ``target`` is the class that every image shall be seen as, by number or name.
     """
@@ -40,8 +51,6 @@ class Settings:
     labels: Path
     pipeline: str
     surrogates: tuple[str, ...]
-    recipe: Recipe
-    out: Path
     size: int = 0
     batch: int = 0
     limit: int = 0
@@ -49,6 +58,14 @@ class Settings:
     threads: int = 0
     masks: Path | None = None
     target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Inputs):
+    """A single attack: its recipe, and the run folder."""
+
+    recipe: Recipe
+    out: Path
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,11 @@ class Prepared:
     classifiers: Sequence[Classifier]
     items: Sequence[Item]
     spec: RunSpec
+
+
+def settings_with(inputs: Inputs, recipe: Recipe, out: Path) -> Settings:
+    """The single attack on ``inputs``, which may belong to more than that."""
+    return Settings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -96,8 +118,19 @@ def read_task(item: Item, size: int) -> Task:
     return Task(item.identity, read_image(item.path, size), item.label, item.class_name, mask, item.target)
 
 
+def examples(items: Sequence[Item]) -> list[Item]:
+    """One of ``items`` for each way in which a recipe can meet them: through classes and targets alone."""
+    return list({(item.label, item.class_name, item.target): item for item in items}.values())
+
+
+def check_surrogates(inputs: Inputs) -> None:
+    if not inputs.surrogates:
+        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
+
+
 def check_settings(settings: Settings) -> None:
     """Refuse numbers, devices and masks that cannot be meant, before anything is loaded."""
+    check_surrogates(settings)
     _check_options(settings)
     _check_masks(settings.recipe, settings.masks)
 

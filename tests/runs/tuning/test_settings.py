@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from attnshift.attack.recipe import Recipe
 from attnshift.errors import ModelError, UserError
-from attnshift.runs import tuning
+from attnshift.runs import preparation, tuning
 from attnshift.runs.tuning import Choices, Settings, tune
 from runs.small_runs import write_labels
 from runs.tuning.small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Make, silent
@@ -86,7 +87,12 @@ def test_a_target_that_cannot_be_is_refused_before_anything_is_written(make: Mak
 
 
 def test_settings_are_all_used() -> None:
-    """A field that nothing reads would be an option that does nothing."""
+    """A field that nothing reads would be an option that does nothing; an attack's inputs are handed to the attack."""
     folder = Path(tuning.__path__[0])
     source = "".join(module.read_text(encoding="utf-8") for module in folder.glob("*.py"))
-    assert all(f"settings.{name}" in source for name in Settings.__dataclass_fields__)
+    attack = inspect.getsource(preparation.prepare)
+    assert "preparation.settings_with(settings," in source
+    assert all(
+        f"settings.{name}" in (attack if name in preparation.Inputs.__dataclass_fields__ else source)
+        for name in Settings.__dataclass_fields__
+    )

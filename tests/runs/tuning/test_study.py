@@ -38,7 +38,13 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
     )
     assert recipe.optimiser.iterations == 2
     run = RunSettings(
-        settings.images, settings.labels, settings.pipeline, (SURROGATE,), recipe, tmp_path / "run", batch=2
+        settings.images,
+        settings.labels,
+        settings.pipeline,
+        (SURROGATE,),
+        recipe=recipe,
+        out=tmp_path / "run",
+        batch=2,
     )
     store = run_small(run)
     rows = store.table("results")

@@ -17,7 +17,7 @@ from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
 from attnshift.evaluation.metrics import ssim
 from attnshift.losses.classification import margins
-from attnshift.runs.preparation import Prepared, check, prepare, read_task
+from attnshift.runs.preparation import Prepared, check, examples, prepare, read_task
 from attnshift.runs.spec import batches
 from attnshift.runs.tuning.grading import Grade, grade
 from attnshift.runs.tuning.settings import Settings, attack_settings, check_values, recipe_with
@@ -52,9 +52,8 @@ def set_up(settings: Settings) -> Bench:
     for classifier in tuning:
         if classifier.classes != classes:
             raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
-    # A recipe meets images through their classes and targets alone.
-    examples = list({(item.label, item.class_name, item.target): item for item in attack.items}.values())
-    check_values(settings, lambda tried: check(Method.of(tried), attack.backbone, attack.classifiers, examples, size))
+    typical = examples(attack.items)
+    check_values(settings, lambda tried: check(Method.of(tried), attack.backbone, attack.classifiers, typical, size))
     parts = [[read_task(item, size) for item in part] for part in batches(attack.items, attack.spec.batch)]
     clean = torch.stack([task.image for part in parts for task in part])
     goals = Goals.of([item.label for item in attack.items], [item.target for item in attack.items])

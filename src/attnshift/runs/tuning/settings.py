@@ -19,19 +19,14 @@ from attnshift.runs.tuning.search import Search, standing_values
 __all__ = ["Settings", "attack_settings", "check_settings", "check_values", "recipe_with"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line decides; ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
+@dataclass(frozen=True, kw_only=True)
+class Settings(preparation.Inputs):
+    """What the command line decides about a study.
 
     ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
-    the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed. ``target``
-    is the class that every image shall be seen as, by number or name.
+    the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed.
     """
 
-    images: Path
-    labels: Path
-    pipeline: str
-    surrogates: tuple[str, ...]
     tuning: tuple[str, ...]
     search: Search
     out: Path
@@ -40,13 +35,6 @@ class Settings:
     trials: int = 50
     floor: float = 0.9
     seed: int = 0
-    size: int = 0
-    batch: int = 0
-    limit: int = 0
-    device: str = "cpu"
-    threads: int = 0
-    masks: Path | None = None
-    target: str | None = None
 
 
 def recipe_with(settings: Settings, values: Mapping[str, Any]) -> Recipe:
@@ -56,21 +44,7 @@ def recipe_with(settings: Settings, values: Mapping[str, Any]) -> Recipe:
 
 def attack_settings(settings: Settings, recipe: Recipe | None = None) -> preparation.Settings:
     """The attack with ``recipe``, or with the one to start from."""
-    return preparation.Settings(
-        images=settings.images,
-        labels=settings.labels,
-        pipeline=settings.pipeline,
-        surrogates=settings.surrogates,
-        recipe=recipe or recipe_with(settings, {}),
-        out=settings.out,
-        size=settings.size,
-        batch=settings.batch,
-        limit=settings.limit,
-        device=settings.device,
-        threads=settings.threads,
-        masks=settings.masks,
-        target=settings.target,
-    )
+    return preparation.settings_with(settings, recipe or recipe_with(settings, {}), settings.out)
 
 
 def check_settings(settings: Settings) -> None:
@@ -81,6 +55,7 @@ def check_settings(settings: Settings) -> None:
         raise UserError(f"--floor is {settings.floor}; it is an SSIM between 0 and 1")
     if settings.seed < 0:
         raise UserError(f"--seed is {settings.seed}; it must not be negative")
+    preparation.check_surrogates(settings)
     _check_roles(settings.surrogates, settings.tuning)
     preparation.check_settings(attack_settings(settings))
     if not settings.search:
@@ -102,8 +77,6 @@ def check_values(settings: Settings, check: Callable[[Recipe], None]) -> None:
 
 
 def _check_roles(surrogates: Sequence[str], tuning: Sequence[str]) -> None:
-    if not surrogates:
-        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
     if not tuning:
         raise UserError("no classifier decides; give at least one --tuning, such as --tuning lab:mobilenet")
     for name in tuning:
