@@ -266,9 +266,9 @@ def test_lpips_without_weights_is_one_line_at_construction(
     with pytest.raises(ModelError) as caught:
         build(TERMS, "term", "lpips", {"network": network})
     assert str(caught.value) == (
-        f"loss term 'lpips' with network '{network}' needs torchvision's {weights}, and {checkpoints / file} is "
-        f"missing; put https://download.pytorch.org/models/{file} there (TORCH_HOME moves the folder), or use the "
-        "term 'perceptual', which needs none"
+        f"loss term 'lpips' with network '{network}': needs torchvision's {weights}, and {checkpoints / file} is "
+        f"missing; put https://download.pytorch.org/models/{file} there (TORCH_HOME moves the folder); the term "
+        "'perceptual' needs none"
     )
 
 
@@ -311,11 +311,11 @@ def test_lpips_properties(squeeze: Lpips) -> None:
     assert squeeze(observe(clean.bfloat16(), clean)).dtype == torch.float32
 
 
-def test_lpips_loads_its_network_once(squeeze: Lpips, checkpoints: Path) -> None:
-    from attnshift.losses.images import _lpips
+def test_lpips_loads_its_network_once(squeeze: Lpips) -> None:
+    from attnshift.weights.downloaded import lpips
 
-    network = _lpips("squeeze", checkpoints / SQUEEZE)
+    network = lpips("squeeze")
     assert Lpips("squeeze") == squeeze
-    assert _lpips("squeeze", checkpoints / SQUEEZE) is network
+    assert lpips("squeeze") is network
     assert not network.training
     assert not any(each.requires_grad for each in network.parameters())

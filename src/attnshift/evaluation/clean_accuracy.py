@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import comb
 
-from attnshift.evaluation.statistics import wilson
+from attnshift.evaluation.statistics import by_chance, wilson
 
 __all__ = ["LEAST", "USUAL", "doubt"]
 
@@ -64,4 +63,4 @@ def _chance(before: Sequence[bool], after: Sequence[bool]) -> float:
     """
     won = sum(new and not old for old, new in zip(before, after, strict=True))
     changed = sum(new != old for old, new in zip(before, after, strict=True))
-    return sum(comb(changed, each) for each in range(won, changed + 1)) / 2**changed
+    return by_chance(won, changed)

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -17,13 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
-from attnshift.errors import ModelError
+from attnshift.errors import ModelError, UnavailableError
 from attnshift.tables import STRICT
 from attnshift.types import Observation, Site
+from attnshift.weights.downloaded import LpipsNetwork, lpips
 
 __all__ = ["L2", "Frequency", "Lpips", "Perceptual"]
-
-Network = Literal["alex", "vgg", "squeeze"]
 
 
 @dataclass(frozen=True)
@@ -94,17 +88,17 @@ class Lpips:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
-    network: Network = "alex"
+    network: LpipsNetwork = "alex"
 
     def __post_init__(self) -> None:
-        _lpips(self.network, _lpips_file(self.network))
+        _lpips(self.network)
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return ()
 
     def __call__(self, observation: Observation) -> Tensor:
         changed, clean = observation.adversarial.images.float(), observation.images.float()
-        network = _lpips(self.network, _lpips_file(self.network)).to(changed)
+        network = _lpips(self.network).to(changed)
         return network(changed, clean, normalize=True).flatten()
 
 
@@ -174,47 +168,13 @@ def _dwt2(images: Tensor, low_pass: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     return bands[:, :, 0], bands[:, :, 1:].flatten(1, 2)
 
 
-def _lpips_file(network: Network) -> Path:
-    """Where torch.hub keeps the weights of the network; ``ModelError`` if they are not there."""
-    from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
-
-    weights = {"alex": AlexNet_Weights, "vgg": VGG16_Weights, "squeeze": SqueezeNet1_1_Weights}[network].DEFAULT
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    if not path.is_file():
+def _lpips(network: LpipsNetwork) -> nn.Module:
+    try:
+        return lpips(network)
+    except UnavailableError as error:
         raise ModelError(
-            f"loss term 'lpips' with network '{network}' needs torchvision's {weights}, and {path} is missing; "
-            f"put {weights.url} there (TORCH_HOME moves the folder), or use the term 'perceptual', which needs none"
-        )
-    return path
-
-
-@cache
-def _lpips(network: Network, path: Path) -> nn.Module:
-    """The network whose backbone weights are the file ``path``, frozen; loaded once."""
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    try:
-        with _weights_only():
-            # The metric itself keeps the values of all calls, and its last step loses the batch of a single image.
-            return LearnedPerceptualImagePatchSimilarity(network).net
-    except (RuntimeError, TypeError, EOFError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{path} cannot be used as weights of lpips network '{network}': {reason}") from None
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """``torch.load`` refuses everything but weights: torchvision does not ask for that by itself."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+            f"loss term 'lpips' with network '{network}': {error}; the term 'perceptual' needs none"
+        ) from None
 
 
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))

@@ -1,0 +1,86 @@
+"""Networks that others trained and that do not ship: looked for where their libraries keep them, never downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from attnshift.errors import UnavailableError
+
+__all__ = ["LpipsNetwork", "dists", "hub_file", "lpips", "reading"]
+
+LpipsNetwork = Literal["alex", "vgg", "squeeze"]
+
+
+def lpips(network: LpipsNetwork) -> nn.Module:
+    """LPIPS on that network, frozen, as torchmetrics has it: two images [batch,3,height,width] -> [batch,1,1,1].
+
+    Only torchvision's network has to be there: torchmetrics brings the weights of its layers.
+    """
+    return _lpips(network, _torchvision(network))
+
+
+def dists() -> nn.Module:
+    """DISTS on VGG-16, frozen, as torchmetrics has it: two images [batch,3,height,width] in [0,1] -> [batch]."""
+    return _dists(_torchvision("vgg"))
+
+
+def hub_file(url: str, what: str) -> Path:
+    """Where torch.hub keeps the file that ``url`` names; ``UnavailableError`` where it is not there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not path.is_file():
+        raise UnavailableError(f"needs {what}, and {path} is missing; put {url} there (TORCH_HOME moves the folder)")
+    return path
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """``UnavailableError`` where ``path`` does not hold the weights of ``what``; nothing but weights is read."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    # torchvision does not ask for that by itself.
+    os.environ[name] = "1"
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, OSError, EOFError, UnpicklingError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UnavailableError(f"{path} cannot be used as weights of {what}: {reason}") from None
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _torchvision(network: LpipsNetwork) -> Path:
+    from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
+
+    weights = {"alex": AlexNet_Weights, "vgg": VGG16_Weights, "squeeze": SqueezeNet1_1_Weights}[network].DEFAULT
+    return hub_file(weights.url, f"torchvision's {weights}")
+
+
+@cache
+def _lpips(network: LpipsNetwork, path: Path) -> nn.Module:
+    """The network whose backbone weights are the file ``path``; loaded once."""
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    with reading(path, f"lpips network '{network}'"):
+        # The metric itself keeps the values of all calls, and its last step loses the batch of a single image.
+        return LearnedPerceptualImagePatchSimilarity(network).net
+
+
+@cache
+def _dists(path: Path) -> nn.Module:
+    from torchmetrics.functional.image.dists import DISTSNetwork
+
+    with reading(path, "dists"):
+        return DISTSNetwork().eval().requires_grad_(False)
