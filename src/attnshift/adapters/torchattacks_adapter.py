@@ -1,0 +1,69 @@
+"""The attack as one of torchattacks (Kim, 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnshift.adapters.borrowed import Attacker, missing
+from attnshift.attack.recipe import Recipe
+from attnshift.diffusion.backbone import Backbone
+from attnshift.errors import LabelError, ModelError
+
+try:
+    from torchattacks.attack import Attack
+except ModuleNotFoundError as error:
+    raise missing("torchattacks", error) from None
+
+__all__ = ["TorchattacksAdapter"]
+
+
+class TorchattacksAdapter(Attack):
+    """``adversarial = attack(images, labels)``, images [batch,3,side,side] in [0,1], or normalised where torchattacks
+    has been told so by ``set_normalization_used``.
+
+    All of torchattacks' targeted modes are honoured. In ``set_mode_targeted_by_label``, where the labels are the
+    targets, the class that the model sees stands for the true one, and an image that it sees as its target already
+    is returned as it is.
+
+    >>> attack = TorchattacksAdapter(model, pipeline="lab", class_names=names)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pipeline: str | Backbone,
+        class_names: Sequence[str],
+        recipe: str | Recipe = "fast",
+        batch: int = 8,
+    ):
+        super().__init__("attnshift", model)
+        self.supported_mode = ["default", "targeted"]
+        attacker = Attacker.of(pipeline, recipe, class_names, batch)
+        self.recipe = attacker.recipe.name
+        # torchattacks keeps every attribute for ever that is set in the usual way.
+        object.__setattr__(self, "_attacker", attacker)
+
+    def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """As in torchattacks, but an error does not leave images half normalised for the next call."""
+        applied = self._normalization_applied
+        try:
+            return super().__call__(inputs, labels, *args, **kwargs)
+        finally:
+            self._set_normalization_applied(applied)
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self._model_training:
+            raise ModelError("the attack needs the model in evaluation mode; undo set_model_training_mode")
+        by_label = self.attack_mode == "targeted(label)"
+        if labels is None and by_label:
+            raise LabelError("set_mode_targeted_by_label needs labels, which are the targets")
+        images = inputs.detach().to(self.device or inputs.device)
+        attacker: Attacker = self.__dict__["_attacker"]
+        if not self.targeted:
+            return attacker(self.get_logits, images, labels)
+        targets = self.get_target_label(images, labels)
+        return attacker(self.get_logits, images, None if by_label else labels, targets)

@@ -1,0 +1,1 @@
+"""Attacks on pixels that other libraries carry out."""

@@ -1,0 +1,77 @@
+"""Runs of a peer: an attack on pixels, without a diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.problem import Task
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.datasets import Item
+from attnshift.data.images import quantise
+from attnshift.diffusion.backbone import Backbone
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.losses import CLASSIFICATION
+from attnshift.peers.method import PeerMethod
+from attnshift.peers.recipe import PeerRecipe
+from attnshift.randomness import normal
+from attnshift.runs.work import Done
+from attnshift.tables import build
+from attnshift.types import Draws, Goals
+
+__all__ = ["PixelWork"]
+
+
+@dataclass(frozen=True)
+class PixelWork:
+    method: PeerMethod
+
+    @classmethod
+    def of(cls, recipe: PeerRecipe) -> PixelWork:
+        return cls(PeerMethod.of(recipe))
+
+    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
+        goals = Goals.of([items[0].label], [items[0].target], backbone.device)
+        probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
+        self.method.attack.check(_surrogates(classifiers, goals), probe)
+
+    def carry_out(self, backbone: Backbone, classifiers: Sequence[Classifier], tasks: Sequence[Task]) -> Done:
+        images = quantise(torch.stack([task.image for task in tasks]).to(backbone.device))
+        goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
+        surrogates = _surrogates(classifiers, goals)
+        draws = Draws(self.method.recipe.seed, tuple(task.identity for task in tasks), 0)
+        attacked = _rounded(images, self.method.attack(surrogates, images, draws))
+        row = {
+            "iteration": 0,
+            "evaluated": 0,
+            "losses": [],
+            "shares": [],
+            "effective_models": None,
+            "attention_clean": [],
+            "attention_attack": [],
+            "attention_side": 0,
+            "interference": "",
+        }
+        arms = {"clean": images, "noise": _noise(images, attacked, draws), "attack": attacked}
+        return Done.judged(surrogates, arms, [row] * len(tasks))
+
+
+def _rounded(images: Tensor, attacked: Tensor) -> Tensor:
+    """``attacked`` in steps of 1/255 from ``images``, towards them: 8-bit files lie within the radius as well."""
+    # What is a whole step but for rounding errors stays one.
+    return images + ((attacked - images) * 255 * (1 + 1e-4)).trunc() / 255
+
+
+def _surrogates(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
+    return Surrogates(classifiers, build(CLASSIFICATION, "classification loss", "cross_entropy", {}), goals)
+
+
+def _noise(images: Tensor, attacked: Tensor, draws: Draws) -> Tensor:
+    """``images`` moved as far as the attack moved them (L2 norm), each in a random direction."""
+    drawn = [normal(tuple(images.shape[1:]), draws.seed, identity, "noise") for identity in draws.identities]
+    direction = torch.stack(drawn).to(images)
+    lengths = (attacked - images).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
+    return (images + lengths.view(-1, 1, 1, 1) * direction).clamp(0, 1)

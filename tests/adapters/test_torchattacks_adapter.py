@@ -1,0 +1,141 @@
+"""The attack as one of torchattacks: the images that it makes itself, the modes, the normalisation, the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from attnshift.adapters import TorchattacksAdapter
+from attnshift.attack.recipe import Recipe, load_recipe
+from attnshift.classifiers.classifier import Classifier
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.errors import ImageError, LabelError, ModelError, UserError
+
+if TYPE_CHECKING:
+    from adapters.conftest import Own
+
+Wrapped = Callable[[nn.Module], TorchattacksAdapter]
+
+
+@pytest.fixture
+def wrapped(backbone: StableDiffusion, recipe: Recipe, lab: Classifier) -> Wrapped:
+    return lambda model: TorchattacksAdapter(model, pipeline=backbone, recipe=recipe, class_names=lab.class_names)
+
+
+def test_images_are_the_attacks_own(
+    wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor, own: Own
+) -> None:
+    attack = wrapped(whole.train())
+    found = attack(images, labels)
+    assert isinstance(attack, torchattacks.attack.Attack)
+    assert torch.equal(found, own(images, labels))
+    assert not torch.equal(found, images)
+    assert whole.training
+    assert all(each.requires_grad and each.grad is None for each in whole.parameters())
+
+
+def test_normalised_images_stay_so_and_are_not_normalised_twice(
+    wrapped: Wrapped, network: nn.Module, images: Tensor, labels: Tensor, own: Own, lab: Classifier
+) -> None:
+    attack = wrapped(network)
+    attack.set_normalization_used(lab.preprocessing.mean, lab.preprocessing.std)
+    with pytest.raises(LabelError):
+        attack(attack.normalize(images), labels[:1])
+    found = attack.inverse_normalize(attack(attack.normalize(images), labels))
+    close = (found - own(images, labels)).abs() < 1e-5
+    assert close.float().mean() > 0.98
+
+
+def test_labels_can_be_targets(wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor, own: Own) -> None:
+    attack = wrapped(whole)
+    attack.set_mode_targeted_by_label(quiet=True)
+    targets = torch.tensor([8, 5])
+    assert torch.equal(attack(images, targets), own(images, labels, targets))
+    seen = attack(images, torch.tensor([3, 5]))
+    assert torch.equal(seen[0], images[0])
+    assert torch.equal(seen[1:], own(images[1:], labels[1:], targets[1:]))
+
+
+def test_targets_can_come_from_a_function_of_true_labels(
+    wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor, own: Own
+) -> None:
+    attack = wrapped(whole)
+    attack.set_mode_targeted_by_function(lambda _, given: (given + 1) % 10, quiet=True)
+    assert torch.equal(attack(images, labels), own(images, labels, (labels + 1) % 10))
+    attack.set_mode_targeted_least_likely(quiet=True)
+    worst = whole(images).argmin(1)
+    assert torch.equal(attack(images, labels), own(images, labels, worst))
+    attack.set_mode_default()
+    assert torch.equal(attack(images, labels), own(images, labels))
+
+
+def test_it_joins_other_attacks(wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor, own: Own) -> None:
+    """One that does nothing comes first, so that all images are left to the second."""
+    attacks = [torchattacks.VANILA(whole), wrapped(whole)]
+    found = torchattacks.MultiAttack(attacks)(images, labels)
+    expected = own(images, labels)
+    fooled = whole(expected).argmax(1) != labels
+    assert fooled.any()
+    assert torch.equal(found[fooled], expected[fooled])
+
+
+def test_it_shows_its_recipe(wrapped: Wrapped, whole: nn.Module) -> None:
+    assert "attnshift(" in repr(wrapped(whole))
+    assert "recipe=fast" in repr(wrapped(whole))
+
+
+def test_wrong_input_is_named(wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor) -> None:
+    attack = wrapped(whole)
+    with pytest.raises(ImageError, match=r"values outside \[0,1\]; divide 8-bit values by 255"):
+        attack(255 * images, labels)
+    with pytest.raises(ImageError, match=r"images have shape \(3, 64, 64\); expected \[batch, 3, side, side\]"):
+        attack(images[0], labels)
+    with pytest.raises(LabelError, match=r"labels are torch.int64 of shape \(1,\); expected whole numbers \(2,\)"):
+        attack(images, labels[:1])
+    with pytest.raises(LabelError, match="no class names are known for the labels"):
+        attack(images, labels + 7)
+    attack.set_model_training_mode(True)
+    with pytest.raises(ModelError, match="undo set_model_training_mode"):
+        attack(images, labels)
+    attack.set_model_training_mode(False)
+    attack.set_mode_targeted_by_label(quiet=True)
+    with pytest.raises(LabelError, match="needs labels, which are the targets"):
+        attack(images)
+    with pytest.raises(LabelError, match="target 10 is out of range"):
+        attack(images, torch.tensor([5, 10]))
+
+
+def test_wrong_models_are_named(
+    wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor, backbone: StableDiffusion
+) -> None:
+    with pytest.raises(ModelError, match="the model gives probabilities"):
+        wrapped(nn.Sequential(whole, nn.Softmax(1)))(images, labels)
+    few = TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"])
+    with pytest.raises(ModelError, match=r"the model gives \(2, 10\) for two images instead of logits \(2, 2\)"):
+        few(images, labels)
+    for names in ((), "mug"):
+        with pytest.raises(ModelError, match="class_names must list the model's classes"):
+            TorchattacksAdapter(whole, pipeline=backbone, class_names=names)
+    with pytest.raises(UserError, match="unknown preset 'fats'; did you mean 'fast'"):
+        TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"], recipe="fats")
+    with pytest.raises(UserError, match="0 images cannot be attacked together"):
+        TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"], batch=0)
+
+
+def test_masks_that_need_the_network_itself_are_refused(
+    whole: nn.Module, backbone: StableDiffusion, lab: Classifier, images: Tensor, labels: Tensor
+) -> None:
+    masked = load_recipe("fast", ["mask.source=gradcam", "diffusion.denoising_steps=1"])
+    attack = TorchattacksAdapter(whole, pipeline=backbone, recipe=masked, class_names=lab.class_names)
+    with pytest.raises(ModelError, match="no Grad-CAM for classifier 'the model'"):
+        attack(images[:1], labels[:1])
+
+
+def test_a_missing_library_is_named(without: Callable[[str, str], None]) -> None:
+    with pytest.raises(UserError, match="needs torchattacks, which is not installed: pip install torchattacks"):
+        without("torchattacks", "torchattacks_adapter")
