@@ -1,19 +1,25 @@
-"""Runs on the same images against the first of them, paired, in Markdown: python examples/ablation_table.py RUN RUN…"""
+"""Runs on the same images against the first of them, paired, in Markdown: python examples/ablation_table.py RUN RUN…
+
+Won and lost: images on which at least half of the judges are fooled in the one run and not in the other; p by McNemar's
+exact test, corrected for all rows (Holm).
+"""
 
 import sys
 from pathlib import Path
 
-from attnshift.evaluation.statistics import bootstrap
-from attnshift.report.figures import number, percent
+from attnshift.evaluation.statistics import bootstrap, holm
+from attnshift.report.figures import chance, number, percent
 from attnshift.report.paired import compare
 from attnshift.runs.store import Store
 
 stores = [Store.open(Path(run)) for run in sys.argv[1:]]
 first = f"against {stores[0].folder.name}"
-print(f"| run | attributable | {first} | SSIM | {first} | effective models |\n" + "|---" * 6 + "|")
-for store in stores:
-    seen = compare(stores[0], store)
+print(f"| run | attributable | {first} | won, lost | p | SSIM | {first} | effective models |\n" + "|---" * 8 + "|")
+compared = [compare(stores[0], store) for store in stores]
+corrected = [1.0, *holm([seen.fooled.p for seen in compared[1:]])]
+for store, seen, p in zip(stores, compared, corrected, strict=True):
     models = bootstrap([row["effective_models"] for row in store.table("results")], ("effective models",))
-    cells = [percent(seen.attributable), percent(seen.attributable_gap), number(seen.ssim), number(seen.ssim_gap)]
-    cells.append(number(models, 2))
+    paired = [f"{seen.fooled.won}, {seen.fooled.lost}", chance(p)]
+    cells = [percent(seen.attributable), percent(seen.attributable_gap), *paired]
+    cells += [number(seen.ssim), number(seen.ssim_gap), number(models, 2)]
     print(f"| {store.folder.name} | {' | '.join(cells)} |")

@@ -1,26 +1,22 @@
 #!/usr/bin/env bash
-# The study of docs/results.md: 64 held-out lab images, one run per preset and set of surrogates, judged and reported.
-#   study_lab.sh ATTNSHIFT OUT [RUN…]      only these runs; an interrupted study continues when called again
-set -euo pipefail
-attnshift=$1 out=$2
-shift 2
-wanted=" ${*:-diffattack-1 fast-1 diffattack-3 fast-3 strong-3} "
-judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
-one=(--surrogate lab:resnet)
-three=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
+# The study of docs/results.md: 128 held-out lab images, every preset and every peer at several strengths, compared where naturalness is equal; then
+# each at its own strength 1, its judges behind JPEG and behind purification, and whether the label is kept.
+#   study_lab.sh ATTNSHIFT OUT [COUNT]      an interrupted study continues when called again
+source "$(dirname "$0")/lab.sh"
+labels=$out/images/labels.csv
+recipes=(diffattack@1 strong@0.25,1 fast@0.25,0.5,1 attention@0.3,1,1.5 ensemble@0.3,1 p2p@0.3,1 full@0.3,1 seed@1)
+peers=(mifgsm@0.125,0.25,0.5,1 pgd@0.25,0.5,1,2 adaea@0.125,0.25,0.5,1 difgsm@0.125,0.25,0.5,1 tifgsm@0.25,0.5,1 ssa@0.25,0.5,1
+    bsr@0.25,0.5,1 autoattack@0.25)
+defended=() entrants=()
+for each in "${recipes[@]}" "${peers[@]}"; do entrants+=(--recipe "$each"); done
+for defence in 'jpeg(quality=60)' 'purification(strength=0.15,schedule_steps=20)'; do
+    for judge in coatnet nfnet byobnet robust; do defended+=(--judge "$defence+lab:$judge"); done
+done
 
-study() { # NAME PRESET SURROGATES…
-    local name=$1 run=$out/$1 preset=$2
-    shift 2
-    [[ $wanted == *" $name "* ]] || return 0
-    "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" --preset "$preset" --threads 1 --out "$run" "$@"
-    "$attnshift" evaluate "$run" "${judges[@]}" | tee "$run/summary.txt"
+images "${count:-128}"
+"$attnshift" compare "$out/images" --labels "$labels" "${three[@]}" "${judges[@]}" "${entrants[@]}" --at 0.85 --at 0.9 --at 0.95 --threads 1 \
+    --out "$out/compared" | tee "$out/compared.md"
+for run in "$out"/compared/runs/*@1; do
+    "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" --masks "$out/images/masks"
     "$attnshift" report "$run"
-}
-
-"$attnshift" lab render "$out/images" --count 64 --split test
-study diffattack-1 diffattack "${one[@]}"
-study fast-1 fast "${one[@]}"
-study diffattack-3 diffattack "${three[@]}"
-study fast-3 fast "${three[@]}"
-study strong-3 strong "${three[@]}"
+done

@@ -11,12 +11,12 @@ for run in sys.argv[1:]:
     store = Store.open(Path(run))
     summary = summarise(store.table("results"), store.table("verdicts"), store.table("quality"))
     spec = store.spec()
-    print(f"\n**{spec.recipe.name}**, attacking {', '.join(spec.surrogates)}; {summary.images} images{summary.aim}\n")
-    print("| classifier | role | clean accuracy | round trip | reconstruction | attack | attributable |")
-    print("|---|---|---|---|---|---|---|")
-    for row in (*summary.classifiers, *([summary.judges] if summary.judges else [])):
-        arms = [row.success[arm] for arm in ("round_trip", "reconstruction", "attack")]
-        cells = map(percent, (row.accuracy, *arms, row.attributable))
+    print(f"\n### {spec.recipe.name}, attacking {', '.join(spec.surrogates)}; {summary.images} images{summary.aim}\n")
+    arms = list(summary.quality)
+    print(f"| classifier | role | clean accuracy | {' | '.join(arms).replace('_', ' ')} | attributable |")
+    print("|---" * (len(arms) + 4) + "|")
+    for row in (*summary.classifiers, *summary.defended, *([summary.judges] if summary.judges else [])):
+        cells = map(percent, (row.accuracy, *(row.success[arm] for arm in arms), row.attributable))
         print(f"| {row.name} | {row.role} | {' | '.join(cells)} |")
     print("\n| arm | SSIM | PSNR, dB | L2 |\n|---|---|---|---|")
     for arm, metrics in summary.quality.items():

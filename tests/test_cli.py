@@ -327,7 +327,7 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     judged = call("evaluate", command.out, "--judge", JUDGE)
     assert judged.status == 0, judged.err
     assert all(word in judged.out for word in (SURROGATE, JUDGE, "mean of 1 judges", "ssim", "seconds per image"))
-    assert len(Store.open(command.out).table("verdicts")) == 3 * 4 * 2
+    assert len(Store.open(command.out).table("verdicts")) == 3 * 5 * 2
 
     reported = call("report", command.out)
     assert reported.status == 0
@@ -388,6 +388,24 @@ def comparison(command: Command, *more: str | Path) -> list[str | Path]:
     ]  # fmt: skip
 
 
+def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> None:
+    own = [each for each in command.arguments() if "=" not in each and each != "--set"]
+    attacked = call(*own, "--preset", "pgd", "--set", "peer.steps=2")
+    assert attacked.status == 0, attacked.err
+    assert len(attacked.out.splitlines()) == 3
+    assert "iterate" not in attacked.out, "pgd keeps the last one"
+    judged = call("evaluate", command.out, "--judge", JUDGE)
+    assert judged.status == 0, judged.err
+    header = next(line for line in judged.out.splitlines() if "attributable" in line)
+    assert "noise" in header
+    assert "round" not in header
+    assert call("report", command.out).status == 0
+    page = (command.out / "report.html").read_text(encoding="utf-8")
+    assert "Peer pgd on 3 images" in page
+    assert "looks, before" not in page
+    assert "step_size = 0.00784" in (command.out / "recipe.toml").read_text(), "complete, to be used again"
+
+
 def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) -> None:
     """A sweep of one recipe grows into a comparison of two; what is there is not attacked again."""
     short, long = (command.photos / f"{name}.toml" for name in ("short", "long"))
@@ -401,11 +419,12 @@ def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) 
     assert [line.partition(" ")[0] for line in compared.err.splitlines() if "photo" in line] == [
         "long@0.5", "long@0.5", "long@1", "long@1",
     ]  # fmt: skip
-    fixed, runs = compared.out.split("\n\n")
+    fixed, runs, paired = compared.out.split("\n\n")
     assert fixed.splitlines()[0] == "| recipe | success at SSIM 0.90 | difference to short |"
     assert [line.split(" | ")[:2] for line in runs.splitlines()[2:]] == [
         ["| short", "0.5"], ["| short", "1"], ["| long", "0.5"], ["| long", "1"],
     ]  # fmt: skip
+    assert [line.split(" | ")[:2] for line in paired.splitlines()[2:]] == [["| long", "0.5"], ["| long", "1"]]
     assert {path.name for path in command.out.iterdir()} == {"runs", "compare.json", "compare.html"}
     data = json.loads((command.out / "compare.json").read_text(encoding="utf-8"))
     assert [recipe["name"] for recipe in data["recipes"]] == ["short", "long"]
@@ -426,7 +445,7 @@ def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) 
         ((), "--recipe"),
         (("--recipe", "fsat"), "did you mean 'fast'"),
         (("--recipe", "fast", "--at", "1.5"), "--at is 1.5"),
-        (("--recipe", "fast", "--strength", "-1"), "--strength is -1"),
+        (("--recipe", "fast", "--strength", "-1"), "--strength of fast is -1"),
         (("--recipe", "fast", "--min-clean-accuracy", "2"), "--min-clean-accuracy is 2"),
     ],
 )

@@ -7,8 +7,9 @@ from attnshift.classifiers import SOURCES
 from attnshift.defences import DEFENCES
 from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
 from attnshift.ensemble import RULES, TRANSFORMS
-from attnshift.evaluation import METRICS
+from attnshift.evaluation import FEATURES, METRICS, SETS, VISIBILITY
 from attnshift.losses import CLASSIFICATION, TERMS
+from attnshift.peers import PEERS
 from attnshift.tables import Table
 from attnshift.weights import classifier_names
 
@@ -23,6 +24,10 @@ _TABLES: dict[str, Table] = {
     "backbones": BACKBONES,
     "classifier sources": SOURCES,
     "metrics": METRICS,
+    "set metrics": SETS,
+    "features of sets": FEATURES,
+    "visibility of the object": VISIBILITY,
+    "peers": PEERS,
     "defences": DEFENCES,
 }
 

@@ -11,7 +11,7 @@ from attnshift.classifiers import SOURCES
 from attnshift.defences import DEFENCES
 from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
 from attnshift.ensemble import RULES, TRANSFORMS
-from attnshift.evaluation import METRICS
+from attnshift.evaluation import FEATURES, METRICS, SETS, VISIBILITY
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.tables import Entry
 
@@ -19,12 +19,15 @@ TABLES = {
     "BACKBONES": BACKBONES,
     "CLASSIFICATION": CLASSIFICATION,
     "DEFENCES": DEFENCES,
+    "FEATURES": FEATURES,
     "METRICS": METRICS,
     "RECONSTRUCTIONS": RECONSTRUCTIONS,
     "RULES": RULES,
+    "SETS": SETS,
     "SOURCES": SOURCES,
     "TERMS": TERMS,
     "TRANSFORMS": TRANSFORMS,
+    "VISIBILITY": VISIBILITY,
 }
 ENTRIES = [
     pytest.param(entry, id=f"{family}-{name}") for family, table in TABLES.items() for name, entry in table.items()

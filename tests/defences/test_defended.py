@@ -13,7 +13,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.defences.bit_depth import BitDepth
-from attnshift.defences.defended import Defended
+from attnshift.defences.defended import Defended, Shown
 from attnshift.defences.gaussian_blur import GaussianBlur
 from attnshift.defences.jpeg import Jpeg
 from attnshift.defences.smoothing import Smoothing
@@ -97,3 +97,22 @@ def test_an_ensemble_attacks_through_it(resnet: Classifier, images: Tensor) -> N
 def test_grad_cam_looks_past_the_defence(resnet: Classifier, images: Tensor) -> None:
     labels = torch.tensor([0, 1, 2])
     assert torch.equal(grad_cam(Defended(resnet, Jpeg()), images, labels), grad_cam(resnet, images, labels))
+
+
+def test_a_defence_before_several_classifiers_acts_once(resnet: Classifier, images: Tensor) -> None:
+    first, second = Recording(0.1), Recording(-0.2)
+    other = load_classifier("lab:coatnet")
+    smoothed = Defended(resnet, Smoothing(copies=4, sigma=0.1))
+    asked = [
+        *(Defended(each, first) for each in (resnet, other)),
+        *(Defended(Defended(each, second), first) for each in (resnet, other)),
+        *(Defended(each, second) for each in (resnet, other)),
+        Defended(smoothed, first),
+        resnet,
+    ]
+    shown = Shown(images)
+    found = [shown.to(each) for each in asked]
+    assert len(first.sizes) == len(images), "once for all that it stands before"
+    assert len(second.sizes) == 2 * len(images), "behind the first one, and alone"
+    for classifier, logits in zip(asked, found, strict=True):
+        assert torch.equal(logits, classifier(images))

@@ -20,10 +20,10 @@ IDS = ("a", "b", "c")
 
 CORRECT = {
     # Per classifier and arm: is it right about a, b and c?
-    SURROGATE: {"clean": "yyy", "round_trip": "yyy", "reconstruction": "yyy", "attack": "nny"},
-    TUNED: {"clean": "nnn", "round_trip": "nnn", "reconstruction": "nnn", "attack": "ynn"},
-    FIRST: {"clean": "yyn", "round_trip": "yyn", "reconstruction": "ynn", "attack": "nnn"},
-    SECOND: {"clean": "ynn", "round_trip": "yyy", "reconstruction": "yyy", "attack": "ynn"},
+    SURROGATE: {"clean": "yyy", "round_trip": "yyy", "reconstruction": "yyy", "noise": "yyy", "attack": "nny"},
+    TUNED: {"clean": "nnn", "round_trip": "nnn", "reconstruction": "nnn", "noise": "nnn", "attack": "ynn"},
+    FIRST: {"clean": "yyn", "round_trip": "yyn", "reconstruction": "ynn", "noise": "yyn", "attack": "nnn"},
+    SECOND: {"clean": "ynn", "round_trip": "yyy", "reconstruction": "yyy", "noise": "yyy", "attack": "ynn"},
 }
 
 MUG, DONUT, TREE = 1, 2, 6
@@ -102,6 +102,7 @@ def quality() -> list[dict[str, Any]]:
         near = {"ssim": 0.9 + 0.02 * place, "psnr": 30.0 + place, "l2": 2.0, "linf": 0.25}
         rows.append({"id": identity, "arm": "round_trip"} | equal)
         rows.append({"id": identity, "arm": "reconstruction"} | (equal if identity == "b" else near))
+        rows.append({"id": identity, "arm": "noise"} | near)
         rows.append({"id": identity, "arm": "attack"} | near)
     return rows
 

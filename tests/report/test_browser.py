@@ -99,7 +99,14 @@ def visit(proxy: Proxy, page: Path, folder: Path, width: int = 1280) -> Visit:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    return write_report(made_up_run(tmp_path / "run", hostile=True))
+    """One that also says what could not be measured, and why, with a path that has no place to break."""
+    store = made_up_run(tmp_path / "run", hostile=True)
+    reason = f"needs weights, and /{'/'.join(['folder'] * 20)} is missing"
+    store.write_table("unavailable", [{"metric": "lpips", "reason": reason}])
+    row = {"arm": "attack", "features": "lab:resnet", "usual": False, "images": 200, "low": 0.5, "high": 2.0}
+    kid, fid = {"metric": "kid", "value": 1.0, "reason": ""}, {"metric": "fid", "value": None, "reason": reason}
+    store.write_table("sets", [row | kid, row | fid])
+    return write_report(store)
 
 
 @pytest.mark.parametrize("width", [1280, 500])

@@ -36,11 +36,11 @@ def test_surrogates_come_first_and_judges_last() -> None:
 @pytest.mark.parametrize(
     ("name", "right", "fooled", "known"),
     [
-        (SURROGATE, 3, {"round_trip": 0, "reconstruction": 0, "attack": 2}, 3),
-        (TUNED, 0, {"round_trip": 0, "reconstruction": 0, "attack": 0}, 0),
+        (SURROGATE, 3, {"round_trip": 0, "reconstruction": 0, "noise": 0, "attack": 2}, 3),
+        (TUNED, 0, {"round_trip": 0, "reconstruction": 0, "noise": 0, "attack": 0}, 0),
         # c is wrong when clean already, and does not count as fooled.
-        (FIRST, 2, {"round_trip": 0, "reconstruction": 1, "attack": 2}, 2),
-        (SECOND, 1, {"round_trip": 0, "reconstruction": 0, "attack": 0}, 1),
+        (FIRST, 2, {"round_trip": 0, "reconstruction": 1, "noise": 0, "attack": 2}, 2),
+        (SECOND, 1, {"round_trip": 0, "reconstruction": 0, "noise": 0, "attack": 0}, 1),
     ],
 )
 def test_success_counts_only_what_was_right_when_clean(
@@ -117,7 +117,7 @@ def test_a_summary_says_what_the_attack_was_after(targets: dict[str, int] | None
 
 def test_quality_is_a_mean_and_leaves_out_infinities() -> None:
     figures = summarise(results(), verdicts(), quality()).quality
-    assert set(figures) == {"round_trip", "reconstruction", "attack"}
+    assert set(figures) == {"round_trip", "reconstruction", "noise", "attack"}
     assert figures["attack"]["ssim"].value == pytest.approx((0.9 + 0.92 + 0.94) / 3)
     assert figures["attack"]["psnr"].value == pytest.approx(31)
     assert figures["reconstruction"]["psnr"].value == pytest.approx((30 + 32) / 2), "b is equal to the clean image"

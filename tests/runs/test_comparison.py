@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,11 @@ from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.data.datasets import Item
 from attnshift.data.images import read_image, write_png
 from attnshift.errors import ModelError, RunError, UserError
+from attnshift.peers.recipe import PeerRecipe, at_strength
+from attnshift.peers.recipe import load_recipe as load_any
+from attnshift.report.curves import measure
 from attnshift.runs import comparison
-from attnshift.runs.comparison import Settings, at_strength, compare, read_recipes
+from attnshift.runs.comparison import Entrant, Settings, compare, read_entrants
 from attnshift.runs.local import attack_folder
 from attnshift.runs.store import Store
 from runs.small_runs import SIDE, SURROGATE, contents, ignore, pngs, small_settings
@@ -27,6 +31,13 @@ def short(*changes: str) -> Recipe:
     return load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", *changes])
 
 
+def entered(*strengths: float, **recipes: Recipe | PeerRecipe) -> tuple[Entrant, ...]:
+    return tuple(Entrant(name, recipe, strengths) for name, recipe in recipes.items())
+
+
+BOTH = {"short": short(), "long": short("optimiser.iterations=2")}
+
+
 @pytest.fixture
 def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
     """Two recipes, two strengths, two images."""
@@ -36,8 +47,7 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
         str(pipeline_folder),
         (SURROGATE,),
         judges=(JUDGE,),
-        recipes={"short": short(), "long": short("optimiser.iterations=2")},
-        strengths=(1.0, 2.0),
+        entrants=entered(1.0, 2.0, **BOTH),
         out=tmp_path / "out",
         batch=1,
         limit=2,
@@ -65,9 +75,8 @@ def stop_at(run: str, number: int) -> comparison.Progress:
 def whole(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The comparison of ``settings``, undisturbed. Not to be written to."""
     folder = tmp_path_factory.mktemp("comparison") / "out"
-    recipes = {"short": short(), "long": short("optimiser.iterations=2")}
     images, labels, pipeline = photos / "images", photos / "labels.csv", str(pipeline_folder)
-    asked = {"judges": (JUDGE,), "recipes": recipes, "strengths": (1.0, 2.0), "out": folder}
+    asked = {"judges": (JUDGE,), "entrants": entered(1.0, 2.0, **BOTH), "out": folder}
     quietly(Settings(images, labels, pipeline, (SURROGATE,), batch=1, limit=2, threads=1, **asked))
     return folder
 
@@ -160,7 +169,7 @@ def test_a_run_that_was_judged_in_part_is_judged_again(held: Settings, monkeypat
 
 def test_it_may_grow(held: Settings) -> None:
     before = pngs(held.out)
-    compared = quietly(replace(held, recipes={"new": short("seed=3"), **held.recipes}))
+    compared = quietly(replace(held, entrants=(*entered(1.0, 2.0, new=short("seed=3")), *held.entrants)))
     assert list(compared.runs) == ["new", "short", "long"]
     assert len(list((held.out / "runs").iterdir())) == 6
     assert before.items() <= pngs(held.out).items()
@@ -171,15 +180,15 @@ CHANGES: dict[str, tuple[Callable[[Settings], Settings], str]] = {
     "another surrogate": (lambda held: replace(held, surrogates=(OTHER,)), f"surrogates.*{OTHER}.*not.*{SURROGATE}"),
     "another batch": (lambda held: replace(held, batch=2), "batch: 2, not 1"),
     "another recipe of that name": (
-        lambda held: replace(held, recipes={**held.recipes, "long": short("seed=5")}),
+        lambda held: replace(held, entrants=entered(1.0, 2.0, **BOTH | {"long": short("seed=5")})),
         "long@1 holds another run.*recipe.optimiser.iterations: 1, not 2; recipe.seed: 5, not 0",
     ),
     "one recipe less": (
-        lambda held: replace(held, recipes={"short": held.recipes["short"]}),
+        lambda held: replace(held, entrants=entered(1.0, 2.0, short=BOTH["short"])),
         "also holds long@1, long@2; a comparison grows and never shrinks",
     ),
     "one strength less and another": (
-        lambda held: replace(held, strengths=(2.0, 3.0)),
+        lambda held: replace(held, entrants=entered(2.0, 3.0, **BOTH)),
         "also holds long@1, short@1; ",
     ),
 }
@@ -191,34 +200,43 @@ def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: 
     before = contents(held.out)
     with pytest.raises(RunError, match=message):
         # Together with a run that does not exist yet: it must not be begun.
-        quietly(replace(change(held), strengths=(*change(held).strengths, 4.0)))
+        quietly(replace(change(held), entrants=(*change(held).entrants, *entered(1.0, new=short("seed=7")))))
     assert contents(held.out) == before
 
 
 BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
     "no surrogate": ({"surrogates": ()}, UserError, "--surrogate"),
     "no judge": ({"judges": ()}, UserError, "--judge"),
-    "no recipe": ({"recipes": {}}, UserError, "--recipe"),
-    "no strength": ({"strengths": ()}, UserError, "--strength"),
-    "strength of 0": ({"strengths": (1.0, 0.0)}, UserError, "--strength is 0; it must lie between"),
-    "strength that is no number": ({"strengths": (float("nan"),)}, UserError, "--strength is nan"),
-    "strength twice": ({"strengths": (1.0, 2.0, 1.0)}, UserError, "--strength 1 is given twice"),
-    "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"--judge {JUDGE} is given twice"),
+    "no recipe": ({"entrants": ()}, UserError, "--recipe"),
+    "no strength": ({"entrants": entered(a=short())}, UserError, "--strength"),
+    "strength of 0": ({"entrants": entered(1.0, 0.0, a=short())}, UserError, "--strength of a is 0; it must lie"),
+    "strength that is no number": ({"entrants": entered(math.nan, a=short())}, UserError, "--strength of a is nan"),
+    "strength twice": ({"entrants": entered(1.0, 2.0, 1.0, a=short())}, UserError, "of a: 1 is given twice"),
+    "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"--judge: {JUDGE} is given twice"),
     "judge that is attacked": ({"judges": (f"jpeg+{SURROGATE}",)}, UserError, "cannot be a judge: it is a surrogate"),
     "judge of another recipe's tuning": (
-        {"recipes": {"a": short(), "b": short(f'tuned_on=["{JUDGE}"]')}},
+        {"entrants": entered(1.0, a=short(), b=short(f'tuned_on=["{JUDGE}"]'))},
         UserError,
         f"{JUDGE} cannot be a judge",
     ),
     "judge that does not exist": ({"judges": ("timm:resnet5O",)}, ModelError, "did you mean 'resnet50"),
     "judge of too few classes": ({"judges": ("lab:coatnet",)}, ModelError, "lab:coatnet has 10 classes and cannot"),
     "unusable second recipe": (
-        {"recipes": {"good": short(), "bad": short("diffusion.denoising_steps=20")}},
+        {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=20"))},
         UserError,
         "--recipe bad: diffusion.denoising_steps is 20",
     ),
     "masks for nobody": ({"masks": Path("masks")}, UserError, "--masks masks has no use"),
-    "no masks": ({"recipes": {"a": short(), "b": short("mask.source=given")}}, UserError, "give --masks FOLDER"),
+    "no masks": (
+        {"entrants": entered(1.0, a=short(), b=short("mask.source=given"))},
+        UserError,
+        "give --masks FOLDER",
+    ),
+    "radius above 1": (
+        {"entrants": entered(1.0, 20.0, mifgsm=load_any("mifgsm"))},
+        UserError,
+        "strength 20 is too much for mifgsm: peer 'mifgsm': epsilon",
+    ),
 }
 
 
@@ -244,17 +262,43 @@ def test_a_folder_with_something_else_is_left_alone(settings: Settings, foreign:
 def test_masks_go_to_the_recipes_that_ask_for_them(settings: Settings, tmp_path: Path) -> None:
     for path in settings.images.iterdir():
         write_png(tmp_path / path.name, read_image(path, SIDE).round(), {})
-    recipes = {"plain": short(), "masked": short("mask.source=given")}
-    compared = quietly(replace(settings, recipes=recipes, strengths=(1.0,), limit=1, masks=tmp_path))
+    entrants = entered(1.0, plain=short(), masked=short("mask.source=given"))
+    compared = quietly(replace(settings, entrants=entrants, limit=1, masks=tmp_path))
     plain, masked = (compared.runs[name][1.0].table("results") for name in ("plain", "masked"))
     assert [row["file"] for row in plain] == [row["file"] for row in masked]
     assert plain[0]["id"] != masked[0]["id"]
 
 
-def test_recipes_are_called_by_preset_or_file(tmp_path: Path) -> None:
+def test_recipes_are_called_by_preset_peer_or_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('name = "anything"\n')
-    recipes = read_recipes(["fast", str(tmp_path / "mine.toml")])
-    assert {name: recipe.name for name, recipe in recipes.items()} == {"fast": "fast", "mine": "anything"}
+    (tmp_path / "me@home.toml").write_text('name = "other"\n')
+    sources = ["fast", str(tmp_path / "mine.toml"), "mifgsm@0.5,2", str(tmp_path / "me@home.toml"), "strong@4"]
+    entrants = read_entrants(sources, [1.0, 3.0])
+    assert [(each.name, each.recipe.name, each.strengths) for each in entrants] == [
+        ("fast", "fast", (1.0, 3.0)),
+        ("mine", "anything", (1.0, 3.0)),
+        ("mifgsm", "mifgsm", (0.5, 2.0)),
+        ("me@home", "other", (1.0, 3.0)),
+        ("strong", "strong", (4.0,)),
+    ]
     shutil.copy(tmp_path / "mine.toml", tmp_path / "fast.toml")
     with pytest.raises(UserError, match="two recipes are called fast"):
-        read_recipes(["fast", str(tmp_path / "fast.toml")])
+        read_entrants(["fast", str(tmp_path / "fast.toml")], [1.0])
+
+
+def test_a_peer_is_compared_like_a_recipe(settings: Settings) -> None:
+    """Its success is its own from the start: it reconstructs nothing."""
+    compared = quietly(replace(settings, entrants=entered(0.45, 1.0, short=short(), pgd=load_any("pgd"))))
+    for strength, run in compared.runs["pgd"].items():
+        images = [path.name.split(".")[1] for path in (run.folder / "images").iterdir()]
+        assert sorted(images) == sorted(2 * ["attack", "clean", "noise"])
+        assert {row["arm"] for row in run.table("verdicts")} == {"attack", "clean", "noise"}
+        recipe = run.spec().recipe
+        assert isinstance(recipe, PeerRecipe)
+        assert recipe.peer.options["epsilon"] == pytest.approx(strength * 8 / 255)
+        far = [row["linf"] for row in run.table("quality") if row["arm"] == "attack"]
+        assert far == pytest.approx([math.floor(strength * 8) / 255] * 2, abs=1e-6), "also after rounding to 8 bits"
+    measured = measure(compared.runs, compared.judges, (0.9,))
+    assert [line.name for line in measured.lines] == ["short", "pgd"]
+    similar = [point.ssim.value for point in measured.lines[1].points]
+    assert similar[1] < similar[0] < 1

@@ -39,8 +39,10 @@ def test_defended_judges_on_the_command_line(
         main()
     assert not caught.value.code
     assert judges[0] in capsys.readouterr().out
-    verdicts = [row for row in store.table("verdicts") if row["role"] == "judge"]
-    assert {row["classifier"] for row in verdicts} == set(judges)
+    verdicts = [row for row in store.table("verdicts") if row["role"] != "surrogate"]
+    assert {row["classifier"]: row["role"] for row in verdicts} == dict(
+        zip(judges, ("defended", "defended", "judge"), strict=True)
+    )
     classifier = load_classifier(JUDGE)
     for row in (row for row in verdicts if row["classifier"] == judges[0]):
         image = read_image(store.image_path(row["id"], row["arm"]), SIDE)[None]

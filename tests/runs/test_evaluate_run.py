@@ -16,6 +16,7 @@ from attnshift.data.images import read_image, write_png
 from attnshift.errors import ImageError, RunError
 from attnshift.evaluation import ARMS, METRICS
 from attnshift.evaluation.metrics import l2, linf
+from attnshift.report.summary import summarise
 from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.store import Store
 from runs.small_runs import SIDE, SURROGATE, contents
@@ -82,6 +83,18 @@ def test_a_second_evaluation_adds_its_judges(store: Store) -> None:
     assert len(store.table("quality")) == 3 * (len(ARMS) - 1)
 
 
+def test_who_judged_a_part_of_the_run_is_asked_for_again(store: Store) -> None:
+    """A run that was judged before it was whole."""
+    rows = store.table("results")
+    store.write_table("results", rows[:2])
+    assert not evaluate_run(store, [JUDGE])
+    store.write_table("results", rows)
+    (remark,) = evaluate_run(store, [OTHER])
+    assert f"{JUDGE} has not seen 1 of the 3 images" in remark
+    assert {row["classifier"] for row in store.table("verdicts")} == {SURROGATE, OTHER}
+    assert summarise(rows, store.table("verdicts"), store.table("quality")).images == 3
+
+
 def test_the_same_evaluation_twice_changes_no_byte(store: Store) -> None:
     evaluate_run(store, [JUDGE])
     before = contents(store.folder)
@@ -129,12 +142,13 @@ def test_a_surrogate_stays_a_surrogate(store: Store) -> None:
 
 def test_quality_is_measured_against_the_clean_file(store: Store) -> None:
     evaluate_run(store, [])
-    rows = store.table("quality")
+    rows, unavailable = store.table("quality"), {row["metric"] for row in store.table("unavailable")}
     assert {row["arm"] for row in rows} == set(ARMS) - {"clean"}
+    assert unavailable < set(METRICS)
     assert len(rows) == 3 * (len(ARMS) - 1)
     for row in rows:
         clean, edit = (read_image(store.image_path(row["id"], arm), SIDE)[None] for arm in ("clean", row["arm"]))
-        assert set(row) == {"id", "arm", *METRICS}
+        assert set(row) == {"id", "arm", *METRICS} - unavailable
         assert row["l2"] == pytest.approx(float(l2(clean, edit)), rel=1e-5)
         assert row["linf"] == pytest.approx(float(linf(clean, edit)), rel=1e-5)
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.problem import Problem
+from attnshift.attack.profile import part
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.attention import phrase_map
 from attnshift.losses.selection import Selection
+from attnshift.randomness import normal
 
 __all__ = ["Outcome", "finish"]
 
@@ -24,12 +26,15 @@ _EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
 class Outcome:
     """Result of a batch. ``images`` [batch,3,height,width] are multiples of 1/255: what is saved is what was judged.
 
+    ``noise`` [batch,3,height,width] is a control: the start latents moved as far as the attack moved them (L2 norm),
+    but in a random direction.
     ``iterations`` [batch] is the iterate that was kept, ``evaluated`` [batch] how many iterates were looked at;
     ``history`` holds for each image the weighted losses of every iteration, ``weights`` the share of each surrogate in
     its direction. ``looked`` and ``looks`` are the true phrase's attention before and after, one [side,side] each.
     """
 
     images: Tensor
+    noise: Tensor
     iterations: Tensor
     evaluated: Tensor
     history: tuple[tuple[dict[str, float], ...], ...]
@@ -38,6 +43,7 @@ class Outcome:
     looks: tuple[Tensor, ...]
 
 
+@part("bookkeeping")
 def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
     """Run the attack on ``problem`` and keep of each image what its recipe asks for."""
     policy = problem.method.recipe.finish
@@ -75,6 +81,7 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
     looked, looks = _attention(problem, latents)
     return Outcome(
         images=quantise(images),
+        noise=_noise(problem, latents),
         iterations=iterations,
         evaluated=evaluated,
         history=tuple(tuple(each) for each in history),
@@ -106,6 +113,20 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
     return (left[:, 0] < right[:, 0]) | ((left[:, 0] == right[:, 0]) & (left[:, 1] < right[:, 1]))
 
 
+@part("controls")
+@torch.no_grad()
+def _noise(problem: Problem, latents: Tensor) -> Tensor:
+    """What the latents show when a random step takes the place of the attack's, [batch,3,height,width]."""
+    start = problem.trajectory.start
+    drawn = [
+        normal(tuple(start.shape[1:]), problem.method.recipe.seed, identity, "noise") for identity in problem.identities
+    ]
+    direction = torch.stack(drawn).to(start)
+    lengths = ((latents - start).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+    return problem.render(start + lengths * direction).images
+
+
+@part("controls")
 @torch.no_grad()
 def _attention(problem: Problem, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.problem import Problem
+from attnshift.attack.profile import backward, part
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import Memory
 from attnshift.types import Fused
@@ -116,12 +117,15 @@ def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Sl
     with torch.enable_grad():
         branch = problem.render(latents, problem.sites)
         points = latents if method.recipe.classification.space == "latent" else branch.images
-        fused = method.rule(problem.facing(iteration), points, carry.fusion)
-        direction, momentum = carry.momentum.step(fused.direction.detach())
+        with part("fusion"):
+            fused = method.rule(problem.facing(iteration), points, carry.fusion)
+            direction, momentum = carry.momentum.step(fused.direction.detach())
         seen = problem.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (points * direction).flatten(1).sum(1)
-        terms = {"classification": pull} | method.objective(seen, carry.memory)
+        with part("terms"):
+            terms = {"classification": pull} | method.objective(seen, carry.memory)
+        backward("terms", *terms.values())
         balance = carry.balance
         if method.recipe.optimiser.balance == "gradnorm":
             weights = {"classification": weight} | method.objective.weights(seen.progress)

@@ -14,6 +14,7 @@ from torch import Tensor
 from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
+from attnshift.attack.profile import backward, part, watched
 from attnshift.attack.recipe import MaskSection
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
@@ -68,8 +69,12 @@ class Problem:
     def render(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
         """Denoise and decode latents at the start level."""
         recipe = self.method.recipe
-        final, attention = denoise(self.backbone, self.trajectory, latents, sites, recipe.diffusion.checkpointing)
-        images = self.backbone.decode(final)
+        with part("denoising"):
+            final, attention = denoise(self.backbone, self.trajectory, latents, sites, recipe.diffusion.checkpointing)
+        with part("decoder"):
+            images = self.backbone.decode(final)
+        for name, reached in (("decoder", images), ("denoising", final), (None, latents)):
+            backward(name, reached)
         if self.residual is not None:
             images = images + self.residual
         return Branch(final, _pasted(recipe.mask, self.masks, self.images, into_range(images)), attention)
@@ -120,6 +125,7 @@ class Problem:
         )
 
 
+@part("preparation")
 @torch.no_grad()
 def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], tasks: Sequence[Task]) -> Problem:
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
@@ -138,8 +144,9 @@ def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], 
     latents = _encode(method, backbone, images, tasks)
     ladder = backbone.ladder(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
     text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
-    stored = invert(backbone, ladder, latents, empty, recipe.diffusion.pairing, recipe.diffusion.inversion_rounds)
-    with torch.enable_grad():
+    with part("inversion"):
+        stored = invert(backbone, ladder, latents, empty, recipe.diffusion.pairing, recipe.diffusion.inversion_rounds)
+    with part("reconstruction"), torch.enable_grad():
         trajectory = method.reconstruction(backbone, ladder, stored, text, empty, recipe.diffusion.guidance)
     sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
     interference = None
@@ -156,7 +163,7 @@ def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], 
     return Problem(
         method=method,
         backbone=backbone,
-        surrogates=Surrogates(classifiers, method.criterion, goals),
+        surrogates=Surrogates(watched(classifiers), method.criterion, goals),
         identities=tuple(task.identity for task in tasks),
         images=images,
         tokens=tokens,

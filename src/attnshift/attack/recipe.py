@@ -9,26 +9,38 @@ from dataclasses import dataclass
 from datetime import date, time
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attnshift.errors import RecipeError
 from attnshift.tables import STRICT, describe, suggest
 
-__all__ = ["Recipe", "load_recipe", "override", "preset_names", "preset_summary"]
+__all__ = [
+    "OpenSection",
+    "Recipe",
+    "Section",
+    "load_recipe",
+    "override",
+    "preset_names",
+    "preset_summary",
+    "read_recipe_file",
+    "unknown_preset",
+    "validate",
+]
 
 
 _OTHER = "{interference}"
 
+Kind = TypeVar("Kind", bound=BaseModel)
 Grid = Literal["full", "half", "quarter", "eighth", "all"]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = STRICT
 
 
-class _OpenSection(BaseModel):
+class OpenSection(BaseModel):
     """A section whose remaining keys are the options of what it names, checked by that."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
@@ -47,7 +59,7 @@ class Prompt:
     interference: int | None = None
 
 
-class PromptSection(_Section):
+class PromptSection(Section):
     template: str = "a photo of a {}"
     """Prompt of an image; ``{}`` stands for the class name, once, and ``{interference}`` may stand for the other."""
     interference_template: str | None = None
@@ -89,7 +101,7 @@ class PromptSection(_Section):
         return Prompt(template.replace("{}", phrase), template.index("{}"))
 
 
-class InterferenceSection(_Section):
+class InterferenceSection(Section):
     choose: Literal["confusion", "target", "text", "given", "random"] = "confusion"
     """The surrogates' highest wrong class on the clean image; the target of a targeted attack; the class nearest to the
     true one for the text encoder; ``phrase``; or any class, as a control."""
@@ -102,7 +114,7 @@ class InterferenceSection(_Section):
         return self
 
 
-class MaskSection(_Section):
+class MaskSection(Section):
     source: Literal["none", "attention", "gradcam", "given"] = "none"
     grid: Grid = "all"
     """Grids whose cross-attention makes an attention mask."""
@@ -115,7 +127,7 @@ class MaskSection(_Section):
     """Take pixels outside the mask from the clean image."""
 
 
-class DiffusionSection(_Section):
+class DiffusionSection(Section):
     schedule_steps: int = Field(default=20, ge=2, le=1000)
     denoising_steps: int = Field(default=5, ge=1, le=999)
     """How many of the last steps are walked and differentiated (K)."""
@@ -128,11 +140,11 @@ class DiffusionSection(_Section):
     checkpointing: bool = False
 
 
-class ReconstructionSection(_OpenSection):
+class ReconstructionSection(OpenSection):
     method: str = "offset"
 
 
-class ClassificationSection(_OpenSection):
+class ClassificationSection(OpenSection):
     loss: str = "cross_entropy"
     weight: float = Field(default=1.0, ge=0)
     schedule: dict[str, Any] = {}
@@ -147,11 +159,11 @@ class ClassificationSection(_OpenSection):
     """Highest norm of the fused direction of an image; 0 sets no limit."""
 
 
-class TransformSection(_OpenSection):
+class TransformSection(OpenSection):
     pass
 
 
-class ExpectationSection(_Section):
+class ExpectationSection(Section):
     """Expectation over transformations: what the surrogates see of an image beside the image itself."""
 
     draws: int = Field(default=1, ge=1, le=1000)
@@ -168,12 +180,12 @@ class ExpectationSection(_Section):
         return self
 
 
-class TermSection(_OpenSection):
+class TermSection(OpenSection):
     weight: float = Field(ge=0)
     schedule: dict[str, Any] = {}
 
 
-class OptimiserSection(_Section):
+class OptimiserSection(Section):
     method: Literal["adamw", "gradient", "sign"] = "adamw"
     balance: Literal["none", "gradnorm"] = "none"
     """``gradnorm`` divides each term by a running norm of its own gradient, at the price of a backward pass a term."""
@@ -182,7 +194,7 @@ class OptimiserSection(_Section):
     iterations: int = Field(default=30, ge=1, le=10_000)
 
 
-class FinishSection(_Section):
+class FinishSection(Section):
     keep: Literal["last", "best"] = "best"
     """``best``: the nearest iterate that fools every surrogate by ``confidence``, else the one of lowest margin."""
     confidence: float = Field(default=0.0, ge=0)
@@ -191,7 +203,7 @@ class FinishSection(_Section):
     """An image leaves the batch at the first iterate that fools every surrogate by ``confidence``."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """Complete description of an attack. Two runs with equal recipes, seeds and inputs give equal results."""
 
     name: str
@@ -222,36 +234,46 @@ def preset_summary(name: str) -> str:
 def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
     """The preset called ``source``, or the TOML file at that path, with ``key.path=value`` settings applied."""
     if source.endswith(".toml"):
-        path = Path(source)
-        if not path.is_file():
-            raise RecipeError(f"{source}: no such recipe file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise RecipeError(f"{source} is not UTF-8 text; save it as UTF-8") from None
+        values = read_recipe_file(source)
     elif source in preset_names():
-        text = (_presets() / f"{source}.toml").read_text()
+        values = _parsed((_presets() / f"{source}.toml").read_text(), source)
     else:
-        known = preset_names()
-        raise RecipeError(
-            f"unknown preset '{source}'{suggest(source, known)}; known: {', '.join(known)}, or a .toml file"
-        )
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+        raise unknown_preset(source, preset_names())
     return validate(override(values, settings), source)
 
 
-def validate(values: Mapping[str, Any], source: str) -> Recipe:
+def read_recipe_file(source: str) -> dict[str, Any]:
+    """What the TOML file at the path ``source`` holds, not checked yet."""
+    path = Path(source)
+    if not path.is_file():
+        raise RecipeError(f"{source}: no such recipe file")
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), source)
+    except UnicodeDecodeError:
+        raise RecipeError(f"{source} is not UTF-8 text; save it as UTF-8") from None
+
+
+def unknown_preset(name: str, known: list[str]) -> RecipeError:
+    return RecipeError(f"unknown preset '{name}'{suggest(name, known)}; known: {', '.join(known)}, or a .toml file")
+
+
+def validate(values: Mapping[str, Any], source: str, kind: type[Kind] = Recipe) -> Kind:
+    """``values`` as a recipe of that ``kind``, or a ``RecipeError`` that says where they are none."""
     try:
         # JSON mode: arrays may become tuples, everything else stays strict.
-        return Recipe.model_validate_json(json.dumps(values))
+        return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
         raise RecipeError(f"recipe {source}: {describe(error)}") from None
     except TypeError:
         # TOML knows one kind of value that JSON does not.
         raise RecipeError(f"recipe {source}: {_date(values)}: a recipe cannot hold dates or times") from None
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
 
 
 def _date(values: Mapping[str, Any]) -> str:

@@ -31,6 +31,11 @@ SOURCES: Table = {
         "Wolf et al., transformers",
         "attnshift.classifiers.huggingface_source:load_huggingface",
     ),
+    "zeroshot": Entry(
+        "a CLIP or SigLIP model and the names of the classes, one a line in label order, as MODEL@NAMES.txt",
+        "Radford et al., ICML 2021; Wolf et al., transformers",
+        "attnshift.classifiers.zeroshot_source:load_zeroshot",
+    ),
     "checkpoint": Entry(
         "a timm architecture with weights from a local file, as ARCHITECTURE@PATH.safetensors",
         "Wightman, timm",

@@ -19,10 +19,13 @@ from attnshift.classifiers.classifier import Classifier, Interpolation, Preproce
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
 
-__all__ = ["load_huggingface", "measure"]
+__all__ = ["UNUSABLE", "check_code", "load_huggingface", "load_network", "measure"]
 
 Processor = Callable[[NDArray[numpy.uint8]], Tensor]
 """One image [height,width,3] -> what the network gets, [3,rows,columns]."""
+
+UNUSABLE = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
+"""What transformers raises where a model cannot be found, read or understood."""
 
 
 def load_huggingface(name: str) -> Classifier:
@@ -31,13 +34,29 @@ def load_huggingface(name: str) -> Classifier:
     Code that comes with a model is never run, and pickles are never opened. A model without a classification head of
     its own, which transformers would fill with random weights, is refused.
     """
+    network, preprocessing = load_network(
+        f"huggingface:{name}", name, AutoModelForImageClassification, "take a model with a classification head"
+    )
+    labels = network.config.id2label
+    names = tuple(str(labels[index]) for index in range(len(labels)))
+    # What transformers invents where a model states no names.
+    named = names != tuple(f"LABEL_{index}" for index in range(len(names)))
+    return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(names), names if named else ())
+
+
+def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any, Preprocessing]:
+    """The model ``name`` as transformers' automatic class ``kind`` loads it, and what its image processor does.
+
+    Raises ModelError, which says ``called``, for one that brings code, that is not whole, or that is of another kind;
+    where weights are missing it says what to take ``otherwise``.
+    """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
-        _check_code(name, config, get_image_processor_config(name))
+        check_code(called, config, get_image_processor_config(name))
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        network, found = AutoModelForImageClassification.from_pretrained(
+        network, found = kind.from_pretrained(
             name,
             use_safetensors=True,
             trust_remote_code=False,
@@ -46,23 +65,23 @@ def load_huggingface(name: str) -> Classifier:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+    except UNUSABLE as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"cannot load 'huggingface:{name}': {reason}; check the name, the network or the folder (safetensors only)"
+            f"cannot load '{called}': {reason}; check the name, the network or the folder (safetensors only)"
         ) from error
     absent = sorted({*found["missing_keys"], *(each[0] for each in found["mismatched_keys"])})
     if absent:
-        raise ModelError(
-            f"huggingface:{name} holds no fitting weights for {absent[0]} ({len(absent)} in all); take a model with a "
-            "classification head"
-        )
-    labels = network.config.id2label
-    names = tuple(str(labels[index]) for index in range(len(labels)))
-    # What transformers invents where a model states no names.
-    named = names != tuple(f"LABEL_{index}" for index in range(len(names)))
-    preprocessing = measure(f"huggingface:{name}", _processor(processor), _interpolation(processor))
-    return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(names), names if named else ())
+        raise ModelError(f"{called} holds no fitting weights for {absent[0]} ({len(absent)} in all); {otherwise}")
+    return network, measure(called, _processor(processor), _interpolation(processor))
+
+
+def check_code(called: str, *configs: dict[str, Any]) -> None:
+    """Raise ModelError where one of the ``configs`` of a model, its own first, asks to run code that came with it."""
+    if any("auto_map" in config for config in configs):
+        raise ModelError(f"{called} asks to run code of its own (auto_map), which is never done")
+    if configs[0].get("model_type") == "timm_wrapper" or "architecture" in configs[0]:
+        raise ModelError(f"{called} is a timm model; load it as timm:NAME or timm:FOLDER")
 
 
 def measure(name: str, processor: Processor, interpolation: Interpolation) -> Preprocessing:
@@ -136,13 +155,6 @@ def _interpolation(processor: Any) -> Interpolation:
     """Pillow numbers its filters; of those that do not exist here, as Lanczos, bicubic is the nearest."""
     known: dict[int | None, Interpolation] = {0: "nearest", 2: "bilinear", None: "bilinear"}
     return known.get(getattr(processor, "resample", 3), "bicubic")
-
-
-def _check_code(name: str, *configs: dict[str, Any]) -> None:
-    if any("auto_map" in config for config in configs):
-        raise ModelError(f"huggingface:{name} asks to run code of its own (auto_map), which is never done")
-    if configs[0].get("model_type") == "timm_wrapper" or "architecture" in configs[0]:
-        raise ModelError(f"huggingface:{name} is a timm model; load it as timm:NAME or timm:FOLDER")
 
 
 class _Logits(nn.Module):

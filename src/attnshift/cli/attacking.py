@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ from rich.console import Console
 
 from attnshift.cli.options import Changes, Device, Labels, Limit, Masks, Pipeline, Size, Surrogates, Target
 from attnshift.cli.showing import images_done
+from attnshift.errors import UserError
 
 __all__ = ["attack", "tune"]
 
@@ -20,7 +23,7 @@ def attack(
     out: Annotated[Path, typer.Option(help="Run folder; the same command continues an interrupted run.")],
     pipeline: Pipeline = "lab",
     surrogate: Surrogates = [],  # noqa: B006
-    preset: Annotated[str, typer.Option(help="Preset, or a recipe file.")] = "fast",
+    preset: Annotated[str, typer.Option(help="Preset, peer (pgd, mifgsm, …) or recipe file.")] = "fast",
     set_: Changes = [],  # noqa: B006
     size: Size = 0,
     batch: Annotated[int, typer.Option(help="Images attacked together; part of the run's identity.")] = 0,
@@ -29,19 +32,41 @@ def attack(
     threads: Annotated[int, typer.Option(help="CPU threads; part of the run's identity.")] = 0,
     masks: Masks = None,
     target: Target = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, on standard error.")] = False,
 ) -> None:
     """Attack a folder of images."""
-    from attnshift.attack.recipe import load_recipe
+    from attnshift.peers.recipe import PeerRecipe, load_recipe
 
     recipe = load_recipe(preset, set_)
+    if profile and isinstance(recipe, PeerRecipe):
+        raise UserError(f"--profile shows the parts of an attack on latents; {recipe.name} attacks pixels")
     from attnshift.runs.local import Settings, attack_folder
 
     inputs = (images, labels, pipeline, tuple(surrogate), size, batch, limit, device, threads, masks, target)
     settings = Settings(*inputs, recipe=recipe, out=out)
-    with images_done(Console()) as done:
-        attack_folder(settings, done)
     console = Console(stderr=True)
+    with _profiled(console) if profile else nullcontext(), images_done(Console()) as done:
+        attack_folder(settings, done)
     console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
+
+
+@contextmanager
+def _profiled(console: Console) -> Iterator[None]:
+    """Show on ``console`` where the time of what is inside went, once it has ended."""
+    from rich.table import Column, Table
+
+    from attnshift.attack.profile import ITERATIONS, profiled
+
+    with profiled() as profile:
+        yield
+    table = Table("where the time went", Column("seconds", justify="right"), Column("share", justify="right"))
+    rows = [(f"iterations: {name}" if name in ITERATIONS else name, each) for name, each in profile.seconds.items()]
+    for name, seconds in (*rows, ("whole", profile.whole)):
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / profile.whole:.1%}")
+    console.print(table)
+    if profile.iterations:
+        share = profile.seconds["bookkeeping"] / profile.iterations
+        console.print(f"bookkeeping is {share:.1%} of the iterations", highlight=False)
 
 
 def tune(

@@ -34,7 +34,11 @@ def compare(
     labels: Labels,
     out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more recipes extend it.")],
     recipe: Annotated[
-        list[str], typer.Option(help="Preset, or a recipe file; repeat for several, the first is the reference.")
+        list[str],
+        typer.Option(
+            help="Preset, peer (pgd, mifgsm, …) or recipe file, with strengths of its own as in fast@0.5,1, else with "
+            "those of --strength; repeat for several, the first is the reference."
+        ),
     ] = [],  # noqa: B006
     strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     at: At = [0.9, 0.95],  # noqa: B006
@@ -54,7 +58,7 @@ def compare(
     check_share("--min-clean-accuracy", min_clean_accuracy)
     for each in at:
         check_share("--at", each)
-    from attnshift.runs.comparison import Settings, read_recipes
+    from attnshift.runs.comparison import Settings, read_entrants
     from attnshift.runs.comparison import compare as run
 
     settings = Settings(
@@ -70,8 +74,7 @@ def compare(
         masks,
         target,
         judges=tuple(judge),
-        recipes=read_recipes(recipe),
-        strengths=tuple(strength),
+        entrants=read_entrants(recipe, strength),
         out=out,
         min_clean_accuracy=min_clean_accuracy,
     )
@@ -92,7 +95,7 @@ def sweep(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
     labels: Labels,
     out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
-    recipe: Annotated[str, typer.Option(help="Preset, or a recipe file.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="Preset, peer or recipe file.")] = "fast",
     strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     at: At = [0.9, 0.95],  # noqa: B006
     pipeline: Pipeline = "lab",

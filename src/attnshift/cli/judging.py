@@ -10,6 +10,7 @@ import typer
 
 from attnshift.cli.options import Judges, MinCleanAccuracy, check_share
 from attnshift.cli.showing import print_summary
+from attnshift.errors import UserError
 
 __all__ = ["evaluate"]
 
@@ -19,14 +20,49 @@ def evaluate(
     judge: Judges = [],  # noqa: B006
     tuning: Annotated[list[str], typer.Option(help="Classifier that was used to tune; reported apart.")] = [],  # noqa: B006
     min_clean_accuracy: MinCleanAccuracy = 0.25,
+    sets: Annotated[
+        bool, typer.Option("--sets", help="Also compare each arm with the clean images as a set: FID, KID, CMMD.")
+    ] = False,
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE:NAME",
+            help="Classifier by whose last features --sets compares; default: what each metric was published with.",
+        ),
+    ] = "",
+    reference: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE:NAME",
+            help="Classifier that speaks for the label, neither attacked nor a judge, such as "
+            "smoothing(sigma=0.1)+source:name; an image in which it no longer sees the true class is no success.",
+        ),
+    ] = "",
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with a mask of the object under each image's name; measures how visible it still is."
+        ),
+    ] = None,
 ) -> None:
     """Judge the saved 8-bit images of a run, by its surrogates and by held-out classifiers."""
     check_share("--min-clean-accuracy", min_clean_accuracy)
+    if features and not sets:
+        raise UserError(f"--features {features} has no use without --sets; add --sets, or leave it out")
     from attnshift.runs.evaluation import evaluate_run
+    from attnshift.runs.sets import evaluate_sets, features_of
     from attnshift.runs.store import Store
+    from attnshift.runs.visibility import measure_visibility
 
     store = Store.open(run)
-    remarks = evaluate_run(store, judge, tuning, min_clean_accuracy=min_clean_accuracy)
+    # Before anybody judges, since masks and networks can be missing.
+    chosen = features_of(features) if features else None
+    visibility = measure_visibility(store, masks) if masks else []
+    remarks = evaluate_run(store, judge, tuning, min_clean_accuracy=min_clean_accuracy, reference=reference or None)
+    if visibility:
+        store.write_table("visibility", visibility)
+    if sets:
+        evaluate_sets(store, chosen)
     print_summary(store)
     for remark in remarks:
         print(f"attnshift: {remark}", file=sys.stderr)

@@ -36,7 +36,9 @@ Judges = Annotated[
 ]
 Strengths = Annotated[
     list[float],
-    typer.Option(help="Factor on a recipe's learning rate; 1 is the recipe as it stands; repeat for several."),
+    typer.Option(
+        help="Factor on a recipe's learning rate or a peer's radius; 1 is the recipe as it stands; repeat for several."
+    ),
 ]
 At = Annotated[list[float], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")]
 Changes = Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]

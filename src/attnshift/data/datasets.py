@@ -11,7 +11,7 @@ from pathlib import Path
 from attnshift.errors import LabelError
 from attnshift.tables import suggest
 
-__all__ = ["Item", "check_class", "check_target", "identify", "read_folder"]
+__all__ = ["Item", "check_class", "check_target", "identify", "inside", "read_folder"]
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def _item(
     for_all: int | None,
 ) -> Item:
     file = (row["file"] or "").strip()
-    path = _inside(root, file, where)
-    mask = None if masks is None else _inside(masks.resolve(), file, where)
+    path = inside(root, file, where)
+    mask = None if masks is None else inside(masks.resolve(), file, where)
     text = (row["label"] or "").strip()
     try:
         label = int(text)
@@ -156,7 +156,8 @@ def _find(text: str, class_names: tuple[str, ...], classes: int, where: str) -> 
     return called[0]
 
 
-def _inside(root: Path, file: str, where: str) -> Path:
+def inside(root: Path, file: str, where: str) -> Path:
+    """The path of ``file`` below ``root``, which is resolved; a ``LabelError`` where it is no file inside of it."""
     path = root / file
     if not file or not path.resolve().is_relative_to(root):
         raise LabelError(f"{where}: file {file!r} does not lie inside {root}")

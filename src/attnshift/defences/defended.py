@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["Classify", "Defence", "Defended", "Polling", "Unplaced"]
+__all__ = ["Classify", "Defence", "Defended", "Polling", "Shown", "Unplaced"]
 
 Classify = Callable[[Tensor], Tensor]
 """Images [batch,3,height,width] to logits [batch,classes]."""
@@ -78,3 +78,29 @@ class Defended(Classifier):
         if isinstance(self.defence, Polling):
             return self.defence.poll(self.classifier, images)
         return self.classifier(torch.cat([self.defence(image) for image in images.split(1)]))
+
+
+class Shown:
+    """``images`` [batch,3,height,width], shown to one classifier after the other; what stands before several of them
+    acts once.
+
+    It keeps what it made of the images; hold it no longer than them.
+    """
+
+    def __init__(self, images: Tensor):
+        self._made: list[tuple[tuple[Defence, ...], Tensor]] = [((), images)]
+
+    def to(self, classifier: Classifier) -> Tensor:
+        """Logits [batch,classes] of ``classifier``, equal to ``classifier(images)``."""
+        passed: tuple[Defence, ...] = ()
+        while isinstance(classifier, Defended) and not isinstance(classifier.defence, Polling):
+            passed, classifier = (*passed, classifier.defence), classifier.classifier
+        return classifier(self._behind(passed))
+
+    def _behind(self, defences: tuple[Defence, ...]) -> Tensor:
+        for known, images in self._made:
+            if known == defences:
+                return images
+        made = torch.cat([defences[-1](image) for image in self._behind(defences[:-1]).split(1)])
+        self._made.append((defences, made))
+        return made

@@ -41,7 +41,7 @@ class Purification:
         return Purifier(self, backbone)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Purifier:
     """The defence that ``options`` describe, with ``backbone`` as its diffusion model."""
 

@@ -104,7 +104,7 @@ class _Recorder:
         )
         for read in self.probes:
             assert read.probe is not None
-            further = _by_head(attention, attention.to_k(read.probe.states))
+            further = _by_head(attention, attention.to_k(read.probe.states.to(keys.dtype)))
             scores = _scores(attention, queries[read.rows], torch.cat([keys[read.rows], further], 2))
             unreal = torch.cat([read.probe.real.new_zeros(len(further), keys.shape[2]), ~read.probe.real], 1)
             self.recorded[read.site] = scores.masked_fill(unreal[:, None, None, :], -torch.inf).softmax(-1)

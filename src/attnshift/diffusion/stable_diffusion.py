@@ -27,7 +27,11 @@ __all__ = ["StableDiffusion", "load_stable_diffusion"]
 
 
 class StableDiffusion:
-    """A diffusers pipeline as a ``Backbone``. Epsilon and v-prediction models; their weights are constants."""
+    """A diffusers pipeline as a ``Backbone``. Epsilon and v-prediction models; their weights are constants.
+
+    Weights may be bf16: each network is handed its own precision and hands back the precision that came, so that steps,
+    losses and the latents' gradient stay in fp32.
+    """
 
     def __init__(self, pipeline: StableDiffusionPipeline, name: str):
         self.name = name
@@ -64,15 +68,18 @@ class StableDiffusion:
             raise ModelError(f"{self.name}: images of {side} px do not fit the model; use --size {near}")
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        posterior = self.vae.encode(2 * images - 1).latent_dist
-        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-        return latents * self.vae.config["scaling_factor"]
+        posterior = self.vae.encode((2 * images - 1).to(self.vae.dtype)).latent_dist
+        mean, std = posterior.mean.to(images.dtype), posterior.std.to(images.dtype)
+        return (mean if noise is None else mean + std * noise) * self.vae.config["scaling_factor"]
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.vae.decode(latents / self.vae.config["scaling_factor"]).sample / 2 + 0.5
+        scaled = latents / self.vae.config["scaling_factor"]
+        return self.vae.decode(scaled.to(self.vae.dtype)).sample.to(latents.dtype) / 2 + 0.5
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        return self._encode_text(prompts).last_hidden_state
+        states = self._encode_text(prompts).last_hidden_state
+        assert states is not None
+        return states.to(torch.promote_types(states.dtype, torch.float32))
 
     @torch.no_grad()
     def summarise(self, prompts: Sequence[str]) -> Tensor:
@@ -127,7 +134,8 @@ class StableDiffusion:
 
     def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
         with record_attention(self.unet, reads) as attention:
-            output = self.unet(latents, timestep, encoder_hidden_states=text).sample
+            states, dtype = text.to(self.unet.dtype), latents.dtype
+            output = self.unet(latents.to(self.unet.dtype), timestep, encoder_hidden_states=states).sample.to(dtype)
         if self.scheduler.config["prediction_type"] == "v_prediction":
             # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D: noise = sqrt(a) v + sqrt(1 - a) z.
             alpha = float(self.scheduler.alphas_cumprod[timestep])

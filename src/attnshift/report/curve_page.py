@@ -13,8 +13,8 @@ from urllib.parse import quote
 from attnshift import __version__
 from attnshift.evaluation.curves import Reading
 from attnshift.evaluation.statistics import Estimate
-from attnshift.report.curves import Comparison, Point
-from attnshift.report.figures import decimal, number, percent
+from attnshift.report.curves import Comparison, Line, Point, Rival
+from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
 from attnshift.report.rendering import render
 from attnshift.runs.store import Store, atomic_write
@@ -33,6 +33,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         gap=_gap,
         open_intervals=_has_open_interval(comparison),
         report=lambda run: _report(folder, run),
+        rivals=_rivals(comparison),
     )
     atomic_write(folder / "compare.json", (json.dumps(figures(folder, comparison), indent=1) + "\n").encode())
     atomic_write(folder / "compare.html", page)
@@ -49,6 +50,7 @@ def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
         "size": spec.size,
         "surrogates": list(spec.surrogates),
         "judges": list(comparison.judges),
+        "judges_aside": list(comparison.aside),
         "recipes": [
             {
                 "name": line.name,
@@ -65,7 +67,7 @@ def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Both tables of the page: success where SSIM is fixed, and every run."""
+    """The tables of the page: success where SSIM is fixed, every run, and each against the first recipe's."""
     first = comparison.lines[0].name
     paired = len(comparison.lines) > 1
     fixed = [["recipe"], *([line.name] for line in comparison.lines)]
@@ -79,7 +81,13 @@ def markdown(comparison: Comparison) -> str:
         for point in line.points:
             figures = [percent(point.success), number(point.ssim), number(point.psnr, 1), f"{point.seconds.value:.2f}"]
             runs.append([line.name, f"{point.strength:g}", *figures])
-    return f"{_table(fixed)}\n\n{_table(runs)}"
+    tables = [fixed, runs]
+    if rivals := _rivals(comparison):
+        tables.append([["recipe", "strength", f"won against {first}", "lost", "p (Holm)"]])
+        for line, point, rival in rivals:
+            counts = [str(rival.change.won), str(rival.change.lost), chance(rival.corrected)]
+            tables[-1].append([line.name, f"{point.strength:g}", *counts])
+    return "\n\n".join(map(_table, tables))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -96,6 +104,10 @@ def _reading(reading: Reading) -> str:
 
 def _gap(reading: Reading, is_first: bool) -> str:
     return "–" if is_first or reading.gap is None else percent(reading.gap)
+
+
+def _rivals(comparison: Comparison) -> list[tuple[Line, Point, Rival]]:
+    return [(line, point, point.rival) for line in comparison.lines for point in line.points if point.rival]
 
 
 def _has_open_interval(comparison: Comparison) -> bool:
@@ -115,7 +127,15 @@ def _relative(folder: Path, path: Path) -> str:
 
 def _point(folder: Path, point: Point) -> dict[str, Any]:
     estimates = {name: _estimate(getattr(point, name)) for name in ("success", "ssim", "psnr", "seconds")}
-    return {"strength": point.strength, "run": _relative(folder, point.run.folder)} | estimates
+    return {"strength": point.strength, "run": _relative(folder, point.run.folder)} | estimates | _against(point.rival)
+
+
+def _against(rival: Rival | None) -> dict[str, Any]:
+    if rival is None:
+        return {}
+    change = rival.change
+    counts = {"images": change.count, "won": change.won, "lost": change.lost}
+    return {"against_first": counts | {"p": change.p, "p_holm": rival.corrected}}
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:

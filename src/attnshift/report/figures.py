@@ -13,7 +13,7 @@ from PIL import Image
 
 from attnshift.evaluation.statistics import Estimate
 
-__all__ = ["amplified_difference", "curve", "data_url", "decimal", "heat_overlay", "number", "percent"]
+__all__ = ["amplified_difference", "chance", "curve", "data_url", "decimal", "heat_overlay", "number", "percent"]
 
 
 def percent(estimate: Estimate) -> str:
@@ -31,6 +31,15 @@ def number(estimate: Estimate, digits: int = 3) -> str:
     if math.isinf(estimate.value):
         return "equal"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def chance(p: float) -> str:
+    """A p value.
+
+    >>> chance(0.0352), chance(0.00004)
+    ('0.035', '< 0.001')
+    """
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def decimal(value: float, digits: int = 2) -> str:

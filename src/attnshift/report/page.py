@@ -7,10 +7,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from attnshift.evaluation import ARMS, METRICS
+from attnshift.evaluation import ARMS, METRICS, SETS, VISIBILITY
 from attnshift.report.figures import amplified_difference, data_url, heat_overlay, pixels
+from attnshift.report.naturalness import read_sets, short, unavailable
 from attnshift.report.rendering import render
-from attnshift.report.summary import ROLES, summarise
+from attnshift.report.summary import summarise
+from attnshift.report.verdicts import ROLES
 from attnshift.runs.store import Store, atomic_write
 
 __all__ = ["write_report"]
@@ -27,13 +29,19 @@ def write_report(store: Store) -> Path:
     for row in sorted(verdicts, key=lambda row: ROLES.index(row["role"])):
         judged[row["id"]][row["classifier"]][row["arm"]] = row
     quality = {row["id"]: row for row in store.table("quality") if row["arm"] == "attack"}
+    missing = unavailable(store.table("quality"), store.table("unavailable"))
     page = render(
         "report.html.jinja",
         spec=spec,
         recipe=(store.folder / "recipe.toml").read_text(),
         arms=ARMS,
-        metrics=METRICS,
-        summary=summarise(results, verdicts, store.table("quality")),
+        metrics={name: entry for name, entry in METRICS.items() if name not in missing},
+        unavailable=missing,
+        sets=read_sets(store.table("sets")),
+        set_metrics=SETS,
+        short=short,
+        summary=summarise(results, verdicts, store.table("quality"), store.table("visibility")),
+        visibility=VISIBILITY,
         judged=bool(verdicts),
         bars=_bars,
         amplified=AMPLIFIED,
@@ -49,16 +57,26 @@ def _image(
     store: Store, row: dict[str, Any], verdicts: dict[str, dict[str, dict[str, Any]]], quality: dict[str, Any] | None
 ) -> dict[str, Any]:
     clean, attack = (pixels(store.image_path(row["id"], arm)) for arm in ("clean", "attack"))
-    side, peak = row["attention_side"], max(*row["attention_clean"], *row["attention_attack"])
+    side, looks = row["attention_side"], {}
+    if side:
+        peak = max(*row["attention_clean"], *row["attention_attack"])
+        looks = {
+            name: data_url(heat_overlay(image, row[f"attention_{arm}"], side, peak))
+            for name, arm, image in (("before", "clean", clean), ("after", "attack", attack))
+        }
     return {
         "row": row,
         "clean": data_url(clean),
         "attack": data_url(attack),
         "difference": data_url(amplified_difference(clean, attack, AMPLIFIED)),
-        "before": data_url(heat_overlay(clean, row["attention_clean"], side, peak)),
-        "after": data_url(heat_overlay(attack, row["attention_attack"], side, peak)),
+        "before": looks.get("before", ""),
+        "after": looks.get("after", ""),
         "verdicts": verdicts,
-        "quality": {name: value for name, value in (quality or {}).items() if name in METRICS and math.isfinite(value)},
+        "quality": {
+            name: quality[name]
+            for name in METRICS
+            if quality and quality.get(name) is not None and math.isfinite(quality[name])
+        },
     }
 
 

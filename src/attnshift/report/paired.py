@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attnshift.errors import RunError
-from attnshift.evaluation.statistics import Estimate, bootstrap
-from attnshift.report.summary import indexed, judge_gains
+from attnshift.evaluation.statistics import Change, Estimate, bootstrap, mcnemar
+from attnshift.report.summary import judge_gains
+from attnshift.report.verdicts import Verdicts, counted, fools_most, indexed, roles_in
 from attnshift.runs.store import Store
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "compare_fooled"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Attributable success on the judges and SSIM of a run, and by how much each exceeds the reference's."""
+    """Attributable success on the judges and SSIM of a run, and by how much each exceeds the reference's.
+
+    ``judges`` has McNemar's test for each judge, over the images that it knows when clean; ``fooled`` is the one over
+    all of them together, each image once (``compare_fooled``).
+    """
 
     attributable: Estimate
     attributable_gap: Estimate
     ssim: Estimate
     ssim_gap: Estimate
+    judges: Mapping[str, Change]
+    fooled: Change
 
 
 def compare(reference: Store, run: Store) -> Comparison:
-    """Paired bootstrap over the images that both runs have; a ``RunError`` where there is none or no judge."""
-    theirs, ours = (_per_image(store) for store in (reference, run))
-    images = [identity for identity in ours if identity in theirs]
-    if not images:
-        raise RunError(f"{run.folder} and {reference.folder} have no judged image in common; evaluate both")
-    gains, similarities = ([[side[each][at] for each in images] for side in (ours, theirs)] for at in (0, 1))
+    """Over the images and judges that both runs have; a ``RunError`` where there is none of either.
+
+    Judges behind a defence count where there are no others (``verdicts.counted``).
+    """
+    tables = [store.table("verdicts") for store in (reference, run)]
+    theirs, ours = (roles_in(rows) for rows in tables)
+    judges = sorted(counted({name: role for name, role in ours.items() if theirs.get(name) == role}))
+    before, after = (
+        {row["id"]: row["ssim"] for row in store.table("quality") if row["arm"] == "attack"}
+        for store in (reference, run)
+    )
+    images = [identity for identity in after if identity in before]
+    if not images or not judges:
+        missing = "judge" if images else "judged image"
+        raise RunError(f"{run.folder} and {reference.folder} have no {missing} in common; evaluate both")
+    old, new = (indexed(rows) for rows in tables)
+    gains, others = (judge_gains(judges, images, verdicts) for verdicts in (new, old))
     return Comparison(
-        bootstrap(gains[0], ("attributable",)),
-        bootstrap([own - other for own, other in zip(*gains, strict=True)], ("attributable gap",)),
-        bootstrap(similarities[0], ("ssim",)),
-        bootstrap([own - other for own, other in zip(*similarities, strict=True)], ("ssim gap",)),
+        bootstrap(gains, ("attributable",)),
+        bootstrap([own - other for own, other in zip(gains, others, strict=True)], ("attributable gap",)),
+        bootstrap([after[each] for each in images], ("ssim",)),
+        bootstrap([after[each] - before[each] for each in images], ("ssim gap",)),
+        {judge: compare_fooled([judge], (images, images), (old, new)) for judge in judges},
+        compare_fooled(judges, (images, images), (old, new)),
     )
 
 
-def _per_image(store: Store) -> Mapping[str, tuple[float, float]]:
-    """Identity -> what the attack gains on the judges (``judge_gains``), and its SSIM."""
-    verdicts = [row for row in store.table("verdicts") if row["role"] == "judge"]
-    judges = sorted({row["classifier"] for row in verdicts})
-    similarities = {row["id"]: row["ssim"] for row in store.table("quality") if row["arm"] == "attack" and judges}
-    gains = judge_gains(judges, list(similarities), indexed(verdicts))
-    return {identity: (gain, similarities[identity]) for identity, gain in zip(similarities, gains, strict=True)}
+def compare_fooled(
+    judges: Sequence[str], images: tuple[Sequence[str], Sequence[str]], verdicts: tuple[Verdicts, Verdicts]
+) -> Change:
+    """McNemar's test of which images two runs fool the ``judges`` on: won are those that the second alone does.
+
+    Each image counts once: it is fooled where the attack succeeds on at least half of the judges that know it when
+    clean, and the reconstruction alone does not (``verdicts.fools_most``). Judges agree about images, so that their
+    verdicts would be no independent pairs. ``images`` are the identities of the same images in both runs, in order.
+    """
+    first, second = (fools_most(judges, ids, seen) for ids, seen in zip(images, verdicts, strict=True))
+    pairs = [(first[old], second[new]) for old, new in zip(*images, strict=True) if old in first and new in second]
+    return mcnemar([old for old, _ in pairs], [new for _, new in pairs])

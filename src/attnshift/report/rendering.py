@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from attnshift import __version__
-from attnshift.report.figures import curve, decimal, number, percent
+from attnshift.report.figures import chance, curve, decimal, number, percent
 
 __all__ = ["render"]
 
@@ -15,5 +15,6 @@ def render(template: str, **values: object) -> bytes:
     environment = Environment(
         loader=PackageLoader("attnshift.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "decimal": decimal, "curve": curve}
+    figures = {"percent": percent, "number": number, "decimal": decimal, "curve": curve, "chance": chance}
+    environment.filters |= figures
     return environment.get_template(template).render(version=__version__, **values).encode()

@@ -9,21 +9,20 @@ from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
-from attnshift.evaluation import ARMS, METRICS
+from attnshift.evaluation import ARMS, METRICS, VISIBILITY
 from attnshift.evaluation.statistics import Estimate, bootstrap, wilson
+from attnshift.report.verdicts import Verdicts, behind, counted, indexed, roles_in, where_label_is_kept
 
-__all__ = ["ROLES", "ClassifierSummary", "Summary", "Verdicts", "indexed", "judge_gains", "summarise"]
-
-ROLES = ("surrogate", "tuning", "judge")
+__all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise"]
 
 
 @dataclass(frozen=True)
 class ClassifierSummary:
-    """Success on one classifier, or on the mean of all judges.
+    """Success on one classifier, or on the mean of several judges.
 
     ``success`` per arm is over the images that the classifier gets right when clean: the share that it gets wrong in
     that arm, or in a targeted attack takes for the target. ``attributable`` is attack minus reconstruction on the same
-    images.
+    images; an attack on pixels reconstructs nothing, and all of its success is its own.
     """
 
     name: str
@@ -34,12 +33,44 @@ class ClassifierSummary:
 
 
 @dataclass(frozen=True)
+class LabelSummary:
+    """Whether the true class is still seen, by the classifier that was declared to speak for it.
+
+    A reference can be fooled like any classifier, and then misses a label that a person still sees: the figures are too
+    low rather than too high.
+
+    ``kept`` per arm is over the images that the reference gets right when clean: the share that it still gets right.
+    ``judges`` are each judge and the means of several, on those same images, an attack whose label is not kept being no
+    success (``verdicts.where_label_is_kept``); the last one is ``together``, all judges as in ``Summary.judges``.
+    """
+
+    reference: str
+    accuracy: Estimate
+    kept: Mapping[str, Estimate]
+    judges: tuple[ClassifierSummary, ...]
+
+    @property
+    def together(self) -> ClassifierSummary | None:
+        return self.judges[-1] if self.judges else None
+
+
+@dataclass(frozen=True)
 class Summary:
     classifiers: tuple[ClassifierSummary, ...]
     judges: ClassifierSummary | None
-    """All judges together: each image counts with its mean over the judges that know it when clean."""
+    """All judges together: each image counts with its mean over the judges that know it when clean.
+
+    Judges behind a defence are no part of it, unless there are no others.
+    """
+    defended: tuple[ClassifierSummary, ...]
+    """The same of the judges behind each defence, where it stands before at least two."""
+    label: LabelSummary | None
+    """None where no reference was declared."""
+    visibility: Mapping[str, Mapping[str, Estimate]]
+    """Arm -> entry of ``VISIBILITY`` -> mean over the images in which it can be measured; empty without masks."""
     quality: Mapping[str, Mapping[str, Estimate]]
-    """Arm -> metric -> mean over images; images equal to the clean one have no finite PSNR and are left out of it."""
+    """Arm -> metric -> mean over images, of the metrics that could be taken; images equal to the clean one have no
+    finite PSNR and are left out of it."""
     shares: Mapping[str, tuple[float, ...]]
     """Surrogate -> its share of the fused direction in each iteration, averaged over the images still attacked."""
     effective_models: Estimate
@@ -58,20 +89,31 @@ class Summary:
 
 
 def summarise(
-    results: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]], quality: Sequence[Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]],
+    verdicts: Sequence[Mapping[str, Any]],
+    quality: Sequence[Mapping[str, Any]],
+    visibility: Sequence[Mapping[str, Any]] = (),
 ) -> Summary:
-    roles = {row["classifier"]: row["role"] for row in verdicts}
-    names = sorted(roles, key=lambda name: ROLES.index(roles[name]))
+    roles = roles_in(verdicts)
     seen = indexed(verdicts)
     ids = [row["id"] for row in results]
-    judges = [name for name in names if roles[name] == "judge"]
     return Summary(
-        tuple(_classifier(name, roles[name], ids, seen) for name in names),
-        _mean_judge(judges, ids, seen) if judges else None,
+        tuple(_classifier(name, roles[name], ids, seen) for name in roles),
+        _all_judges(roles, ids, seen),
+        _defended_judges(roles, ids, seen),
+        _label(roles, ids, seen),
         {
-            arm: {metric: _mean(arm, metric, quality) for metric in METRICS}
+            arm: {
+                name: bootstrap([row[name] for row in visibility if row["arm"] == arm], (arm, name))
+                for name in VISIBILITY
+            }
             for arm in ARMS
-            if any(row["arm"] == arm for row in quality)
+            if any(row["arm"] == arm for row in visibility)
+        },
+        {
+            arm: {metric: _mean(arm, metric, rows) for metric in METRICS if any(metric in row for row in rows)}
+            for arm, rows in ((arm, _measured(arm, quality)) for arm in ARMS)
+            if rows
         },
         _shares_of_surrogates(results),
         bootstrap([row["effective_models"] for row in results], ("effective models",)),
@@ -81,20 +123,11 @@ def summarise(
     )
 
 
-Verdicts = Mapping[tuple[str, str, str], Mapping[str, Any]]
-"""Classifier, arm, image -> the row that says what was seen."""
-
-
-def indexed(verdicts: Sequence[Mapping[str, Any]]) -> Verdicts:
-    return {(row["classifier"], row["arm"], row["id"]): row for row in verdicts}
-
-
 def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:
     known = [identity for identity in ids if verdicts[name, "clean", identity]["correct"]]
-    reached = {arm: [verdicts[name, arm, each]["success"] for each in known] for arm in ARMS if arm != "clean"}
-    gained = [
-        int(attack) - int(control) for attack, control in zip(reached["attack"], reached["reconstruction"], strict=True)
-    ]
+    reached = {arm: [verdicts[name, arm, each]["success"] for each in known] for arm in _arms(verdicts)}
+    control = reached.get("reconstruction", [False] * len(known))
+    gained = [int(attack) - int(before) for attack, before in zip(reached["attack"], control, strict=True)]
     return ClassifierSummary(
         name,
         role,
@@ -104,24 +137,75 @@ def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) ->
     )
 
 
-def _mean_judge(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:
-    """Resamples images, not verdicts: the judges' verdicts on one image are not independent."""
+def _all_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary | None:
+    judges = counted(roles)
+    if not judges:
+        return None
+    role = roles[judges[0]]
+    called = f"mean of {len(judges)} {'judges' if role == 'judge' else 'defended judges'}"
+    for defence, names in behind(roles).items():
+        if names == judges:
+            called = f"mean of {len(judges)} judges behind {defence}"
+    return _mean_judge(called, role, judges, ids, verdicts)
 
+
+def _defended_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> tuple[ClassifierSummary, ...]:
+    return tuple(
+        _mean_judge(f"mean of {len(names)} judges behind {defence}", "defended", names, ids, verdicts)
+        for defence, names in behind(roles).items()
+        # They may be all judges there are.
+        if names != counted(roles)
+    )
+
+
+def _label(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> LabelSummary | None:
+    references = [name for name, role in roles.items() if role == "reference"]
+    if not references:
+        return None
+    reference = references[0]
+    kept = where_label_is_kept(reference, verdicts)
+    together = _all_judges(roles, ids, kept)
+    known = [identity for identity in ids if verdicts[reference, "clean", identity]["correct"]]
+    right = {arm: sum(verdicts[reference, arm, each]["correct"] for each in known) for arm in _arms(verdicts)}
+    return LabelSummary(
+        reference,
+        wilson(len(known), len(ids)),
+        {arm: wilson(count, len(known)) for arm, count in right.items()},
+        (
+            *(_classifier(name, role, ids, kept) for name, role in roles.items() if role in ("judge", "defended")),
+            *_defended_judges(roles, ids, kept),
+            *([together] if together else []),
+        ),
+    )
+
+
+def _mean_judge(
+    called: str, role: str, judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts
+) -> ClassifierSummary:
+    """Resamples images, not verdicts: the judges' verdicts on one image are not independent."""
     clean = [sum(verdicts[name, "clean", identity]["correct"] for name in judges) / len(judges) for identity in ids]
     return ClassifierSummary(
-        f"mean of {len(judges)} judges",
-        "judge",
+        called,
+        role,
         bootstrap(clean, ("clean",)),
-        {arm: bootstrap(_shares(judges, ids, verdicts, arm), ("success", arm)) for arm in ARMS if arm != "clean"},
+        {arm: bootstrap(_shares(judges, ids, verdicts, arm), ("success", arm)) for arm in _arms(verdicts)},
         bootstrap(judge_gains(judges, ids, verdicts), ("attributable",)),
     )
 
 
 def judge_gains(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) -> list[float]:
     """Per image: the share of the judges that know it when clean on which the attack succeeds, less the
-    reconstruction's share; nan where no judge knows it."""
-    attack, control = (_shares(judges, ids, verdicts, arm) for arm in ("attack", "reconstruction"))
-    return [a - c for a, c in zip(attack, control, strict=True)]
+    reconstruction's share, where there is one; nan where no judge knows it."""
+    attack = _shares(judges, ids, verdicts, "attack")
+    if "reconstruction" not in _arms(verdicts):
+        return attack
+    return [a - c for a, c in zip(attack, _shares(judges, ids, verdicts, "reconstruction"), strict=True)]
+
+
+def _arms(verdicts: Verdicts) -> list[str]:
+    """The arms that were judged, but for the clean one, in the order of ``ARMS``."""
+    seen = {arm for _, arm, _ in verdicts}
+    return [arm for arm in ARMS if arm in seen and arm != "clean"]
 
 
 def _shares(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts, arm: str) -> list[float]:
@@ -133,8 +217,13 @@ def _shares(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts, arm: 
     return per_image
 
 
-def _mean(arm: str, metric: str, quality: Sequence[Mapping[str, Any]]) -> Estimate:
-    values = [row[metric] for row in quality if row["arm"] == arm]
+def _measured(arm: str, quality: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of ``arm``, without what could not be measured."""
+    return [{name: value for name, value in row.items() if value is not None} for row in quality if row["arm"] == arm]
+
+
+def _mean(arm: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> Estimate:
+    values = [row[metric] for row in rows if metric in row]
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Estimate(math.inf, math.inf, math.inf, 0)

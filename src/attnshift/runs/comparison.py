@@ -14,35 +14,54 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from attnshift.attack.method import Method
-from attnshift.attack.recipe import Recipe, load_recipe, validate
+from attnshift.attack.recipe import Recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.evaluation.clean_accuracy import LEAST
-from attnshift.runs.evaluation import check_classes, check_judges, evaluate_run
+from attnshift.peers.recipe import PeerRecipe, at_strength, load_recipe
+from attnshift.runs.evaluation import check_classes, evaluate_run
 from attnshift.runs.local import attack_prepared
-from attnshift.runs.preparation import Inputs, Prepared, check, check_surrogates, examples, prepare, settings_with
+from attnshift.runs.preparation import (
+    Inputs,
+    Prepared,
+    check,
+    check_surrogates,
+    examples,
+    prepare,
+    settings_with,
+    wants_masks,
+)
+from attnshift.runs.roles import check_judges
 from attnshift.runs.store import Store
+from attnshift.runs.work import work_of
 
-__all__ = ["Compared", "Progress", "Settings", "at_strength", "compare", "read_recipes"]
+__all__ = ["Compared", "Entrant", "Progress", "Settings", "compare", "read_entrants"]
 
 Progress = Callable[[str, Item, dict[str, Any], int, int], None]
 """Called for every image that is done: its run NAME@STRENGTH, then as in ``runs.local.Progress``."""
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """A recipe that is compared, an attack in latents or on pixels, at each of its ``strengths``."""
+
+    name: str
+    recipe: Recipe | PeerRecipe
+    strengths: tuple[float, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(Inputs):
-    """What the command line decides, as for a single attack, but for several ``recipes`` (by name) and ``strengths``.
+    """What the command line decides, as for a single attack, but for several ``entrants``.
 
     ``out`` is the comparison folder. ``masks`` go to the recipes that ask for them.
     """
 
     judges: tuple[str, ...]
-    recipes: Mapping[str, Recipe]
-    strengths: tuple[float, ...]
+    entrants: tuple[Entrant, ...]
     out: Path
     min_clean_accuracy: float = LEAST
 
@@ -87,70 +106,87 @@ def compare(settings: Settings, progress: Progress) -> Compared:
     return Compared(runs, tuple(judge.name for judge in judges), tuple(remarks))
 
 
-def read_recipes(sources: Sequence[str]) -> dict[str, Recipe]:
-    """Preset or file name without its ending -> recipe."""
-    recipes: dict[str, Recipe] = {}
-    for source in sources:
+def read_entrants(sources: Sequence[str], strengths: Sequence[float]) -> tuple[Entrant, ...]:
+    """Presets, peers and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``, named without the file's ending.
+
+    Those without strengths of their own are compared at ``strengths``.
+    """
+    entrants: dict[str, Entrant] = {}
+    for given in sources:
+        source, own = _split(given)
         name = Path(source).name.removesuffix(".toml")
-        if name in recipes:
-            raise UserError(f"--recipe {source}: two recipes are called {name}; give it once, or rename a file")
-        recipes[name] = load_recipe(source)
-    return recipes
+        if name in entrants:
+            raise UserError(f"--recipe {given}: two recipes are called {name}; give it once, or rename a file")
+        entrants[name] = Entrant(name, load_recipe(source), own or tuple(strengths))
+    return tuple(entrants.values())
 
 
-def at_strength(recipe: Recipe, strength: float) -> Recipe:
-    """``recipe`` with ``strength`` times its learning rate, which scales how far every step goes; at 1 as it stands."""
-    if strength == 1:
-        return recipe
-    values = recipe.model_dump(mode="json")
-    values["name"] = f"{recipe.name}@{strength:g}"
-    values["optimiser"]["learning_rate"] *= strength
-    return validate(values, values["name"])
+def _split(given: str) -> tuple[str, tuple[float, ...]]:
+    source, _, listed = given.rpartition("@")
+    try:
+        return source or given, tuple(float(each) for each in listed.split(",")) if source else ()
+    except ValueError:
+        # An @ of the file's own name.
+        return given, ()
 
 
 def _check_settings(settings: Settings) -> None:
     check_surrogates(settings)
     if not settings.judges:
         raise UserError("no classifier judges; give at least one --judge, such as --judge timm:vit_base_patch16_224")
-    if not settings.recipes:
-        raise UserError("no recipe to compare; give --recipe once for each, such as --recipe fast --recipe diffattack")
-    if not settings.strengths:
-        raise UserError("no strength to attack with; give at least one --strength, such as --strength 1")
-    for strength in settings.strengths:
-        if not 0.001 <= strength <= 1000:
-            raise UserError(f"--strength is {strength:g}; it must lie between 0.001 and 1000, and 1 changes nothing")
-    for option, given in (("strength", [f"{each:g}" for each in settings.strengths]), ("judge", settings.judges)):
-        twice = [each for each in given if given.count(each) > 1]
-        if twice:
-            raise UserError(f"--{option} {twice[0]} is given twice; give it once")
-    tuned_on = {name for recipe in settings.recipes.values() for name in recipe.tuned_on}
+    if not settings.entrants:
+        raise UserError("no recipe to compare; give --recipe once for each, such as --recipe fast --recipe mifgsm")
+    for entrant in settings.entrants:
+        if not entrant.strengths:
+            raise UserError("no strength to attack with; give at least one --strength, such as --strength 1")
+        for strength in entrant.strengths:
+            if not 0.001 <= strength <= 1000:
+                given = f"--strength of {entrant.name} is {strength:g}"
+                raise UserError(f"{given}; it must lie between 0.001 and 1000, and 1 changes nothing")
+        _once(f"--strength of {entrant.name}", [f"{each:g}" for each in entrant.strengths])
+    _once("--judge", settings.judges)
+    tuned_on = {name for entrant in settings.entrants for name in entrant.recipe.tuned_on}
     check_judges(settings.judges, {*settings.surrogates, *tuned_on}, UserError)
+
+
+def _once(what: str, given: Sequence[str]) -> None:
+    twice = [each for each in given if given.count(each) > 1]
+    if twice:
+        raise UserError(f"{what}: {twice[0]} is given twice; give it once")
 
 
 def _prepare(settings: Settings) -> list[_Arm]:
     """Load what all runs share once, and check every recipe against it."""
-    wanted = {name: recipe.mask.source == "given" for name, recipe in settings.recipes.items()}
+    wanted = {entrant.name: wants_masks(entrant.recipe) for entrant in settings.entrants}
     # Masks are part of what an image is: runs with and without them share no items.
     shared: dict[bool, Prepared] = {}
     arms = []
-    for name, recipe in settings.recipes.items():
+    for entrant in settings.entrants:
+        name, recipe = entrant.name, entrant.recipe
         if wanted[name] in shared:
             _check_recipe(name, recipe, shared[wanted[name]])
         else:
             masks = settings.masks if wanted[name] or not any(wanted.values()) else None
             shared[wanted[name]] = prepare(replace(settings_with(settings, recipe, settings.out), masks=masks))
         attack = shared[wanted[name]]
-        for strength in settings.strengths:
-            scaled = at_strength(recipe, strength)
+        for strength in entrant.strengths:
+            scaled = _scaled(entrant, strength)
             spec = attack.spec.model_copy(update={"recipe": scaled})
             folder = settings.out / "runs" / f"{name}@{strength:g}"
-            arms.append(_Arm(name, strength, replace(attack, method=Method.of(scaled), spec=spec), folder))
+            arms.append(_Arm(name, strength, replace(attack, work=work_of(scaled), spec=spec), folder))
     return arms
 
 
-def _check_recipe(name: str, recipe: Recipe, attack: Prepared) -> None:
+def _scaled(entrant: Entrant, strength: float) -> Recipe | PeerRecipe:
     try:
-        check(Method.of(recipe), attack.backbone, attack.classifiers, examples(attack.items), attack.spec.size)
+        return at_strength(entrant.recipe, strength)
+    except UserError as error:
+        raise UserError(f"strength {strength:g} is too much for {entrant.name}: {error}") from None
+
+
+def _check_recipe(name: str, recipe: Recipe | PeerRecipe, attack: Prepared) -> None:
+    try:
+        check(work_of(recipe), attack.backbone, attack.classifiers, examples(attack.items), attack.spec.size)
     except UserError as error:
         raise UserError(f"--recipe {name}: {error}") from None
 
@@ -192,5 +228,5 @@ def _not_asked_yet(store: Store, judges: Sequence[Classifier]) -> list[Classifie
     images = {row["id"] for row in store.table("results")}
     if not images <= {row["id"] for row in store.table("quality")}:
         return list(judges)
-    seen = {(row["classifier"], row["id"]) for row in store.table("verdicts") if row["role"] == "judge"}
+    seen = {(row["classifier"], row["id"]) for row in store.table("verdicts") if row["role"] in ("judge", "defended")}
     return [judge for judge in judges if not {(judge.name, each) for each in images} <= seen]

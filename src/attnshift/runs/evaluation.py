@@ -12,16 +12,17 @@ from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import read_image
-from attnshift.defences.defended import Defended
-from attnshift.defences.names import load_defended, relatives
+from attnshift.defences.defended import Defended, Shown
+from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import RunError, UserError
-from attnshift.evaluation import ARMS, METRICS
 from attnshift.evaluation.clean_accuracy import LEAST, doubt
+from attnshift.runs.quality import measurable, measure
+from attnshift.runs.roles import assign_roles
 from attnshift.runs.store import Store
 from attnshift.types import Goals
 
-__all__ = ["check_classes", "check_judges", "evaluate_run"]
+__all__ = ["check_classes", "evaluate_run"]
 
 _Channels = tuple[float, float, float]
 
@@ -34,37 +35,37 @@ def evaluate_run(
     batch: int = 32,
     report: Callable[[int, int], None] = lambda done, count: None,
     min_clean_accuracy: float = LEAST,
+    reference: str | Classifier | None = None,
 ) -> tuple[str, ...]:
     """Add verdicts of ``judges`` (and of classifiers used for tuning) to the run, beside those of its surrogates.
 
+    ``reference`` is a classifier that speaks for the label: an image in which it no longer sees the true class shows no
+    weakness. It is none of the others; a run has one, and another takes its place.
+
     Verdicts of other classifiers that an earlier evaluation added stay. A judge that the attack has seen is refused,
-    and so is a judge or tuning classifier that is plainly wrong about the clean images: ``evaluation.clean_accuracy``
-    says when, and ``min_clean_accuracy`` is its share of the best classifier's accuracy. Surrogates have been attacked
-    already: what would speak against them is returned in sentences. With 0 nobody is refused and all is returned.
+    and so is whoever is plainly wrong about the clean images: ``evaluation.clean_accuracy`` says when, and
+    ``min_clean_accuracy`` is its share of the best classifier's accuracy. Surrogates have been attacked already: what
+    would speak against them is returned in sentences. With 0 nobody is refused and all is returned.
     """
-    given = {each.name: each for each in (*judges, *tuning) if isinstance(each, Classifier)}
-    judged, tuned = ([each if isinstance(each, str) else each.name for each in names] for names in (judges, tuning))
+    references = [] if reference is None else [reference]
+    given = {each.name: each for each in (*judges, *tuning, *references) if isinstance(each, Classifier)}
+    judged, tuned, referred = (
+        [each if isinstance(each, str) else each.name for each in names] for names in (judges, tuning, references)
+    )
     spec = store.spec()
     before = store.table("verdicts")
-    seen = {*spec.surrogates, *tuned, *spec.recipe.tuned_on}
-    seen |= {row["classifier"] for row in before if row["role"] == "tuning"}
-    check_judges(judged, seen)
-    attacked = relatives(tuned, spec.surrogates)
-    if attacked:
-        names = ", ".join(sorted(attacked))
-        raise RunError(f"{names} cannot be a tuning classifier: it was a surrogate, behind a defence or not")
+    roles = assign_roles(store, before, judged, tuned, referred[0] if referred else None)
     rows = store.table("results")
     if not rows:
         raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
-    roles = (
-        dict.fromkeys(spec.surrogates, "surrogate") | dict.fromkeys(tuned, "tuning") | dict.fromkeys(judged, "judge")
-    )
     goals = Goals.of([row["label"] for row in rows], [row["target"] for row in rows])
     pipeline = cache(lambda: load_pipeline(spec.pipeline))
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
+    roles |= {name: "defended" for name in judged if isinstance(classifiers[name], Defended)}
     check_classes(classifiers.values(), (row[key] for row in rows for key in ("label", "target")))
-    known = {row["id"] for row in rows}
-    verdicts = [row for row in before if row["classifier"] not in roles and row["id"] in known]
+    replaced = "reference" if referred else ""
+    others = [row for row in before if row["classifier"] not in roles and row["role"] != replaced]
+    verdicts, outdated = _up_to_date(others, {row["id"] for row in rows})
     read = partial(_read, store, spec.size)
     spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
     for span in spans:
@@ -75,27 +76,18 @@ def evaluate_run(
         if min_clean_accuracy and roles[name] != "surrogate":
             raise RunError(f"{line}; mend it, or admit it with --min-clean-accuracy 0")
     quality: list[dict[str, Any]] = []
-    metrics = {name: entry.load() for name, entry in METRICS.items()}
+    metrics, reasons = measurable(spec.size)
     for span in spans:
         part = rows[span]
-        arms = {arm: read(part, arm) for arm in ARMS}
-        others = {arm: images for arm, images in arms.items() if arm != "clean"}
-        verdicts += _verdicts(classifiers, roles, others, part, goals.rows(span))
-        quality += _quality(metrics, arms, part)
+        arms = {arm: read(part, arm) for arm in spec.arms}
+        edited = {arm: images for arm, images in arms.items() if arm != "clean"}
+        verdicts += _verdicts(classifiers, roles, edited, part, goals.rows(span))
+        quality += measure(metrics, arms, part)
         report(min(span.stop, len(rows)), len(rows))
     store.write_table("verdicts", verdicts)
     store.write_table("quality", quality)
-    return tuple(remarks.values())
-
-
-def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserError] = RunError) -> None:
-    """``error`` where one of ``judges`` is a classifier that was ``seen`` before, behind a defence or not."""
-    names = relatives(judges, seen)
-    if names:
-        raise error(
-            f"{', '.join(sorted(names))} cannot be a judge: it is a surrogate or was used for tuning, "
-            "behind a defence or not"
-        )
+    store.write_table("unavailable", [{"metric": name, "reason": reason} for name, reason in reasons.items()])
+    return (*remarks.values(), *outdated)
 
 
 def check_classes(
@@ -106,6 +98,20 @@ def check_classes(
     for classifier in classifiers:
         if classifier.classes <= highest:
             raise error(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
+
+
+def _up_to_date(verdicts: Sequence[dict[str, Any]], images: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The ``verdicts`` of classifiers that have seen all ``images``, and a sentence about each that has not."""
+    seen: dict[str, set[str]] = {}
+    for row in verdicts:
+        seen.setdefault(row["classifier"], set()).add(row["id"])
+    lacking = {name: len(images - ids) for name, ids in seen.items() if not images <= ids}
+    kept = [row for row in verdicts if row["classifier"] not in lacking and row["id"] in images]
+    sentences = [
+        f"{name} has not seen {count} of the {len(images)} images, which the run has got since; name it again"
+        for name, count in lacking.items()
+    ]
+    return kept, sentences
 
 
 def _read(store: Store, size: int, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
@@ -147,18 +153,19 @@ def _verdicts(
     rows: Sequence[dict[str, Any]],
     goals: Goals,
 ) -> list[dict[str, Any]]:
+    shown = {arm: Shown(images) for arm, images in arms.items()}
     return [
         verdict
         for name, classifier in classifiers.items()
-        for arm, images in arms.items()
-        for verdict in _verdicts_on(classifier, name, roles[name], arm, rows, goals, images)
+        for arm in arms
+        for verdict in _verdicts_on(classifier, name, roles[name], arm, rows, goals, shown[arm].to(classifier))
     ]
 
 
 def _verdicts_on(
-    classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], goals: Goals, images: Tensor
+    classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], goals: Goals, logits: Tensor
 ) -> list[dict[str, Any]]:
-    shares = classifier(images).softmax(1)
+    shares = logits.softmax(1)
     reached = goals.reached(shares.argmax(1)).tolist()
     verdicts = []
     for row, values, success in zip(rows, shares, reached, strict=True):
@@ -178,18 +185,3 @@ def _verdicts_on(
             }
         )
     return verdicts
-
-
-def _quality(
-    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    arms: Mapping[str, Tensor],
-    rows: Sequence[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    quality = []
-    for arm in (arm for arm in arms if arm != "clean"):
-        values = {name: metric(arms["clean"], arms[arm]).tolist() for name, metric in metrics.items()}
-        quality += [
-            {"id": row["id"], "arm": arm} | {name: values[name][place] for name in metrics}
-            for place, row in enumerate(rows)
-        ]
-    return quality

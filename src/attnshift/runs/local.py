@@ -7,14 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from attnshift import __version__
-from attnshift.attack.finish import Outcome, finish
-from attnshift.attack.problem import Problem, pose
+from attnshift.attack.profile import part
 from attnshift.data.datasets import Item
-from attnshift.data.images import quantise, write_png
-from attnshift.ensemble.fusion import effective_models
+from attnshift.data.images import write_png
 from attnshift.runs.preparation import Prepared, Settings, prepare, read_task
 from attnshift.runs.spec import RunSpec, batches
 from attnshift.runs.store import Store
@@ -27,7 +23,9 @@ Progress = Callable[[Item, dict[str, Any], int, int], None]
 
 def attack_folder(settings: Settings, progress: Progress) -> Store:
     """Run, or continue, the attack that ``settings`` describes. All input is checked before anything is written."""
-    return attack_prepared(prepare(settings), settings.out, progress)
+    with part("loading"):
+        prepared = prepare(settings)
+    return attack_prepared(prepared, settings.out, progress)
 
 
 def attack_prepared(prepared: Prepared, out: Path, progress: Progress) -> Store:
@@ -47,45 +45,26 @@ def attack_prepared(prepared: Prepared, out: Path, progress: Progress) -> Store:
 
 
 def _attack_batch(
-    prepared: Prepared, batch: Sequence[Item], store: Store, done: set[str]
+    prepared: Prepared, batch: Sequence[Item], store: Store, finished: set[str]
 ) -> list[tuple[Item, dict[str, Any]]]:
     """Attack a whole micro-batch, also where some of it is finished (its mates decide nothing but the last bits)."""
     begun = time.monotonic()
     spec = prepared.spec
     tasks = [read_task(item, spec.size) for item in batch]
-    problem = pose(prepared.method, prepared.backbone, prepared.classifiers, tasks)
-    outcome = finish(problem)
+    with part("controls"):
+        done = prepared.work.carry_out(prepared.backbone, prepared.classifiers, tasks)
     seconds = (time.monotonic() - begun) / len(batch)
-    finished = []
-    arms = _arms(problem, outcome)
-    verdicts = {arm: _margins(problem, images) for arm, images in arms.items()}
+    rows = []
     for place, item in enumerate(batch):
-        if item.identity in done:
+        if item.identity in finished:
             continue
-        for arm, images in arms.items():
+        for arm, images in done.arms.items():
             write_png(store.image_path(item.identity, arm), images[place], _provenance(item, arm, spec))
-        phrase = problem.interference.phrases[place] if problem.interference else ""
-        row = _row(item, spec, outcome, place, seconds) | {
-            "interference": phrase,
-            **{f"{arm}_margins": [float(value) for value in margins[:, place]] for arm, margins in verdicts.items()},
-        }
+        row = {**_row(item, spec), "seconds": seconds, **done.rows[place]}
+        row |= {f"{arm}_margins": [float(each) for each in margins[:, place]] for arm, margins in done.margins.items()}
         store.finish(item.identity, row)
-        finished.append((item, row))
-    return finished
-
-
-def _arms(problem: Problem, outcome: Outcome) -> dict[str, Tensor]:
-    arms = {
-        "clean": problem.images,
-        "round_trip": problem.round_trip,
-        "reconstruction": problem.clean.images,
-        "attack": outcome.images,
-    }
-    return {arm: quantise(images) for arm, images in arms.items()}
-
-
-def _margins(problem: Problem, images: Tensor) -> Tensor:
-    return problem.surrogates.judge(images)[1]
+        rows.append((item, row))
+    return rows
 
 
 def _provenance(item: Item, arm: str, spec: RunSpec) -> dict[str, str]:
@@ -102,8 +81,7 @@ def _provenance(item: Item, arm: str, spec: RunSpec) -> dict[str, str]:
     return chunks
 
 
-def _row(item: Item, spec: RunSpec, outcome: Outcome, place: int, seconds: float) -> dict[str, Any]:
-    history = outcome.history[place]
+def _row(item: Item, spec: RunSpec) -> dict[str, Any]:
     return {
         "id": item.identity,
         "file": item.file,
@@ -113,18 +91,4 @@ def _row(item: Item, spec: RunSpec, outcome: Outcome, place: int, seconds: float
         "target_name": item.target_name,
         "run": spec.digest,
         "surrogates": list(spec.surrogates),
-        "iteration": int(outcome.iterations[place]),
-        "evaluated": int(outcome.evaluated[place]),
-        "seconds": seconds,
-        "losses": [
-            {"name": name, "values": [each[name] for each in history]} for name in (history[0] if history else {})
-        ],
-        "shares": [
-            {"name": name, "values": list(values)}
-            for name, values in zip(spec.surrogates, zip(*outcome.weights[place], strict=True), strict=True)
-        ],
-        "effective_models": effective_models(outcome.weights[place]),
-        "attention_clean": outcome.looked[place].flatten().tolist(),
-        "attention_attack": outcome.looks[place].flatten().tolist(),
-        "attention_side": outcome.looked[place].shape[-1],
     }

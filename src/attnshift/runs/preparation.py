@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from attnshift.attack.interference import Subject, check_choice, class_of, vocabulary
-from attnshift.attack.masks import mask_sites
-from attnshift.attack.method import Method
+from attnshift.attack.interference import vocabulary
 from attnshift.attack.problem import Task
 from attnshift.attack.recipe import Recipe
 from attnshift.classifiers.classifier import Classifier
-from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item, read_folder
 from attnshift.data.images import read_image, read_mask
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
-from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import ModelError, UserError
+from attnshift.peers.recipe import PeerRecipe
 from attnshift.runs.spec import RunSpec, items_digest
-from attnshift.types import Draws, Goals
+from attnshift.runs.work import Work, work_of
 
 __all__ = [
     "Inputs",
@@ -37,6 +33,7 @@ __all__ = [
     "prepare",
     "read_task",
     "settings_with",
+    "wants_masks",
 ]
 
 
@@ -64,7 +61,7 @@ class Inputs:
 class Settings(Inputs):
     """A single attack: its recipe, and the run folder."""
 
-    recipe: Recipe
+    recipe: Recipe | PeerRecipe
     out: Path
 
 
@@ -72,14 +69,14 @@ class Settings(Inputs):
 class Prepared:
     """An attack that can start: what was loaded for ``spec``. ``classifiers`` are its surrogates, in order."""
 
-    method: Method
+    work: Work
     backbone: Backbone
     classifiers: Sequence[Classifier]
     items: Sequence[Item]
     spec: RunSpec
 
 
-def settings_with(inputs: Inputs, recipe: Recipe, out: Path) -> Settings:
+def settings_with(inputs: Inputs, recipe: Recipe | PeerRecipe, out: Path) -> Settings:
     """The single attack on ``inputs``, which may belong to more than that."""
     return Settings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
 
@@ -87,7 +84,7 @@ def settings_with(inputs: Inputs, recipe: Recipe, out: Path) -> Settings:
 def prepare(settings: Settings) -> Prepared:
     """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads."""
     check_settings(settings)
-    method = Method.of(settings.recipe)
+    work = work_of(settings.recipe)
     classifiers = [load_surrogate(name).to(settings.device) for name in settings.surrogates]
     items = read_folder(
         settings.images, settings.labels, *_classes(classifiers), settings.limit, settings.masks, settings.target
@@ -95,7 +92,7 @@ def prepare(settings: Settings) -> Prepared:
     backbone: Backbone = load_pipeline(settings.pipeline).to(settings.device)
     size = settings.size or backbone.suggested_size
     torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
-    check(method, backbone, classifiers, items, size)
+    check(work, backbone, classifiers, items, size)
     spec = RunSpec(
         images=str(settings.images),
         labels=str(settings.labels),
@@ -109,7 +106,7 @@ def prepare(settings: Settings) -> Prepared:
         threads=torch.get_num_threads(),
         recipe=settings.recipe,
     )
-    return Prepared(method, backbone, classifiers, items, spec)
+    return Prepared(work, backbone, classifiers, items, spec)
 
 
 def read_task(item: Item, size: int) -> Task:
@@ -121,6 +118,10 @@ def read_task(item: Item, size: int) -> Task:
 def examples(items: Sequence[Item]) -> list[Item]:
     """One of ``items`` for each way in which a recipe can meet them: through classes and targets alone."""
     return list({(item.label, item.class_name, item.target): item for item in items}.values())
+
+
+def wants_masks(recipe: Recipe | PeerRecipe) -> bool:
+    return isinstance(recipe, Recipe) and recipe.mask.source == "given"
 
 
 def check_surrogates(inputs: Inputs) -> None:
@@ -135,26 +136,9 @@ def check_settings(settings: Settings) -> None:
     _check_masks(settings.recipe, settings.masks)
 
 
-@torch.no_grad()
-def check(
-    method: Method, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int
-) -> None:
+def check(work: Work, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
     """Everything that could stop the run later: sizes, sites, names, images, and what a recipe asks of them."""
-    backbone.check_size(size)
-    method.objective.sites(backbone.sites(size), backbone.latent_side(size))
-    diffusion = method.recipe.diffusion
-    backbone.ladder(diffusion.schedule_steps, diffusion.denoising_steps)
-    mask_sites(method.recipe.mask, backbone.sites(size), backbone.latent_side(size))
-    for name in sorted({item.class_name for item in items}):
-        prompt = method.recipe.prompt.prompt(name)
-        backbone.locate(prompt.text, name, prompt.start)
-    probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
-    if method.recipe.mask.source == "gradcam":
-        for classifier in classifiers:
-            grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
-    _check_fusion(method, classifiers, items[0], probe)
-    if method.reads_interference:
-        check_choice(method.recipe, backbone, vocabulary(classifiers), [_subject(item) for item in items])
+    work.check(backbone, classifiers, items, size)
     for item in items:
         read_task(item, size)
 
@@ -174,8 +158,8 @@ def _check_options(settings: Settings) -> None:
         raise UserError(f"--device {settings.device} cannot be used ({reason}); use cpu or cuda") from None
 
 
-def _check_masks(recipe: Recipe, masks: Path | None) -> None:
-    wanted = recipe.mask.source == "given"
+def _check_masks(recipe: Recipe | PeerRecipe, masks: Path | None) -> None:
+    wanted = wants_masks(recipe)
     if wanted and masks is None:
         raise UserError("the recipe's mask.source is 'given' but no masks are; give --masks FOLDER")
     if masks is not None and not wanted:
@@ -193,18 +177,3 @@ def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
     return vocabulary(classifiers), classifiers[0].classes
-
-
-def _check_fusion(method: Method, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
-    """Let criterion, views and fusion rule say at once what they cannot work with; all items have a target, or none."""
-    goals = Goals.of([item.label], [item.target], probe.device)
-    if method.reads_interference:
-        given = method.recipe.interference.choose == "given"
-        label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
-        goals = replace(goals, interference=torch.full_like(goals.labels, label))
-    views = method.expectation.views(Draws(method.recipe.seed, (item.identity,), 0))
-    method.rule(Surrogates(classifiers, method.criterion, goals, views=views), probe)
-
-
-def _subject(item: Item) -> Subject:
-    return Subject(item.identity, item.label, item.class_name, item.target)

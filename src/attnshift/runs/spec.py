@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from attnshift.attack.recipe import Recipe
 from attnshift.data.datasets import Item
+from attnshift.evaluation import ARMS
+from attnshift.peers.recipe import AnyRecipe, PeerRecipe
 from attnshift.tables import STRICT
 
 __all__ = ["FORMAT", "RunSpec", "batches", "items_digest"]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the run folder; part of a run's identity."""
 
 
@@ -35,7 +36,7 @@ class RunSpec(BaseModel):
     batch: int = Field(ge=1, le=4096)
     device: str
     threads: int = Field(ge=1)
-    recipe: Recipe
+    recipe: AnyRecipe
 
     @field_validator("format")
     @classmethod
@@ -43,6 +44,12 @@ class RunSpec(BaseModel):
         if number != FORMAT:
             raise ValueError(f"this version of attnshift reads format {FORMAT}; make the run anew with another --out")
         return number
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What is shown of every image; an attack on pixels reconstructs nothing."""
+        missing = ("round_trip", "reconstruction") if isinstance(self.recipe, PeerRecipe) else ()
+        return tuple(arm for arm in ARMS if arm not in missing)
 
     @property
     def digest(self) -> str:

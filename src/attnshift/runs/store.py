@@ -6,7 +6,10 @@ images/ID.ARM.png     what each control arm and the attack look like
 items/ID.json         one finished image; its presence is what "finished" means
 results.parquet       one row per finished image, in the order of the plan
 verdicts.parquet      one row per image, arm and classifier (written by evaluate)
-quality.parquet       one row per image and arm (written by evaluate)
+quality.parquet       one row per image and arm, one column per metric (written by evaluate)
+unavailable.parquet   one row per metric that could not be measured, with the reason (written by evaluate)
+visibility.parquet    one row per image and arm: is the object still seen (written by evaluate --masks)
+sets.parquet          one row per set metric and arm, with its value or the reason (written by evaluate --sets)
 report.html
 """
 

@@ -19,7 +19,7 @@ from attnshift.runs.tuning.bench import set_up
 from attnshift.runs.tuning.folder import StudySpec, Trial, open_folder, publish
 from attnshift.runs.tuning.grading import Grade, grade
 from attnshift.runs.tuning.search import Choices, Range, Search, own_values, read_search
-from attnshift.runs.tuning.settings import Settings, check_settings
+from attnshift.runs.tuning.settings import Settings, check_settings, recipe_with
 from attnshift.runs.tuning.study import finished, next_trial, quiet, stored_study, trials_of
 
 __all__ = [
@@ -64,7 +64,7 @@ def tune(settings: Settings, progress: Progress) -> Tuned:
     check_settings(settings)
     bench = set_up(settings)
     open_folder(settings.out, StudySpec.of(settings, bench.attack.spec))
-    own = own_values(bench.attack.spec.recipe, settings.search)
+    own = own_values(recipe_with(settings, {}), settings.search)
     with quiet(), stored_study(settings.out / "study.db") as stored:
         # Optuna proposes from a copy in memory: what it notes there about an unfinished trial is never stored.
         study = optuna.create_study(direction="maximize")

@@ -21,6 +21,7 @@ from attnshift.runs.preparation import Prepared, check, examples, prepare, read_
 from attnshift.runs.spec import batches
 from attnshift.runs.tuning.grading import Grade, grade
 from attnshift.runs.tuning.settings import Settings, attack_settings, check_values, recipe_with
+from attnshift.runs.work import work_of
 from attnshift.types import Goals
 
 __all__ = ["Bench", "attempt", "set_up"]
@@ -53,7 +54,7 @@ def set_up(settings: Settings) -> Bench:
         if classifier.classes != classes:
             raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
     typical = examples(attack.items)
-    check_values(settings, lambda tried: check(Method.of(tried), attack.backbone, attack.classifiers, typical, size))
+    check_values(settings, lambda tried: check(work_of(tried), attack.backbone, attack.classifiers, typical, size))
     parts = [[read_task(item, size) for item in part] for part in batches(attack.items, attack.spec.batch)]
     clean = torch.stack([task.image for part in parts for task in part])
     goals = Goals.of([item.label for item in attack.items], [item.target for item in attack.items])

@@ -1,0 +1,21 @@
+# What the studies on the lab have in common, to be sourced with the arguments ATTNSHIFT OUT [RUN…]. Three classifiers are attacked, four that no
+# attack has seen judge; with RUN… only these runs are made. A study that was interrupted continues when it is called again.
+set -euo pipefail
+attnshift=$1 out=$2
+shift 2
+wanted=" ${*:-} "
+judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
+three=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
+
+images() { # COUNT [SPLIT FOLDER]
+    local folder=$out/${3:-images}
+    [[ -f $folder/labels.csv ]] || "$attnshift" lab render "$folder" --count "$1" --split "${2:-test}"
+}
+
+run() { # NAME ARGUMENT…: attack and judge
+    local name=$1
+    shift
+    [[ $wanted == "  " || $wanted == *" $name "* ]] || return 0
+    "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" --threads 1 --out "$out/$name" "$@"
+    "$attnshift" evaluate "$out/$name" "${judges[@]}"
+}

@@ -1,0 +1,27 @@
+"""One row for each run, by judges without and behind defences, in Markdown: python examples/study_table.py RUN…"""
+
+import sys
+from pathlib import Path
+
+from attnshift.report.figures import number, percent
+from attnshift.report.summary import summarise
+from attnshift.runs.store import Store
+
+TABLES = ("results", "verdicts", "quality", "visibility")
+for place, run in enumerate(sys.argv[1:]):
+    store = Store.open(Path(run))
+    summary = summarise(*map(store.table, TABLES))
+    assert summary.judges is not None, f"{run} is not judged"
+    if place == 0:
+        behind = "".join(f" {row.name.partition(' behind ')[2]} |" for row in summary.defended)
+        print(f"| run | attributable | noise alone |{behind} SSIM | PSNR, dB | contrast kept | seconds |")
+        print("|---" * (7 + len(summary.defended)) + "|")
+    judges = (
+        summary.judges.attributable,
+        summary.judges.success["noise"],
+        *(row.attributable for row in summary.defended),
+    )
+    quality, left = summary.quality["attack"], summary.visibility.get("attack", {})
+    cells = [*map(percent, judges), number(quality["ssim"]), number(quality["psnr"], 1)]
+    cells += [number(left["contrast_kept"], 2) if left else "–", f"{summary.seconds.value:.1f}"]
+    print(f"| {store.folder.name} | {' | '.join(cells)} |")
