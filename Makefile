@@ -33,8 +33,12 @@ tune: $(INSTALLED)  ## the tuned recipes of docs/results.md (hours on two cores)
 ensemble: $(INSTALLED)  ## one run for each fusion rule, with and without views
 	bash examples/ensemble_lab.sh $(BIN)/attnshift runs/ensemble
 
-bench: $(INSTALLED)  ## the table of docs/performance.md
-	$(BIN)/python benchmarks/surrogates.py
+bench: MODELS ?= lab mini
+bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2" takes 16 GB
+	$(BIN)/python benchmarks/speed.py --models $(MODELS)
+	$(BIN)/python benchmarks/memory.py --models $(MODELS)
+	$(BIN)/python benchmarks/surrogates.py --models $(MODELS)
+	$(BIN)/python benchmarks/table.py --write
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock

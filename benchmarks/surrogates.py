@@ -1,89 +1,65 @@
-"""What more surrogates cost: one attack iteration with one lab classifier, with all eight, and with all eight in the
-notes' form, whose gradients are taken at the latents.
+"""What more surrogates cost: one attack iteration with one classifier, with eight, and with eight in the notes' form,
+whose gradients are taken at the latents.
 
-    python benchmarks/surrogates.py [--rounds 15] [--batch 8] [--threads 1]
+    python benchmarks/surrogates.py [--models lab] [--rounds 9] [--device cpu] [--quick]
+
+``mini`` attacks eight light ImageNet architectures, ``sd2`` the eight of DiffAttack's paper, all untrained.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from timing import machine, median_ratio, take_turns
+from models import MODELS, Model, build
+from pieces import Posed
+from results import record
+from timing import machine, median_ratio, medians, take_turns
 
-from attnshift.attack.loop import Carry, slope
-from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import load_recipe
-from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion import load_pipeline
-from attnshift.diffusion.backbone import Backbone
-from attnshift.lab.render import render
-from attnshift.lab.scenes import scene
-from attnshift.weights import classifier_names
-
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
+PRESETS = ("diffattack", "fast")
+LATENT = ("classification.space=latent",)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    backbone = load_pipeline("lab")
-    eight = [load_classifier("lab:resnet")]
-    eight += [load_classifier(f"lab:{name}") for name in classifier_names() if name != "resnet"]
-    tasks = lab_tasks(options.batch)
-    work: dict[str, Callable[[], object]] = {}
-    for preset in ("diffattack", "fast"):
-        for name, classifiers, settings in (
-            ("1", eight[:1], []),
-            ("8", eight, []),
-            ("8, at the latents", eight, ["classification.space=latent"]),
-        ):
-            work[f"{preset}, {name}"] = iteration(preset, settings, backbone, classifiers, tasks)
-    seconds = take_turns(work, options.rounds)
-    print(f"{len(eight)} lab classifiers, batch {options.batch}, {options.rounds} rounds; {machine()}\n")
-    print("| preset | surrogates | median seconds an iteration | against one |\n|---|---|---|---|")
-    found: dict[str, float] = {}
-    for name, taken in seconds.items():
-        preset, _, kind = name.partition(", ")
-        found[name] = median_ratio(seconds, name, f"{preset}, 1")
-        print(f"| `{preset}` | {kind} | {statistics.median(taken):.3f} | {found[name]:.2f} |")
-    record = {
-        preset: {
-            "surrogates8_vs_1": found[f"{preset}, 8"],
-            "surrogates8_at_latents_vs_1": found[f"{preset}, 8, at the latents"],
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["lab"])
+    parser.add_argument("--rounds", type=int, default=9, help="a third as many of sd2 on a CPU")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as attnshift attack uses")
+    parser.add_argument("--quick", action="store_true", help="one round, nothing is written")
+    options = parser.parse_args(arguments)
+    for name in options.models:
+        model = build(name, options.device)
+        slow = model.large and options.device == "cpu"
+        rounds = 1 if options.quick else max(1, options.rounds // 3) if slow else options.rounds
+        torch.set_num_threads(options.threads or model.threads)
+        figures = time_surrogates(model, rounds)
+        print(name, *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
+        if not options.quick:
+            circumstances = machine(options.device) | {"rounds": rounds, "batch": model.batch}
+            record(options.device, name, figures, "surrogates", circumstances)
+
+
+def time_surrogates(model: Model, rounds: int) -> dict[str, Any]:
+    """``surrogates8_vs_1`` is that of the exact preset."""
+    figures: dict[str, Any] = {}
+    for preset in PRESETS:
+        work = {
+            "1": Posed.of(model, preset, batch=model.batch).ours,
+            "8": Posed.of(model, preset, batch=model.batch, surrogates=8).ours,
         }
-        for preset in ("diffattack", "fast")
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    before["surrogates"] = {"machine": machine(), "batch": options.batch, "rounds": options.rounds, "lab": record}
-    RESULTS.write_text(json.dumps(before, indent=1) + "\n")
-
-
-def lab_tasks(count: int) -> list[Task]:
-    scenes = [scene(0, "tuning", index) for index in range(count)]
-    pairs = zip(scenes, render(scenes).images, strict=True)
-    return [Task(f"lab {at}", image, each.label, each.class_name) for at, (each, image) in enumerate(pairs)]
-
-
-def iteration(
-    preset: str, settings: list[str], backbone: Backbone, classifiers: list[Classifier], tasks: list[Task]
-) -> Callable[[], object]:
-    """One iteration of the attack on ``tasks``, posed now."""
-    quick = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"] if preset == "diffattack" else []
-    problem: Problem = pose(Method.of(load_recipe(preset, [*settings, *quick])), backbone, classifiers, tasks)
-    latents, carry = problem.trajectory.start, Carry.start(problem)
-    return lambda: slope(problem, latents, 3, carry)
+        # On the CPU eight backward passes through the large model take a quarter of an hour and say nothing new.
+        if not model.large:
+            work["8 at the latents"] = Posed.of(model, preset, LATENT, model.batch, 8).ours
+        seconds = take_turns(work, rounds)
+        start = "" if preset == "diffattack" else f"{preset}_"
+        figures[f"{start}surrogates8_vs_1"] = median_ratio(seconds, "8", "1")
+        if not model.large:
+            figures[f"{start}surrogates8_at_latents_vs_1"] = median_ratio(seconds, "8 at the latents", "1")
+        figures[f"{start}seconds_surrogates"] = medians(seconds)
+    return figures
 
 
 if __name__ == "__main__":

@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["machine", "median_ratio", "take_turns"]
+__all__ = ["machine", "median_ratio", "medians", "take_turns"]
+
+Name = TypeVar("Name", bound=Hashable)
 
 
-def take_turns(work: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+def take_turns(work: Mapping[Name, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[Name, list[float]]:
     """Seconds of each piece of work in each round, A B C A B C …, after ``warm_up`` rounds that do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    seconds: dict[Name, list[float]] = {name: [] for name in work}
     for number in range(warm_up + rounds):
         for name, piece in work.items():
-            begun = time.perf_counter()
+            begun = _now()
             piece()
+            taken = _now() - begun
             if number >= warm_up:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(taken)
+            print(f"round {number - warm_up + 1} of {rounds}: {name} {taken:.3f} s", file=sys.stderr)
     return seconds
 
 
-def median_ratio(seconds: Mapping[str, list[float]], name: str, reference: str) -> float:
+def median_ratio(seconds: Mapping[Name, list[float]], name: Name, reference: Name) -> float:
     """Median over the rounds of how many times longer ``name`` took than ``reference`` in the same round."""
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
 
 
-def machine() -> dict[str, Any]:
+def medians(seconds: Mapping[Name, list[float]]) -> dict[Name, float]:
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
     """What a figure depends on beside the code."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def _now() -> float:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()

@@ -113,11 +113,17 @@ def look(
     image, kept = _run_both(pipeline, preparation, latent)
     losses = {
         "classification": -CLASSIFICATION_WEIGHT * _cross_entropy(network, image, label),
-        "variance": VARIANCE_WEIGHT * _variance(kept, preparation.words, image.shape[-1]),
+        "variance": VARIANCE_WEIGHT * _variance(kept, preparation.words, latent.shape[-1]),
         "self_attention": SELF_WEIGHT * _self_distance(kept),
     }
     (gradient,) = torch.autograd.grad(torch.stack(list(losses.values())).sum(), latent)
     return Iterate(latent.detach(), {name: value.item() for name, value in losses.items()}, gradient)
+
+
+@torch.no_grad()
+def show(pipeline: StableDiffusionPipeline, preparation: Preparation, latent: Tensor) -> Tensor:
+    """The image [3,side,side] in [0,1] that ``latent`` [1,channels,rows,columns] ends at."""
+    return _run_both(pipeline, preparation, latent)[0][0]
 
 
 def find_words(pipeline: StableDiffusionPipeline, class_name: str) -> slice:
@@ -130,7 +136,7 @@ def embed(pipeline: StableDiffusionPipeline, prompt: str) -> Tensor:
     tokenizer = pipeline.tokenizer
     length = tokenizer.model_max_length
     encoded = tokenizer([prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return pipeline.text_encoder(encoded.input_ids).last_hidden_state
+    return pipeline.text_encoder(encoded.input_ids.to(pipeline.unet.device)).last_hidden_state
 
 
 @torch.no_grad()
@@ -252,8 +258,11 @@ def _cross_entropy(network: Network, images: Tensor, label: int) -> Tensor:
 
 
 def _variance(steps: list[list[Kept]], words: slice, side: int) -> Tensor:
-    """Unbiased variance of the words' mean map over all heads, sites of grid side / 32 at down and up, and steps."""
-    positions = (side // 32) ** 2
+    """Unbiased variance of the words' mean map over all heads, sites at down and up, and steps.
+
+    Sites are those of a quarter of the latents' ``side``: of the images' over 32, as published, where f = 8.
+    """
+    positions = (side // 4) ** 2
     maps = [
         each.matrix[3]
         for kept in steps

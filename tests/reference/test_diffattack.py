@@ -9,28 +9,26 @@ is compared in double precision, and single precision only from a common traject
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
 from attnshift.attack.recipe import load_recipe
-from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from pipelines import tiny_pipeline
-from reference.naive_diffattack import Network, Preparation, embed, find_words, look, naive_diffattack
+from reference.handover import bare, prepared
+from reference.naive_diffattack import look, naive_diffattack
+from reference.setting import sharp_pipeline, smooth, two_tasks, whole_image_classifier
 
 ITERATIONS = 3
 
 LOSSES = {"classification", "variance", "self_attention"}
-NAMES, LABELS = ("snowman", "mug"), (3, 700)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -38,15 +36,15 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
     # The engine rounds attention and logits to single precision with .float(), which is not what is compared here.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     side, dtype = 128, torch.float64
-    classifier = _classifier(dtype)
-    tasks = _tasks(side, dtype)
-    problem, snapshots = _run_engine(_pipeline(prediction_type, side, dtype), classifier, tasks, [])
+    classifier = whole_image_classifier(dtype)
+    tasks = two_tasks(side, dtype)
+    problem, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, [])
     gradients = _gradients(snapshots)
     assert [len(span) for span in problem.tokens] == [2, 1]
     for at, task in enumerate(tasks):
-        pipeline = _pipeline(prediction_type, side, dtype)
+        pipeline = sharp_pipeline(prediction_type, side, dtype)
         draw = (problem.method.recipe.seed, task.identity)
-        naive = naive_diffattack(pipeline, _bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
+        naive = naive_diffattack(pipeline, bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
         for engine, plain in zip(problem.trajectory.unconditional, naive.preparation.embeddings, strict=True):
             assert _error(engine[at], plain[0]) < 1e-7
         for snapshot, gradient, iterate in zip(snapshots, gradients, naive.iterates, strict=False):
@@ -60,63 +58,21 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_objective_in_single_precision(prediction_type: str) -> None:
     side, dtype = 224, torch.float32
-    classifier = _classifier(dtype)
-    _smooth(classifier.network)
-    tasks = _tasks(side, dtype)
+    classifier = whole_image_classifier(dtype)
+    smooth(classifier.network)
+    tasks = two_tasks(side, dtype)
     # One update per step is enough: the trajectory is handed to the naive side.
     short = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
-    problem, snapshots = _run_engine(_pipeline(prediction_type, side, dtype), classifier, tasks, short)
+    problem, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, short)
     gradients = _gradients(snapshots)
-    pipeline = _pipeline(prediction_type, side, dtype)
+    pipeline = sharp_pipeline(prediction_type, side, dtype)
     pipeline.scheduler.set_timesteps(20)
     for at, task in enumerate(tasks):
-        preparation = _preparation(problem, pipeline, at, task.class_name)
+        preparation = prepared(problem, pipeline, at, task.class_name)
         for snapshot, gradient in zip(snapshots, gradients, strict=False):
-            iterate = look(pipeline, _bare(classifier), preparation, snapshot.latents[at : at + 1], task.label)
+            iterate = look(pipeline, bare(classifier), preparation, snapshot.latents[at : at + 1], task.label)
             _check_losses(snapshot, at, iterate.losses, 1e-4)
             assert _error(gradient[at], iterate.gradient[0]) < 1e-4
-
-
-def _pipeline(prediction_type: str, side: int, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """The tiny pipeline with random attention made three times sharper, so that words and positions matter."""
-    pipeline = tiny_pipeline(prediction_type, size=side)
-    with torch.no_grad():
-        for name, layer in pipeline.unet.named_modules():
-            if name.endswith((".to_q", ".to_k", "attn2.to_v", "attn2.to_out.0")):
-                layer.weight.mul_(3)
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        module.eval().requires_grad_(False).to(dtype)
-    scheduler = pipeline.scheduler
-    scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(dtype)
-    scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(dtype)
-    return pipeline
-
-
-def _classifier(dtype: torch.dtype) -> Classifier:
-    classifier = load_classifier("random:test_resnet")
-    classifier.network.to(dtype)
-    # The baseline shows classifiers the whole image.
-    return replace(classifier, preprocessing=replace(classifier.preprocessing, resized=None))
-
-
-def _smooth(network: nn.Module) -> None:
-    """Put a smooth function in the place of every ReLU."""
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, nn.ReLU):
-            network.set_submodule(name, nn.SiLU())
-
-
-def _bare(classifier: Classifier) -> Network:
-    facts = classifier.preprocessing
-    return Network(classifier.network, facts.size, facts.interpolation, facts.mean, facts.std)
-
-
-def _tasks(side: int, dtype: torch.dtype) -> list[Task]:
-    generator = torch.Generator().manual_seed(1)
-    coarse = torch.rand(len(NAMES), 3, 14, 14, generator=generator).to(dtype)
-    images = nn.functional.interpolate(coarse, (side, side), mode="bilinear")
-    each = zip(images, LABELS, NAMES, strict=True)
-    return [Task(f"image-{name}", image, label, name) for image, label, name in each]
 
 
 def _run_engine(
@@ -131,12 +87,6 @@ def _gradients(snapshots: list[Snapshot]) -> list[Tensor]:
     """What the engine updated with, read off the running mean of its optimiser: mean <- 0.9 mean + 0.1 gradient."""
     means = [snapshot.carry.optimiser.mean for snapshot in snapshots]
     return [(after - 0.9 * before) / 0.1 for before, after in pairwise(means)]
-
-
-def _preparation(problem: Problem, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
-    trajectory, row = problem.trajectory, slice(at, at + 1)
-    embeddings = [each[row] for each in trajectory.unconditional]
-    return Preparation(embed(pipeline, class_name), find_words(pipeline, class_name), embeddings, trajectory.start[row])
 
 
 def _check_losses(snapshot: Snapshot, at: int, plain: dict[str, float], tolerance: float) -> None:

@@ -12,6 +12,7 @@ from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.problem import Problem
 from attnshift.attack.profile import part
 from attnshift.data.images import quantise
+from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.attention import phrase_map
 from attnshift.losses.selection import Selection
@@ -132,10 +133,9 @@ def _attention(problem: Problem, latents: Tensor) -> tuple[tuple[Tensor, ...], t
     """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""
     sites = _EVERYWHERE.sites(problem.backbone.sites(problem.images.shape[-1]), "cross", latents.shape[-1])
     before, after = (
-        tuple(
-            phrase_map(branch.attention, sites, _EVERYWHERE, span, image).cpu()
-            for image, span in enumerate(problem.tokens)
+        tuple(phrase_map(attention, sites, _EVERYWHERE, span, image).cpu() for image, span in enumerate(problem.tokens))
+        for _, attention in (
+            denoise(problem.backbone, problem.trajectory, start, sites) for start in (problem.trajectory.start, latents)
         )
-        for branch in (problem.render(start, sites) for start in (problem.trajectory.start, latents))
     )
     return before, after

@@ -72,9 +72,10 @@ class Problem:
         with part("denoising"):
             final, attention = denoise(self.backbone, self.trajectory, latents, sites, recipe.diffusion.checkpointing)
         with part("decoder"):
-            images = self.backbone.decode(final)
-        for name, reached in (("decoder", images), ("denoising", final), (None, latents)):
-            backward(name, reached)
+            images = self.backbone.decode(final, recipe.diffusion.checkpointing)
+        backward("decoder", images)
+        backward("denoising", final, *(each for maps in attention.values() for each in maps))
+        backward(None, latents)
         if self.residual is not None:
             images = images + self.residual
         return Branch(final, _pasted(recipe.mask, self.masks, self.images, into_range(images)), attention)

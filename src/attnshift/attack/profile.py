@@ -20,7 +20,7 @@ __all__ = ["ITERATIONS", "PARTS", "Profile", "backward", "part", "profiled", "wa
 ITERATIONS = ("denoising", "decoder", "classifiers", "fusion", "terms", "bookkeeping")
 """What iterations are made of, forward and backward: the denoising steps with the attention that is read; latents to
 images; the surrogates with their preprocessing; views and one direction from all gradients; the other losses; and the
-rest, such as the optimiser and the choice of the iterate that is kept."""
+rest: the optimiser, the choice of the iterate that is kept, and autograd's own preparing and freeing of the graph."""
 PARTS = ("loading", "preparation", "inversion", "reconstruction", *ITERATIONS, "controls", "storing")
 """Everything that time is counted for. Preparation is encoding, prompts, clean branch and masks; controls are what is
 shown beside the attack, and the surrogates' verdict on it; storing is reading, writing and all that is marked nowhere.

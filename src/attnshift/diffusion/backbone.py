@@ -65,8 +65,8 @@ class Backbone(Protocol):
         """Posterior mean of the autoencoder, or the sample that ``noise`` [batch,channels,rows,columns] selects."""
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images, not clamped."""
+    def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
+        """Images, not clamped. With ``checkpointing`` most of what backward needs is computed there once more."""
         ...
 
     def embed(self, prompts: Sequence[str]) -> Tensor:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -72,9 +73,11 @@ class StableDiffusion:
         mean, std = posterior.mean.to(images.dtype), posterior.std.to(images.dtype)
         return (mean if noise is None else mean + std * noise) * self.vae.config["scaling_factor"]
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
         scaled = latents / self.vae.config["scaling_factor"]
-        return self.vae.decode(scaled.to(self.vae.dtype)).sample.to(latents.dtype) / 2 + 0.5
+        with _checkpointed(self.vae) if checkpointing else nullcontext():
+            decoded = self.vae.decode(scaled.to(self.vae.dtype)).sample
+        return decoded.to(latents.dtype) / 2 + 0.5
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         states = self._encode_text(prompts).last_hidden_state
@@ -141,6 +144,16 @@ class StableDiffusion:
             alpha = float(self.scheduler.alphas_cumprod[timestep])
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)
+
+
+@contextmanager
+def _checkpointed(vae: AutoencoderKL) -> Iterator[None]:
+    """Each block of ``vae`` keeps only its input; in backward one block's activations are there at a time."""
+    vae.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        vae.disable_gradient_checkpointing()
 
 
 def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:

@@ -1,0 +1,81 @@
+"""How much memory one attack iteration on one image takes above the loaded weights, against the baseline as published.
+
+    python benchmarks/memory.py [--models lab mini] [--device cpu] [--quick]
+
+Each variant has a process of its own. What was prepared for the attack counts too, because it is there while the
+iteration runs. --quick writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from models import MODELS, Model, build, in_bf16
+from peak import ENVIRONMENT, above, held
+from pieces import Posed
+from results import record
+from timing import machine
+
+SAVING = ("diffusion.checkpointing=true",)
+VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
+    "naive": lambda model: Posed.of(model, "diffattack").naive,
+    "exact": lambda model: Posed.of(model, "diffattack").ours,
+    "checkpointed": lambda model: Posed.of(model, "diffattack", SAVING).ours,
+    "floor": lambda model: Posed.of(model, "diffattack").floor,
+    "bf16": lambda model: Posed.of(model, "diffattack").ours,
+    "fast": lambda model: Posed.of(model, "fast").ours,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["lab", "mini"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--quick", action="store_true", help="nothing is written")
+    parser.add_argument("--variant", choices=VARIANTS, help="measure this one in this process and print bytes")
+    options = parser.parse_args(arguments)
+    if options.variant:
+        print(measure(options.models[0], options.variant, options.device))
+        return
+    for name in options.models:
+        taken = {variant: _in_a_process(name, variant, options.device) for variant in VARIANTS}
+        figures = {
+            "memory_vs_naive": taken["exact"] / taken["naive"],
+            "memory_checkpointed_vs_naive": taken["checkpointed"] / taken["naive"],
+            "bytes": taken,
+        }
+        print(name, *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
+        if not options.quick:
+            record(options.device, name, figures, "memory", machine(options.device))
+
+
+def measure(name: str, variant: str, device: str) -> int:
+    """Bytes above the loaded weights, of one iteration and of what it was prepared with."""
+    torch.set_num_threads(1)
+    # Once over, so that libraries are loaded and their buffers made; on a small model where a large one takes minutes.
+    VARIANTS[variant](_loaded("mini" if name == "sd2" else name, variant, device))()
+    model = _loaded(name, variant, device)
+    before = held(device)
+    return above(before, VARIANTS[variant](model), device)
+
+
+def _loaded(name: str, variant: str, device: str) -> Model:
+    model = build(name, device)
+    model.classifiers()
+    return in_bf16(model) if variant == "bf16" else model
+
+
+def _in_a_process(name: str, variant: str, device: str) -> int:
+    command = [sys.executable, __file__, "--models", name, "--variant", variant, "--device", device]
+    print(f"{name}: {variant}", file=sys.stderr)
+    ended = subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+    return int(ended.stdout)
+
+
+if __name__ == "__main__":
+    main()

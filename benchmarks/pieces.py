@@ -1,0 +1,137 @@
+"""The pieces of work that are compared, each ready to be run again and again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from models import Model, in_bf16
+from torch import Tensor
+
+from attnshift.attack.finish import finish
+from attnshift.attack.loop import Carry, Slope, slope
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.recipe import load_recipe
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import quantise
+
+# The baseline is the one that the reference test holds the preset against.
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from reference.handover import bare, prepared
+from reference.naive_diffattack import Iterate, look, naive_diffattack, show
+
+__all__ = ["Images", "Iteration", "check_agreement", "iterations", "whole_images"]
+
+Iteration = Callable[[], object]
+Images = Callable[[], Tensor]
+
+EXACT, FAST = "diffattack", "fast"
+# Null-text tuning has no part in what an iteration costs.
+QUICK = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
+NUMBER = 3
+
+
+@dataclass(frozen=True)
+class Posed:
+    """``model``'s first images, prepared for an attack; ``latents`` are some way off the start."""
+
+    model: Model
+    classifiers: Sequence[Classifier]
+    tasks: Sequence[Task]
+    problem: Problem
+    latents: Tensor
+
+    @classmethod
+    def of(cls, model: Model, preset: str, settings: Sequence[str] = (), batch: int = 1, surrogates: int = 1) -> Posed:
+        classifiers = model.classifiers(surrogates)
+        tasks = model.tasks(batch, classifiers[0])
+        settings = [*settings, *(QUICK if preset == EXACT else [])]
+        problem = pose(Method.of(load_recipe(preset, settings)), model.backbone, classifiers, tasks)
+        start = problem.trajectory.start
+        step = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
+        return cls(model, classifiers, tasks, problem, start + 0.02 * step)
+
+    def ours(self) -> Slope:
+        return slope(self.problem, self.latents, NUMBER, Carry.start(self.problem))
+
+    def naive(self) -> Iterate:
+        """The first image alone, as the baseline does it."""
+        task = self.tasks[0]
+        preparation = prepared(self.problem, self.model.backbone, 0, task.class_name)
+        return look(self.model.backbone, bare(self.classifiers[0]), preparation, self.latents[:1], task.label)
+
+    def floor(self) -> Tensor:
+        """Forward and backward of the same guided steps, decoder and classifier, written with diffusers alone."""
+        backbone, trajectory = self.model.backbone, self.problem.trajectory
+        scheduler, scale = backbone.scheduler, backbone.vae.config["scaling_factor"]
+        scheduler.set_timesteps(20)
+        labels = torch.tensor([task.label for task in self.tasks], device=self.latents.device)
+        start = self.latents.detach().requires_grad_()
+        with torch.enable_grad():
+            latents = start
+            for timestep, empty in zip(trajectory.ladder.timesteps, trajectory.unconditional, strict=True):
+                states = torch.cat([empty, trajectory.text])
+                output = backbone.unet(torch.cat([latents, latents]), timestep, encoder_hidden_states=states).sample
+                without, told = output.chunk(2)
+                noise = without + trajectory.guidance * (told - without)
+                latents = scheduler.step(noise, timestep, latents).prev_sample
+            images = (backbone.vae.decode(latents / scale).sample / 2 + 0.5).clamp(0, 1)
+            loss = torch.nn.functional.cross_entropy(self.classifiers[0](images), labels, reduction="sum")
+            return torch.autograd.grad(loss, start)[0]
+
+
+def iterations(model: Model) -> dict[str, Iteration]:
+    """One iteration on one image: as published, ours and its floor, and ours with less."""
+    exact = Posed.of(model, EXACT)
+    check_agreement(exact)
+    return {
+        "naive": exact.naive,
+        "exact": exact.ours,
+        "floor": exact.floor,
+        "bf16": Posed.of(in_bf16(model), EXACT).ours,
+        "fast": Posed.of(model, FAST).ours,
+    }
+
+
+def batches(model: Model, preset: str, sizes: Sequence[int]) -> dict[int, Iteration]:
+    """One iteration on each number of images."""
+    return {size: Posed.of(model, preset, batch=size).ours for size in sizes}
+
+
+def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict[str, Images]:
+    """Whole attacks on ``count`` images, from the image to what is saved: the baseline attacks one image at a time,
+    ours as many together as ``attnshift attack`` does. ``settings`` change ``fast``."""
+    classifiers = model.classifiers()
+    tasks = model.tasks(count, classifiers[0])
+    network = bare(classifiers[0])
+    methods = {"exact": Method.of(load_recipe(EXACT)), "fast": Method.of(load_recipe(FAST, settings))}
+
+    def attacked(task: Task) -> Tensor:
+        image, draw = task.image.to(model.device), (0, task.identity)
+        steps = methods["exact"].recipe.optimiser.iterations
+        result = naive_diffattack(model.backbone, network, image, task.label, task.class_name, steps, draw)
+        return show(model.backbone, result.preparation, result.latent)
+
+    def ours(method: Method) -> Tensor:
+        parts = [tasks[at : at + model.batch] for at in range(0, count, model.batch)]
+        return torch.cat([finish(pose(method, model.backbone, classifiers, part)).images for part in parts])
+
+    return {
+        "naive": lambda: quantise(torch.stack([attacked(task) for task in tasks])),
+        **{name: lambda method=method: ours(method) for name, method in methods.items()},
+    }
+
+
+def check_agreement(posed: Posed) -> None:
+    """What is compared is the same work: the baseline's losses and gradient, up to rounding."""
+    ours, naive = posed.ours(), posed.naive()
+    for name, plain in naive.losses.items():
+        found = float(ours.losses[name][0])
+        assert abs(found - plain) <= 1e-3 * abs(plain), f"{name}: {found}, and the baseline's is {plain}"
+    error = float((ours.gradient - naive.gradient).norm() / naive.gradient.norm())
+    # One of the classifier's ReLUs that a rounding error takes across zero changes a gradient by some thousandths.
+    assert error < 0.05, f"the gradients differ by {error}"

@@ -1,0 +1,125 @@
+"""How fast an attack is against the baseline as published and against its own floor: one iteration, a whole image, and
+the throughput of larger batches.
+
+    python benchmarks/speed.py [--models lab mini] [--rounds 9] [--parts iterations images batch] [--device cpu]
+
+``sd2`` takes 16 GB; on a CPU only its iterations are timed unless --parts asks for more. --quick tries everything out
+and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from models import MODELS, Model, build
+from pieces import Images, batches, iterations, whole_images
+from results import record
+from timing import machine, median_ratio, medians, take_turns
+from torch import Tensor
+
+from attnshift.attack.profile import profiled
+from attnshift.evaluation.metrics import ssim
+
+BATCHES = (1, 2, 4, 8, 16)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["lab", "mini"])
+    parser.add_argument("--rounds", type=int, default=9, help="a third as many of images, and of sd2 on a CPU")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as attnshift attack uses")
+    parser.add_argument("--quick", action="store_true", help="one round, batches of 1 and 2, nothing is written")
+    options = parser.parse_args(arguments)
+    rounds = 1 if options.quick else options.rounds
+    for name in options.models:
+        model = build(name, options.device)
+        torch.set_num_threads(options.threads or model.threads)
+        slow = model.large and options.device == "cpu"
+        for part in options.parts or (["iterations"] if slow else PARTS):
+            repeated = max(1, rounds // 3) if slow or part == "images" else rounds
+            figures = PARTS[part](model, repeated, options.quick)
+            print(f"{name}, {part}", *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
+            if not options.quick:
+                record(options.device, name, figures, part, machine(options.device) | {"rounds": repeated})
+
+
+def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
+    seconds = take_turns(iterations(model), rounds)
+    faster = {
+        f"{name}_vs_naive_iteration": median_ratio(seconds, "naive", name)
+        for name in ("exact", "fast", "bf16", "floor")
+    }
+    return {
+        **faster,
+        "exact_vs_floor_iteration": median_ratio(seconds, "exact", "floor"),
+        "seconds_iteration": medians(seconds),
+    }
+
+
+def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
+    """Only on the lab can an attack come to its end early; elsewhere ``fast`` goes through all its iterations."""
+    count = 1 if quick else model.batch
+    work = whole_images(model, count, () if model.name == "lab" else ("finish.early=false",))
+    images: dict[str, Tensor] = {}
+
+    def keeping(name: str) -> None:
+        images[name] = work[name]()
+
+    # The first image warms everything up that a second one would need.
+    seconds = take_turns({name: lambda name=name: keeping(name) for name in work}, rounds, warm_up=0)
+    return {
+        "exact_vs_naive_image": median_ratio(seconds, "naive", "exact"),
+        "fast_vs_naive_image": median_ratio(seconds, "naive", "fast"),
+        "seconds_image": {name: value / count for name, value in medians(seconds).items()},
+        "images": count,
+        "profile": {name: shares(work[name]) for name in ("exact", "fast")},
+        **({"judged": judged(model, images)} if model.name == "lab" else {}),
+    }
+
+
+def shares(work: Images) -> dict[str, float]:
+    """Share of each part in a whole attack, and of the bookkeeping in its iterations, in [0,1]."""
+    with profiled() as profile:
+        work()
+    found = {name: seconds / profile.whole for name, seconds in profile.seconds.items() if name != "loading"}
+    return found | {"bookkeeping_in_iterations": profile.seconds["bookkeeping"] / profile.iterations}
+
+
+def time_batches(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
+    """Images per second in one iteration, by preset and number of images that are attacked together."""
+    sizes, curves = BATCHES[:2] if quick else BATCHES, {}
+    for preset in ("diffattack", "fast"):
+        seconds = medians(take_turns(batches(model, preset, sizes), rounds))
+        curves[preset] = {str(size): size / taken for size, taken in seconds.items()}
+    return {"batch": curves}
+
+
+@torch.no_grad()
+def judged(model: Model, attacked: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Of the images that a classifier gets right when clean: the share that is not right any more, for the one that was
+    attacked and over the seven others; and the mean SSIM to the clean images."""
+    classifiers = model.classifiers(8)
+    tasks = model.tasks(len(next(iter(attacked.values()))), classifiers[0])
+    clean = torch.stack([task.image for task in tasks]).to(model.device)
+    labels = torch.tensor([task.label for task in tasks], device=model.device)
+    right = torch.stack([classifier(clean).argmax(1) == labels for classifier in classifiers])
+    found = {}
+    for name, images in attacked.items():
+        wrong = torch.stack([classifier(images).argmax(1) != labels for classifier in classifiers]) & right
+        found[name] = {
+            "attacked": float(wrong[:1].sum() / right[:1].sum()),
+            "others": float(wrong[1:].sum() / right[1:].sum()),
+            "ssim": float(ssim(clean, images).mean()),
+        }
+    return found
+
+
+PARTS = {"iterations": time_iterations, "images": time_images, "batch": time_batches}
+
+if __name__ == "__main__":
+    main()

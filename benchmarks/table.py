@@ -1,0 +1,173 @@
+"""The tables of docs/performance.md, from benchmarks/results.
+
+python benchmarks/table.py [--write]      prints them, or puts them into the page
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from results import read
+
+__all__ = ["PAGE", "markdown", "written"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+START, END = "<!-- from here on written by benchmarks/table.py -->", "<!-- to here -->"
+Figures = Mapping[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"into docs/{PAGE.name}")
+    if parser.parse_args(arguments).write:
+        PAGE.write_text(written(PAGE.read_text()))
+    else:
+        print(markdown())
+
+
+def written(page: str) -> str:
+    """``page`` with the tables as they are now."""
+    before, _, rest = page.partition(START)
+    return f"{before}{START}\n\n{markdown()}\n{END}{rest.partition(END)[2]}"
+
+
+def markdown() -> str:
+    """All tables for which something was measured, on the CPU and on the GPU."""
+    parts = []
+    for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
+        models = dict(sorted(read(device).items()))
+        for heading, tabled in (
+            ("one iteration", _iterations),
+            ("a whole image", _images),
+            ("where the time of a whole image goes", _profiles),
+            ("memory of an iteration", _memory),
+            ("images per second in one iteration, by batch", _batches),
+            ("what more surrogates cost", _surrogates),
+        ):
+            lines = tabled(models)
+            if lines:
+                parts.append("\n".join([f"### {title}: {heading}", "", *lines, ""]))
+    return "\n".join(parts)
+
+
+def _iterations(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "seconds_iteration" in each}
+    rows = []
+    for name, each in shown.items():
+        seconds, ratio = each["seconds_iteration"], lambda key, each=each: f"{each[f'{key}_vs_naive_iteration']:.2f}"
+        rows.append(
+            [
+                name,
+                *(_seconds(seconds[variant]) for variant in ("naive", "floor", "exact", "bf16", "fast")),
+                f"**{ratio('exact')}**",
+                f"{each['exact_vs_floor_iteration']:.2f}",
+                ratio("bf16"),
+                ratio("fast"),
+            ]
+        )
+    titles = ["", "naive, s", "floor, s", "exact, s", "bf16, s", "fast, s"]
+    titles += ["exact: times as fast as naive", "exact / floor", "bf16: times as fast", "fast: times as fast"]
+    return [*_table(titles, rows), *_circumstances(shown, "iterations", "speed")]
+
+
+def _images(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "seconds_image" in each}
+    rows = []
+    for name, each in shown.items():
+        seconds, found = each["seconds_image"], each.get("judged", {})
+        rows += [
+            [
+                name if variant == "naive" else "",
+                variant,
+                _seconds(seconds[variant]),
+                "1" if variant == "naive" else f"**{each[f'{variant}_vs_naive_image']:.1f}**",
+                *([f"{found[variant][key]:.0%}" for key in ("attacked", "others")] if found else ["", ""]),
+                f"{found[variant]['ssim']:.3f}" if found else "",
+            ]
+            for variant in ("naive", "exact", "fast")
+        ]
+    titles = ["", "", "seconds an image", "times as fast", "fools the one attacked", "the seven others", "SSIM"]
+    return [*_table(titles, rows), *_circumstances(shown, "images", "speed", ("images",))]
+
+
+def _profiles(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "profile" in each}
+    rows = [
+        [name, variant, *(f"{share:.1%}" for share in shares.values())]
+        for name, each in shown.items()
+        for variant, shares in each["profile"].items()
+    ]
+    parts = list(next(iter(next(iter(shown.values()))["profile"].values()))) if shown else []
+    return _table(["", "", *(part.replace("_", " ") for part in parts)], rows)
+
+
+def _memory(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "bytes" in each}
+    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "fast")
+    rows = [
+        [
+            name,
+            *(f"{each['bytes'][variant] / 1e6:.0f}" for variant in variants),
+            f"**{each['memory_vs_naive']:.2f}**",
+            f"**{each['memory_checkpointed_vs_naive']:.2f}**",
+        ]
+        for name, each in shown.items()
+    ]
+    titles = ["", *(f"{variant}, MB" for variant in variants), "exact / naive", "checkpointed / naive"]
+    return [*_table(titles, rows), *_circumstances(shown, "memory", "memory")]
+
+
+def _batches(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "batch" in each}
+    rows = [
+        [name, f"`{preset}`", *(f"{curve[size]:.2f}" for size in sorted(curve, key=int))]
+        for name, each in shown.items()
+        for preset, curve in each["batch"].items()
+    ]
+    sizes = sorted({int(size) for each in shown.values() for curve in each["batch"].values() for size in curve})
+    return [*_table(["", "preset", *map(str, sizes)], rows), *_circumstances(shown, "batch", "speed")]
+
+
+def _surrogates(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "surrogates8_vs_1" in each}
+    rows = []
+    for name, each in shown.items():
+        for preset, start in (("diffattack", ""), ("fast", "fast_")):
+            ratios = {"1": 1.0, "8": each[f"{start}surrogates8_vs_1"]}
+            ratios["8 at the latents"] = each.get(f"{start}surrogates8_at_latents_vs_1", float("nan"))
+            for kind, seconds in each[f"{start}seconds_surrogates"].items():
+                rows.append([name, f"`{preset}`", kind, _seconds(seconds), f"{ratios[kind]:.2f}"])
+    titles = ["", "preset", "surrogates", "seconds an iteration", "against one"]
+    return [*_table(titles, rows), *_circumstances(shown, "surrogates", "surrogates", ("batch",))]
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles), *lines, ""] if lines else []
+
+
+def _circumstances(models: Mapping[str, Figures], part: str, script: str, further: Sequence[str] = ()) -> list[str]:
+    """One line for all models: the machine, then what differs from model to model."""
+    said = []
+    for name, each in models.items():
+        facts = each["measured"][part]
+        own = {key: facts.get(key, each.get(key)) for key in ("threads", "rounds", *further)}
+        said.append(f"{name}: {', '.join(f'{key} {value}' for key, value in own.items() if value is not None)}")
+    machines = {_machine(each["measured"][part]) for each in models.values()}
+    return [f"{'; '.join(sorted(machines))}. {'; '.join(said)} (`python benchmarks/{script}.py`)."] if said else []
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    where = facts["processor"] if facts["device"] == "cpu" else facts["device"]
+    return f"{where}, {facts['cores']} cores, torch {facts['torch']}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What the benchmark compares has the shape that it says, and is the same work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import MODELS, SHAPES, autoencoder, build, denoiser, in_bf16
+from pieces import Posed, check_agreement
+from torch import nn
+
+
+def parameters(network: nn.Module) -> float:
+    """In millions."""
+    return sum(each.numel() for each in network.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(("name", "lowest", "highest"), [("sd2", 865.9, 866.0), ("mini", 8, 10)])
+def test_denoisers_have_the_size_that_they_are_said_to_have(name: str, lowest: float, highest: float) -> None:
+    with torch.device("meta"):
+        assert lowest < parameters(denoiser(SHAPES[name])) < highest
+
+
+@pytest.mark.parametrize(("name", "lowest", "highest"), [("sd2", 83.6, 83.7), ("mini", 4, 6)])
+def test_autoencoders_have_the_size_that_they_are_said_to_have(name: str, lowest: float, highest: float) -> None:
+    with torch.device("meta"):
+        assert lowest < parameters(autoencoder(SHAPES[name])) < highest
+
+
+def test_all_shapes_are_one_layout() -> None:
+    layers = []
+    for shape in SHAPES.values():
+        with torch.device("meta"):
+            layers.append([name for name, _ in denoiser(shape).named_parameters()])
+    assert layers[0] == layers[1] == layers[2]
+    assert set(MODELS) == {"lab", *SHAPES}
+
+
+def test_ours_and_the_baseline_agree_and_the_floor_is_the_same_chain() -> None:
+    model = build("tiny")
+    check_agreement(Posed.of(model, "diffattack"))
+    bare = Posed.of(model, "diffattack", ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"])
+    ours, floor = bare.ours().gradient, bare.floor()
+    # The preset's classification loss is minus ten times the cross-entropy.
+    assert (ours + 10 * floor).norm() < 1e-4 * ours.norm()
+
+
+def test_a_batch_s_first_image_is_that_of_the_batch_of_one() -> None:
+    model = build("tiny")
+    one, two = (Posed.of(model, "fast", batch=batch).ours().images for batch in (1, 2))
+    torch.testing.assert_close(one[0], two[0], rtol=0, atol=1e-5)
+
+
+def test_weights_in_bf16_keep_steps_losses_and_gradient_in_fp32() -> None:
+    model = build("tiny")
+    exact, halved = Posed.of(model, "diffattack").ours(), Posed.of(in_bf16(model), "diffattack").ours()
+    assert model.backbone.unet.dtype == torch.float32
+    assert halved.gradient.dtype == halved.images.dtype == torch.float32
+    assert all(values.dtype == torch.float32 for values in halved.losses.values())
+    assert (halved.images - exact.images).abs().mean() < 0.01
+    assert not torch.equal(halved.images, exact.images)
+
+
+def test_a_checkpointed_decoder_keeps_less_for_backward_and_gives_the_same_gradient() -> None:
+    backbone = build("tiny").backbone
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kept, gradients = [], []
+    for checkpointing in (False, True):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda each, to=sizes: to.append(each.nbytes) or each, _same):
+            images = backbone.decode(latents, checkpointing)
+        kept.append(sum(sizes))
+        gradients.append(torch.autograd.grad(images.square().sum(), latents)[0])
+    assert kept[1] < kept[0] / 4
+    assert torch.equal(*gradients)
+    assert not backbone.vae.decoder.gradient_checkpointing
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor

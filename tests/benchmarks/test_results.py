@@ -1,0 +1,74 @@
+"""How figures are taken, kept and shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import results
+import table
+from timing import median_ratio, take_turns
+
+
+def test_pieces_of_work_take_turns() -> None:
+    done: list[str] = []
+    seconds = take_turns({name: lambda name=name: done.append(name) for name in "ab"}, rounds=2)
+    assert done == ["a", "b"] * 3
+    assert [len(taken) for taken in seconds.values()] == [2, 2]
+
+
+def test_a_ratio_is_the_median_of_those_within_a_round() -> None:
+    assert median_ratio({"a": [2.0, 30.0, 8.0], "b": [1.0, 10.0, 2.0]}, "a", "b") == 3
+
+
+def test_a_part_leaves_the_others_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    assert results.read("cpu") == {}
+    results.record("cpu", "lab", {"batch": {}, "memory_vs_naive": 0.5}, "memory", {"threads": 1})
+    results.record("cpu", "lab", {"memory_vs_naive": 0.4}, "iterations", {"threads": 2})
+    results.record("cpu", "mini", {"batch": {}}, "batch", {})
+    results.record("cuda", "lab", {"batch": {}}, "batch", {})
+    assert results.read("cpu")["lab"] == {
+        "batch": {},
+        "memory_vs_naive": 0.4,
+        "measured": {"memory": {"threads": 1}, "iterations": {"threads": 2}},
+    }
+    assert set(results.read("cpu")) == {"lab", "mini"}
+    assert set(results.read("cuda")) == {"lab"}
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    """If not, `python benchmarks/table.py --write` mends it."""
+    page = table.PAGE.read_text()
+    assert table.written(page) == page
+
+
+def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"processor": "a processor", "device": "cpu", "cores": 2, "torch": "2", "threads": 1, "rounds": 3}
+    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "fast")
+    figures = {
+        "seconds_iteration": {name: float(at) for at, name in enumerate(variants, 1)},
+        **{f"{name}_vs_naive_iteration": 10.0 + at for at, name in enumerate(("exact", "bf16", "fast"))},
+        "exact_vs_floor_iteration": 1.07,
+        "seconds_image": {"naive": 41.0, "exact": 42.0, "fast": 43.0},
+        "exact_vs_naive_image": 2.3,
+        "fast_vs_naive_image": 11.7,
+        "images": 8,
+        "judged": {name: {"attacked": 0.25, "others": 0.125, "ssim": 0.875} for name in ("naive", "exact", "fast")},
+        "profile": {"exact": {"denoising": 0.7, "bookkeeping_in_iterations": 0.021}},
+        "bytes": {name: 1e6 * at for at, name in enumerate(variants, 51)},
+        "memory_vs_naive": 0.52,
+        "memory_checkpointed_vs_naive": 0.18,
+        "batch": {"fast": {"16": 9.25, "2": 7.5}},
+        "measured": dict.fromkeys(("iterations", "images", "memory", "batch"), facts),
+    }
+    monkeypatch.setattr(table, "read", lambda device: {"lab": figures} if device == "cpu" else {})
+    shown = table.markdown()
+    assert "| lab | 1 | 2 | 3 | 5 | 6 | **10.00** | 1.07 | 11.00 | 12.00 |" in shown
+    assert "|  | fast | 43 | **11.7** | 25% | 12% | 0.875 |" in shown
+    assert "|  |  | denoising | bookkeeping in iterations |" in shown
+    assert "| lab | exact | 70.0% | 2.1% |" in shown
+    assert "| lab | 51 | 52 | 53 | 54 | 55 | 56 | **0.52** | **0.18** |" in shown
+    assert "|  | preset | 2 | 16 |\n|---|---|---|---|\n| lab | `fast` | 7.50 | 9.25 |" in shown
+    assert "a processor, 2 cores, torch 2. lab: threads 1, rounds 3" in shown
+    assert "GPU" not in shown

@@ -1,0 +1,25 @@
+"""What the naive baseline is handed, made from the engine's objects."""
+
+from __future__ import annotations
+
+from diffusers import StableDiffusionPipeline
+
+from attnshift.attack.problem import Problem
+from attnshift.classifiers.classifier import Classifier
+from reference.naive_diffattack import Network, Preparation, embed, find_words
+
+__all__ = ["bare", "prepared"]
+
+
+def bare(classifier: Classifier) -> Network:
+    """``classifier``, which must see the whole image."""
+    facts = classifier.preprocessing
+    assert facts.resized is None
+    return Network(classifier.network, facts.size, facts.interpolation, tuple(facts.mean), tuple(facts.std))
+
+
+def prepared(problem: Problem, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
+    """The trajectory of image ``at`` of ``problem``, whose prompt is ``class_name``."""
+    trajectory, row = problem.trajectory, slice(at, at + 1)
+    embeddings = [each[row] for each in trajectory.unconditional]
+    return Preparation(embed(pipeline, class_name), find_words(pipeline, class_name), embeddings, trajectory.start[row])
