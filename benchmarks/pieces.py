@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from reference.handover import bare, prepared
 from reference.naive_diffattack import Iterate, look, naive_diffattack, show
 
-__all__ = ["Images", "Iteration", "check_agreement", "iterations", "whole_images"]
+__all__ = ["Images", "Iteration", "Posed", "batches", "check_agreement", "iterations", "whole_images"]
 
 Iteration = Callable[[], object]
 Images = Callable[[], Tensor]
