@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -22,6 +22,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.lab.random_pipeline import stable_diffusion_scheduler
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
 from attnshift.lab.tokenizer import build_tokenizer
@@ -187,20 +188,12 @@ def _pipeline(shape: Shape) -> StableDiffusionPipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     return StableDiffusionPipeline(
         vae=autoencoder(shape),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=denoiser(shape),
-        scheduler=scheduler,
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -8,6 +8,7 @@ made on the CPU in float64 and then moved, which makes them the same on every de
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy
@@ -15,7 +16,7 @@ import numpy
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["generator", "normal"]
+__all__ = ["generator", "normal", "random_step"]
 
 
 def generator(*names: int | str) -> numpy.random.Generator:
@@ -35,3 +36,14 @@ def normal(shape: tuple[int, ...], *names: int | str) -> Tensor:
     import torch
 
     return torch.from_numpy(generator(*names).standard_normal(shape)).float()
+
+
+def random_step(start: Tensor, end: Tensor, seed: int, identities: Sequence[str]) -> Tensor:
+    """Points as far from ``start`` as ``end`` is (L2 norm), in a random direction that belongs to each image; all
+    [batch,channels,rows,columns]."""
+    import torch
+
+    drawn = [normal(tuple(start.shape[1:]), seed, identity, "noise") for identity in identities]
+    direction = torch.stack(drawn).to(start)
+    lengths = (end - start).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
+    return start + lengths.view(-1, 1, 1, 1) * direction

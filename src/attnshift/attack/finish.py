@@ -16,7 +16,7 @@ from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.attention import phrase_map
 from attnshift.losses.selection import Selection
-from attnshift.randomness import normal
+from attnshift.randomness import random_step
 
 __all__ = ["Outcome", "finish"]
 
@@ -118,13 +118,8 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
 @torch.no_grad()
 def _noise(problem: Problem, latents: Tensor) -> Tensor:
     """What the latents show when a random step takes the place of the attack's, [batch,3,height,width]."""
-    start = problem.trajectory.start
-    drawn = [
-        normal(tuple(start.shape[1:]), problem.method.recipe.seed, identity, "noise") for identity in problem.identities
-    ]
-    direction = torch.stack(drawn).to(start)
-    lengths = ((latents - start).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
-    return problem.render(start + lengths * direction).images
+    seed = problem.method.recipe.seed
+    return problem.render(random_step(problem.trajectory.start, latents, seed, problem.identities)).images
 
 
 @part("controls")

@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from attnshift.lab.tokenizer import build_tokenizer
 
-__all__ = ["random_pipeline"]
+__all__ = ["random_pipeline", "stable_diffusion_scheduler"]
 
 
 def random_pipeline(
@@ -62,7 +62,21 @@ def _random_pipeline(prediction_type: str, channels: int, size: int, tokens: int
         attention_head_dim=2,
         norm_num_groups=4,
     )
-    scheduler = DDIMScheduler(
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=stable_diffusion_scheduler(prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def stable_diffusion_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
+    """DDIM on the noise levels of Stable Diffusion 1 and 2."""
+    return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -70,14 +84,4 @@ def _random_pipeline(prediction_type: str, channels: int, size: int, tokens: int
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type=prediction_type,
-    )
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
-from attnshift.data.images import read_image
 from attnshift.defences.defended import Defended, Shown
 from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
@@ -19,6 +18,7 @@ from attnshift.errors import RunError, UserError
 from attnshift.evaluation.clean_accuracy import LEAST, doubt
 from attnshift.runs.quality import measurable, measure
 from attnshift.runs.roles import assign_roles
+from attnshift.runs.saved import finished_rows, read_arm
 from attnshift.runs.store import Store
 from attnshift.types import Goals
 
@@ -55,9 +55,7 @@ def evaluate_run(
     spec = store.spec()
     before = store.table("verdicts")
     roles = assign_roles(store, before, judged, tuned, referred[0] if referred else None)
-    rows = store.table("results")
-    if not rows:
-        raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
+    rows = finished_rows(store)
     goals = Goals.of([row["label"] for row in rows], [row["target"] for row in rows])
     pipeline = cache(lambda: load_pipeline(spec.pipeline))
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
@@ -115,7 +113,7 @@ def _up_to_date(verdicts: Sequence[dict[str, Any]], images: set[str]) -> tuple[l
 
 
 def _read(store: Store, size: int, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
-    return torch.stack([read_image(store.image_path(row["id"], arm), size) for row in rows])
+    return read_arm(store, size, [row["id"] for row in rows], arm)
 
 
 def _doubts(

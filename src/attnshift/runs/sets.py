@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from attnshift.classifiers import load_classifier
-from attnshift.data.images import read_image
-from attnshift.errors import RunError, UnavailableError
+from attnshift.errors import UnavailableError
 from attnshift.evaluation import FEATURES, SETS
 from attnshift.evaluation.features import Features, classifier_features
 from attnshift.evaluation.sets import SetMetric
 from attnshift.evaluation.statistics import Estimate
+from attnshift.runs.saved import finished_rows, read_arm
 from attnshift.runs.store import Store
 
 __all__ = ["evaluate_sets", "features_of"]
@@ -33,9 +33,7 @@ def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32)
 
     Features are those that each metric was published with (``usual``) or, for all of them, the ``chosen`` ones.
     """
-    ids = [row["id"] for row in store.table("results")]
-    if not ids:
-        raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
+    ids = [row["id"] for row in finished_rows(store)]
     spec = store.spec()
     published = cache(lambda name: FEATURES[name].load()())
     vectors = cache(lambda features, arm: _vectors(store, spec.size, features, arm, ids, batch))
@@ -67,8 +65,7 @@ def _vectors(store: Store, size: int, features: Features, arm: str, ids: Sequenc
     """Features [images,width] of all images of ``arm``."""
     parts = []
     for start in range(0, len(ids), batch):
-        paths = (store.image_path(identity, arm) for identity in ids[start : start + batch])
-        parts.append(features.extract(torch.stack([read_image(path, size) for path in paths])))
+        parts.append(features.extract(read_arm(store, size, ids[start : start + batch], arm)))
     vectors = torch.cat(parts)
     if not bool(vectors.isfinite().all()):
         raise UnavailableError(f"{features.name} gives features that are not finite")

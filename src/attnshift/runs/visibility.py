@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from attnshift.data.datasets import inside
-from attnshift.data.images import read_image, read_mask
-from attnshift.errors import LabelError, RunError
+from attnshift.data.images import read_mask
+from attnshift.errors import LabelError
 from attnshift.evaluation import VISIBILITY
+from attnshift.runs.saved import finished_rows, read_arm
 from attnshift.runs.store import Store
 
 __all__ = ["measure_visibility"]
@@ -25,9 +26,7 @@ def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[dict[
     ``masks`` holds a mask under the name of each image, which is 1 where its object is. Nothing is written. nan where
     a mask is empty, where it leaves no surroundings, and where the object does not stand out from them.
     """
-    spec, rows = store.spec(), store.table("results")
-    if not rows:
-        raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
+    spec, rows = store.spec(), finished_rows(store)
     if not masks.is_dir():
         raise LabelError(f"--masks {masks}: no such folder of masks")
     root = masks.resolve()
@@ -42,12 +41,10 @@ def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[dict[
 def _measured(
     store: Store, size: int, rows: Sequence[Mapping[str, Any]], arms: Sequence[str], masks: Tensor
 ) -> list[dict[str, Any]]:
-    def read(arm: str) -> Tensor:
-        return torch.stack([read_image(store.image_path(row["id"], arm), size) for row in rows])
-
-    clean, found = read("clean"), []
+    ids = [row["id"] for row in rows]
+    clean, found = read_arm(store, size, ids, "clean"), []
     for arm in arms:
-        images = read(arm)
+        images = read_arm(store, size, ids, arm)
         values = {name: entry.load()(clean, images, masks).tolist() for name, entry in VISIBILITY.items()}
         found += [
             {"id": row["id"], "arm": arm} | {name: values[name][place] for name in values}

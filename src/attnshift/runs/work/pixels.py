@@ -17,7 +17,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses import CLASSIFICATION
 from attnshift.peers.method import PeerMethod
 from attnshift.peers.recipe import PeerRecipe
-from attnshift.randomness import normal
+from attnshift.randomness import random_step
 from attnshift.runs.work import Done
 from attnshift.tables import build
 from attnshift.types import Draws, Goals
@@ -55,7 +55,8 @@ class PixelWork:
             "attention_side": 0,
             "interference": "",
         }
-        arms = {"clean": images, "noise": _noise(images, attacked, draws), "attack": attacked}
+        noise = random_step(images, attacked, draws.seed, draws.identities).clamp(0, 1)
+        arms = {"clean": images, "noise": noise, "attack": attacked}
         return Done.judged(surrogates, arms, [row] * len(tasks))
 
 
@@ -67,11 +68,3 @@ def _rounded(images: Tensor, attacked: Tensor) -> Tensor:
 
 def _surrogates(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
     return Surrogates(classifiers, build(CLASSIFICATION, "classification loss", "cross_entropy", {}), goals)
-
-
-def _noise(images: Tensor, attacked: Tensor, draws: Draws) -> Tensor:
-    """``images`` moved as far as the attack moved them (L2 norm), each in a random direction."""
-    drawn = [normal(tuple(images.shape[1:]), draws.seed, identity, "noise") for identity in draws.identities]
-    direction = torch.stack(drawn).to(images)
-    lengths = (attacked - images).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
-    return (images + lengths.view(-1, 1, 1, 1) * direction).clamp(0, 1)
