@@ -69,14 +69,14 @@ class StableDiffusion:
             raise ModelError(f"{self.name}: images of {side} px do not fit the model; use --size {near}")
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        posterior = self.vae.encode((2 * images - 1).to(self.vae.dtype)).latent_dist
+        posterior = self.vae.encode((2 * images - 1).to(_dtype(self.vae))).latent_dist
         mean, std = posterior.mean.to(images.dtype), posterior.std.to(images.dtype)
         return (mean if noise is None else mean + std * noise) * self.vae.config["scaling_factor"]
 
     def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
         scaled = latents / self.vae.config["scaling_factor"]
         with _checkpointed(self.vae) if checkpointing else nullcontext():
-            decoded = self.vae.decode(scaled.to(self.vae.dtype)).sample
+            decoded = self.vae.decode(scaled.to(_dtype(self.vae))).sample
         return decoded.to(latents.dtype) / 2 + 0.5
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -137,13 +137,19 @@ class StableDiffusion:
 
     def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
         with record_attention(self.unet, reads) as attention:
-            states, dtype = text.to(self.unet.dtype), latents.dtype
-            output = self.unet(latents.to(self.unet.dtype), timestep, encoder_hidden_states=states).sample.to(dtype)
+            inner, dtype = _dtype(self.unet), latents.dtype
+            states = text.to(inner)
+            output = self.unet(latents.to(inner), timestep, encoder_hidden_states=states).sample.to(dtype)
         if self.scheduler.config["prediction_type"] == "v_prediction":
             # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D: noise = sqrt(a) v + sqrt(1 - a) z.
             alpha = float(self.scheduler.alphas_cumprod[timestep])
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)
+
+
+def _dtype(network: torch.nn.Module) -> torch.dtype:
+    """What ``network`` computes in. diffusers' own property walks through all modules at each call."""
+    return next(network.parameters()).dtype
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _kl(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _mse(left: Tensor, right: Tensor) -> Tensor:
-    return (left - right).square().mean(-1)
+    return torch.nn.functional.mse_loss(left, right, reduction="none").mean(-1)
 
 
 _DISTANCES = {"js": _js, "kl": _kl, "mse": _mse}
