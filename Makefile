@@ -37,7 +37,9 @@ bench: MODELS ?= lab mini
 bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2" takes 16 GB
 	$(BIN)/python benchmarks/speed.py --models $(MODELS)
 	$(BIN)/python benchmarks/memory.py --models $(MODELS)
+	$(BIN)/python benchmarks/large_images.py
 	$(BIN)/python benchmarks/surrogates.py --models $(MODELS)
+	$(BIN)/python benchmarks/switches.py
 	$(BIN)/python benchmarks/table.py --write
 
 lock:  ## renew requirements.lock (needs uv)

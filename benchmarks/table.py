@@ -44,8 +44,11 @@ def markdown() -> str:
             ("a whole image", _images),
             ("where the time of a whole image goes", _profiles),
             ("memory of an iteration", _memory),
+            ("computed memory of large images", _large_images),
             ("images per second in one iteration, by batch", _batches),
             ("what more surrogates cost", _surrogates),
+            ("what each switch of `fast` gives and costs", _switches),
+            ("two Ray workers of one thread", _workers),
         ):
             lines = tabled(models)
             if lines:
@@ -120,6 +123,20 @@ def _memory(models: Mapping[str, Figures]) -> list[str]:
     return [*_table(titles, rows), *_circumstances(shown, "memory", "memory")]
 
 
+def _large_images(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "large_images" in each}
+    rows = [
+        [name, side, precision, *(f"{taken[key] / 1e9:.1f}" for key in ("whole", "checkpointed", "rows", "weights"))]
+        for name, each in shown.items()
+        for side, precisions in sorted(each["large_images"].items(), key=lambda entry: int(entry[0]))
+        for precision, taken in sorted(precisions.items())
+    ]
+    titles = ["", "side", "precision", "whole maps, GB", "whole maps + checkpointing, GB"]
+    titles += ["rows=256 + checkpointing, GB", "weights, GB"]
+    told = "Computed, not measured; above the weights, which are those of denoiser, autoencoder and surrogate"
+    return [*_table(titles, rows), f"{told} (`python benchmarks/large_images.py`)."] if rows else []
+
+
 def _batches(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "batch" in each}
     rows = [
@@ -142,6 +159,56 @@ def _surrogates(models: Mapping[str, Figures]) -> list[str]:
                 rows.append([name, f"`{preset}`", kind, _seconds(seconds), f"{ratios[kind]:.2f}"])
     titles = ["", "preset", "surrogates", "seconds an iteration", "against one"]
     return [*_table(titles, rows), *_circumstances(shown, "surrogates", "surrogates", ("batch",))]
+
+
+def _switches(models: Mapping[str, Figures]) -> list[str]:
+    """A row for each variant against what it changes one thing of, then those that compute the same numbers."""
+    shown = {name: each for name, each in models.items() if "switches" in each}
+    lines: list[str] = []
+    for each in shown.values():
+        measured = each["switches"]
+        at = [f"{level:g}" for level in measured["at"]]
+        rows = [
+            [
+                row["switch"],
+                row["against"],
+                f"{row['times_as_fast']:.2f}",
+                *(text for level in at for text in _reading(row["readings"][level], row["switch"] == row["against"])),
+            ]
+            for row in measured["variants"]
+        ]
+        for row in measured["same"]:
+            factor = row["times_as_fast"]
+            told = f"unavailable: {row['reason']}" if factor is None else f"{factor:.2f} ({row['timed']})"
+            rows.append([row["switch"], "`fast` as it is", told, *(["same images", ""] * len(at))])
+        titles = ["switch", "compared with", "times as fast"]
+        titles += [title for level in at for title in (f"success at SSIM {level}", f"gap at SSIM {level}")]
+        lines += _table(titles, rows)
+    further = ("batch", "images", "surrogates", "strengths")
+    return [*lines, *_circumstances(shown, "switches", "switches", further)] if lines else []
+
+
+def _workers(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "workers2_vs_1" in each}
+    rows = [
+        [name, *(_seconds(each["seconds_workers"][count]) for count in ("1", "2")), f"**{each['workers2_vs_1']:.2f}**"]
+        for name, each in shown.items()
+    ]
+    titles = ["", "one worker, s", "two workers, s", "times as fast"]
+    return [*_table(titles, rows), *_circumstances(shown, "workers", "workers", ("images", "batch"))]
+
+
+def _reading(reading: Figures, itself: bool) -> tuple[str, str]:
+    """Success and gap in words; nothing has a gap to itself."""
+    success = reading["reason"] if reading["success"] is None else _share(reading["success"], "")
+    gap = "" if itself or reading["gap"] is None else _share(reading["gap"], "+")
+    return success, gap
+
+
+def _share(told: Sequence[float | None], sign: str) -> str:
+    """A value with its interval in per cent, if there is one."""
+    value, low, high = (None if each is None else f"{100 * each:{sign}.0f}" for each in told)
+    return f"{value} %" if low is None or high is None else f"{value} % [{low}, {high}]"
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

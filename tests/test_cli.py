@@ -102,6 +102,14 @@ class Command:
         options = ["--labels", labels, "--pipeline", self.pipeline, "--preset", self.preset, "--out", self.out]
         return ["attack", *map(str, [images, *options]), *surrogates, *shorter, *self.more]
 
+    def validation(self) -> list[str]:
+        """The same input, only looked at."""
+        attack = self.arguments()
+        for option in ("--out", "--threads"):
+            at = attack.index(option)
+            del attack[at : at + 2]
+        return ["validate", *attack[1:]]
+
     def relabel(self, change: Callable[[list[str]], list[str]]) -> None:
         """Change the last row of the CSV."""
         with (self.photos / "labels.csv").open(newline="") as stream:
@@ -219,7 +227,6 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "file name with a line break": (lambda command: command.relabel(lambda row: ["no\npe.png", *row[1:]]), "pe.png"),
     "labels that are not UTF-8": (latin_labels, "UTF-8"),
     "name that would be cut": (lambda command: command.relabel(lambda row: [*row[:2], LONG]), "would be cut"),
-    "corrupt image": (corrupt_image, "photo-1.png"),
     "unsupported size": (options("--size", "60"), "--size 56 or 64"),
     "negative size": (options("--size", "-64"), "--size"),
     "enormous size": (options("--size", "8192"), "size"),
@@ -266,6 +273,102 @@ def test_bad_input_is_one_line_and_leaves_nothing(command: Command, call: Call, 
     assert not command.out.exists()
 
 
+# What only an attack is told.
+RUNNING = ("negative batch", "negative threads")
+
+
+@pytest.mark.parametrize("name", [name for name in BAD_INPUT if name not in RUNNING])
+def test_validate_finds_all_bad_input(command: Command, call: Call, name: str) -> None:
+    spoil, expected = BAD_INPUT[name]
+    spoil(command)
+    ended = call(*command.validation())
+    assert ended.status == 2
+    assert any(expected in line and line.startswith("attnshift: ") for line in ended.err.splitlines()), ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call: Call) -> None:
+    good = call(*command.validation())
+    assert (good.status, good.out, good.err) == (0, "3 images can be attacked, 0 complaints\n", "")
+    corrupt_image(command)
+    (command.photos / "images" / "photo-2.png").unlink()
+    command.surrogates = (*command.surrogates, "tim:nope")
+    command.more = ("--size", "60")
+    before = contents(command.photos)
+    ended = call(*command.validation())
+    assert ended.status == 2
+    lines = ended.err.splitlines()
+    assert len(lines) == 3, "the size can only be checked with all surrogates"
+    assert [word for word in ("tim", "photo-2.png does not exist", "photo-1.png") if word in ended.err] == [
+        "tim",
+        "photo-2.png does not exist",
+        "photo-1.png",
+    ]
+    assert ended.out == "1 images can be attacked, 3 complaints\n"
+    assert contents(command.photos) == before
+
+
+def test_a_corrupt_image_fails_alone_and_status_says_why(command: Command, call: Call) -> None:
+    corrupt_image(command)
+    ended = call(*command.arguments())
+    assert ended.status == 1
+    assert ended.err.splitlines()[-1].startswith("attnshift: 1 images failed; attnshift status")
+    assert "photo-1.png failed: photo-1.png: not a readable image" in ended.out
+    assert [row["file"] for row in Store.open(command.out).table("results")] == ["photo-3.png", "photo-2.png"]
+
+    told = call("status", command.out)
+    assert told.status == 0
+    assert told.out.splitlines()[0] == "fast, 3 images: 2 done, 1 failed, 0 left"
+    assert "failed: photo-1.png: photo-1.png: not a readable image" in told.out
+    found = json.loads(call("status", command.out, "--json").out)
+    assert (found["images"], found["done"], found["left"], len(found["failed"])) == (3, 2, 0, 1)
+
+    again = call(*command.arguments())
+    assert (again.status, again.out) == (1, ""), "it stays failed"
+    assert "photo-1.png failed" in call(*command.arguments(), "--retry-failed").out
+
+
+def test_shards_and_processes_share_a_run(command: Command, call: Call, tmp_path: Path) -> None:
+    command.more = ("--batch", "1", "--shard", "2/2")
+    part = call(*command.arguments())
+    assert [line.split()[1] for line in part.out.splitlines()] == ["photo-2.png"]
+    assert "2 left" in call("status", command.out).out
+    command.more = ("--batch", "1")
+    assert len(call(*command.arguments()).out.splitlines()) == 2
+    assert len(Store.open(command.out).table("results")) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--shard", "3/2"), "--shard 3/2: expected I/N"),
+        (("--shard", "first"), "--shard first: expected I/N"),
+        (("--engine", "rai"), "--engine rai: known are local and ray"),
+        (("--workers", "2"), "give --engine ray"),
+        (("--precision", "float8"), "--precision float8: known are float32, bfloat16"),
+        (("--memory-limit", "0.1"), "--memory-limit is 0.1; it is in gigabytes"),
+        (("--engine", "ray", "--profile"), "leave --engine out"),
+    ],
+)
+def test_ways_to_run_that_cannot_be_meant(command: Command, call: Call, more: tuple[str, ...], said: str) -> None:
+    command.more = more
+    ended = call(*command.arguments())
+    assert_one_line(ended)
+    assert said in ended.err
+    assert not command.out.exists()
+
+
+def test_a_run_in_bfloat16_is_another_run(command: Command, call: Call, tmp_path: Path) -> None:
+    assert call(*command.arguments()).status == 0
+    command.more = ("--precision", "bfloat16")
+    refused = call(*command.arguments())
+    assert_one_line(refused)
+    assert "precision: 'bfloat16', not 'float32'" in refused.err
+    first, command.out = command.out, tmp_path / "narrow"
+    assert call(*command.arguments()).status == 0
+    assert pngs(first) != pngs(command.out)
+
+
 def test_a_negative_limit_is_refused(command: Command, call: Call) -> None:
     command.more = ("--limit", "-1")
     assert call(*command.arguments()).status == 2
@@ -288,7 +391,9 @@ def test_an_out_folder_that_cannot_be_used(command: Command, call: Call, kind: s
     assert contents(command.photos) == before
 
 
-@pytest.mark.parametrize("arguments", [("evaluate", "--judge", JUDGE), ("report",)], ids=["evaluate", "report"])
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "--judge", JUDGE), ("report",), ("status",)], ids=["evaluate", "report", "status"]
+)
 def test_what_is_not_a_run(call: Call, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         ended = call(arguments[0], folder, *arguments[1:])
@@ -425,7 +530,7 @@ def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) 
         ["| short", "0.5"], ["| short", "1"], ["| long", "0.5"], ["| long", "1"],
     ]  # fmt: skip
     assert [line.split(" | ")[:2] for line in paired.splitlines()[2:]] == [["| long", "0.5"], ["| long", "1"]]
-    assert {path.name for path in command.out.iterdir()} == {"runs", "compare.json", "compare.html"}
+    assert {path.name for path in command.out.iterdir()} == {"runs", "inversions", "compare.json", "compare.html"}
     data = json.loads((command.out / "compare.json").read_text(encoding="utf-8"))
     assert [recipe["name"] for recipe in data["recipes"]] == ["short", "long"]
     before = contents(command.out)
@@ -466,7 +571,7 @@ def test_a_comparison_stopped_by_ctrl_c_is_continued_by_the_same_command(command
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert "the same command continues" in err.splitlines()[-1]
-    assert {path.name for path in command.out.iterdir()} == {"runs"}
+    assert {path.name for path in command.out.iterdir()} == {"inversions", "runs"}
     continued = call(*arguments)
     assert continued.status == 0, continued.err
     assert 0 < len([line for line in continued.err.splitlines() if line.startswith("mine@")]) < 4
@@ -504,12 +609,12 @@ def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
     assert process.returncode == 130, err
     assert "the same command continues" in err.splitlines()[-1]
     assert "Traceback" not in err
-    done = Store.open(command.out).finished()
-    assert 1 <= len(done) < 3
+    done = Store.open(command.out).count()
+    assert 1 <= done < 3
 
     continued = call(*command.arguments())
     assert continued.status == 0, continued.err
-    assert len(continued.out.splitlines()) == 3 - len(done)
+    assert len(continued.out.splitlines()) == 3 - done
     assert len(Store.open(command.out).table("results")) == 3
     whole, command.out = command.out, tmp_path / "undisturbed"
     assert call(*command.arguments()).status == 0
@@ -520,9 +625,9 @@ def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
 def test_a_signal_ends_with_its_status_and_one_line(
     command: Command, call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
 ) -> None:
-    from attnshift.runs import local
+    from attnshift.runs import attacking
 
-    monkeypatch.setattr(local, "attack_folder", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(attacking, "attack_folder", lambda *_: signal.raise_signal(number))
     ended = call(*command.arguments())
     assert ended.status == status
     (line,) = ended.err.splitlines()
@@ -533,7 +638,19 @@ def test_a_signal_ends_with_its_status_and_one_line(
 def test_help_names_every_command(call: Call) -> None:
     ended = call("--help")
     assert ended.status == 0
-    for name in ("attack", "evaluate", "tune", "compare", "sweep", "report", "demo", "list", "lab"):
+    for name in (
+        "attack",
+        "validate",
+        "status",
+        "evaluate",
+        "tune",
+        "compare",
+        "sweep",
+        "report",
+        "demo",
+        "list",
+        "lab",
+    ):
         assert f" {name} " in ended.out
     for name in ("render", "train", "check"):
         assert f" {name} " in call("lab", "--help").out

@@ -11,6 +11,7 @@ from attnshift.evaluation import FEATURES, METRICS, SETS, VISIBILITY
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.peers import PEERS
 from attnshift.tables import Table
+from attnshift.telemetry import TELEMETRY
 from attnshift.weights import classifier_names
 
 __all__ = ["catalogue"]
@@ -29,6 +30,7 @@ _TABLES: dict[str, Table] = {
     "visibility of the object": VISIBILITY,
     "peers": PEERS,
     "defences": DEFENCES,
+    "telemetry": TELEMETRY,
 }
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from attnshift.errors import RecipeError
 
@@ -51,7 +51,7 @@ def build(table: Table, family: str, name: str, options: Mapping[str, object]) -
     try:
         return TypeAdapter(implementation).validate_json(json.dumps(dict(options)))
     except ValidationError as error:
-        raise RecipeError(f"{family} '{name}': {describe(error)}") from None
+        raise RecipeError(f"{family} '{name}': {describe(error, implementation)}") from None
 
 
 def suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
@@ -64,10 +64,31 @@ def suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def describe(error: ValidationError) -> str:
-    """The first complaint of a validation, as ``where: what (got ...)`` on one line."""
+def describe(error: ValidationError, kind: Any = None) -> str:
+    """The first complaint of a validation, as ``where: what (got ...)`` on one line.
+
+    With the ``kind`` of object that was to be made, a key that it does not have is compared with those that it has.
+    """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "value"
     got = "" if first["type"] == "missing" else f" (got {first['input']!r:.80})"
+    hint = ""
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        *parents, key = first["loc"]
+        hint = suggest(str(key), list(_keys(_within(kind, parents))))
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}{got}{more}"
+    return f"{where}: {first['msg']}{got}{hint.removesuffix('?') if more else hint}{more}"
+
+
+def _within(kind: Any, parents: Sequence[object]) -> Any:
+    """The type that stands at the keys ``parents`` of ``kind``, or ``None`` where it is not as simple as that."""
+    for part in parents:
+        kind = get_args(kind)[-1] if get_origin(kind) is dict else _keys(kind).get(str(part))
+    return kind
+
+
+def _keys(kind: Any) -> dict[str, Any]:
+    """Fields of a model or a dataclass, with their types."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}

@@ -96,6 +96,29 @@ def test_checkpointing_changes_nothing(posed: Posed) -> None:
     assert (gradient - expected).norm() < 1e-6 * expected.norm()
 
 
+def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(posed: Posed) -> None:
+    whole, last, all_of_them = (posed("fast", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
+    expected, found = looked(whole), looked(last)
+    assert torch.equal(found.images, expected.images)
+    assert all(torch.equal(values, expected.losses[name]) for name, values in found.losses.items())
+    assert torch.equal(looked(all_of_them).gradient, expected.gradient)
+    assert (found.gradient - expected.gradient).norm() > 0.01 * expected.gradient.norm()
+
+
+@pytest.mark.parametrize("balance", ["none", "gradnorm"])
+def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(posed: Posed, balance: str) -> None:
+    settings = ["terms.variance.select.steps=[0, 1]", "terms.self_attention.weight=0.0", f"optimiser.balance={balance}"]
+    problem = posed("fast", [*settings, "diffusion.gradient_steps=2"])
+    found, without = looked(problem), looked(posed("fast", [*settings, "terms.variance.weight=0.0"]))
+    assert found.losses["variance"].min() > 0
+    assert found.gradient.norm() > 0
+    pulled = looked(posed("fast", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
+    torch.testing.assert_close(
+        found.gradient, pulled.gradient, rtol=1e-4, atol=1e-5 * float(pulled.gradient.abs().max())
+    )
+    assert (found.gradient - without.gradient).norm() > 0.01 * without.gradient.norm()
+
+
 def test_snapshots_stay_as_they_were_yielded(posed: Posed) -> None:
     kept: list[tuple[Snapshot, list[Tensor]]] = []
     for snapshot in attack(posed("fast", ["optimiser.iterations=4"])):

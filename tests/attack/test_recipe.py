@@ -51,6 +51,11 @@ def test_baseline_holds_the_published_numbers() -> None:
         ("diffusion.residual=1", r"diffusion\.residual: .*boolean \(got 1\)"),
         ('diffusion.residual="False"', r"diffusion\.residual: .*boolean"),
         ("diffusion.pairing=alinged", r"diffusion\.pairing: .*'aligned' or 'compat' \(got 'alinged'\)"),
+        ("diffusion.gradient_steps=-1", r"diffusion\.gradient_steps: .*greater than or equal to 0"),
+        (
+            "diffusion.gradient_steps=5",
+            r"recipe fast: diffusion: .*gradient_steps is 5 and cannot exceed denoising_steps, which is 4; 0 goes back",
+        ),
         ("terms.variance.weight=-1.0", r"terms\.variance\.weight: .*greater than or equal to 0"),
         ("terms.variance.weight=inf", r"terms\.variance\.weight: .*finite"),
         ("seed=2024-01-01", "recipe fast: seed: a recipe cannot hold dates or times"),

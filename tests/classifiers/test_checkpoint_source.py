@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attnshift.classifiers import load_classifier
 from attnshift.errors import ModelError
+from planted import declare_giant, plant_pickle
 
 NAMES = ["ball", "mug", "donut", "tree"]
 
@@ -62,11 +63,13 @@ def test_names_lie_beside_the_weights(weights: Path) -> None:
         ("[", "is no JSON file"),
         ('{"0": "ball"}', "must be a list"),
         ("[1, 2, 3, 4]", "must be a list of class names"),
+        ("[" * 100_000, "is no JSON file"),
+        ('["caf\xe9"]', "is no JSON file"),
         ('["ball", "mug", "donut"]', "has 3 class names, and the head"),
     ],
 )
 def test_names_that_cannot_be(weights: Path, text: str, message: str) -> None:
-    (weights.parent / "mine.classes.json").write_text(text)
+    (weights.parent / "mine.classes.json").write_text(text, encoding="latin-1")
     assert message in complaint(f"test_resnet@{weights}")
 
 
@@ -90,6 +93,37 @@ def test_a_file_that_is_none_of_safetensors(weights: Path, damage: str) -> None:
     else:
         weights.write_bytes(weights.read_bytes()[: 5000 if damage == "cut" else 0])
     assert "is no safetensors file, or is cut off" in complaint(f"test_resnet@{weights}")
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["pickle", "archive"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin"])
+def test_code_in_a_checkpoint_is_never_run(weights: Path, tmp_path: Path, suffix: str, archive: bool) -> None:
+    path, marker = weights.with_suffix(suffix), tmp_path / "marker"
+    plant_pickle(path, marker, archive)
+    assert "safetensors" in complaint(f"test_resnet@{path}")
+    assert not marker.exists()
+
+
+def test_what_a_file_declares_is_held_against_its_length(weights: Path) -> None:
+    declare_giant(weights)
+    assert "is no safetensors file, or is cut off (Error" in complaint(f"test_resnet@{weights}")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=ascii)
+def test_a_path_that_no_file_can_have(name: str) -> None:
+    complaint(f"test_resnet@{name}.safetensors")
+
+
+def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").mkdir()
+    assert "mine.safetensors is a folder; give the safetensors file in it" in complaint(
+        f"test_resnet@{tmp_path}/mine.safetensors"
+    )
+
+
+def test_a_head_that_is_one_value(weights: Path) -> None:
+    save_file(read(weights) | {"fc.weight": torch.tensor(1.0)}, weights)
+    assert "has a single value for fc.weight" in complaint(f"test_resnet@{weights}")
 
 
 @pytest.mark.parametrize(("key", "value"), [("fc.bias", float("nan")), ("bn1.running_var", float("inf"))])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors.torch import load, save_file
 from timm.models import save_for_hf
 
 from attnshift.classifiers import SOURCES, load_classifier
 from attnshift.errors import ModelError, UserError
 from attnshift.weights import classifier_names
+from planted import declare_giant, edit_json, plant_pickle
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,70 @@ def test_weights_of_another_architecture(timm_folder: Path, tmp_path: Path) -> N
     (tmp_path / "model.safetensors").write_bytes((timm_folder / "model.safetensors").read_bytes())
     with pytest.raises(ModelError):
         load_classifier(f"timm:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.pth", "other.bin", "model.safetensors"])
+@pytest.mark.parametrize("archive", [False, True], ids=["pickle", "archive"])
+def test_a_pickle_in_a_folder_is_never_opened(timm_folder: Path, tmp_path: Path, name: str, archive: bool) -> None:
+    folder, marker = shutil.copytree(timm_folder, tmp_path / "model"), tmp_path / "marker"
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").unlink(missing_ok=True)
+    plant_pickle(folder / name, marker, archive)
+    assert "model.safetensors" in complaint(f"timm:{folder}")
+    assert not marker.exists()
+
+
+def test_a_pickle_is_not_opened_for_its_weights_alone_either(timm_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(timm_folder, tmp_path / "model")
+    torch.save(load((folder / "model.safetensors").read_bytes()), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "there is no file" in complaint(f"timm:{folder}")
+
+
+def test_weights_of_a_folder_that_are_not_finite(timm_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(timm_folder, tmp_path / "model")
+    weights = load((folder / "model.safetensors").read_bytes())
+    weights["fc.bias"][0] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+    assert "fc.bias has values that are not finite" in complaint(f"timm:{folder}")
+
+
+def test_what_a_file_declares_is_held_against_its_length(timm_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(timm_folder, tmp_path / "model")
+    declare_giant(folder / "model.safetensors")
+    assert "is no safetensors file, or is cut off" in complaint(f"timm:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_classes": 10**10}, "num_classes is 10000000000; expected a whole number from 1 to 1000000"),
+        ({"num_classes": True}, "num_classes is True"),
+        ({"num_classes": 5}, "states 5 classes, and its model_args 4"),
+        ({"num_classes": 5, "model_args": {"num_classes": 5}}, "size mismatch for fc."),
+        ({"architecture": "nothing_of_the_kind"}, "nothing_of_the_kind"),
+        ({"architecture": ["os", "system"]}, "cannot load"),
+        ({"model_args": {"nonsense": 1}}, "nonsense"),
+        ({"pretrained_cfg": 3}, "cannot load"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_be_meant(
+    timm_folder: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    folder = shutil.copytree(timm_folder, tmp_path / "model")
+    edit_json(folder / "config.json", **values)
+    assert message in complaint(f"timm:{folder}")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "name", ["x" * 500, "a\0b", "[bold]x[/bold]", "\x1b[31m", "../..", "/dev/zero", "\udcff"], ids=ascii
+)
+def test_a_name_that_nothing_can_have(monkeypatch: pytest.MonkeyPatch, source: str, name: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    form = {"checkpoint": "test_resnet@{}.safetensors", "zeroshot": "model@{}"}.get(source, "{}")
+    complaint(f"{source}:{form.format(name)}")
 
 
 def test_imagenet_names_where_the_network_has_1000_classes() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save_file
 from transformers import (
     AutoImageProcessor,
     BitImageProcessor,
@@ -27,6 +28,7 @@ from transformers import (
 from attnshift.classifiers import huggingface_source, load_classifier
 from attnshift.errors import ModelError
 from classifiers.images import levels_apart, photograph
+from planted import declare_giant, edit_json, plant_module, plant_pickle
 
 NAMES = ("ball", "mug", "donut", "tree")
 LABELS = {"id2label": dict(enumerate(NAMES)), "label2id": {name: index for index, name in enumerate(NAMES)}}
@@ -149,10 +151,11 @@ def _edit(folder: Path, name: str, values: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
 def test_a_folder_that_asks_for_code_of_its_own_is_refused(vit: Path, tmp_path: Path, file: str) -> None:
-    folder = shutil.copytree(vit, tmp_path / "model")
-    (folder / "own.py").write_text("raise SystemExit('this must never run')")
-    _edit(folder, file, {"auto_map": {"AutoModelForImageClassification": "own.Net", "AutoImageProcessor": "own.Net"}})
+    folder, marker = shutil.copytree(vit, tmp_path / "model"), tmp_path / "marker"
+    plant_module(folder / "own.py", marker)
+    _edit(folder, file, {"auto_map": {"AutoModelForImageClassification": "own.Evil", "AutoImageProcessor": "own.Evil"}})
     assert "auto_map" in complaint(folder)
+    assert not marker.exists()
 
 
 def test_weights_without_a_head_are_refused(vit: Path, tmp_path: Path) -> None:
@@ -168,11 +171,59 @@ def test_more_classes_than_weights_are_refused(vit: Path, tmp_path: Path) -> Non
     assert "no fitting weights for classifier" in complaint(folder)
 
 
-def test_a_pickle_is_never_opened(vit: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(vit, tmp_path / "model")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("archive", [False, True], ids=["pickle", "archive"])
+def test_a_pickle_is_never_opened(vit: Path, tmp_path: Path, name: str, archive: bool) -> None:
+    folder, marker = shutil.copytree(vit, tmp_path / "model"), tmp_path / "marker"
     (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
+    plant_pickle(folder / name, marker, archive)
     assert "safetensors" in complaint(folder)
+    assert not marker.exists()
+
+
+def test_weights_that_are_not_finite(vit: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(vit, tmp_path / "model")
+    weights = load((folder / "model.safetensors").read_bytes())
+    weights["classifier.bias"][0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "classifier.bias has values that are not finite" in complaint(folder)
+
+
+def test_what_a_file_declares_is_held_against_its_length(vit: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(vit, tmp_path / "model")
+    declare_giant(folder / "model.safetensors")
+    complaint(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_labels": 10**10}, "num_labels is 10000000000; expected a whole number from 1 to 1000000"),
+        ({"num_labels": "many"}, "num_labels is 'many'"),
+        ({"id2label": {"0": "ball", "1": "mug"}}, "no fitting weights for classifier.bias"),
+        ({"id2label": {"0": "a", "1": "b", "2": "c", "7": "d"}}, "are numbered"),
+        ({"model_type": "nothing of the kind"}, "cannot load"),
+        ({"hidden_size": "wide"}, "cannot load"),
+        ({"hidden_size": 18}, "no fitting weights for"),
+        ({"hidden_size": 100_000}, "weights, and model.safetensors holds"),
+        ({"patch_size": 0}, "cannot load"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_be_meant(vit: Path, tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    folder = shutil.copytree(vit, tmp_path / "model")
+    edit_json(folder / "config.json", **values)
+    assert message in complaint(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "null", "{", "\xff", "[" * 100_000], ids=["list", "null", "cut", "latin", "deep"]
+)
+def test_a_configuration_that_is_no_object(vit: Path, tmp_path: Path, file: str, text: str) -> None:
+    folder = shutil.copytree(vit, tmp_path / "model")
+    (folder / file).write_text(text, encoding="latin-1")
+    complaint(folder)
 
 
 @pytest.mark.parametrize("damage", ["cut weights", "no config", "no processor", "no folder"])

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from attnshift import LatentAttack, load_classifier
 from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.probe import check_attackable
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError
 
@@ -88,6 +89,101 @@ def test_what_is_not_logits_is_refused_in_one_line(after: Callable[[Tensor], Any
     assert message in str(caught.value)
     assert str(caught.value).startswith("mine ")
     assert len(str(caught.value).splitlines()) == 1
+
+
+class Raising(nn.Module):
+    """A network whose author did not foresee these images."""
+
+    def __init__(self, error: BaseException):
+        super().__init__()
+        self.error = error
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("no logits"),
+        KeyError("logits"),
+        MemoryError(),
+        ZeroDivisionError("by zero"),
+        NotImplementedError(),
+    ],
+    ids=repr,
+)
+def test_whatever_a_network_raises_is_one_line(error: BaseException) -> None:
+    with pytest.raises(ModelError, match=r"^mine cannot take images \(2, 3, 8, 8\): \S") as caught:
+        wrap(Raising(error))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def normed(**options: Any) -> nn.Module:
+    network = nn.Sequential(nn.BatchNorm2d(3, **options), Linear())
+    network[0].running_mean = None if options else torch.full((3,), 0.1)  # type: ignore[union-attr]
+    return network
+
+
+class AlwaysTraining(nn.Module):
+    """Stays in training mode, as a network does that is frozen by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = normed()
+
+    def train(self, mode: bool = True) -> AlwaysTraining:
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+@pytest.mark.parametrize(
+    "network", [normed(track_running_stats=False), AlwaysTraining()], ids=["no statistics", "train"]
+)
+def test_logits_that_depend_on_batch_mates_are_refused(network: nn.Module) -> None:
+    with pytest.raises(
+        ModelError, match=r"^mine gives an image other logits when another one stands beside it; let its"
+    ):
+        wrap(network)
+    assert wrap(normed()).classes == 4
+
+
+def test_a_network_that_draws_at_random_is_not_taken_for_that() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        assert wrap(Linear(lambda logits: logits + torch.randn_like(logits))).classes == 4
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (torch.detach, "no gradient passes it; take out argmax"),
+        (lambda logits: 5.0 * nn.functional.one_hot(logits.argmax(1), 4), "no gradient passes it"),
+        (lambda logits: torch.from_numpy(logits.detach().numpy()), "no gradient passes it"),
+        (lambda logits: logits.mul(100).round(), "its gradient at an image is zero; take out what rounds"),
+        (lambda logits: logits + (logits * 0).abs().sqrt(), "its gradient at an image is not finite"),
+    ],
+    ids=["detach", "argmax", "numpy", "round", "root of zero"],
+)
+def test_what_passes_no_gradient_is_a_judge_and_no_surrogate(
+    backbone: StableDiffusion, after: Callable[[Tensor], Any], message: str
+) -> None:
+    classifier = wrap(Linear(after))
+    with pytest.raises(ModelError, match=rf"^mine cannot be attacked: {message}"):
+        LatentAttack(backbone, [classifier])
+
+
+def test_surrogates_that_disagree_about_their_classes(backbone: StableDiffusion) -> None:
+    surrogates = [wrap(Linear(), name="four"), wrap(Linear(classes=7), name="seven")]
+    with pytest.raises(ModelError, match=r"do not have the same classes: four has 4, seven has 7$"):
+        LatentAttack(backbone, surrogates)
+
+
+@pytest.mark.parametrize("name", ["random:test_resnet", "random:test_vit", "lab:mobilevit"])
+def test_what_passes_a_gradient_can_be_attacked(name: str) -> None:
+    check_attackable(load_classifier(name))
 
 
 def test_logits_of_a_log_softmax_are_logits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from attnshift.classifiers import load_classifier, torchvision_source
 from attnshift.classifiers.timm_source import preprocessing
 from attnshift.errors import ModelError
 from classifiers.images import levels_apart, photograph
+from hubs import empty_hubs
+from planted import plant_pickle
 
 WEIGHTS = [choice for model in models.list_models(module=models) for choice in models.get_model_weights(model)]
 
@@ -76,6 +79,18 @@ def test_what_does_not_exist_is_named(name: str, message: str) -> None:
         load_classifier(f"torchvision:{name}")
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["pickle", "archive"])
+def test_code_in_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: bool) -> None:
+    """torchvision publishes pickles, and unpickles whatever lies in its cache under their names."""
+    url = models.SqueezeNet1_1_Weights.DEFAULT.url
+    marker = tmp_path / "marker"
+    plant_pickle(empty_hubs(tmp_path, monkeypatch) / Path(url).name, marker, archive)
+    with pytest.raises(ModelError, match="cannot load 'torchvision:squeezenet1_1': ") as caught:
+        load_classifier("torchvision:squeezenet1_1")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not marker.exists()
 
 
 def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from attnshift.ensemble import RULES, TRANSFORMS
 from attnshift.evaluation import FEATURES, METRICS, SETS, VISIBILITY
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.tables import Entry
+from attnshift.telemetry import TELEMETRY
 
 TABLES = {
     "BACKBONES": BACKBONES,
@@ -25,6 +26,7 @@ TABLES = {
     "RULES": RULES,
     "SETS": SETS,
     "SOURCES": SOURCES,
+    "TELEMETRY": TELEMETRY,
     "TERMS": TERMS,
     "TRANSFORMS": TRANSFORMS,
     "VISIBILITY": VISIBILITY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnshift.data.datasets import Item, read_folder
+from attnshift.data.datasets import Item, read_items
 from attnshift.errors import LabelError
 
 NAMES = ("ball", "mug", "donut")
@@ -32,7 +32,7 @@ def read(
 ) -> list[Item]:
     labels = folder.parent / "labels.csv"
     labels.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_folder(folder, labels, names, classes, limit, target=target)
+    return list(read_items(folder, labels, names, classes, limit, target=target))
 
 
 def complaint(folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES, target: str | None = None) -> str:
@@ -51,7 +51,7 @@ def test_items_come_in_the_order_of_the_file(folder: Path) -> None:
         ("a.png", 0, "ball"),
         ("b.png", 1, "mug"),
     ]
-    assert all(item.path.is_file() for item in items)
+    assert all(Path(item.image.location).is_file() for item in items)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_identity_is_content_label_and_name_and_not_the_place(folder: Path) -> N
 
 def test_missing_folder_and_missing_label_file(folder: Path) -> None:
     with pytest.raises(LabelError, match="no such folder"):
-        read_folder(folder / "nope", folder / "a.png", NAMES, 3)
+        read_items(folder / "nope", folder / "a.png", NAMES, 3)
     with pytest.raises(LabelError, match="no such label file"):
-        read_folder(folder, folder / "nope.csv", NAMES, 3)
+        read_items(folder, folder / "nope.csv", NAMES, 3)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def masks(folder: Path) -> Path:
 def masked(folder: Path, text: str, masks: Path | None) -> list[Item]:
     labels = folder.parent / "labels.csv"
     labels.write_text(text)
-    return read_folder(folder, labels, NAMES, 3, 0, masks)
+    return list(read_items(folder, labels, NAMES, 3, 0, masks))
 
 
 def test_a_mask_has_the_name_of_its_image(folder: Path, masks: Path) -> None:
@@ -205,10 +205,8 @@ def test_a_mask_has_the_name_of_its_image(folder: Path, masks: Path) -> None:
         (root / "sub").mkdir()
         (root / "sub" / "a.png").write_bytes(b"below")
     items = masked(folder, "file,label\nb.png,1\na.png,0\nsub/a.png,2\n", masks)
-    assert [item.mask and item.mask.relative_to(masks) for item in items] == [
-        Path("b.png"), Path("a.png"), Path("sub/a.png"),
-    ]  # fmt: skip
-    assert [item.path for item in items] == [folder / name for name in ("b.png", "a.png", "sub/a.png")]
+    assert [str(item.mask) for item in items] == [f"file:{masks / name}" for name in ("b.png", "a.png", "sub/a.png")]
+    assert [Path(item.image.location) for item in items] == [folder / name for name in ("b.png", "a.png", "sub/a.png")]
     assert all(item.mask is None for item in masked(folder, "file,label\nb.png,1\nc.png,0\n", None))
 
 

@@ -10,7 +10,10 @@ import numpy
 from PIL import Image
 
 from attnshift.attack.recipe import load_recipe
+from attnshift.data.datasets import Item
+from attnshift.data.references import Reference
 from attnshift.evaluation import ARMS
+from attnshift.runs.plan import Plan
 from attnshift.runs.spec import RunSpec
 from attnshift.runs.store import Store
 
@@ -128,7 +131,8 @@ def made_up_run(
         threads=1,
         recipe=recipe,
     )
-    store = Store.start(folder, spec)
+    items = (Item(identity, f"{identity}.png", Reference("file", f"/{identity}.png"), 0, "mug") for identity in IDS)
+    store = Store.start(folder, spec, Plan.draw(items))
     height, width = numpy.mgrid[0:64, 0:64]
     for place, identity in enumerate(IDS):
         for number, arm in enumerate(ARMS):

@@ -23,6 +23,7 @@ from report.made_up import (
     made_up_run,
 )
 from report.seen import Seen
+from runs.small_runs import planned
 
 
 def page(store: Store) -> str:
@@ -151,7 +152,7 @@ def test_a_judged_run_does_not_say_so(tmp_path: Path) -> None:
 
 def test_a_run_that_has_finished_nothing(tmp_path: Path) -> None:
     made = made_up_run(tmp_path / "made")
-    seen = Seen(page(Store.start(tmp_path / "run", made.spec())))
+    seen = Seen(page(Store.start(tmp_path / "run", made.spec(), planned("a"))))
     assert "on 0 images" in seen.text
     assert "nan" not in seen.text.split()
 

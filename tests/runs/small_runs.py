@@ -15,8 +15,11 @@ from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.data.datasets import Item
 from attnshift.data.images import read_image, write_png
-from attnshift.runs.local import Settings, attack_folder
+from attnshift.data.references import Reference
+from attnshift.runs.attacking import Settings, attack_folder
+from attnshift.runs.plan import Plan
 from attnshift.runs.store import Store
+from attnshift.telemetry import Event, ImageDone, ImageFailed, Telemetry
 
 SURROGATE = "random:test_resnet"
 SIDE = 64
@@ -57,12 +60,38 @@ def small_settings(photos: Path, pipeline: Path, out: Path, *changes: str, **oth
     return Settings(photos / "images", photos / "labels.csv", str(pipeline), recipe=recipe, out=out, **(usual | others))
 
 
+def planned(*names: str) -> Plan:
+    """A plan of made-up images, identities as their names."""
+    return Plan.draw(Item(name, f"{name}.png", Reference("file", f"/{name}.png"), 0, "mug") for name in names)
+
+
 def run_small(settings: Settings) -> Store:
-    return attack_folder(settings, ignore)
+    return attack_folder(settings)
 
 
-def ignore(item: Item, row: dict[str, Any], count: int, total: int) -> None:
-    """A progress that is not looked at."""
+class Told:
+    """Hears of every image that is done or failed, and presses Ctrl-C at number ``stop``, from 1."""
+
+    iterations = False
+
+    def __init__(self, stop: int = 0):
+        self.stop = stop
+        self.done: list[ImageDone] = []
+        self.failed: list[ImageFailed] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ImageFailed):
+            self.failed.append(event)
+        if isinstance(event, ImageDone):
+            self.done.append(event)
+            if len(self.done) == self.stop:
+                raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+    def telemetry(self) -> Telemetry:
+        return Telemetry([self])
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -72,6 +101,11 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def lasting(folder: Path) -> set[str]:
+    """Names of all files of a run, but for its ledgers, which are called after processes."""
+    return {name for name in contents(folder) if not name.startswith("ledger/")}
 
 
 def pngs(folder: Path) -> dict[str, str]:

@@ -13,20 +13,21 @@ from PIL import Image
 from attnshift import __version__
 from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers import load_classifier
-from attnshift.data.datasets import Item
 from attnshift.data.images import read_image
-from attnshift.errors import ImageError, ModelError, RecipeError, RunError, UserError
+from attnshift.errors import LabelError, ModelError, RecipeError, RunError, UserError
 from attnshift.evaluation import ARMS
-from attnshift.runs import local
-from attnshift.runs.local import Settings, attack_folder
+from attnshift.runs import store as store_module
+from attnshift.runs.attacking import Settings, attack_folder
 from attnshift.runs.preparation import prepare
 from attnshift.runs.spec import FORMAT
 from attnshift.runs.store import Store
+from attnshift.telemetry import Event, ImageDone
 from runs.small_runs import (
     SIDE,
     SURROGATE,
+    Told,
     contents,
-    ignore,
+    lasting,
     pixels,
     pngs,
     run_small,
@@ -36,6 +37,8 @@ from runs.small_runs import (
 )
 
 COLUMNS = {
+    "key",
+    "batch",
     "id",
     "file",
     "label",
@@ -67,25 +70,13 @@ def without_seconds(store: Store) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in store.table("results")]
 
 
-class Interrupt:
-    """Progress that presses Ctrl-C after so many images."""
-
-    def __init__(self, after: int):
-        self.after = after
-        self.seen: list[str] = []
-
-    def __call__(self, item: Item, row: dict[str, Any], count: int, total: int) -> None:
-        self.seen.append(item.file)
-        if len(self.seen) == self.after:
-            raise KeyboardInterrupt
-
-
 def test_a_run_holds_exactly_these_files(finished: Store) -> None:
     ids = [row["id"] for row in finished.table("results")]
-    expected = {"run.json", "recipe.toml", "results.parquet"}
+    expected = {"run.json", "recipe.toml", "plan.parquet", "results.parquet", "claims"}
     expected |= {f"items/{identity}.json" for identity in ids}
     expected |= {f"images/{identity}.{arm}.png" for identity in ids for arm in ARMS}
-    assert set(contents(finished.folder)) == expected
+    assert lasting(finished.folder) == expected
+    assert len(list((finished.folder / "ledger").iterdir())) == 1
 
 
 def test_one_row_per_image_in_the_order_of_the_plan(finished: Store, photos: Path) -> None:
@@ -151,12 +142,9 @@ def test_the_clean_arm_is_the_input_and_the_attack_is_not(finished: Store, photo
 
 
 def test_a_second_run_changes_no_byte(finished: Store, photos: Path, pipeline_folder: Path) -> None:
-    before = contents(finished.folder)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("nothing was left to do")
-
-    attack_folder(small_settings(photos, pipeline_folder, finished.folder), refuse)
+    before, told = contents(finished.folder), Told()
+    attack_folder(small_settings(photos, pipeline_folder, finished.folder), told.telemetry())
+    assert not told.done, "nothing was left to do"
     assert contents(finished.folder) == before
 
 
@@ -177,18 +165,17 @@ def test_an_interrupted_run_is_continued(
 ) -> None:
     """``after=3``: everything is done but the table."""
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", batch=batch)
-    interrupt = Interrupt(after)
     with pytest.raises(KeyboardInterrupt):
-        attack_folder(settings, interrupt)
+        attack_folder(settings, Told(stop=after).telemetry())
     assert not Store.open(settings.out).table("results")
-    rest = Interrupt(after=99)
-    store = attack_folder(settings, rest)
+    rest = Told()
+    store = attack_folder(settings, rest.telemetry())
     undisturbed = finished if batch == 2 else finished_singly
     # Of a batch both images are saved before the first is reported.
-    assert len(rest.seen) == 3 - (after + 1 if (batch, after) == (2, 1) else after)
+    assert len(rest.done) == 3 - (after + 1 if (batch, after) == (2, 1) else after)
     assert pngs(store.folder) == pngs(undisturbed.folder)
     assert without_seconds(store) == without_seconds(undisturbed)
-    assert set(contents(store.folder)) == set(contents(undisturbed.folder))
+    assert lasting(store.folder) == lasting(undisturbed.folder)
 
 
 @pytest.mark.parametrize("place", ["between two batch mates", "between two arms"])
@@ -200,9 +187,12 @@ def test_an_interruption_inside_a_batch(
     monkeypatch: pytest.MonkeyPatch,
     place: str,
 ) -> None:
+    """Three files are written before the first item, and six for each: five arms and its row."""
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
     with monkeypatch.context() as patch:
-        owner, name, calls = (Store, "finish", 1) if place == "between two batch mates" else (local, "write_png", 6)
+        owner, name, calls = (
+            (Store, "finish", 1) if place == "between two batch mates" else (store_module, "atomic_write", 10)
+        )
         original, made = getattr(owner, name), []
 
         def counted(*arguments: Any) -> None:
@@ -213,19 +203,17 @@ def test_an_interruption_inside_a_batch(
 
         patch.setattr(owner, name, counted)
         with pytest.raises(KeyboardInterrupt):
-            attack_folder(settings, ignore)
-    assert len(Store.open(settings.out).finished()) == 1
+            attack_folder(settings)
+    assert Store.open(settings.out).count() == 1
     store = run_small(settings)
     assert pngs(store.folder) == pngs(finished.folder)
     assert without_seconds(store) == without_seconds(finished)
 
 
-@pytest.mark.parametrize("calls", [0, 1])
+@pytest.mark.parametrize("calls", [0, 1, 2])
 def test_an_interruption_while_the_folder_is_made(
     finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
-    from attnshift.runs import store as store_module
-
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
     with monkeypatch.context() as patch:
         original, made = store_module.atomic_write, []
@@ -256,7 +244,7 @@ def test_another_recipe_is_refused(finished: Store, photos: Path, pipeline_folde
     ("change", "shown"),
     [
         ({"batch": 1}, "batch: 1, not 2"),
-        ({"limit": 2}, "items: "),
+        ({"limit": 2}, "items: photo-1.png is missing"),
         ({"surrogates": ("random:test_convnext",)}, "surrogates: "),
         ({"size": 128}, "size: 128, not 64"),
     ],
@@ -287,7 +275,7 @@ def test_the_same_images_from_another_folder_continue(
 
 @pytest.mark.parametrize(
     ("damage", "error"),
-    [("image", ImageError), ("size", ModelError), ("name", ModelError), ("label", UserError)],
+    [("image", LabelError), ("size", ModelError), ("name", ModelError), ("label", UserError)],
 )
 def test_nothing_is_written_where_an_input_is_bad(
     pipeline_folder: Path, tmp_path: Path, damage: str, error: type[UserError]
@@ -300,7 +288,7 @@ def test_nothing_is_written_where_an_input_is_bad(
     file, label, name = rows[-1]
     if damage == "image":
         path = tmp_path / "images" / file
-        path.write_bytes(path.read_bytes()[:200])
+        path.unlink()
     if damage == "name":
         name = "an exceedingly long and winding name of a class that no tokenizer of this size can hold"
     write_labels(tmp_path, [*rows[:-1], (file, 1000 if damage == "label" else label, name)])
@@ -349,15 +337,19 @@ def test_an_empty_folder_is_used(finished: Store, photos: Path, pipeline_folder:
 
 
 def test_progress_counts_every_image_once(photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
-    calls: list[tuple[str, int, int]] = []
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", limit=2)
+    safe: list[bool] = []
 
-    def watch(item: Item, row: dict[str, Any], count: int, total: int) -> None:
-        assert Store(settings.out).image_path(item.identity, "attack").is_file(), "reported when it is safe"
-        calls.append((row["file"], count, total))
+    class Watching(Told):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, ImageDone):
+                safe.append(Store(settings.out).is_finished(event.id))
 
-    attack_folder(settings, watch)
-    assert calls == [("photo-3.png", 1, 2), ("photo-2.png", 2, 2)]
+    told = Watching()
+    attack_folder(settings, told.telemetry())
+    assert [each.file for each in told.done] == ["photo-3.png", "photo-2.png"]
+    assert safe == [True, True], "reported when it is safe"
 
 
 def test_the_digest_names_the_attack_and_not_the_place(finished: Store) -> None:

@@ -24,7 +24,7 @@ from attnshift.lab.scenes import scene
 from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.store import Store
 from attnshift.weights import classifier_folder
-from runs.small_runs import contents
+from runs.small_runs import contents, planned
 
 COUNT = 32
 
@@ -33,7 +33,7 @@ COUNT = 32
 def lab_run(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A run on lab images in which every arm shows the clean image: what an attack does has no say here."""
     spec = finished.spec().model_copy(update={"surrogates": ("lab:mobilevit",), "pipeline": "lab", "size": 64})
-    store = Store.start(tmp_path_factory.mktemp("lab") / "run", spec)
+    store = Store.start(tmp_path_factory.mktemp("lab") / "run", spec, planned(*map(str, range(COUNT))))
     for index, image in enumerate(render([scene(0, "test", index) for index in range(COUNT)]).images):
         for arm in ARMS:
             write_png(store.image_path(str(index), arm), image, {})

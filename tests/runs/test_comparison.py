@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from attnshift.attack.recipe import Recipe, load_recipe
-from attnshift.data.datasets import Item
 from attnshift.data.images import read_image, write_png
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.peers.recipe import PeerRecipe, at_strength
 from attnshift.peers.recipe import load_recipe as load_any
 from attnshift.report.curves import measure
 from attnshift.runs import comparison
+from attnshift.runs.attacking import attack_folder
 from attnshift.runs.comparison import Entrant, Settings, compare, read_entrants
-from attnshift.runs.local import attack_folder
 from attnshift.runs.store import Store
-from runs.small_runs import SIDE, SURROGATE, contents, ignore, pngs, small_settings
+from attnshift.telemetry import Event, ImageDone, RunBegun
+from runs.small_runs import SIDE, SURROGATE, Told, contents, pngs, small_settings
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
@@ -56,19 +56,26 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
 
 
 def quietly(settings: Settings) -> comparison.Compared:
-    return compare(settings, lambda run, item, row, count, total: None)
+    return compare(settings)
 
 
-class StoppedError(Exception):
-    pass
+class ToldOfRuns(Told):
+    """Hears of (run, number of the image) and presses Ctrl-C at one of them."""
 
+    def __init__(self, stop_at: tuple[str, int] = ("", 0)):
+        super().__init__()
+        self.stop_at = stop_at
+        self.seen: list[tuple[str, int]] = []
 
-def stop_at(run: str, number: int) -> comparison.Progress:
-    def progress(name: str, item: Item, row: dict[str, Any], count: int, total: int) -> None:
-        if (name, count) == (run, number):
-            raise StoppedError
-
-    return progress
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, RunBegun):
+            self.name, self.count = event.name, event.done
+        if isinstance(event, ImageDone):
+            self.count += 1
+            self.seen.append((self.name, self.count))
+            if self.seen[-1] == self.stop_at:
+                raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +99,10 @@ def test_each_run_is_that_of_an_attack(photos: Path, pipeline_folder: Path, whol
     """The networks are loaded once for all: that changes no byte."""
     assert sorted(path.name for path in (whole / "runs").iterdir()) == ["long@1", "long@2", "short@1", "short@2"]
     alone = small_settings(photos, pipeline_folder, tmp_path / "alone", batch=1, limit=2, threads=1)
-    attack_folder(alone, ignore)
+    attack_folder(alone)
     assert pngs(tmp_path / "alone") == pngs(whole / "runs" / "long@1")
     scaled = replace(alone, recipe=at_strength(short(), 2.0), out=tmp_path / "scaled")
-    attack_folder(scaled, ignore)
+    attack_folder(scaled)
     assert pngs(tmp_path / "scaled") == pngs(whole / "runs" / "short@2")
 
 
@@ -113,12 +120,12 @@ def test_strength_is_a_factor_of_the_learning_rate_and_nothing_else() -> None:
 def test_an_interrupted_comparison_ends_like_a_whole_one(
     settings: Settings, whole: Path, run: str, number: int
 ) -> None:
-    with pytest.raises(StoppedError):
-        compare(settings, stop_at(run, number))
-    told: list[tuple[str, int]] = []
-    compared = compare(settings, lambda name, item, row, count, total: told.append((name, count)))
-    assert (run, number) not in told, "it was finished"
-    assert 0 < len(told) < 8
+    with pytest.raises(KeyboardInterrupt):
+        compare(settings, ToldOfRuns((run, number)).telemetry())
+    told = ToldOfRuns()
+    compared = compare(settings, told.telemetry())
+    assert (run, number) not in told.seen, "it was finished"
+    assert 0 < len(told.seen) < 8
     assert pngs(settings.out) == pngs(whole)
     for name, line in compared.runs.items():
         for strength, store in line.items():

@@ -19,7 +19,7 @@ from attnshift.evaluation.metrics import l2, linf
 from attnshift.report.summary import summarise
 from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.store import Store
-from runs.small_runs import SIDE, SURROGATE, contents
+from runs.small_runs import SIDE, SURROGATE, contents, planned
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
@@ -173,7 +173,7 @@ def test_a_file_that_is_gone_leaves_the_verdicts_as_they_were(store: Store) -> N
 
 
 def test_a_run_without_images_says_how_to_continue(tmp_path: Path, finished: Store) -> None:
-    empty = Store.start(tmp_path / "run", finished.spec())
+    empty = Store.start(tmp_path / "run", finished.spec(), planned("a"))
     with pytest.raises(RunError, match="no finished images"):
         evaluate_run(empty, [JUDGE])
 

@@ -25,7 +25,7 @@ from attnshift.runs.sets import evaluate_sets, features_of
 from attnshift.runs.store import Store
 from hubs import empty_hubs
 from report.seen import Seen
-from runs.small_runs import SIDE, SURROGATE, contents
+from runs.small_runs import SIDE, SURROGATE, contents, planned
 
 OTHER = "random:test_convnext"
 
@@ -122,7 +122,7 @@ def test_features_that_are_not_finite_are_a_reason(store: Store, monkeypatch: py
 
 def test_a_run_without_images(finished: Store, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no finished images"):
-        evaluate_sets(Store.start(tmp_path / "run", finished.spec()))
+        evaluate_sets(Store.start(tmp_path / "run", finished.spec(), planned("a")))
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from attnshift.attack.profile import ITERATIONS, profiled
 from attnshift.attack.recipe import load_recipe
 from attnshift.cli import main
-from attnshift.runs.local import attack_folder
-from runs.small_runs import SURROGATE, ignore, pngs, small_settings
+from attnshift.runs.attacking import attack_folder
+from runs.small_runs import SURROGATE, pngs, small_settings
 
 QUICK = ["reconstruction.updates=1", "reconstruction.updates_per_step=0", "optimiser.iterations=2"]
 
@@ -38,10 +38,10 @@ def test_bytes_are_the_same_and_parts_sum_to_the_whole(
         replace(small_settings(photos, pipeline_folder, tmp_path / name, limit=2), recipe=recipe)
         for name in ("plain", "watched")
     )
-    attack_folder(plain, ignore)
+    attack_folder(plain)
     begun = time.perf_counter()
     with profiled() as profile:
-        attack_folder(watched, ignore)
+        attack_folder(watched)
     elapsed = time.perf_counter() - begun
     assert pngs(plain.out) == pngs(watched.out)
     assert len(rows(plain.out)) == 2

@@ -18,8 +18,8 @@ from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import LabelError, RecipeError, RunError, UserError
 from attnshift.evaluation import ARMS
+from attnshift.runs.attacking import Settings
 from attnshift.runs.evaluation import evaluate_run
-from attnshift.runs.local import Settings
 from attnshift.runs.store import Store
 from runs.small_runs import SIDE, SURROGATE, contents, run_small, small_settings, write_labels
 

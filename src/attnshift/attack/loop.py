@@ -132,7 +132,8 @@ def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Sl
             slopes = {
                 name: torch.autograd.grad(value.sum(), latents, retain_graph=True)[0]
                 for name, value in terms.items()
-                if weights[name]
+                # A term that reads nothing but steps which the gradient does not go back through is a constant.
+                if weights[name] and value.requires_grad
             }
             gradient, balance = balance.combine(slopes, weights) if slopes else (torch.zeros_like(latents), balance)
         else:

@@ -83,4 +83,4 @@ def _schedule(values: Mapping[str, Any], name: str) -> Schedule:
     try:
         return TypeAdapter(Schedule).validate_json(json.dumps(dict(values)))
     except ValidationError as error:
-        raise RecipeError(f"schedule of {name}: {describe(error)}") from None
+        raise RecipeError(f"schedule of {name}: {describe(error, Schedule)}") from None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attnshift.attack.clean_path import Inversions, anew, clean_path
 from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
@@ -20,7 +21,6 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
-from attnshift.diffusion.inversion import invert
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import normal
 from attnshift.types import Branch, Draws, Goals, Interference, Observation, Site, TokenSpan
@@ -69,10 +69,11 @@ class Problem:
     def render(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
         """Denoise and decode latents at the start level."""
         recipe = self.method.recipe
+        checkpointing, steps = recipe.diffusion.checkpointing, recipe.diffusion.gradient_steps
         with part("denoising"):
-            final, attention = denoise(self.backbone, self.trajectory, latents, sites, recipe.diffusion.checkpointing)
+            final, attention = denoise(self.backbone, self.trajectory, latents, sites, checkpointing, steps)
         with part("decoder"):
-            images = self.backbone.decode(final, recipe.diffusion.checkpointing)
+            images = self.backbone.decode(final, checkpointing)
         backward("decoder", images)
         backward("denoising", final, *(each for maps in attention.values() for each in maps))
         backward(None, latents)
@@ -89,14 +90,14 @@ class Problem:
 
     def observe(self, branch: Branch, iteration: int) -> Observation:
         """What the terms see of ``branch`` in ``iteration``, which counts from 0."""
-        recipe = self.method.recipe
+        recipe, draws = self.method.recipe, self._draws(iteration)
         return Observation(
             self.images,
             self.clean,
             branch,
             self.tokens,
             (iteration + 1) / recipe.optimiser.iterations,
-            self._draws(iteration),
+            draws,
             self.weights,
             self.interference,
         )
@@ -128,7 +129,13 @@ class Problem:
 
 @part("preparation")
 @torch.no_grad()
-def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], tasks: Sequence[Task]) -> Problem:
+def pose(
+    method: Method,
+    backbone: Backbone,
+    classifiers: Sequence[Classifier],
+    tasks: Sequence[Task],
+    inversions: Inversions = anew,
+) -> Problem:
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
     recipe = method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
@@ -143,16 +150,14 @@ def pose(method: Method, backbone: Backbone, classifiers: Sequence[Classifier], 
         backbone.locate(prompt.text, task.class_name, prompt.start) for prompt, task in zip(prompts, tasks, strict=True)
     )
     latents = _encode(method, backbone, images, tasks)
-    ladder = backbone.ladder(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
     text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
-    with part("inversion"):
-        stored = invert(backbone, ladder, latents, empty, recipe.diffusion.pairing, recipe.diffusion.inversion_rounds)
-    with part("reconstruction"), torch.enable_grad():
-        trajectory = method.reconstruction(backbone, ladder, stored, text, empty, recipe.diffusion.guidance)
+    stored, trajectory = clean_path(method, backbone, latents, text, empty, inversions)
     sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
     interference = None
     if choices:
-        interference, spoken = observe_interference(recipe, backbone, ladder, stored, subjects, choices, sites)
+        interference, spoken = observe_interference(
+            recipe, backbone, trajectory.ladder, stored, subjects, choices, sites
+        )
         trajectory = replace(trajectory, interference=spoken)
     # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at iteration 0 the two
     # branches shall be one.

@@ -31,6 +31,10 @@ __all__ = [
 
 
 _OTHER = "{interference}"
+_DEEPEST = 12
+"""Tables and lists of a recipe that may lie within each other; libraries follow deeper ones until the stack ends."""
+_LARGEST = 2**20
+"""Bytes of a recipe file."""
 
 Kind = TypeVar("Kind", bound=BaseModel)
 Grid = Literal["full", "half", "quarter", "eighth", "all"]
@@ -131,6 +135,10 @@ class DiffusionSection(Section):
     schedule_steps: int = Field(default=20, ge=2, le=1000)
     denoising_steps: int = Field(default=5, ge=1, le=999)
     """How many of the last steps are walked and differentiated (K)."""
+    gradient_steps: int = Field(default=0, ge=0)
+    """Through how many of the last of them the gradient goes back; 0 is all. The earlier ones count as the identity:
+    the gradient passes from their end straight to the start latents, and the attention maps read in them count in the
+    losses as values without a gradient."""
     guidance: float = Field(default=2.5, ge=0)
     pairing: Literal["aligned", "compat"] = "aligned"
     inversion_rounds: int = Field(default=0, ge=0, le=20)
@@ -138,6 +146,15 @@ class DiffusionSection(Section):
     residual: bool = True
     """Add to each decoded image what the clean path loses, so that nothing is changed at iteration 0."""
     checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _goes_back_where_it_walks(self) -> DiffusionSection:
+        if self.gradient_steps > self.denoising_steps:
+            raise ValueError(
+                f"gradient_steps is {self.gradient_steps} and cannot exceed denoising_steps, which is "
+                f"{self.denoising_steps}; 0 goes back through all of them"
+            )
+        return self
 
 
 class ReconstructionSection(OpenSection):
@@ -208,7 +225,7 @@ class Recipe(Section):
 
     name: str
     summary: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     tuned_on: tuple[str, ...] = ()
     """Classifiers that chose its numbers; they cannot judge it."""
     prompt: PromptSection = PromptSection()
@@ -245,12 +262,17 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
 def read_recipe_file(source: str) -> dict[str, Any]:
     """What the TOML file at the path ``source`` holds, not checked yet."""
     path = Path(source)
-    if not path.is_file():
-        raise RecipeError(f"{source}: no such recipe file")
     try:
-        return _parsed(path.read_text(encoding="utf-8"), source)
+        if not path.is_file():
+            found = " is a folder" if path.is_dir() else ": no such recipe file"
+            raise RecipeError(f"{source}{found}; give a preset's name or the path of a TOML file")
+        if path.stat().st_size > _LARGEST:
+            raise RecipeError(f"{source} holds more than {_LARGEST} bytes; a recipe is a small TOML file")
+        return _parsed(path.read_text(encoding="utf-8-sig"), source)
     except UnicodeDecodeError:
         raise RecipeError(f"{source} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"{source:.200} cannot be read: {error.strerror}; give the path of a TOML file") from None
 
 
 def unknown_preset(name: str, known: list[str]) -> RecipeError:
@@ -259,11 +281,12 @@ def unknown_preset(name: str, known: list[str]) -> RecipeError:
 
 def validate(values: Mapping[str, Any], source: str, kind: type[Kind] = Recipe) -> Kind:
     """``values`` as a recipe of that ``kind``, or a ``RecipeError`` that says where they are none."""
+    _check_depth(values, f"recipe {source}")
     try:
         # JSON mode: arrays may become tuples, everything else stays strict.
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise RecipeError(f"recipe {source}: {describe(error)}") from None
+        raise RecipeError(f"recipe {source}: {describe(error, kind)}") from None
     except TypeError:
         # TOML knows one kind of value that JSON does not.
         raise RecipeError(f"recipe {source}: {_date(values)}: a recipe cannot hold dates or times") from None
@@ -271,9 +294,29 @@ def validate(values: Mapping[str, Any], source: str, kind: type[Kind] = Recipe) 
 
 def _parsed(text: str, source: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text)
+    except ValueError as error:
+        # Among them a number of more digits than Python reads.
         raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise _too_deep(source) from None
+    _check_depth(values, source)
+    return values
+
+
+def _check_depth(values: Mapping[str, Any], where: str) -> None:
+    """Level by level, since a function that calls itself would end where the check is needed."""
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        inside = (each.values() if isinstance(each, Mapping) else each for each in level)
+        level = [inner for each in inside for inner in each if isinstance(inner, Mapping | list)]
+        if not level:
+            return
+    raise _too_deep(where)
+
+
+def _too_deep(where: str) -> RecipeError:
+    return RecipeError(f"{where}: more than {_DEEPEST} tables or lists lie within each other; no recipe needs that")
 
 
 def _date(values: Mapping[str, Any]) -> str:
@@ -296,9 +339,13 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
     changed = _copied(values)
     for setting in settings:
         key, separator, value = setting.partition("=")
-        if not separator or not key.strip():
+        *parents, last = (part.strip() for part in key.split("."))
+        if not separator or not all((*parents, last)):
             raise RecipeError(f"--set {setting}: expected key=value, as in --set optimiser.iterations=10")
-        *parents, last = key.strip().split(".")
+        if len(parents) >= _DEEPEST:
+            raise _too_deep(f"--set {setting:.80}")
+        if not _is_unicode(setting):
+            raise RecipeError(f"--set {setting}: this is not UTF-8 text")
         place = changed
         for parent in parents:
             place = place.setdefault(parent, {})
@@ -317,9 +364,16 @@ def _read(value: str) -> Any:
         # A prompt that is nothing but the class name; an empty table would say nothing.
         return value
     try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        read = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
         return value
+    # A line break could start another key.
+    return read["value"] if len(read) == 1 else value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written: bytes of a command line that are not UTF-8 come as halves of a surrogate."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _presets() -> Any:

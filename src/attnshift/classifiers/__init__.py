@@ -54,7 +54,11 @@ def load_classifier(name: str) -> Classifier:
     source, separator, model = name.partition(":")
     if not separator or not model:
         raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")
-    classifier = look_up(SOURCES, "classifier source", source)(model)
+    try:
+        classifier = look_up(SOURCES, "classifier source", source)(model)
+    except (OSError, ValueError) as error:
+        # A name that no file can have.
+        raise ModelError(f"cannot load '{name}': {error.strerror if isinstance(error, OSError) else error}") from error
     # It needs torch, which listing the sources does not.
     from attnshift.classifiers.probe import probe
 

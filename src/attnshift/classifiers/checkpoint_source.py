@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import timm
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.timm_source import check_name, preprocessing
 from attnshift.errors import ModelError
+from attnshift.weights.checked import check_finite, read_json, safetensors_shapes
 
 __all__ = ["load_checkpoint"]
 
@@ -33,24 +32,12 @@ def load_checkpoint(name: str) -> Classifier:
             "never opened: save the state_dict with safetensors.torch.save_file"
         )
     check_name(architecture)
-    weights = _read(path)
-    network = _network(architecture, weights, path)
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the safetensors file in it, or load the folder as timm:{path}")
+    safetensors_shapes(path)
+    network = _network(architecture, load_file(path), path)
     classes = int(network.num_classes)  # type: ignore[arg-type]
     return Classifier(f"checkpoint:{name}", network, preprocessing(network), classes, _class_names(path, classes))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise ModelError(f"there is no file {path}") from None
-    except (OSError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path} is no safetensors file, or is cut off ({reason})") from None
-    broken = sorted(key for key, value in weights.items() if not bool(value.isfinite().all()))
-    if broken:
-        raise ModelError(f"{path}: {broken[0]} has values that are not finite ({len(broken)} such entries)")
-    return weights
 
 
 def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Module:
@@ -59,6 +46,8 @@ def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Mo
     head = f"{heads if isinstance(heads, str) else next(iter(heads), 'head')}.weight"
     if head not in weights:
         raise ModelError(f"{path} has no {head}, the head of {architecture}; are these the weights of another network?")
+    if weights[head].ndim == 0:
+        raise ModelError(f"{path} has a single value for {head}; are these the weights of another network?")
     network = timm.create_model(architecture, pretrained=False, num_classes=len(weights[head]))
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
@@ -67,6 +56,7 @@ def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Mo
             there, expected = (str(shapes[key]) if key in shapes else "nothing" for shapes in (found, wanted))
             raise ModelError(f"{path} does not fit {architecture}: it has {there} for {key}, expected {expected}")
     network.load_state_dict(weights)
+    check_finite(network.state_dict(), path)
     return network
 
 
@@ -75,10 +65,7 @@ def _class_names(path: Path, classes: int) -> tuple[str, ...]:
     listed = path.with_suffix(".classes.json")
     if not listed.exists():
         return ()
-    try:
-        names = json.loads(listed.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{listed} is no JSON file: {error}") from None
+    names = read_json(listed)
     if not isinstance(names, list) or not all(isinstance(each, str) and each.strip() for each in names):
         raise ModelError(f"{listed} must be a list of class names")
     if len(names) != classes:

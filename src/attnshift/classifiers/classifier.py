@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnshift.classifiers.probe import probe
 from attnshift.errors import ModelError
+from attnshift.fingerprint import fingerprint
 
 __all__ = ["Classifier", "Interpolation", "Preprocessing"]
 
@@ -114,6 +115,10 @@ class Classifier:
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.network(self.preprocessing(images)).float()
+
+    def fingerprint(self) -> str:
+        """Another one wherever weights, preprocessing or class order are others."""
+        return fingerprint({"network": self.network}, (self.preprocessing, self.class_names))
 
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 from transformers.utils import logging
 
 from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
+from attnshift.weights.checked import UNUSABLE, check_finite, reason, safetensors_shapes
 
-__all__ = ["UNUSABLE", "check_code", "load_huggingface", "load_network", "measure"]
+__all__ = ["check_code", "load_huggingface", "load_network", "measure"]
 
 Processor = Callable[[NDArray[numpy.uint8]], Tensor]
 """One image [height,width,3] -> what the network gets, [3,rows,columns]."""
 
-UNUSABLE = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
-"""What transformers raises where a model cannot be found, read or understood."""
+_MOST_CLASSES = 10**6
+"""transformers names every class; this is far more than anybody has named."""
 
 
 def load_huggingface(name: str) -> Classifier:
@@ -38,6 +40,8 @@ def load_huggingface(name: str) -> Classifier:
         f"huggingface:{name}", name, AutoModelForImageClassification, "take a model with a classification head"
     )
     labels = network.config.id2label
+    if sorted(labels) != list(range(len(labels))):
+        raise ModelError(f"the classes of huggingface:{name} are numbered {sorted(labels)!s:.80}; expected 0, 1, 2, …")
     names = tuple(str(labels[index]) for index in range(len(labels)))
     # What transformers invents where a model states no names.
     named = names != tuple(f"LABEL_{index}" for index in range(len(names)))
@@ -55,6 +59,8 @@ def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
         check_code(called, config, get_image_processor_config(name))
+        _check_classes(called, config)
+        _check_extent(called, Path(name), kind)
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
         network, found = kind.from_pretrained(
             name,
@@ -66,13 +72,13 @@ def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any
             output_loading_info=True,
         )
     except UNUSABLE as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"cannot load '{called}': {reason}; check the name, the network or the folder (safetensors only)"
+            f"cannot load '{called}': {reason(error)}; check the name, the network or the folder (safetensors only)"
         ) from error
     absent = sorted({*found["missing_keys"], *(each[0] for each in found["mismatched_keys"])})
     if absent:
         raise ModelError(f"{called} holds no fitting weights for {absent[0]} ({len(absent)} in all); {otherwise}")
+    check_finite(network.state_dict(), called)
     return network, measure(called, _processor(processor), _interpolation(processor))
 
 
@@ -82,6 +88,25 @@ def check_code(called: str, *configs: dict[str, Any]) -> None:
         raise ModelError(f"{called} asks to run code of its own (auto_map), which is never done")
     if configs[0].get("model_type") == "timm_wrapper" or "architecture" in configs[0]:
         raise ModelError(f"{called} is a timm model; load it as timm:NAME or timm:FOLDER")
+
+
+def _check_classes(called: str, config: dict[str, Any]) -> None:
+    classes = config.get("num_labels", 2)
+    if type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:
+        raise ModelError(f"{called}: num_labels is {classes!r:.80}; expected a whole number from 1 to {_MOST_CLASSES}")
+
+
+def _check_extent(called: str, folder: Path, kind: Any) -> None:
+    """transformers would draw at random what a configuration asks for beyond the file, and find memory for it first."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        return
+    with torch.device("meta"):
+        network = kind.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False)
+    asked = sum(value.numel() for value in network.state_dict().values())
+    there = sum(map(math.prod, safetensors_shapes(file).values()))
+    if asked > 2 * there:
+        raise ModelError(f"{called}: config.json describes {asked} weights, and model.safetensors holds {there}")
 
 
 def measure(name: str, processor: Processor, interpolation: Interpolation) -> Preprocessing:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.data import ImageNetInfo, resolve_data_config
 from torch import nn
 
@@ -16,14 +15,24 @@ from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.errors import ModelError
 from attnshift.tables import suggest
 from attnshift.weights import classifier_folder
+from attnshift.weights.checked import UNUSABLE, check_finite, read_object, reason, safetensors_shapes
 
 __all__ = ["check_name", "load_lab", "load_random", "load_timm", "preprocessing"]
+
+_MOST_CLASSES = 10**6
+"""Far more than anybody has named, and few enough to have memory for."""
 
 
 def load_timm(name: str) -> Classifier:
     """Pretrained model ``name`` of timm, or the folder ``name`` with config.json and model.safetensors."""
     if Path(name).is_dir():
-        return _wrap(f"timm:{name}", _create(f"local-dir:{name}", pretrained=True))
+        _check_folder(Path(name))
+        network = _create(f"local-dir:{name}", pretrained=True)
+        stated = (network.pretrained_cfg or {}).get("num_classes")  # type: ignore[union-attr, operator]
+        if stated not in (None, network.num_classes):
+            # timm then leaves the head as it was drawn.
+            raise ModelError(f"{name}/config.json states {stated} classes, and its model_args {network.num_classes}")
+        return _wrap(f"timm:{name}", network)
     check_name(name)
     return _wrap(f"timm:{name}", _create(name, pretrained=True))
 
@@ -63,11 +72,20 @@ def preprocessing(network: nn.Module) -> Preprocessing:
 
 def _create(name: str, pretrained: bool) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"cannot load '{name}': {str(error).strip().splitlines()[0]}; check the name, the network or the folder"
-        ) from error
+        network = timm.create_model(name, pretrained=pretrained)
+    except UNUSABLE as error:
+        raise ModelError(f"cannot load '{name}': {reason(error)}; check the name, the network or the folder") from error
+    check_finite(network.state_dict(), name)
+    return network
+
+
+def _check_folder(folder: Path) -> None:
+    """timm would open a pickle where there are no safetensors."""
+    path = folder / "config.json"
+    classes = read_object(path).get("num_classes", 1)
+    if type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:
+        raise ModelError(f"{path}: num_classes is {classes!r:.80}; expected a whole number from 1 to {_MOST_CLASSES}")
+    safetensors_shapes(folder / "model.safetensors")
 
 
 def _wrap(name: str, network: nn.Module) -> Classifier:

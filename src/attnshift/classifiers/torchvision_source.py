@@ -7,12 +7,17 @@ from torchvision import models
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.errors import ModelError
 from attnshift.tables import suggest
+from attnshift.weights.checked import UNUSABLE, check_finite, reason
+from attnshift.weights.downloaded import only_weights
 
 __all__ = ["load_torchvision"]
 
 
 def load_torchvision(name: str) -> Classifier:
-    """``MODEL`` with torchvision's default weights, or ``MODEL@WEIGHTS``, such as ``resnet50@IMAGENET1K_V1``."""
+    """``MODEL`` with torchvision's default weights, or ``MODEL@WEIGHTS``, such as ``resnet50@IMAGENET1K_V1``.
+
+    torchvision publishes its weights as pickles; nothing but tensors is made of them.
+    """
     model, _, wanted = name.partition("@")
     # Those of this module alone: detectors, segmenters, video and quantized models live in modules of their own.
     known = models.list_models(module=models)
@@ -24,10 +29,13 @@ def load_torchvision(name: str) -> Classifier:
         raise ModelError(f"{model} has no weights '{wanted}'; known: {', '.join(choices.__members__)}")
     weights = choices[wanted] if wanted else choices.DEFAULT  # type: ignore[attr-defined]
     try:
-        network = models.get_model(model, weights=weights)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load 'torchvision:{name}': {reason}; check the network and torch's cache") from error
+        with only_weights():
+            network = models.get_model(model, weights=weights)
+    except UNUSABLE as error:
+        raise ModelError(
+            f"cannot load 'torchvision:{name}': {reason(error)}; check the network and torch's cache"
+        ) from error
+    check_finite(network.state_dict(), f"torchvision:{name}")
     names = tuple(weights.meta["categories"])
     return Classifier(f"torchvision:{name}", network, _preprocessing(weights), len(names), names)
 

@@ -12,14 +12,18 @@ from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
-from attnshift.classifiers.huggingface_source import UNUSABLE, check_code, load_network
+from attnshift.classifiers.huggingface_source import check_code, load_network
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
+from attnshift.weights.checked import UNUSABLE, reason
 
 __all__ = ["PROMPT", "load_zeroshot", "read_names"]
 
 PROMPT = "a photo of a {}"
 """What an image is compared with, for each class (Radford et al., ICML 2021, section 3.1.4)."""
+
+_LARGEST = 2**24
+"""Bytes of a file of class names."""
 
 _TOGETHER = 64
 """Texts that are encoded at once."""
@@ -60,12 +64,17 @@ def read_names(path: Path) -> tuple[str, ...]:
     one and the same to most models.
     """
     try:
+        # A device would be read for ever.
+        if not (path.is_file() or path.is_dir()):
+            raise FileNotFoundError
+        if path.stat().st_size > _LARGEST:
+            raise ModelError(f"{path} holds more than {_LARGEST} bytes; it should be a list of class names")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file of class names; it holds one class a line, in label order") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ModelError(f"{path}: the class names cannot be read: {reason}") from None
+        why = "it is not UTF-8 text; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ModelError(f"{path}: the class names cannot be read: {why}") from None
     names = tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
     lines: dict[str, int] = {}
     for number, each in enumerate(names, 1):
@@ -101,8 +110,7 @@ def _tokens(called: str, model: str, network: Any, path: Path, names: Sequence[s
         filled = {"padding": "max_length", "max_length": longest} if "siglip" in network.config.model_type else {}
         texts = tokenizer(prompts, return_tensors="pt", **({"padding": True} | filled))
     except UNUSABLE as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load the tokenizer of '{called}': {reason}; check its folder") from error
+        raise ModelError(f"cannot load the tokenizer of '{called}': {reason(error)}; check its folder") from error
     # Without its files transformers makes a tokenizer that knows no words.
     if _letters(PROMPT.format("")) not in _letters(tokenizer.decode(rows[0])):
         raise ModelError(

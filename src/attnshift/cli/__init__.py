@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 from typing import Annotated
 
 import typer
 
 from attnshift import __version__
 from attnshift.cli import attacking, comparing, judging, lab, looking
+from attnshift.cli.lines import tell
 from attnshift.errors import UserError
 
 __all__ = ["app", "main"]
@@ -23,6 +23,8 @@ app = typer.Typer(
 # In the order of --help.
 app.command("list")(looking.list_command)
 app.command()(attacking.attack)
+app.command()(attacking.validate)
+app.command()(looking.status)
 app.command()(judging.evaluate)
 app.command()(attacking.tune)
 app.command()(comparing.compare)
@@ -39,14 +41,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"attnshift: {' '.join(str(error).split())}", file=sys.stderr)
+        tell(error)
         raise SystemExit(2) from None
 
 
 def _stopped(number: int, frame: object) -> None:
-    print(
-        "attnshift: stopped; the same command continues an attack, a comparison, a training or a study", file=sys.stderr
-    )
+    tell("stopped; the same command continues an attack, a comparison, a training or a study")
     raise SystemExit(128 + number)
 
 

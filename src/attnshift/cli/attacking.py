@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from attnshift.cli.options import Changes, Device, Labels, Limit, Masks, Pipeline, Size, Surrogates, Target
-from attnshift.cli.showing import images_done
+from attnshift.cli.lines import tell
+from attnshift.cli.options import (
+    Cache,
+    Changes,
+    Device,
+    Images,
+    Labels,
+    Limit,
+    Log,
+    Masks,
+    Mlflow,
+    Pipeline,
+    Precision,
+    Size,
+    Surrogates,
+    Target,
+    Tensorboard,
+)
 from attnshift.errors import UserError
 
-__all__ = ["attack", "tune"]
+if TYPE_CHECKING:
+    from attnshift.runs.attacking import MakeEngine
+    from attnshift.runs.plan import Shard
+
+__all__ = ["attack", "tune", "validate"]
 
 
 def attack(
-    images: Annotated[Path, typer.Argument(help="Folder of images.")],
-    labels: Labels,
+    images: Images,
     out: Annotated[Path, typer.Option(help="Run folder; the same command continues an interrupted run.")],
+    labels: Labels = None,
     pipeline: Pipeline = "lab",
     surrogate: Surrogates = [],  # noqa: B006
     preset: Annotated[str, typer.Option(help="Preset, peer (pgd, mifgsm, …) or recipe file.")] = "fast",
@@ -29,25 +51,126 @@ def attack(
     batch: Annotated[int, typer.Option(help="Images attacked together; part of the run's identity.")] = 0,
     limit: Limit = 0,
     device: Device = "cpu",
+    precision: Precision = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads; part of the run's identity.")] = 0,
     masks: Masks = None,
     target: Target = None,
+    cache: Cache = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only part I, from 1, of N that share a folder.")] = "",
+    engine: Annotated[str, typer.Option(help="local, or ray for workers on many cores, GPUs and machines.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default: one here, for the run.")] = None,
+    workers: Annotated[int, typer.Option(help="Ray workers; default: as many as there is room for.")] = 0,
+    memory_limit: Annotated[
+        float, typer.Option(metavar="GB", help="CPU memory beyond which a micro-batch is halved; 0 sets no limit.")
+    ] = 0,
+    log: Log = None,
+    tensorboard: Tensorboard = None,
+    mlflow: Mlflow = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, on standard error.")] = False,
 ) -> None:
-    """Attack a folder of images."""
+    """Attack images, or continue; exit status 1 where some of them failed (`status` says why)."""
     from attnshift.peers.recipe import PeerRecipe, load_recipe
 
     recipe = load_recipe(preset, set_)
     if profile and isinstance(recipe, PeerRecipe):
         raise UserError(f"--profile shows the parts of an attack on latents; {recipe.name} attacks pixels")
-    from attnshift.runs.local import Settings, attack_folder
+    if profile and engine != "local":
+        raise UserError("--profile looks at this process; leave --engine out")
+    part = _shard(shard)
+    if memory_limit:
+        from attnshift.runs.memory import limit_memory
 
-    inputs = (images, labels, pipeline, tuple(surrogate), size, batch, limit, device, threads, masks, target)
-    settings = Settings(*inputs, recipe=recipe, out=out)
+        limit_memory(memory_limit)
+    from attnshift.runs.attacking import Manner, Settings, attack_folder
+    from attnshift.telemetry import open_telemetry
+
+    settings = Settings(
+        images,
+        labels,
+        pipeline,
+        tuple(surrogate),
+        size,
+        batch,
+        limit,
+        device,
+        threads,
+        masks,
+        target,
+        precision,
+        cache,
+        recipe=recipe,
+        out=out,
+    )
+    manner = Manner(_engine(engine, address, workers, cache), part, retry_failed)
     console = Console(stderr=True)
-    with _profiled(console) if profile else nullcontext(), images_done(Console()) as done:
-        attack_folder(settings, done)
+    with (
+        _profiled(console) if profile else nullcontext(),
+        open_telemetry(log, tensorboard, mlflow, sys.stdout.isatty(), sys.stdout) as telemetry,
+    ):
+        store = attack_folder(settings, telemetry, manner)
+    failed = len(store.table("failed"))
+    if failed:
+        tell(f"{failed} images failed; attnshift status {out} says why, --retry-failed tries them again")
+        raise typer.Exit(1)
     console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
+
+
+def validate(
+    images: Images,
+    labels: Labels = None,
+    pipeline: Pipeline = "lab",
+    surrogate: Surrogates = [],  # noqa: B006
+    preset: Annotated[str, typer.Option(help="Preset, peer (pgd, mifgsm, …) or recipe file.")] = "fast",
+    set_: Changes = [],  # noqa: B006
+    size: Size = 0,
+    limit: Limit = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+    masks: Masks = None,
+    target: Target = None,
+) -> None:
+    """Find everything in an attack's input that could stop it or make images fail, without attacking."""
+    from attnshift.peers.recipe import load_recipe
+
+    recipe = load_recipe(preset, set_)
+    from attnshift.runs.validation import Settings
+    from attnshift.runs.validation import validate as run
+
+    complaints: list[UserError] = []
+
+    def complain(error: UserError) -> None:
+        complaints.append(error)
+        tell(error)
+
+    inputs = (images, labels, pipeline, tuple(surrogate), size, 0, limit, device, 0, masks, target, precision)
+    usable = run(Settings(*inputs, recipe=recipe, out=Path()), complain)
+    print(f"{usable} images can be attacked, {len(complaints)} complaints")
+    if complaints:
+        raise typer.Exit(2)
+
+
+def _shard(given: str) -> Shard:
+    from attnshift.runs.plan import WHOLE, Shard
+
+    if not given:
+        return WHOLE
+    index, _, count = given.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UserError(f"--shard {given}: expected I/N with 1 <= I <= N, as in --shard 3/8")
+    return Shard(int(index) - 1, int(count))
+
+
+def _engine(name: str, address: str | None, workers: int, cache: Path | None) -> MakeEngine | None:
+    if name == "ray":
+        from attnshift.runs.engines.ray_engine import RayEngine
+
+        return partial(RayEngine, address=address, workers=workers, cache=cache)
+    if name != "local":
+        raise UserError(f"--engine {name}: known are local and ray")
+    if address is not None or workers:
+        raise UserError("--address and --workers are Ray's; give --engine ray, or leave them out")
+    return None
 
 
 @contextmanager
@@ -70,10 +193,10 @@ def _profiled(console: Console) -> Iterator[None]:
 
 
 def tune(
-    images: Annotated[Path, typer.Argument(help="Folder of images; not those that are evaluated later.")],
-    labels: Labels,
+    images: Annotated[str, typer.Argument(help="Images as for attack; not those that are evaluated later.")],
     search: Annotated[Path, typer.Option(help="TOML file with the search space: keys of a recipe, as in --set.")],
     out: Annotated[Path, typer.Option(help="Study folder; the same command continues an interrupted study.")],
+    labels: Labels = None,
     pipeline: Pipeline = "lab",
     surrogate: Surrogates = [],  # noqa: B006
     tuning: Annotated[

@@ -7,31 +7,33 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from attnshift.cli.options import (
     At,
     Device,
+    Images,
     Judges,
     Labels,
     Limit,
+    Log,
     Masks,
     MinCleanAccuracy,
+    Mlflow,
     Pipeline,
+    Precision,
     Size,
     Strengths,
     Surrogates,
     Target,
+    Tensorboard,
     check_share,
 )
-from attnshift.cli.showing import images_done
 
 __all__ = ["compare", "sweep"]
 
 
 def compare(
-    images: Annotated[Path, typer.Argument(help="Folder of images.")],
-    labels: Labels,
+    images: Images,
     out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more recipes extend it.")],
     recipe: Annotated[
         list[str],
@@ -40,6 +42,7 @@ def compare(
             "those of --strength; repeat for several, the first is the reference."
         ),
     ] = [],  # noqa: B006
+    labels: Labels = None,
     strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     at: At = [0.9, 0.95],  # noqa: B006
     pipeline: Pipeline = "lab",
@@ -50,9 +53,13 @@ def compare(
     batch: Annotated[int, typer.Option(help="Images attacked together; part of each run's identity.")] = 0,
     limit: Limit = 0,
     device: Device = "cpu",
+    precision: Precision = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
     masks: Masks = None,
     target: Target = None,
+    log: Log = None,
+    tensorboard: Tensorboard = None,
+    mlflow: Mlflow = None,
 ) -> None:
     """Compare recipes on one set of images, each at several strengths: success where naturalness is equal."""
     check_share("--min-clean-accuracy", min_clean_accuracy)
@@ -60,6 +67,7 @@ def compare(
         check_share("--at", each)
     from attnshift.runs.comparison import Settings, read_entrants
     from attnshift.runs.comparison import compare as run
+    from attnshift.telemetry import open_telemetry
 
     settings = Settings(
         images,
@@ -73,14 +81,15 @@ def compare(
         threads,
         masks,
         target,
+        precision,
         judges=tuple(judge),
         entrants=read_entrants(recipe, strength),
         out=out,
         min_clean_accuracy=min_clean_accuracy,
     )
     # The table alone on standard output, so that it can go into a file.
-    with images_done(Console(stderr=True)) as done:
-        compared = run(settings, lambda name, *image: done(*image, run=name))
+    with open_telemetry(log, tensorboard, mlflow, sys.stderr.isatty(), sys.stderr) as telemetry:
+        compared = run(settings, telemetry)
     from attnshift.report.curve_page import markdown, write_comparison
     from attnshift.report.curves import measure
 
@@ -92,10 +101,10 @@ def compare(
 
 
 def sweep(
-    images: Annotated[Path, typer.Argument(help="Folder of images.")],
-    labels: Labels,
+    images: Images,
     out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
     recipe: Annotated[str, typer.Option(help="Preset, peer or recipe file.")] = "fast",
+    labels: Labels = None,
     strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     at: At = [0.9, 0.95],  # noqa: B006
     pipeline: Pipeline = "lab",
@@ -106,16 +115,20 @@ def sweep(
     batch: Annotated[int, typer.Option(help="Images attacked together; part of each run's identity.")] = 0,
     limit: Limit = 0,
     device: Device = "cpu",
+    precision: Precision = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
     masks: Masks = None,
     target: Target = None,
+    log: Log = None,
+    tensorboard: Tensorboard = None,
+    mlflow: Mlflow = None,
 ) -> None:
     """Success against naturalness of one recipe as its strength changes; `compare` can go on in the same folder."""
     compare(
         images,
-        labels,
         out,
         [recipe],
+        labels,
         strength,
         at,
         pipeline,
@@ -126,7 +139,11 @@ def sweep(
         batch,
         limit,
         device,
+        precision,
         threads,
         masks,
         target,
+        log,
+        tensorboard,
+        mlflow,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from attnshift.cli.lines import tell
 from attnshift.cli.options import Judges, MinCleanAccuracy, check_share
 from attnshift.cli.showing import print_summary
 from attnshift.errors import UserError
@@ -65,4 +65,4 @@ def evaluate(
         evaluate_sets(store, chosen)
     print_summary(store)
     for remark in remarks:
-        print(f"attnshift: {remark}", file=sys.stderr)
+        tell(remark)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from attnshift.cli.showing import images_done, print_summary
+from attnshift.cli.showing import print_summary
 
 __all__ = ["app", "demo"]
 
@@ -27,16 +27,17 @@ def demo(
     from attnshift.attack.recipe import load_recipe
     from attnshift.lab.export import export_images
     from attnshift.report.page import write_report
+    from attnshift.runs.attacking import Settings, attack_folder
     from attnshift.runs.evaluation import evaluate_run
-    from attnshift.runs.local import Settings, attack_folder
+    from attnshift.telemetry import open_telemetry
 
     folder = out.with_name(f"{out.name}-images")
     print(f"rendering {images} images of the tabletop lab into {folder}")
     labels = export_images(folder, seed=0, split="test", count=images)
     print("attacking " + ", ".join(_SURROGATES))
     settings = Settings(folder, labels, "lab", tuple(_SURROGATES), recipe=load_recipe(preset), out=out)
-    with images_done(Console()) as done:
-        store = attack_folder(settings, done)
+    with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout) as telemetry:
+        store = attack_folder(settings, telemetry)
     evaluate_run(store, _JUDGES)
     print_summary(store)
     print(f"\nopen {write_report(store).resolve()}")

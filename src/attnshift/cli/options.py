@@ -11,22 +11,34 @@ from attnshift.errors import UserError
 
 __all__ = [
     "At",
+    "Cache",
     "Changes",
     "Device",
+    "Images",
     "Judges",
     "Labels",
     "Limit",
+    "Log",
     "Masks",
     "MinCleanAccuracy",
+    "Mlflow",
     "Pipeline",
+    "Precision",
     "Size",
     "Strengths",
     "Surrogates",
     "Target",
+    "Tensorboard",
     "check_share",
 ]
 
-Labels = Annotated[Path, typer.Option(help="CSV with the columns file,label[,class_name][,target].")]
+Images = Annotated[
+    str, typer.Argument(help="Folder, parquet file, tar shards or URL prefix; docs/inputs.md says what may stand here.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="CSV or JSON lines with file,label[,class_name][,target], where the images do not say it."),
+]
 Pipeline = Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")]
 Surrogates = Annotated[
     list[str], typer.Option(help="Classifier to attack, as source:name or defence+source:name; repeat for several.")
@@ -48,6 +60,13 @@ MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Precision = Annotated[
+    str, typer.Option(help="Of the pipeline's weights: float32 or bfloat16; losses and steps stay in float32.")
+]
+Cache = Annotated[Path | None, typer.Option(help="Folder that keeps inversions for other runs on the same images.")]
+Log = Annotated[Path | None, typer.Option(help="File to which every event goes as a line of JSON.")]
+Tensorboard = Annotated[Path | None, typer.Option(help="Folder for TensorBoard's curves.")]
+Mlflow = Annotated[str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")]
 Masks = Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")]
 Target = Annotated[
     str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")

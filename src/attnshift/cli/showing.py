@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from attnshift.cli.lines import one_line
 
 if TYPE_CHECKING:
     from attnshift.runs.store import Store
 
-__all__ = ["images_done", "print_summary"]
-
-
-@contextmanager
-def images_done(console: Console) -> Iterator[Callable[..., None]]:
-    """What an attack tells its progress, on ``console``: a bar on a terminal and one line per image that is done."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("attack"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("attack", total=None)
-
-        def done(item: Any, row: dict[str, Any], count: int, total: int, run: str = "") -> None:
-            bar.update(task, completed=count, total=total)
-            reached = sum(margin < 0 for margin in row["attack_margins"])
-            classes = item.class_name if item.target is None else f"{item.class_name} → {item.target_name}"
-            kept = f", iterate {row['iteration']} of {row['evaluated']}" if row["evaluated"] else ""
-            line = (
-                f"{run and f'{run} '}{count}/{total} {item.file} ({classes}): succeeds on {reached} of "
-                f"{len(row['attack_margins'])} surrogates{kept}, {row['seconds']:.2f} s"
-            )
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        yield done
+__all__ = ["print_summary"]
 
 
 def print_summary(store: Store) -> None:
@@ -63,12 +33,14 @@ def print_summary(store: Store) -> None:
         table.add_column(column)
     for row in (*summary.classifiers, *summary.defended, *([summary.judges] if summary.judges else [])):
         success = [percent(row.success[arm]) for arm in arms]
-        table.add_row(row.name, row.role, percent(row.accuracy), *success, percent(row.attributable))
+        # As text: a table would read its names as markup.
+        name = Text(one_line(row.name))
+        table.add_row(name, row.role, percent(row.accuracy), *success, percent(row.attributable))
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     for arm, metrics in summary.quality.items():
         values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
         console.print(f"{arm}: {values}", markup=False, highlight=False)
     for line in (*naturalness(store), *label_lines(summary)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)

@@ -1,17 +1,22 @@
-"""Which images a run is about: a folder with a CSV of ``file,label[,class_name][,target]``."""
+"""Which images a run is about, one after the other, wherever they are."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NoReturn
 
-from attnshift.errors import LabelError
+from attnshift.data.entries import Entries, Entry
+from attnshift.data.folders import inside
+from attnshift.data.references import Reference, check_name, fetch, shown
+from attnshift.data.sources import open_source
+from attnshift.errors import LabelError, UserError
 from attnshift.tables import suggest
 
-__all__ = ["Item", "check_class", "check_target", "identify", "inside", "read_folder"]
+__all__ = ["Item", "check_class", "check_target", "identify", "inside", "read_items"]
 
 
 @dataclass(frozen=True)
@@ -20,67 +25,54 @@ class Item:
 
     identity: str
     file: str
-    path: Path
+    """What it is called where it comes from."""
+    image: Reference
     label: int
     class_name: str
-    mask: Path | None = None
+    mask: Reference | None = None
     """Where its object is, as an image of its own."""
     target: int | None = None
     """The class that it shall be seen as, called ``target_name``; absent in an untargeted attack."""
     target_name: str = ""
 
+    def to_row(self) -> dict[str, str | int | None]:
+        """Its fields as plain values, from which ``from_row`` makes it again."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"image": str(self.image), "mask": None if self.mask is None else str(self.mask)}
 
-def read_folder(
-    folder: Path,
-    labels: Path,
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Item:
+        values = {each.name: row[each.name] for each in fields(cls)}
+        mask = None if row["mask"] is None else Reference.parse(row["mask"])
+        return cls(**values | {"image": Reference.parse(row["image"]), "mask": mask})
+
+
+def read_items(
+    source: str | Path,
+    labels: Path | None,
     class_names: tuple[str, ...],
     classes: int,
     limit: int = 0,
     masks: Path | None = None,
     target: str | None = None,
-) -> list[Item]:
-    """Items in the order of the CSV, the first ``limit`` of them if that is not 0.
+    problems: Callable[[UserError], None] | None = None,
+    examine: Callable[[Reference, bytes], None] | None = None,
+) -> Iterator[Item]:
+    """Items of ``source`` in its order, the first ``limit`` of them if that is not 0, each read when it is asked for.
 
-    ``class_names`` gives the name of a label where the CSV has no class_name column; ``classes`` is how many there
-    are. ``masks`` is a folder that holds a mask under the name of each image. ``target`` is a class by number or name,
-    for all images; else the CSV's column of that name may give each its own. Every complaint is a ``LabelError`` that
-    names the line.
+    ``open_source`` says what a source may be. ``class_names`` gives the name of a label where the source has none;
+    ``classes`` is how many there are. ``masks`` is a folder that holds a mask under the name of each image. ``target``
+    is a class by number or name, for all images; else the source's column of that name may give each its own.
+
+    Every complaint is a ``UserError`` that names the place. With ``problems``, what is found while reading goes there
+    and reading goes on without it, with the next row or the next file; what makes ``source`` none at all is raised.
+    ``examine`` is shown all that is fetched, image and mask, so that nobody needs to fetch it again; the ``UserError``
+    that it may raise is the entry's.
     """
-    if not folder.is_dir():
-        raise LabelError(f"{folder}: no such folder of images")
-    if not labels.is_file():
-        raise LabelError(f"{labels}: no such label file; it holds the columns file,label[,class_name][,target]")
-    if masks is not None and not masks.is_dir():
-        raise LabelError(f"{masks}: no such folder of masks")
-    root = folder.resolve()
+    entries = open_source(source, labels, class_names, masks)
     for_all = None if target is None else _find(target, class_names, classes, "--target")
-    items: dict[str, Item] = {}
-    try:
-        text = labels.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise LabelError(f"{labels} is not UTF-8 text; save it as UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        missing = {"file", "label"} - set(reader.fieldnames or ())
-        if missing:
-            absent = " and ".join(sorted(missing))
-            raise LabelError(f"{labels}: column {absent} is missing; the first line names columns")
-        for row in reader:
-            if limit and len(items) == limit:
-                break
-            where = f"{labels} line {reader.line_num}"
-            item = _item(row, where, root, class_names, classes, masks, for_all)
-            if item.identity in items:
-                raise LabelError(f"{where}: {item.file} with label {item.label} was listed before; remove one")
-            items[item.identity] = item
-            if (item.target is None) != (next(iter(items.values())).target is None):
-                found = "no target" if item.target is None else "a target"
-                raise LabelError(f"{where}: {found}, unlike the images before; give every image a target, or none")
-    except csv.Error as error:
-        raise LabelError(f"{labels} line {reader.line_num}: not valid CSV ({error})") from None
-    if not items:
-        raise LabelError(f"{labels}: no images are listed")
-    return list(items.values())
+    make = _Maker(class_names, classes, for_all, examine or (lambda reference, content: None))
+    return _items(entries, make, labels or Path(source), limit, problems or _refuse)
 
 
 def identify(content: bytes, label: int, class_name: str, target: int | None = None, mask: bytes | None = None) -> str:
@@ -106,40 +98,111 @@ def check_target(target: int, label: int, where: str) -> None:
         raise LabelError(f"{where}: target {target} is the image's true class; choose another, or leave the image out")
 
 
-def _item(
-    row: dict[str, str | None],
-    where: str,
-    root: Path,
-    class_names: tuple[str, ...],
-    classes: int,
-    masks: Path | None,
-    for_all: int | None,
-) -> Item:
-    file = (row["file"] or "").strip()
-    path = inside(root, file, where)
-    mask = None if masks is None else inside(masks.resolve(), file, where)
-    text = (row["label"] or "").strip()
-    try:
-        label = int(text)
-    except ValueError:
-        raise LabelError(f"{where}: label {text!r} is not a whole number; labels count from 0") from None
-    check_class("label", label, classes, where)
-    name = (row.get("class_name") or "").strip() or (class_names[label] if label < len(class_names) else "")
-    if not name:
-        raise LabelError(f"{where}: no class name for label {label}; add a class_name column")
-    target, target_name = for_all, ""
-    if own := (row.get("target") or "").strip():
-        if for_all is not None:
-            raise LabelError(f"{where}: target {own!r} contradicts --target; leave the option out or empty the column")
-        target = _find(own, class_names, classes, where)
-    if target is not None:
-        check_target(target, label, f"{where}, {file}")
-        target_name = class_names[target] if target < len(class_names) else str(target)
-    identity = identify(path.read_bytes(), label, name, target, None if mask is None else mask.read_bytes())
-    return Item(identity, file, path, label, name, mask, target, target_name)
+def _items(
+    entries: Entries, make: _Maker, listed: Path, limit: int, problems: Callable[[UserError], None]
+) -> Iterator[Item]:
+    seen: set[int] = set()
+    targeted, empty = None, True
+    for entry in entries:
+        empty = False
+        try:
+            if isinstance(entry, UserError):
+                raise entry
+            item = make(entry)
+            number = int(item.identity, 16)
+            if number in seen:
+                where = f"{entry.where}: {item.file} with label {item.label}"
+                raise LabelError(f"{where} was listed before; remove one")
+            if targeted is not None and targeted != (item.target is not None):
+                found = "no target" if item.target is None else "a target"
+                every = "give every image a target, or none"
+                raise LabelError(f"{entry.where}: {found}, unlike the images before; {every}")
+        except UserError as error:
+            problems(error)
+            continue
+        seen.add(number)
+        targeted = item.target is not None
+        yield item
+        if len(seen) == limit:
+            return
+    if empty:
+        raise LabelError(f"{listed}: no images are listed")
 
 
-def _find(text: str, class_names: tuple[str, ...], classes: int, where: str) -> int:
+def _refuse(error: UserError) -> NoReturn:
+    raise error
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes an item of what a source says."""
+
+    class_names: tuple[str, ...]
+    classes: int
+    for_all: int | None
+    examine: Callable[[Reference, bytes], None]
+
+    def __call__(self, entry: Entry) -> Item:
+        where = entry.where
+        check_name(entry.file, where)
+        label = _label(entry.values.get("label"), entry.typed, where)
+        check_class("label", label, self.classes, where)
+        known = self.class_names[label] if label < len(self.class_names) else ""
+        name = _text("class_name", entry.values.get("class_name"), where) or known
+        if not name:
+            raise LabelError(f"{where}: no class name for label {label}; add a class_name column")
+        target, target_name = self._target(entry), ""
+        if target is not None:
+            check_target(target, label, f"{where}, {entry.file}")
+            target_name = self.class_names[target] if target < len(self.class_names) else str(target)
+        image = self._fetch(entry.image, entry.content, where)
+        mask = None if entry.mask is None else self._fetch(entry.mask, None, where)
+        identity = identify(image, label, name, target, mask)
+        return Item(identity, entry.file, entry.image, label, name, entry.mask, target, target_name)
+
+    def _target(self, entry: Entry) -> int | None:
+        value = entry.values.get("target")
+        number = entry.typed and isinstance(value, int) and not isinstance(value, bool)
+        own = str(value) if number else _text("target", value, entry.where)
+        if not own:
+            return self.for_all
+        if self.for_all is not None:
+            what = f"target {shown(own)} contradicts --target"
+            raise LabelError(f"{entry.where}: {what}; leave the option out or empty the column")
+        return _find(own, self.class_names, self.classes, entry.where)
+
+    def _fetch(self, reference: Reference, content: bytes | None, where: str) -> bytes:
+        try:
+            content = fetch(reference) if content is None else content
+            self.examine(reference, content)
+        except UserError as error:
+            raise type(error)(f"{where}: {error}") from None
+        return content
+
+
+def _label(value: object, typed: bool, where: str) -> int:
+    if typed and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = value if typed else str(value or "").strip()
+    # int() takes underscores for thousands, which no spreadsheet writes.
+    if not typed and "_" not in str(text):
+        with suppress(ValueError):
+            return int(str(text))
+    quotes = "; write it without quotes" if typed and isinstance(value, str) else ""
+    raise LabelError(f"{where}: label {shown(text)} is not a whole number; labels count from 0{quotes}")
+
+
+def _text(kind: str, value: object, where: str) -> str:
+    """A name without the spaces around it; nothing where there is none."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise LabelError(f"{where}: {kind} {shown(value)} is not text; give a name, or leave it out")
+    check_name(value.strip(), where, kind)
+    return value.strip()
+
+
+def _find(text: str, class_names: Sequence[str], classes: int, where: str) -> int:
     """The target that ``text`` gives by its number, or else by its exact name."""
     try:
         number = int(text)
@@ -150,17 +213,8 @@ def _find(text: str, class_names: tuple[str, ...], classes: int, where: str) -> 
         called = [number]
     if not called:
         near = suggest(text, list(class_names))
-        raise LabelError(f"{where}: target {text!r} is neither a number nor a class that the surrogates know{near}")
+        what = f"target {shown(text)} is neither a number nor a class that the surrogates know"
+        raise LabelError(f"{where}: {what}{near}")
     if len(called) > 1:
-        raise LabelError(f"{where}: target {text!r} is the name of classes {called}; give the number of one")
+        raise LabelError(f"{where}: target {shown(text)} is the name of classes {called}; give the number of one")
     return called[0]
-
-
-def inside(root: Path, file: str, where: str) -> Path:
-    """The path of ``file`` below ``root``, which is resolved; a ``LabelError`` where it is no file inside of it."""
-    path = root / file
-    if not file or not path.resolve().is_relative_to(root):
-        raise LabelError(f"{where}: file {file!r} does not lie inside {root}")
-    if not path.is_file():
-        raise LabelError(f"{where}: {path} does not exist")
-    return path

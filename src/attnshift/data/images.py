@@ -1,10 +1,14 @@
-"""Images in and out: files to tensors in [0,1], and PNGs that say what they are."""
+"""Images in and out: encoded bytes to tensors in [0,1], and PNGs that say what they are."""
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy
@@ -12,45 +16,82 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from attnshift.data.references import Reference, fetch
 from attnshift.errors import ImageError
 
-__all__ = ["LARGEST", "into_range", "quantise", "read_image", "read_mask", "write_png"]
+__all__ = [
+    "FORMATS",
+    "LARGEST",
+    "decode_image",
+    "decode_mask",
+    "encode_png",
+    "into_range",
+    "quantise",
+    "read_image",
+    "read_mask",
+    "write_png",
+]
 
 LARGEST = 64_000_000
 """Pixels that an image may declare before it is decoded."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+"""What is tried, whatever a file is called. Some other readers of Pillow start programs (EPS) or have no signature."""
+
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "La", "RGBa", "RGBX"}
 
+# Pillow documents the first three; damaged files make it raise the others as well.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 
-def read_image(path: Path, side: int) -> Tensor:
+
+def read_image(where: Path | Reference, side: int) -> Tensor:
+    """The image that is there, as ``decode_image`` decodes it; every complaint is an ``ImageError``."""
+    reference = Reference("file", str(where)) if isinstance(where, Path) else where
+    return decode_image(fetch(reference), side, reference.name)
+
+
+def read_mask(where: Path | Reference, side: int) -> Tensor:
+    """The mask that is there, as ``decode_mask`` decodes it."""
+    return _brightness(read_image(where, side))
+
+
+def decode_image(content: bytes, side: int, name: str) -> Tensor:
     """RGB image [3,side,side] in [0,1]: turned as its EXIF says, shorter side resized, centre cropped to a square.
 
-    Transparent pixels are laid on white. Raises ``ImageError`` for what is not an 8-bit image of at most ``LARGEST``
-    pixels.
+    Of an animation, the first frame. Transparent pixels are laid on white. ``name`` is what messages call the image.
+    Raises ``ImageError`` for what is not an 8-bit image of at most ``LARGEST`` pixels in one of ``FORMATS``.
     """
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file, or not a regular one; correct the file column or the folder")
     try:
         with warnings.catch_warnings():
-            # Pillow warns between one and two times its own limit; ours is lower and refuses.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
-        with opened:
-            width, height = opened.size
-            if width * height > LARGEST:
-                raise ImageError(f"{path}: {width}x{height} pixels; at most {LARGEST} are read; scale it down first")
-            # Pillow opens 16-bit colour PNGs as 8-bit modes and drops the low bits; only the decoder's name tells.
-            if opened.mode not in _MODES or any(";16" in str(tile.args) for tile in opened.tile):
-                raise ImageError(f"{path}: pixel format {opened.mode} is not 8-bit; convert it to 8-bit RGB first")
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({str(error).splitlines()[0]}); replace or remove it") from None
+            # Pillow warns of damage that it reads past, and of images between one and two times its own limit of
+            # pixels; ours is lower and refuses.
+            warnings.simplefilter("ignore")
+            image = _decoded(content, side, name)
+    except UnidentifiedImageError:
+        reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
+        raise ImageError(f"{name}: not a readable image ({reason}); replace or remove it") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: too many pixels; at most {LARGEST} are read; scale it down first") from None
+    except _DAMAGE as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ImageError(f"{name}: not a readable image ({reason}); replace or remove it") from None
     pixels = numpy.asarray(image, dtype=numpy.uint8).copy()
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def decode_mask(content: bytes, side: int, name: str) -> Tensor:
+    """Mask [1,side,side] in [0,1] from the brightness of an image that is read as ``decode_image`` reads it."""
+    return _brightness(decode_image(content, side, name))
 
 
 def into_range(images: Tensor) -> Tensor:
@@ -64,28 +105,57 @@ def into_range(images: Tensor) -> Tensor:
     return torch.where(inside, images + (clamped - images).detach(), clamped.detach())
 
 
-def read_mask(path: Path, side: int) -> Tensor:
-    """Mask [1,side,side] in [0,1] from the brightness of an image that is read as ``read_image`` reads it."""
-    return read_image(path, side).mean(0, keepdim=True)
-
-
 def quantise(images: Tensor) -> Tensor:
     """Round images in [0,1] to the values that 8 bits can hold."""
     return (images * 255).round() / 255
 
 
-def write_png(path: Path, image: Tensor, text: Mapping[str, str]) -> None:
-    """Write ``image`` [3,height,width] in [0,1] with ``text`` chunks; the file appears whole or not at all."""
+def encode_png(image: Tensor, text: Mapping[str, str]) -> bytes:
+    """PNG file of ``image`` [3,height,width] in [0,1] with ``text`` chunks."""
     pixels = (image.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     chunks = PngImagePlugin.PngInfo()
     for key, value in text.items():
         chunks.add_itxt(key, value)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG", pnginfo=chunks)
+    return encoded.getvalue()
+
+
+def write_png(path: Path, image: Tensor, text: Mapping[str, str]) -> None:
+    """Write ``encode_png(image, text)``; the file appears whole or not at all."""
+    content = encode_png(image, text)
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
-            Image.fromarray(pixels).save(file, "PNG", pnginfo=chunks)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _decoded(content: bytes, side: int, name: str) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=_formats()) as opened:
+        width, height = opened.size
+        if width * height > LARGEST:
+            raise ImageError(f"{name}: {width}x{height} pixels; at most {LARGEST} are read; scale it down first")
+        # Pillow opens 16-bit colour PNGs as 8-bit modes and drops the low bits; only the decoder's name tells.
+        if opened.mode not in _MODES or any(";16" in str(tile.args) for tile in opened.tile):
+            raise ImageError(f"{name}: pixel format {opened.mode} is not 8-bit; convert it to 8-bit RGB first")
+        image = ImageOps.exif_transpose(opened)
+        if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+
+
+def _brightness(image: Tensor) -> Tensor:
+    return image.mean(0, keepdim=True)
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow can read."""
+    Image.init()
+    return [each for each in FORMATS if each in Image.OPEN]

@@ -53,7 +53,12 @@ def load_surrogate(name: str) -> Classifier:
                 f"{name} cannot be a surrogate: no gradient passes the defence '{defence}'; "
                 "give it to evaluate as a judge, or attack what stands behind it"
             )
-    return load_defended(name)
+    classifier = load_defended(name)
+    # It needs torch, which reading names does not.
+    from attnshift.classifiers.probe import check_attackable
+
+    check_attackable(classifier)
+    return classifier
 
 
 def undefended(name: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from attnshift.errors import ModelError
 from attnshift.tables import Entry, Table, look_up
 
 if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Backbone
+
+Precision = Literal["float32", "bfloat16"]
 
 BACKBONES: Table = {
     "stable_diffusion": Entry(
@@ -36,6 +39,17 @@ RECONSTRUCTIONS: Table = {
 }
 
 
-def load_pipeline(source: str) -> Backbone:
-    """The pipeline called ``source``: a folder in diffusers' layout, a name of the hub, or ``lab``."""
-    return look_up(BACKBONES, "backbone", "stable_diffusion")(source)
+def as_precision(text: str) -> Precision:
+    """``text`` if it names one, else a ``ModelError``."""
+    for each in get_args(Precision):
+        if each == text:
+            return each
+    raise ModelError(f"--precision {text}: known are {', '.join(get_args(Precision))}")
+
+
+def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
+    """The pipeline called ``source``: a folder in diffusers' layout, a name of the hub, or ``lab``.
+
+    ``precision`` is that of its weights; steps and losses are in float32 in any case.
+    """
+    return look_up(BACKBONES, "backbone", "stable_diffusion")(source, precision)

@@ -28,7 +28,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Read:
-    """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs its ``probe``."""
+    """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs its ``probe``.
+
+    A sampled site is read as its scaled queries and its keys, [batch,2,heads,queries,width].
+    """
 
     site: Site
     rows: slice = field(default_factory=lambda: slice(None))
@@ -56,6 +59,10 @@ class Backbone(Protocol):
     """Side of the square images that the model was trained on, in pixels."""
 
     def to(self, device: torch.device | str) -> Backbone: ...
+
+    def fingerprint(self) -> str:
+        """Another one wherever weights, schedule or vocabulary are others."""
+        ...
 
     def check_size(self, side: int) -> None:
         """Raise ``ModelError`` naming the nearest sizes that work if square images of ``side`` pixels do not."""

@@ -61,11 +61,17 @@ def denoise(
     latents: Tensor,
     sites: Collection[Site] = (),
     checkpointing: bool = False,
+    gradient_steps: int = 0,
 ) -> tuple[Tensor, AttentionMaps]:
     """Walk ``latents`` down the whole ladder and read the attention of ``sites``, each in its view.
 
     With ``checkpointing`` a step keeps only its input and is run again in backward; its maps are outputs of the step,
     so that their gradient survives.
+
+    The gradient goes back through the last ``gradient_steps`` steps, 0: through all. Those before are computed without
+    autograd and their Jacobian counts as the identity, a straight-through estimator (Bengio et al. 2013): values are
+    the same to the bit, what enters the first differentiated step passes its gradient on to ``latents``, and maps of
+    the steps before have none.
     """
     order = tuple(sites)
     read: list[tuple[Tensor, ...]] = []
@@ -78,8 +84,14 @@ def denoise(
             moved = moved + trajectory.offsets[index]
         return moved, *maps
 
+    start, constant = latents, len(trajectory.ladder) - gradient_steps if gradient_steps else 0
     for index in range(len(trajectory.ladder)):
-        if checkpointing and latents.requires_grad:
+        if index < constant:
+            with torch.no_grad():
+                latents, *maps = step(latents, index)
+            if index + 1 == constant:
+                latents = latents + (start - start.detach())
+        elif checkpointing and latents.requires_grad:
             latents, *maps = checkpoint(step, latents, index, use_reentrant=False)
         else:
             latents, *maps = step(latents, index)

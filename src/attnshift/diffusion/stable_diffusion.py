@@ -18,11 +18,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
+from attnshift.diffusion import Precision
 from attnshift.diffusion.attention import attention_sites, record_attention
 from attnshift.diffusion.backbone import Prediction, Read
+from attnshift.diffusion.checks import check_folder, check_levels, check_parts
 from attnshift.diffusion.ddim import Ladder
 from attnshift.errors import ModelError
+from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
+from attnshift.weights.checked import UNUSABLE, check_finite, reason
 
 __all__ = ["StableDiffusion", "load_stable_diffusion"]
 
@@ -40,6 +44,7 @@ class StableDiffusion:
         self.unet: UNet2DConditionModel = pipeline.unet
         self.text_encoder: CLIPTextModel = pipeline.text_encoder
         self.tokenizer: CLIPTokenizer = pipeline.tokenizer
+        check_parts(name, self.unet.config, self.vae.config, self.text_encoder.config, self.tokenizer)
         for module in (self.vae, self.unet, self.text_encoder):
             module.eval().requires_grad_(False)
         self.scheduler = _ddim(pipeline, name)
@@ -48,17 +53,23 @@ class StableDiffusion:
         self.suggested_size = int(self.unet.config["sample_size"]) * self.pixels_per_latent
         self._summaries: dict[str, Tensor] = {}
         self.length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        if self.unet.config["in_channels"] != self.vae.config["latent_channels"]:
-            raise ModelError(
-                f"{name}: the denoiser takes {self.unet.config['in_channels']} channels but the autoencoder makes "
-                f"{self.vae.config['latent_channels']}; inpainting and editing variants are not supported"
-            )
 
     def to(self, device: torch.device | str) -> StableDiffusion:
         for module in (self.vae, self.unet, self.text_encoder):
             module.to(device)  # type: ignore[call-overload]
         self.device = self.unet.device
         return self
+
+    def fingerprint(self) -> str:
+        return fingerprint(
+            {"vae": self.vae, "unet": self.unet, "text_encoder": self.text_encoder},
+            (
+                self.scheduler.config["prediction_type"],
+                self.scheduler.alphas_cumprod.tolist(),
+                self.vae.config["scaling_factor"],
+                sorted(self.tokenizer.get_vocab().items()),
+            ),
+        )
 
     def check_size(self, side: int) -> None:
         # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads and crops by itself.
@@ -118,6 +129,10 @@ class StableDiffusion:
 
     def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder:
         alphas = self.scheduler.alphas_cumprod.double()
+        if schedule_steps > len(alphas):
+            raise ModelError(
+                f"diffusion.schedule_steps is {schedule_steps}, and {self.name} was trained with {len(alphas)} steps"
+            )
         self.scheduler.set_timesteps(schedule_steps)
         timesteps = [int(value) for value in self.scheduler.timesteps]
         if not 0 < denoising_steps < len(timesteps):
@@ -173,35 +188,71 @@ def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
             f"{name}: prediction type {scheduler.config['prediction_type']!r} is not supported; "
             "epsilon and v_prediction are"
         )
+    check_levels(scheduler.alphas_cumprod, name)
     return scheduler
 
 
-def load_stable_diffusion(source: str, dtype: torch.dtype = torch.float32) -> StableDiffusion:
-    """Load a folder in diffusers' layout, a name of the Hugging Face hub, or the built-in ``lab``. Safetensors only."""
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    # Its complaint about long prompts would stand beside our own.
-    transformers_logging.set_verbosity_error()
+def load_stable_diffusion(source: str, precision: Precision = "float32") -> StableDiffusion:
+    """Load a folder in diffusers' layout, a name of the Hugging Face hub, or the built-in ``lab``.
+
+    Safetensors only, in whatever precision they were saved; code that comes with a pipeline is never run.
+    """
+    _silence()
+    name = source
     if source == "lab":
         from attnshift.weights import pipeline_folder
 
         source = str(pipeline_folder())
-        name = "lab"
-    else:
-        name = source
-        if Path(source).exists() and not (Path(source) / "model_index.json").is_file():
-            raise ModelError(f"{source} is not a diffusers pipeline: it holds no model_index.json")
     try:
+        folder = _folder(source)
+        networks = {
+            part: _network(folder, part, variant, getattr(torch, precision))
+            for part, variant in check_folder(folder).items()
+        }
         pipeline = StableDiffusionPipeline.from_pretrained(
-            source,
-            dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"cannot load the pipeline {source}: {str(error).strip().splitlines()[0]}") from error
-    return StableDiffusion(pipeline, name)
+            folder, **networks, safety_checker=None, feature_extractor=None, image_encoder=None,
+            requires_safety_checker=False, local_files_only=True, trust_remote_code=False,
+        )  # fmt: skip
+        return StableDiffusion(pipeline, name)
+    except UNUSABLE as error:
+        raise ModelError(f"cannot load the pipeline {name}: {reason(error)}") from error
+
+
+def _silence() -> None:
+    """Everything that goes wrong is said once, and by us."""
+    diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def _folder(source: str) -> Path:
+    """Where the pipeline lies, once what a name of the hub stands for has been fetched."""
+    folder = Path(source)
+    if not folder.exists():
+        return Path(
+            StableDiffusionPipeline.download(
+                source, use_safetensors=True, safety_checker=None, feature_extractor=None, image_encoder=None,
+                trust_remote_code=False,
+            )
+        )  # fmt: skip
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"{source} is not a diffusers pipeline: it holds no model_index.json")
+    return folder
+
+
+_NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+
+
+def _network(folder: Path, part: str, variant: str | None, dtype: torch.dtype) -> torch.nn.Module:
+    """The network in ``folder / part``, once every weight has come from its file and is a number."""
+    network, found = _NETWORKS[part].from_pretrained(
+        folder / part, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True,
+        output_loading_info=True,
+    )  # fmt: skip
+    absent = sorted(found["missing_keys"])
+    if absent:
+        # Libraries draw them at random.
+        raise ModelError(f"{folder / part} holds no weights for {absent[0]} ({len(absent)} in all); is it whole?")
+    check_finite(network.state_dict(), folder / part)
+    return network

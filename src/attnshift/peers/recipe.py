@@ -33,7 +33,7 @@ class PeerRecipe(Section):
 
     name: str
     summary: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     tuned_on: tuple[str, ...] = ()
     """Classifiers that chose its numbers; they cannot judge it."""
     peer: PeerSection

@@ -2,17 +2,17 @@
 
 A comparison folder:
 runs/NAME@STRENGTH    a run folder
+inversions            what the runs have in common
 compare.json          all figures (written by the report)
 compare.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from attnshift.attack.recipe import Recipe
 from attnshift.classifiers.classifier import Classifier
@@ -22,26 +22,21 @@ from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.evaluation.clean_accuracy import LEAST
 from attnshift.peers.recipe import PeerRecipe, at_strength, load_recipe
+from attnshift.runs.attacking import Manner, attack_prepared
 from attnshift.runs.evaluation import check_classes, evaluate_run
-from attnshift.runs.local import attack_prepared
 from attnshift.runs.preparation import (
     Inputs,
     Prepared,
-    check,
     check_surrogates,
-    examples,
     prepare,
     settings_with,
     wants_masks,
 )
 from attnshift.runs.roles import check_judges
 from attnshift.runs.store import Store
-from attnshift.runs.work import work_of
+from attnshift.telemetry import Telemetry
 
-__all__ = ["Compared", "Entrant", "Progress", "Settings", "compare", "read_entrants"]
-
-Progress = Callable[[str, Item, dict[str, Any], int, int], None]
-"""Called for every image that is done: its run NAME@STRENGTH, then as in ``runs.local.Progress``."""
+__all__ = ["Compared", "Entrant", "Settings", "compare", "read_entrants"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class _Arm:
     folder: Path
 
 
-def compare(settings: Settings, progress: Progress) -> Compared:
+def compare(settings: Settings, telemetry: Telemetry | None = None) -> Compared:
     """Run, or continue, the attacks that ``settings`` ask for, and judge those that are not judged yet.
 
     All input is loaded and checked before anything is written. A comparison may grow by recipes, strengths and judges;
@@ -92,12 +87,12 @@ def compare(settings: Settings, progress: Progress) -> Compared:
     """
     _check_settings(settings)
     arms = _prepare(settings)
-    judges = _load_judges(settings, arms[0].attack.items)
+    judges = _load_judges(settings, arms[0].attack.plan.examples)
     _claim(settings.out, arms)
     runs: dict[str, dict[float, Store]] = {}
     remarks: dict[str, None] = {}
     for arm in arms:
-        store = attack_prepared(arm.attack, arm.folder, partial(progress, arm.folder.name))
+        store = attack_prepared(arm.attack, arm.folder, telemetry, Manner(name=arm.folder.name))
         missing = _not_asked_yet(store, judges)
         if missing:
             found = evaluate_run(store, missing, min_clean_accuracy=settings.min_clean_accuracy)
@@ -160,6 +155,7 @@ def _prepare(settings: Settings) -> list[_Arm]:
     wanted = {entrant.name: wants_masks(entrant.recipe) for entrant in settings.entrants}
     # Masks are part of what an image is: runs with and without them share no items.
     shared: dict[bool, Prepared] = {}
+    inversions = settings.cache or settings.out / "inversions"
     arms = []
     for entrant in settings.entrants:
         name, recipe = entrant.name, entrant.recipe
@@ -167,13 +163,13 @@ def _prepare(settings: Settings) -> list[_Arm]:
             _check_recipe(name, recipe, shared[wanted[name]])
         else:
             masks = settings.masks if wanted[name] or not any(wanted.values()) else None
-            shared[wanted[name]] = prepare(replace(settings_with(settings, recipe, settings.out), masks=masks))
+            alone = settings_with(settings, recipe, settings.out)
+            shared[wanted[name]] = prepare(replace(alone, masks=masks, cache=inversions))
         attack = shared[wanted[name]]
         for strength in entrant.strengths:
             scaled = _scaled(entrant, strength)
-            spec = attack.spec.model_copy(update={"recipe": scaled})
             folder = settings.out / "runs" / f"{name}@{strength:g}"
-            arms.append(_Arm(name, strength, replace(attack, work=work_of(scaled), spec=spec), folder))
+            arms.append(_Arm(name, strength, attack.with_recipe(scaled), folder))
     return arms
 
 
@@ -186,7 +182,7 @@ def _scaled(entrant: Entrant, strength: float) -> Recipe | PeerRecipe:
 
 def _check_recipe(name: str, recipe: Recipe | PeerRecipe, attack: Prepared) -> None:
     try:
-        check(work_of(recipe), attack.backbone, attack.classifiers, examples(attack.items), attack.spec.size)
+        attack.with_recipe(recipe).check()
     except UserError as error:
         raise UserError(f"--recipe {name}: {error}") from None
 
@@ -212,14 +208,14 @@ def _claim(folder: Path, arms: Sequence[_Arm]) -> None:
         )
     # Those that are there first: one that differs is found before anything is written.
     for arm in sorted(arms, key=lambda arm: not (arm.folder / "run.json").exists()):
-        Store.start(arm.folder, arm.attack.spec)
+        Store.start(arm.folder, arm.attack.worker.spec, arm.attack.plan)
 
 
 def _ours(folder: Path) -> bool:
     """Whether ``folder`` is empty, or holds nothing but what a comparison writes."""
     if not folder.is_dir():
         return False
-    known = {"runs", "compare.json", "compare.html"}
+    known = {"runs", "inversions", "compare.json", "compare.html"}
     return all(path.name in known or path.name.endswith(".partial") for path in folder.iterdir())
 
 

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
 from attnshift.attack.interference import vocabulary
-from attnshift.attack.problem import Task
 from attnshift.attack.recipe import Recipe
 from attnshift.classifiers.classifier import Classifier
-from attnshift.data.datasets import Item, read_folder
-from attnshift.data.images import read_image, read_mask
+from attnshift.data.datasets import read_items
 from attnshift.defences.names import load_surrogate
-from attnshift.diffusion import load_pipeline
-from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion import as_precision, load_pipeline
 from attnshift.errors import ModelError, UserError
 from attnshift.peers.recipe import PeerRecipe
-from attnshift.runs.spec import RunSpec, items_digest
-from attnshift.runs.work import Work, work_of
+from attnshift.runs.plan import Plan
+from attnshift.runs.spec import RunSpec, software
+from attnshift.runs.work import work_of
+from attnshift.runs.worker import Worker, inversions_in, weights
 
 __all__ = [
     "Inputs",
     "Prepared",
     "Settings",
-    "check",
+    "check_classes",
     "check_settings",
     "check_surrogates",
-    "examples",
     "prepare",
-    "read_task",
     "settings_with",
     "wants_masks",
 ]
@@ -44,8 +41,8 @@ class Inputs:
     ``target`` is the class that every image shall be seen as, by number or name.
     """
 
-    images: Path
-    labels: Path
+    images: str | Path
+    labels: Path | None
     pipeline: str
     surrogates: tuple[str, ...]
     size: int = 0
@@ -55,6 +52,9 @@ class Inputs:
     threads: int = 0
     masks: Path | None = None
     target: str | None = None
+    precision: str = "float32"
+    cache: Path | None = None
+    """Where inversions are kept for other runs on the same images; absent: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +67,20 @@ class Settings(Inputs):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An attack that can start: what was loaded for ``spec``. ``classifiers`` are its surrogates, in order."""
+    """An attack that can start: who carries it out, and on what."""
 
-    work: Work
-    backbone: Backbone
-    classifiers: Sequence[Classifier]
-    items: Sequence[Item]
-    spec: RunSpec
+    worker: Worker
+    plan: Plan
+
+    def check(self) -> None:
+        """Everything that could stop the run later: sizes, sites, names, and what a recipe asks of them."""
+        worker = self.worker
+        worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
+
+    def with_recipe(self, recipe: Recipe | PeerRecipe) -> Prepared:
+        """The same for another recipe, not checked yet."""
+        spec = self.worker.spec.model_copy(update={"recipe": recipe})
+        return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
 
 
 def settings_with(inputs: Inputs, recipe: Recipe | PeerRecipe, out: Path) -> Settings:
@@ -81,43 +88,49 @@ def settings_with(inputs: Inputs, recipe: Recipe | PeerRecipe, out: Path) -> Set
     return Settings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
 
 
-def prepare(settings: Settings) -> Prepared:
-    """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads."""
-    check_settings(settings)
-    work = work_of(settings.recipe)
-    classifiers = [load_surrogate(name).to(settings.device) for name in settings.surrogates]
-    items = read_folder(
-        settings.images, settings.labels, *_classes(classifiers), settings.limit, settings.masks, settings.target
+def prepare(settings: Settings, here: str = "") -> Prepared:
+    """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads.
+
+    The images themselves are hashed and not decoded. ``here`` is the device for the check, where it is another one.
+    """
+    here = here or settings.device
+    check_settings(settings, here)
+    work, precision = work_of(settings.recipe), as_precision(settings.precision)
+    classifiers = [load_surrogate(name).to(here) for name in settings.surrogates]
+    classes = check_classes(classifiers)
+    plan = Plan.draw(
+        read_items(
+            settings.images,
+            settings.labels,
+            vocabulary(classifiers),
+            classes,
+            settings.limit,
+            settings.masks,
+            settings.target,
+        )
     )
-    backbone: Backbone = load_pipeline(settings.pipeline).to(settings.device)
+    backbone = load_pipeline(settings.pipeline, precision).to(here)
     size = settings.size or backbone.suggested_size
     torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
-    check(work, backbone, classifiers, items, size)
     spec = RunSpec(
         images=str(settings.images),
-        labels=str(settings.labels),
-        items=items_digest(items),
+        labels=None if settings.labels is None else str(settings.labels),
+        items=plan.digest,
         pipeline=settings.pipeline,
         surrogates=settings.surrogates,
+        weights=weights(backbone, classifiers),
         size=size,
         # Eight images of 64 px at a time, and one from about 192 px on.
         batch=settings.batch or max(1, 8 * 64 * 64 // (size * size)),
         device=settings.device,
+        precision=precision,
         threads=torch.get_num_threads(),
+        software=software(),
         recipe=settings.recipe,
     )
-    return Prepared(work, backbone, classifiers, items, spec)
-
-
-def read_task(item: Item, size: int) -> Task:
-    """What the attack is to do with ``item``, its image and its mask read at ``size``."""
-    mask = None if item.mask is None else read_mask(item.mask, size)
-    return Task(item.identity, read_image(item.path, size), item.label, item.class_name, mask, item.target)
-
-
-def examples(items: Sequence[Item]) -> list[Item]:
-    """One of ``items`` for each way in which a recipe can meet them: through classes and targets alone."""
-    return list({(item.label, item.class_name, item.target): item for item in items}.values())
+    prepared = Prepared(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
+    prepared.check()
+    return prepared
 
 
 def wants_masks(recipe: Recipe | PeerRecipe) -> bool:
@@ -129,33 +142,27 @@ def check_surrogates(inputs: Inputs) -> None:
         raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: Settings, here: str = "") -> None:
     """Refuse numbers, devices and masks that cannot be meant, before anything is loaded."""
     check_surrogates(settings)
-    _check_options(settings)
+    _check_options(settings, here or settings.device)
     _check_masks(settings.recipe, settings.masks)
 
 
-def check(work: Work, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
-    """Everything that could stop the run later: sizes, sites, names, images, and what a recipe asks of them."""
-    work.check(backbone, classifiers, items, size)
-    for item in items:
-        read_task(item, size)
-
-
-def _check_options(settings: Settings) -> None:
+def _check_options(settings: Settings, here: str) -> None:
     for name, lowest, highest in (("size", 8, 4096), ("batch", 1, 4096), ("threads", 1, 1024), ("limit", 1, 10**9)):
         value = getattr(settings, name)
         if value and not lowest <= value <= highest:
             raise UserError(f"--{name} is {value}; it must lie between {lowest} and {highest}")
+    as_precision(settings.precision)
     twice = sorted({name for name in settings.surrogates if settings.surrogates.count(name) > 1})
     if twice:
         raise UserError(f"--surrogate {twice[0]} is given twice and would count twice; give it once")
     try:
-        torch.empty(0, device=settings.device)
+        torch.empty(0, device=here)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {settings.device} cannot be used ({reason}); use cpu or cuda") from None
+        raise UserError(f"--device {here} cannot be used ({reason}); use cpu or cuda") from None
 
 
 def _check_masks(recipe: Recipe | PeerRecipe, masks: Path | None) -> None:
@@ -171,9 +178,10 @@ def _usual_threads(device: str, size: int) -> int:
     return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()
 
 
-def _classes(classifiers: Sequence[Classifier]) -> tuple[tuple[str, ...], int]:
+def check_classes(classifiers: Sequence[Classifier]) -> int:
+    """How many classes all surrogates have; a ``ModelError`` where they do not agree."""
     counts = {classifier.name: classifier.classes for classifier in classifiers}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
-    return vocabulary(classifiers), classifiers[0].classes
+    return classifiers[0].classes

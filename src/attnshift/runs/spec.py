@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from attnshift.data.datasets import Item
+from attnshift import __version__
+from attnshift.diffusion import Precision
 from attnshift.evaluation import ARMS
 from attnshift.peers.recipe import AnyRecipe, PeerRecipe
 from attnshift.tables import STRICT
 
-__all__ = ["FORMAT", "RunSpec", "batches", "items_digest"]
+__all__ = ["FORMAT", "RunSpec", "software"]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the run folder; part of a run's identity."""
+
+_ASIDE = {"images", "labels"}
+"""Where the images came from: the same ones from elsewhere continue a run."""
+_NAMES = {"name", "summary", "tuned_on"}
+"""What of a recipe changes no image."""
 
 
 class RunSpec(BaseModel):
@@ -27,15 +33,19 @@ class RunSpec(BaseModel):
 
     format: int = FORMAT
     images: str
-    labels: str
+    labels: str | None
     items: str
     """Digest over the identities of all items, in order."""
     pipeline: str
     surrogates: tuple[str, ...] = Field(min_length=1)
+    weights: dict[str, str] = {}
+    """Fingerprints of the pipeline and of the surrogates, by their names."""
     size: int = Field(ge=8, le=4096)
     batch: int = Field(ge=1, le=4096)
     device: str
+    precision: Precision = "float32"
     threads: int = Field(ge=1)
+    software: dict[str, str] = {}
     recipe: AnyRecipe
 
     @field_validator("format")
@@ -53,9 +63,15 @@ class RunSpec(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Name of exactly this attack, in every PNG that it writes."""
-        fixed = self.model_dump(mode="json", exclude={"images", "labels"})
-        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+        """Name of exactly this attack on exactly these images, in every PNG that it writes."""
+        return _hashed(self.model_dump(mode="json", exclude=_ASIDE))
+
+    def key(self, identity: str) -> str:
+        """Name of the work on one item: equal in two runs that would do the same to it, up to the last bits that its
+        batch mates decide."""
+        decisive = self.model_dump(mode="json", exclude=_ASIDE | {"items"})
+        decisive["recipe"] = {key: each for key, each in decisive["recipe"].items() if key not in _NAMES}
+        return _hashed({"item": identity, **decisive})
 
     def differences(self, other: RunSpec) -> list[str]:
         """``key: ours, not theirs`` for everything that differs and changes the output."""
@@ -63,17 +79,17 @@ class RunSpec(BaseModel):
         return [
             f"{key}: {mine.get(key)!r}, not {theirs.get(key)!r}"
             for key in sorted(mine.keys() | theirs.keys())
-            if key not in ("images", "labels") and mine.get(key) != theirs.get(key)
+            if key not in _ASIDE and mine.get(key) != theirs.get(key)
         ]
 
 
-def items_digest(items: Sequence[Item]) -> str:
-    return hashlib.sha256("\n".join(item.identity for item in items).encode()).hexdigest()[:16]
+def software() -> dict[str, str]:
+    """Versions that change the last bits, or what is written into files."""
+    return {"attnshift": __version__, "torch": version("torch")}
 
 
-def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """The micro-batches of a run: consecutive items, fixed by the plan and by nothing that happens later."""
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+def _hashed(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from attnshift.errors import UnavailableError
 
-__all__ = ["LpipsNetwork", "dists", "hub_file", "lpips", "reading"]
+__all__ = ["LpipsNetwork", "dists", "hub_file", "lpips", "only_weights", "reading"]
 
 LpipsNetwork = Literal["alex", "vgg", "squeeze"]
 
@@ -45,15 +45,22 @@ def hub_file(url: str, what: str) -> Path:
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """``UnavailableError`` where ``path`` does not hold the weights of ``what``; nothing but weights is read."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    # torchvision does not ask for that by itself.
-    os.environ[name] = "1"
     try:
-        yield
+        with only_weights():
+            yield
     except (RuntimeError, TypeError, ValueError, OSError, EOFError, UnpicklingError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]
         raise UnavailableError(f"{path} cannot be used as weights of {what}: {reason}") from None
+
+
+@contextmanager
+def only_weights() -> Iterator[None]:
+    """torch.load makes nothing but tensors, whoever calls it: torchvision does not ask for that by itself."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
     finally:
         if before is None:
             del os.environ[name]

@@ -18,8 +18,8 @@ from attnshift.data.images import read_image
 from attnshift.errors import RunError
 from attnshift.evaluation.metrics import ssim
 from attnshift.losses.classification import margins
+from attnshift.runs.attacking import Settings as RunSettings
 from attnshift.runs.evaluation import evaluate_run
-from attnshift.runs.local import Settings as RunSettings
 from attnshift.runs.tuning import Range, bench, grade, tune
 from attnshift.types import Goals
 from runs.small_runs import SIDE, contents, run_small

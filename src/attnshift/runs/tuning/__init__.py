@@ -63,7 +63,7 @@ def tune(settings: Settings, progress: Progress) -> Tuned:
     optuna = _optuna()
     check_settings(settings)
     bench = set_up(settings)
-    open_folder(settings.out, StudySpec.of(settings, bench.attack.spec))
+    open_folder(settings.out, StudySpec.of(settings, bench.attack.worker.spec))
     own = own_values(recipe_with(settings, {}), settings.search)
     with quiet(), stored_study(settings.out / "study.db") as stored:
         # Optuna proposes from a copy in memory: what it notes there about an unfinished trial is never stored.

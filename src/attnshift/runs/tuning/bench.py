@@ -17,11 +17,10 @@ from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
 from attnshift.evaluation.metrics import ssim
 from attnshift.losses.classification import margins
-from attnshift.runs.preparation import Prepared, check, examples, prepare, read_task
-from attnshift.runs.spec import batches
+from attnshift.runs.preparation import Prepared, prepare
 from attnshift.runs.tuning.grading import Grade, grade
 from attnshift.runs.tuning.settings import Settings, attack_settings, check_values, recipe_with
-from attnshift.runs.work import work_of
+from attnshift.runs.worker import read_task
 from attnshift.types import Goals
 
 __all__ = ["Bench", "attempt", "set_up"]
@@ -47,17 +46,16 @@ class Bench:
 def set_up(settings: Settings) -> Bench:
     """Load everything, and check whatever could stop a trial later."""
     attack = prepare(attack_settings(settings))
-    tuning = [load_defended(name, lambda: attack.backbone).to(settings.device) for name in settings.tuning]
-    size = attack.spec.size
-    classes = attack.classifiers[0].classes
+    tuning = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
+    worker, items = attack.worker, list(attack.plan)
+    size, classes = worker.spec.size, worker.classifiers[0].classes
     for classifier in tuning:
         if classifier.classes != classes:
             raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
-    typical = examples(attack.items)
-    check_values(settings, lambda tried: check(work_of(tried), attack.backbone, attack.classifiers, typical, size))
-    parts = [[read_task(item, size) for item in part] for part in batches(attack.items, attack.spec.batch)]
+    check_values(settings, lambda tried: attack.with_recipe(tried).check())
+    parts = [[read_task(item, size) for item in part.items] for part in attack.plan.batches(worker.spec.batch)]
     clean = torch.stack([task.image for part in parts for task in part])
-    goals = Goals.of([item.label for item in attack.items], [item.target for item in attack.items])
+    goals = Goals.of([item.label for item in items], [item.target for item in items])
     right = _logits(tuning, clean, settings.device).argmax(2) == goals.labels
     for classifier, known in zip(tuning, right, strict=True):
         if not bool(known.any()):
@@ -82,7 +80,7 @@ def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grad
 
 def _attack(bench: Bench, method: Method) -> Tensor:
     """All images attacked, [batch,3,side,side], in the micro-batches and with the draws of ``attnshift attack``."""
-    backbone, surrogates = bench.attack.backbone, bench.attack.classifiers
+    backbone, surrogates = bench.attack.worker.backbone, bench.attack.worker.classifiers
     outcomes = (finish(pose(method, backbone, surrogates, part)) for part in bench.batches)
     return torch.cat([outcome.images.cpu() for outcome in outcomes])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.loop import Snapshot
 from attnshift.attack.problem import Task
 from attnshift.attack.recipe import Recipe
 from attnshift.classifiers.classifier import Classifier
@@ -43,7 +45,17 @@ class Work(Protocol):
         """Raise whatever could stop ``carry_out`` on one of ``items`` later; the images themselves are not read."""
         ...
 
-    def carry_out(self, backbone: Backbone, classifiers: Sequence[Classifier], tasks: Sequence[Task]) -> Done: ...
+    def carry_out(
+        self,
+        backbone: Backbone,
+        classifiers: Sequence[Classifier],
+        tasks: Sequence[Task],
+        watch: Callable[[Snapshot], None] | None = None,
+        inversions: Inversions = anew,
+    ) -> Done:
+        """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for those of the images;
+        an attack on pixels has neither."""
+        ...
 
 
 def work_of(recipe: Recipe | PeerRecipe) -> Work:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attnshift.attack.clean_path import Inversions, anew
 from attnshift.attack.finish import Outcome, finish
 from attnshift.attack.interference import Subject, check_choice, class_of, vocabulary
+from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
@@ -54,9 +56,16 @@ class LatentWork:
             subjects = [Subject(item.identity, item.label, item.class_name, item.target) for item in items]
             check_choice(recipe, backbone, vocabulary(classifiers), subjects)
 
-    def carry_out(self, backbone: Backbone, classifiers: Sequence[Classifier], tasks: Sequence[Task]) -> Done:
-        problem = pose(self.method, backbone, classifiers, tasks)
-        outcome = finish(problem)
+    def carry_out(
+        self,
+        backbone: Backbone,
+        classifiers: Sequence[Classifier],
+        tasks: Sequence[Task],
+        watch: Callable[[Snapshot], None] | None = None,
+        inversions: Inversions = anew,
+    ) -> Done:
+        problem = pose(self.method, backbone, classifiers, tasks, inversions)
+        outcome = finish(problem, watch)
         arms = {
             "clean": problem.images,
             "round_trip": problem.round_trip,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.loop import Snapshot
 from attnshift.attack.problem import Task
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
@@ -38,7 +40,14 @@ class PixelWork:
         probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
         self.method.attack.check(_surrogates(classifiers, goals), probe)
 
-    def carry_out(self, backbone: Backbone, classifiers: Sequence[Classifier], tasks: Sequence[Task]) -> Done:
+    def carry_out(
+        self,
+        backbone: Backbone,
+        classifiers: Sequence[Classifier],
+        tasks: Sequence[Task],
+        watch: Callable[[Snapshot], None] | None = None,
+        inversions: Inversions = anew,
+    ) -> Done:
         images = quantise(torch.stack([task.image for task in tasks]).to(backbone.device))
         goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
         surrogates = _surrogates(classifiers, goals)

@@ -1,0 +1,52 @@
+"""How many images a second one process can keep in a run folder, synced to the disk, in the sizes of another run.
+
+    python benchmarks/storing.py RUN [--on FOLDER] [--count 100]
+
+Prints the rate in micro-batches of one image, and how large an image's files are. FOLDER lies on the disk that counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from attnshift.runs.ledger import Ledger
+from attnshift.runs.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder with a finished image")
+    parser.add_argument("--on", type=Path, default=Path(), help="where a temporary run folder is made")
+    parser.add_argument("--count", type=int, default=100, help="images")
+    options = parser.parse_args(arguments)
+    item = min((options.run / "items").glob("*.json"))
+    pngs = sorted((options.run / "images").glob(f"{item.stem}.*.png"))
+    images = {path.name.split(".")[1]: path.read_bytes() for path in pngs}
+    seconds = keep(options.on, json.loads(item.read_bytes()), images, options.count)
+    size = f"{len(images)} PNGs of {sum(map(len, images.values()))} bytes and {item.stat().st_size} bytes of JSON each"
+    print(f"{options.count / seconds:.1f} images a second: {size}")
+
+
+def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], count: int) -> float:
+    """Seconds for ``count`` images like this one."""
+    with TemporaryDirectory(dir=parent) as folder:
+        store, ledger = Store(Path(folder)), Ledger(Path(folder))
+        for part in ("images", "items"):
+            (store.folder / part).mkdir()
+        begun = time.perf_counter()
+        for number in range(count):
+            identity = f"{number:016x}"
+            ledger.begun([identity])
+            store.finish(identity, row, images)
+            ledger.ended([identity], {})
+        return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""How much more two single-threaded Ray workers do than one: whole images of the lab with preset ``fast``.
+
+    python benchmarks/workers.py [--count 48] [--rounds 5] [--quick]
+
+Both attack the same micro-batches in turn, 1 2 1 2 …, with models loaded. From the first micro-batch that is given out
+to the last result; storing is not counted. --quick tries it out on 4 images with two iterations and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from results import record
+from timing import machine, median_ratio, medians, take_turns
+
+from attnshift.attack.recipe import load_recipe
+from attnshift.errors import AttnshiftError
+from attnshift.lab.export import export_images
+from attnshift.runs.engines import Assignment, Died, Engine
+from attnshift.runs.plan import Batch
+from attnshift.runs.preparation import Prepared, Settings, prepare
+
+# Ours before Ray itself, which it tells to be quiet.
+from attnshift.runs.engines.ray_engine import RayEngine  # isort: skip
+import ray
+
+WORKERS, BATCH = (1, 2), 4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=48, help="images")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="4 images, one round, nothing is written")
+    options = parser.parse_args(arguments)
+    count, rounds, settings = options.count, options.rounds, ()
+    if options.quick:
+        count, rounds, settings = 4, 1, ("optimiser.iterations=2",)
+    with TemporaryDirectory() as folder:
+        figures = time_workers(prepare(_settings(Path(folder), count, settings)), rounds)
+    print("lab", *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
+    if not options.quick:
+        record("cpu", "lab", figures, "workers", machine() | {"rounds": rounds, "images": count, "batch": BATCH})
+
+
+def time_workers(prepared: Prepared, rounds: int) -> dict[str, Any]:
+    """``workers2_vs_1`` says how many times as fast; seconds are those of all images."""
+    batches = [*prepared.plan.batches(prepared.worker.spec.batch)]
+    # As many CPUs as there are workers: those whose turn it is not wait and take no time.
+    ray.init("local", num_cpus=sum(WORKERS), log_to_driver=False, configure_logging=False, include_dashboard=False)
+    try:
+        engines = {workers: RayEngine(prepared.worker.spec, workers=workers) for workers in WORKERS}
+        for workers, engine in engines.items():
+            _warm_up(engine, workers, batches[0])
+        work = {str(workers): functools.partial(_attack, engine, batches) for workers, engine in engines.items()}
+        seconds = take_turns(work, rounds)
+    finally:
+        ray.shutdown()
+    return {"workers2_vs_1": median_ratio(seconds, "1", "2"), "seconds_workers": medians(seconds)}
+
+
+def _warm_up(engine: Engine, workers: int, batch: Batch) -> None:
+    """Until all ``workers`` were at work together."""
+    out = 0
+
+    def again() -> Iterator[Assignment]:
+        nonlocal out
+        while out < workers:
+            out += 1
+            yield _assignment(batch)
+
+    for _, returned in engine(again()):
+        _check(returned)
+        # Once all were out together nothing more is given.
+        out -= out < workers
+
+
+def _attack(engine: Engine, batches: Iterable[Batch]) -> None:
+    for _, returned in engine(map(_assignment, batches)):
+        _check(returned)
+
+
+def _assignment(batch: Batch) -> Assignment:
+    return Assignment(batch.number, batch.items, tuple(item.identity for item in batch.items))
+
+
+def _check(returned: object) -> None:
+    if isinstance(returned, Died):
+        raise AttnshiftError(f"a worker died, and what was timed is not what it should be: {returned.reason}")
+
+
+def _settings(folder: Path, count: int, changes: Sequence[str]) -> Settings:
+    export_images(folder, 0, "tuning", count)
+    recipe = load_recipe("fast", changes)
+    inputs = (folder, folder / "labels.csv", "lab", ("lab:resnet",))
+    return Settings(*inputs, batch=BATCH, threads=1, recipe=recipe, out=folder / "run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""From an image's latents to the trajectory that ends at them again: inversion, then reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.method import Method
+from attnshift.attack.profile import part
+from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.denoising import Trajectory
+from attnshift.diffusion.inversion import invert
+
+__all__ = ["Inversions", "anew", "clean_path"]
+
+Inversions = Callable[[Mapping[str, Tensor], Sequence[object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
+"""(inputs, facts, computation) -> its tensors. Inputs and the text of facts decide what the computation gives, beside
+weights and machine; an implementation may remember it."""
+
+
+def anew(
+    inputs: Mapping[str, Tensor], facts: Sequence[object], compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    return compute()
+
+
+def clean_path(
+    method: Method, backbone: Backbone, latents: Tensor, text: Tensor, empty: Tensor, inversions: Inversions = anew
+) -> tuple[tuple[Tensor, ...], Trajectory]:
+    """The latents that ``invert`` stores, and the trajectory that reconstruction makes of them.
+
+    ``latents`` [batch,channels,rows,columns]; states of the prompts ``text`` and of the ``empty`` prompt
+    [batch,tokens,width].
+    """
+    diffusion = method.recipe.diffusion
+    ladder = backbone.ladder(diffusion.schedule_steps, diffusion.denoising_steps)
+
+    def compute() -> dict[str, Tensor]:
+        with part("inversion"):
+            stored = invert(backbone, ladder, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
+        with part("reconstruction"), torch.enable_grad():
+            made = method.reconstruction(backbone, ladder, stored, text, empty, diffusion.guidance)
+        tensors = _numbered("stored", stored) | _numbered("offset", made.offsets or ())
+        # Most ways take one embedding for all steps.
+        changes = [at for at, each in enumerate(made.unconditional) if not at or each is not made.unconditional[at - 1]]
+        return tensors | {f"unconditional.{at}": made.unconditional[at] for at in changes}
+
+    facts = (ladder, diffusion.pairing, diffusion.inversion_rounds, diffusion.guidance, method.recipe.reconstruction)
+    tensors = inversions({"latents": latents, "text": text, "empty": empty}, facts, compute)
+    stored = tuple(tensors[f"stored.{at}"] for at in range(len(ladder) + 1))
+    offsets = tuple(tensors[f"offset.{at}"] for at in range(len(ladder))) if "offset.0" in tensors else None
+    unconditional: list[Tensor] = []
+    for at in range(len(ladder)):
+        unconditional.append(tensors.get(f"unconditional.{at}", unconditional[-1] if at else empty))
+    return stored, Trajectory(ladder, stored[0], text, tuple(unconditional), offsets, diffusion.guidance)
+
+
+def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{at}": each for at, each in enumerate(tensors)}

@@ -1,0 +1,148 @@
+"""Images in tar files in WebDataset's layout, read where they lie: KEY.png with KEY.cls or KEY.json beside it."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attnshift.data.entries import Entries, Entry
+from attnshift.data.manifests import parse_object
+from attnshift.data.references import Reference, check_name, shown
+from attnshift.errors import LabelError, UserError
+
+__all__ = ["tar_entries"]
+
+_IMAGES = ("png", "jpg", "jpeg", "webp")
+_LONGEST = 2**20
+"""Bytes that a member may have which is no image."""
+
+
+def tar_entries(shards: Sequence[Path]) -> Entries:
+    """The samples of ``shards``, one after the other: neighbouring members that share all before the first dot."""
+    for shard in shards:
+        try:
+            with _opened(shard) as archive:
+                sample = _Sample(shard, "")
+                for member in _members(archive):
+                    try:
+                        key, suffix = _split(shard, member)
+                    except LabelError as error:
+                        yield error
+                        continue
+                    if key != sample.key:
+                        yield from sample.entries()
+                        sample = _Sample(shard, key)
+                    if not member.isdir():
+                        sample.add(archive, member, suffix)
+                yield from sample.entries()
+        except LabelError as error:
+            yield error
+
+
+@dataclass
+class _Sample:
+    """The members of one key, as they come."""
+
+    shard: Path
+    key: str
+    images: list[tuple[str, Reference]] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+    typed: bool = False
+    error: UserError | None = None
+
+    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> None:
+        where = f"{self.shard} member {member.name}"
+        try:
+            _check_kind(member, where)
+            if suffix in _IMAGES:
+                location = str(self.shard.absolute())
+                self.images.append((member.name, Reference("member", location, member.offset_data, member.size)))
+            elif suffix in ("cls", "json"):
+                self._add_values(where, suffix, _content(archive, member, where))
+        except LabelError as error:
+            self.error = self.error or error
+
+    def _add_values(self, where: str, suffix: str, content: bytes) -> None:
+        if self.values:
+            raise LabelError(f"{where}: a second label beside {self.key}; keep one of .cls and .json")
+        try:
+            self.values = {"label": content.decode()} if suffix == "cls" else parse_object(content)
+        except ValueError as error:
+            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+            raise LabelError(f"{where}: {reason}; correct it or remove the sample") from None
+        self.typed = suffix == "json"
+
+    def entries(self) -> Entries:
+        """The sample as an entry, or what is wrong with it; nothing where it has no members."""
+        where = f"{self.shard} sample {self.key}"
+        if self.error is not None:
+            yield self.error
+        elif len(self.images) > 1:
+            yield LabelError(f"{where}: {len(self.images)} images; give each a key of its own")
+        elif self.images and "label" not in self.values:
+            yield LabelError(f"{where}: no label beside the image; add {self.key}.cls, or a .json with a label")
+        elif self.images:
+            ((name, image),) = self.images
+            yield Entry(where, f"{self.shard.name}/{name}", image, self.values, typed=self.typed)
+        elif self.values:
+            yield LabelError(f"{where}: no image beside the label; add one of {', '.join(_IMAGES)}")
+
+
+def _opened(shard: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(shard, "r:")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise LabelError(f"{shard}: not an uncompressed tar file ({error}); unpack it, or make it anew") from None
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members in their order, of which the archive keeps none."""
+    name = str(archive.name)
+    size = Path(name).stat().st_size
+    try:
+        while member := archive.next():
+            if member.size < 0 or (member.isreg() and member.offset_data + member.size > size):
+                raise LabelError(f"{name}: the tar file ends inside of member {shown(member.name)}; copy it again")
+            yield member
+            archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+        _check_end(archive, name)
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        raise LabelError(f"{name}: damaged after byte {archive.offset} ({error}); copy the shard again") from None
+
+
+def _check_end(archive: tarfile.TarFile, name: str) -> None:
+    """tarfile takes a damaged header, and a file that was cut between two members, for the end of the archive."""
+    file = archive.fileobj
+    if file is None:
+        return
+    file.seek(archive.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise LabelError(f"{name}: damaged at byte {archive.offset}, or cut there; copy the shard again")
+
+
+def _split(shard: Path, member: tarfile.TarInfo) -> tuple[str, str]:
+    """Key and suffix; a folder has neither."""
+    check_name(member.name, str(shard), "member")
+    parts = re.split(r"[/\\]", member.name)
+    if ".." in parts or member.name.startswith(("/", "\\")):
+        raise LabelError(f"{shard}: member {shown(member.name)} does not lie inside the archive; make the shard anew")
+    if member.isdir():
+        return "", ""
+    key, _, suffix = parts[-1].partition(".")
+    return "/".join((*parts[:-1], key)), suffix.lower()
+
+
+def _check_kind(member: tarfile.TarInfo, where: str) -> None:
+    if not member.isreg() or member.issparse():
+        raise LabelError(f"{where}: a link, a device or a sparse file; store the file itself")
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> bytes:
+    if member.size > _LONGEST:
+        raise LabelError(f"{where}: {member.size} bytes are too many for a label; remove it")
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()

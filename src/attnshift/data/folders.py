@@ -1,0 +1,170 @@
+"""Images that are files of their own: what a manifest lists, or what lies in a folder of class subfolders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import quote
+
+from attnshift.data.entries import IMAGE_SUFFIXES, Entries, Entry
+from attnshift.data.manifests import read_manifest
+from attnshift.data.references import Reference, check_name, is_regular, is_there, scheme_of, shown
+from attnshift.errors import LabelError
+
+__all__ = ["CLASSES", "SCHEMES", "check_url", "class_entries", "class_folders", "inside", "manifest_entries"]
+
+CLASSES = "classes.txt"
+"""Beside class subfolders: their names, one a line, in label order."""
+
+SCHEMES = ("http", "https", "s3", "gs", "az", "abfs", "hf", "memory")
+"""Where a source may lie."""
+
+_LISTED = ("http", "https", "s3")
+"""What a manifest, which others may have written, can name by itself: never a file of this machine."""
+
+_LEFT_ALONE = ("thumbs.db", "desktop.ini")
+
+
+def inside(root: Path, file: str, where: str) -> Path:
+    """The path of ``file`` below ``root``, which is resolved; a ``LabelError`` where it is no file inside of it."""
+    check_name(file, where)
+    path = root / file
+    if not file or not path.resolve().is_relative_to(root):
+        raise LabelError(f"{where}: file {shown(file)} does not lie inside {root}")
+    if not is_regular(path):
+        named = path if len(file) < 256 else f"file {shown(file)}"
+        raise LabelError(f"{where}: {named} {'is not a regular file' if is_there(path) else 'does not exist'}")
+    return path
+
+
+def manifest_entries(root: Path | str, labels: Path, masks: Path | None) -> Entries:
+    """What ``labels`` lists: files below ``root``, a folder or the prefix of URLs, or URLs that it names itself.
+
+    ``masks`` is a folder that holds a mask under the name of each image.
+    """
+    for row in read_manifest(labels):
+        if isinstance(row, LabelError):
+            yield row
+            continue
+        file = str(row.file or "").strip()
+        try:
+            image = _locate(root, file, row.where)
+            mask = None if masks is None else Reference("file", str(inside(masks, file, row.where)))
+        except LabelError as error:
+            yield error
+            continue
+        yield Entry(row.where, file, image, row.values, mask, typed=row.typed)
+
+
+def check_url(url: str, where: str, schemes: Sequence[str] = SCHEMES) -> None:
+    """Raise a ``LabelError`` for what cannot be fetched, or should not be written into the records of a run."""
+    if "@" in re.split(r"[/?#]", url.partition("://")[2])[0]:
+        raise LabelError(f"{where}: the URL holds a user or password, which a run would store; use the environment")
+    if scheme_of(url) not in schemes:
+        known = ", ".join(f"{each}://" for each in schemes)
+        raise LabelError(f"{where}: {shown(url)} cannot be fetched; use a file of the folder or one of {known}")
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the subfolders of ``root`` but hidden ones, sorted."""
+    try:
+        with os.scandir(root) as found:
+            return sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
+    except OSError as error:
+        _complain(error)
+
+
+def class_entries(root: Path, class_names: Sequence[str], masks: Path | None) -> Entries:
+    """The images in the class subfolders of ``root``, by label and then by name, however deep they lie."""
+    labels = _labels_of(root, class_folders(root), class_names)
+    with os.scandir(root) as beside:
+        for each in beside:
+            if each.name.lower().endswith(IMAGE_SUFFIXES) and each.name not in labels:
+                advice = "lies in none of the subfolders; move it into its class"
+                yield LabelError(f"{root}: image {shown(each.name)} {advice}")
+    for name, label in sorted(labels.items(), key=lambda each: (each[1], each[0])):
+        called = class_names[label] if label < len(class_names) else "" if name.isdecimal() else name
+        for file in _files_below(root, name):
+            try:
+                image = Reference("file", str(inside(root, file, str(root))))
+                if not file.lower().endswith(IMAGE_SUFFIXES):
+                    raise LabelError(f"{root / file}: not the name of an image ({' '.join(IMAGE_SUFFIXES)}); remove it")
+                mask = None if masks is None else Reference("file", str(inside(masks, file, str(root / file))))
+            except LabelError as error:
+                yield error
+            else:
+                yield Entry(str(root / file), file, image, {"label": label, "class_name": called}, mask, typed=True)
+
+
+def _locate(root: Path | str, file: str, where: str) -> Reference:
+    check_name(file, where)
+    if scheme_of(file):
+        check_url(file, where, _LISTED)
+        return Reference("url", file)
+    if isinstance(root, Path):
+        return Reference("file", str(inside(root, file, where)))
+    if not file or file.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", file):
+        raise LabelError(f"{where}: file {shown(file)} does not lie inside {root}")
+    return Reference("url", f"{root.rstrip('/')}/{quote(file) if scheme_of(root) in ('http', 'https') else file}")
+
+
+def _labels_of(root: Path, names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+    """Subfolder -> label. Their own order is never taken for that of the labels: 1, 10, 2."""
+    for name in names:
+        check_name(name, str(root), "subfolder")
+    listed = root / CLASSES
+    if is_regular(listed):
+        return _known(names, _read_classes(listed), f"{listed}: it has no line for subfolder")
+    if all(name.isascii() and name.isdecimal() for name in names):
+        labels = {name: int(name) for name in names}
+        if len(set(labels.values())) < len(labels):
+            raise LabelError(
+                f"{root}: two subfolders have the same number, one of them with zeros before it; join them"
+            )
+        return labels
+    order = "their lexicographic order (1, 10, 2) is not label order"
+    advice = f"name all subfolders by label or by the surrogates' class names, or list them in {CLASSES}; {order}"
+    for name in names:
+        if class_names.count(name) > 1:
+            raise LabelError(f"{root}: subfolder {shown(name)} is the name of several classes; list all in {CLASSES}")
+    return _known(names, class_names, f"{root}: {advice}; unknown is subfolder")
+
+
+def _known(names: Sequence[str], order: Sequence[str], complaint: str) -> dict[str, int]:
+    places = {name: place for place, name in enumerate(order)}
+    for name in names:
+        if name not in places:
+            raise LabelError(f"{complaint} {shown(name)}")
+    return {name: places[name] for name in names}
+
+
+def _read_classes(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise LabelError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    while names and not names[-1]:
+        names.pop()
+    for number, name in enumerate(names, 1):
+        if not name or names.index(name) < number - 1:
+            what = f"{shown(name)} is listed before" if name else "an empty line, which would count as a class"
+            raise LabelError(f"{path} line {number}: {what}; give every class one line")
+    return names
+
+
+def _files_below(root: Path, name: str) -> Iterator[str]:
+    """Files below ``root / name``, relative to ``root``: the names of one folder are in memory at a time."""
+    for folder, below, files in os.walk(root / name, onerror=_complain):
+        # What looks like an image and is a folder, and links to folders, which os.walk passes over, are complained of.
+        odd = [each for each in below if each.lower().endswith(IMAGE_SUFFIXES) or Path(folder, each).is_symlink()]
+        below[:] = sorted(each for each in below if not each.startswith(".") and each not in odd)
+        for file in sorted(files + odd):
+            if not file.startswith(".") and file.lower() not in _LEFT_ALONE:
+                yield Path(folder, file).relative_to(root).as_posix()
+
+
+def _complain(error: OSError) -> NoReturn:
+    raise LabelError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions")

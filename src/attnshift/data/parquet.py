@@ -1,0 +1,165 @@
+"""Images in the rows of parquet files: a column ``image`` of bytes, as Hugging Face writes it, and ``label``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pyarrow
+from pyarrow import types
+from pyarrow.parquet import ParquetFile
+
+from attnshift.data.entries import Entries, Entry
+from attnshift.data.references import Reference, is_regular
+from attnshift.errors import ImageError, LabelError
+
+__all__ = ["parquet_entries", "read_row"]
+
+_ROWS = 8
+"""Rows that are in memory at once."""
+
+_BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError)
+
+
+def parquet_entries(files: Sequence[Path]) -> Entries:
+    """The rows of ``files``, one file after the other."""
+    for file in files:
+        try:
+            yield from _entries(file)
+        except LabelError as error:
+            yield error
+
+
+def read_row(path: Path, number: int) -> bytes:
+    """The image in row ``number``, from 0. Rows that are asked for in their order are read only once."""
+    if not is_regular(path):
+        raise ImageError(f"{path} row {number}: no such parquet file; put it back where it was found")
+    changed = path.stat()
+    try:
+        content = _reader(path, changed.st_mtime_ns, changed.st_size).read(number)
+    except _BROKEN as error:
+        raise ImageError(f"{path} row {number}: cannot be read ({_line(error)}); copy the file again") from None
+    if content is None:
+        raise ImageError(f"{path} row {number}: it holds no image; has the file changed?")
+    return content
+
+
+def _entries(file: Path) -> Entries:
+    try:
+        with ParquetFile(file, pre_buffer=False, buffer_size=2**20) as parquet:
+            optional = _check_columns(file, parquet.schema_arrow)
+            image = _image_column(parquet.schema_arrow)
+            number = 0
+            for batch in parquet.iter_batches(_ROWS, columns=[image, "label", *optional]):
+                for row in batch.to_pylist():
+                    yield _entry(file, number, row)
+                    number += 1
+    except _BROKEN as error:
+        raise LabelError(f"{file}: not a readable parquet file ({_line(error)}); copy it again") from None
+
+
+def _entry(file: Path, number: int, row: dict[str, Any]) -> Entry | LabelError:
+    where, content = f"{file} row {number}", _bytes(row["image"])
+    if content is None:
+        return LabelError(f"{where}: no image bytes; a path alone is not followed: embed the images, or leave it out")
+    reference = Reference("row", str(file.absolute()), number)
+    return Entry(where, f"{file.name} row {number}", reference, row, content=content, typed=True)
+
+
+def _check_columns(file: Path, schema: pyarrow.Schema) -> list[str]:
+    """Names of the columns that are there beside the two that must be."""
+    for name in ("image", "label", "class_name", "target"):
+        if schema.names.count(name) > 1:
+            raise LabelError(f"{file}: column {name} is there {schema.names.count(name)} times; keep one of them")
+    missing = [name for name in ("image", "label") if name not in schema.names]
+    if missing:
+        raise LabelError(f"{file}: column {' and '.join(missing)} is missing; it has {', '.join(schema.names)[:200]}")
+    image = schema.field("image").type
+    if types.is_struct(image):
+        image = image.field("bytes").type if image.get_field_index("bytes") >= 0 else image
+    if not _is_binary(image):
+        wanted = "bytes, or a struct of bytes and path"
+        raise LabelError(f"{file}: column image is {_type(image)}, not {wanted}; embed the images")
+    label = schema.field("label").type
+    if not types.is_integer(label):
+        raise LabelError(f"{file}: column label is {_type(label)}, not whole numbers; write the labels as numbers")
+    for name, allowed in (("class_name", (_is_text,)), ("target", (_is_text, types.is_integer, types.is_null))):
+        if name in schema.names and not any(each(schema.field(name).type) for each in allowed):
+            what = f"column {name} is {_type(schema.field(name).type)}, which is no name"
+            raise LabelError(f"{file}: {what}{' or number' if name == 'target' else ''}; convert or drop it")
+    return [name for name in ("class_name", "target") if name in schema.names]
+
+
+def _image_column(schema: pyarrow.Schema) -> str:
+    return "image.bytes" if types.is_struct(schema.field("image").type) else "image"
+
+
+def _bytes(value: Any) -> bytes | None:
+    return value["bytes"] if isinstance(value, dict) else value
+
+
+def _is_binary(kind: pyarrow.DataType) -> bool:
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _type(kind: pyarrow.DataType) -> str:
+    return str(kind) if len(str(kind)) <= 80 else f"{str(kind)[:80]}…"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@dataclass
+class _Reader:
+    """An open file and the place that it was last read at."""
+
+    file: ParquetFile
+    lock: Lock
+    rows: Iterator[bytes | None] = field(default_factory=lambda: iter(()))
+    following: int = -1
+    """Number of the row that ``rows`` yields next; -1 where it yields no more."""
+
+    def read(self, number: int) -> bytes | None:
+        """The image in row ``number``, found from the last place onwards or from the start of its row group."""
+        with self.lock:
+            group, first = self._group_of(number)
+            if not first <= self.following <= number:
+                self.rows, self.following = self._from(group), first
+            following, self.following = self.following, -1
+            for place, content in enumerate(self.rows, following):
+                if place == number:
+                    self.following = number + 1
+                    return content
+            return None
+
+    def _group_of(self, number: int) -> tuple[int, int]:
+        """The row group of row ``number``, and the number of its first row."""
+        first = 0
+        for group in range(self.file.metadata.num_row_groups):
+            count = self.file.metadata.row_group(group).num_rows
+            if number < first + count:
+                return group, first
+            first += count
+        raise ValueError(f"it has {first} rows")
+
+    def _from(self, group: int) -> Iterator[bytes | None]:
+        column, groups = _image_column(self.file.schema_arrow), range(group, self.file.metadata.num_row_groups)
+        for batch in self.file.iter_batches(_ROWS, row_groups=list(groups), columns=[column]):
+            yield from map(_bytes, batch.column("image").to_pylist())
+
+
+@lru_cache(maxsize=2)
+def _reader(path: Path, changed: int, size: int) -> _Reader:
+    """The reader of one version of a file."""
+    return _Reader(ParquetFile(path, pre_buffer=False, buffer_size=2**20), Lock())

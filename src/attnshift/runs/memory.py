@@ -1,0 +1,22 @@
+"""A limit on the memory of this process, so that it runs out by itself before the machine does."""
+
+from __future__ import annotations
+
+import resource
+
+from attnshift.errors import UserError
+
+__all__ = ["limit_memory"]
+
+
+def limit_memory(gigabytes: float) -> None:
+    """Let allocations fail beyond so many gigabytes (10^9 bytes) of data; a micro-batch is then halved.
+
+    What counts is what the process has written to or may write to (RLIMIT_DATA), libraries' own data included.
+    """
+    if not 0.5 <= gigabytes <= 100_000:
+        raise UserError(f"--memory-limit is {gigabytes:g}; it is in gigabytes and must lie between 0.5 and 100000")
+    wanted, (_, hard) = int(gigabytes * 1e9), resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise UserError(f"--memory-limit {gigabytes:g} exceeds the {hard / 1e9:.1f} GB that the system allows")
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

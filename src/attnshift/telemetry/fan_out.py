@@ -1,0 +1,105 @@
+"""From the attack to all that listen; who stumbles is left behind, and the attack goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from textwrap import shorten
+from typing import TYPE_CHECKING, Protocol
+
+from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, Reason, RunBegun, RunEnded
+
+if TYPE_CHECKING:
+    from attnshift.attack.loop import Snapshot
+
+__all__ = ["Consumer", "Telemetry", "Watch"]
+
+Watch = Callable[[Sequence[str], "Snapshot"], None]
+"""Called in every iteration with the identities of all images of the micro-batch, in order."""
+
+
+class Consumer(Protocol):
+    """``iterations`` says whether it is told of every iteration; where nobody is, none of these events is made."""
+
+    iterations: bool
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """Nothing more will come. Also called where an exception ends the attack."""
+        ...
+
+
+class Telemetry:
+    """Tells every event to all ``consumers``, in order. One that raises is switched off with a line on standard error.
+
+    >>> with Telemetry() as nobody:
+    ...     print(nobody.watch(0, ["lab:resnet"]))
+    None
+    """
+
+    def __init__(self, consumers: Iterable[Consumer] = ()):
+        self._consumers = list(consumers)
+        self._done = self._failed = 0
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, event: Event) -> None:
+        self._done += isinstance(event, ImageDone)
+        self._failed += isinstance(event, ImageFailed)
+        for consumer in tuple(self._consumers):
+            if consumer.iterations or not isinstance(event, Iteration):
+                self._guarded(consumer, lambda consumer=consumer: consumer(event))
+
+    def watch(self, batch: int, surrogates: Sequence[str]) -> Watch | None:
+        """What an attack on micro-batch number ``batch`` calls in every iteration; None where nobody wants to know."""
+        if not any(consumer.iterations for consumer in self._consumers):
+            return None
+        return lambda ids, snapshot: self._iteration(batch, ids, surrogates, snapshot)
+
+    @contextmanager
+    def run(self, begun: RunBegun) -> Iterator[None]:
+        """Tell that a run has begun, and when the block ends, that it has ended, how and with how many images."""
+        self._done = self._failed = 0
+        since = time.monotonic()
+        reason: Reason = "finished"
+        self(begun)
+        try:
+            yield
+        except BaseException as error:
+            reason = "error" if isinstance(error, Exception) else "interrupted"
+            raise
+        finally:
+            self(RunEnded(self._done, self._failed, time.monotonic() - since, reason))
+
+    def close(self) -> None:
+        for consumer in tuple(self._consumers):
+            self._guarded(consumer, consumer.close)
+        self._consumers.clear()
+
+    def _iteration(self, batch: int, ids: Sequence[str], surrogates: Sequence[str], snapshot: Snapshot) -> None:
+        # Those who wanted to know may have been switched off since.
+        if any(consumer.iterations for consumer in self._consumers):
+            self(Iteration.of(batch, ids, surrogates, snapshot))
+
+    def _guarded(self, consumer: Consumer, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        # Whatever goes wrong in somebody who only looks on, in our code or in a library, ends neither run nor image.
+        except Exception as error:  # noqa: BLE001
+            self._consumers.remove(consumer)
+            with suppress(Exception):
+                consumer.close()
+            reason = shorten(str(error), 500, placeholder=" …") or type(error).__name__
+            # Standard error can be closed as well.
+            with suppress(OSError, ValueError):
+                print(
+                    f"attnshift: {type(consumer).__name__} is switched off, the attack goes on: {reason}",
+                    file=sys.stderr,
+                )

@@ -1,0 +1,66 @@
+"""The log file: strict JSON, one event a line, only ever appended to."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from attnshift.errors import UserError
+from attnshift.telemetry.events import EVENTS, Event
+
+__all__ = ["JsonLines"]
+
+_NAMES = {kind: name for name, kind in EVENTS.items()}
+
+
+class JsonLines:
+    """Appends ``{"at": UTC in ISO 8601, "event": name, …}`` to the file ``path``, a line in one write.
+
+    A crash leaves at most one line that is cut; whoever goes on first ends it. Numbers that are not finite, for which
+    JSON has no word, are the strings ``nan``, ``inf`` and ``-inf``.
+    """
+
+    iterations = True
+
+    def __init__(self, path: Path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            if _is_cut(path):
+                self._write(b"\n")
+        except OSError as error:
+            raise UserError(f"--log {path} cannot be written: {error.strerror or error}; choose another file") from None
+
+    def __call__(self, event: Event) -> None:
+        line = {"at": datetime.now(UTC).isoformat(), "event": _NAMES[type(event)]}
+        line |= {each.name: _plain(getattr(event, each.name)) for each in fields(event)}
+        self._write(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        if self._file.write(content) != len(content):
+            raise OSError(f"{self._file.name} took only part of a line; is the disk full?")
+
+
+def _is_cut(path: Path) -> bool:
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

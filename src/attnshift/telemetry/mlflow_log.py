@@ -1,0 +1,127 @@
+"""Runs for an MLflow tracking server or a folder of its format."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from attnshift.errors import UserError
+from attnshift.telemetry.events import Event, ImageDone, Iteration, RunBegun, RunEnded
+from attnshift.telemetry.scalars import Scalars
+
+__all__ = ["MLflow"]
+
+_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "error": "FAILED"}
+_DIGEST = "attnshift.run"
+_MOST = 1000
+"""Metrics that MLflow takes in one request."""
+
+
+class MLflow:
+    """Keeps each run in experiment ``name``: what it is as parameters, its curves as metrics, at ``Scalars``' steps.
+
+    They go to MLFLOW_TRACKING_URI, or to ./mlruns where that is not set. A run that is continued goes on as the same
+    MLflow run. Metrics are sent a micro-batch at a time, because each request to a server holds up the attack.
+    """
+
+    iterations = True
+
+    def __init__(self, name: str):
+        # MLflow tells its makers how it is used unless it is told not to.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        try:
+            from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
+            from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
+            from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise UserError("--mlflow needs MLflow, which is not installed: pip install 'attnshift[mlflow]'") from None
+        where = os.environ.get("MLFLOW_TRACKING_URI")
+        if not where:
+            where = Path("mlruns").resolve().as_uri()
+            # MLflow 3 refuses folders unless they are asked for; its databases would need more than the extra installs.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self._metric, self._param = Metric, Param
+        try:
+            self._client: Any = MlflowClient(where)
+            known = self._client.get_experiment_by_name(name)
+            self._experiment = known.experiment_id if known else self._client.create_experiment(name)
+        except (MlflowException, OSError, ImportError) as error:
+            reason = shorten(str(error), 500, placeholder=" …") or type(error).__name__
+            raise UserError(f"--mlflow {name} cannot be used at {where}: {reason}") from None
+        self._run: str | None = None
+        self._scalars: Scalars | None = None
+        self._names: dict[str, str] = {}
+        self._waiting: list[Any] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunBegun):
+            self._end("KILLED")
+            self._begin(event)
+        elif self._scalars is None:
+            return
+        elif isinstance(event, Iteration):
+            self._add(self._scalars.iteration(event))
+        elif isinstance(event, ImageDone):
+            self._add(self._scalars.image(event))
+        elif isinstance(event, RunEnded):
+            self._end(_STATUS[event.reason])
+        else:
+            self._send()
+
+    def close(self) -> None:
+        self._end("KILLED")
+
+    def _begin(self, event: RunBegun) -> None:
+        self._names = {}
+        self._scalars = Scalars(event)
+        sought = f"tags.`{_DIGEST}` = '{event.run}'"
+        found = self._client.search_runs([self._experiment], sought, max_results=1)
+        if found:
+            self._run = found[0].info.run_id
+            self._client.update_run(self._run, status="RUNNING")
+        else:
+            tags = {_DIGEST: event.run}
+            made = self._client.create_run(self._experiment, tags=tags, run_name=event.name or event.recipe)
+            self._run = made.info.run_id
+        # Parameters never change; how many images there are does not decide what the run is.
+        values = {
+            "recipe": event.recipe,
+            "pipeline": event.pipeline,
+            "surrogates": ", ".join(event.surrogates),
+            "batch": str(event.batch),
+            "iterations": str(event.iterations),
+            **{f"software.{name}": version for name, version in event.software.items()},
+        }
+        self._client.log_batch(self._run, params=[self._param(name, value) for name, value in values.items()])
+        self._client.set_tag(self._run, "attnshift.images", str(event.images))
+
+    def _add(self, points: list[tuple[str, float, int]]) -> None:
+        now = int(time.time() * 1000)
+        self._waiting += [self._metric(self._name(name), value, now, step) for name, value, step in points]
+        if len(self._waiting) >= _MOST:
+            self._send()
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), _MOST):
+            self._client.log_batch(self._run, metrics=waiting[start : start + _MOST])
+
+    def _end(self, status: str) -> None:
+        if self._run is None:
+            return
+        self._send()
+        run, self._run, self._scalars = self._run, None, None
+        self._client.set_terminated(run, status)
+
+    def _name(self, name: str) -> str:
+        """``name`` in the letters that MLflow allows, never one that another metric has."""
+        if name not in self._names:
+            family, _, rest = name.partition("/")
+            plain = f"{family}/{re.sub(r'[^a-zA-Z0-9_. :-]', '_', rest)}"
+            taken = [each for each in self._names.values() if each == plain or each.startswith(f"{plain} ")]
+            self._names[name] = f"{plain} {len(taken) + 1}" if taken else plain
+        return self._names[name]

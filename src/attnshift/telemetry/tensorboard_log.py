@@ -1,0 +1,61 @@
+"""Curves for TensorBoard."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from attnshift.errors import UserError
+from attnshift.telemetry.events import Event, ImageDone, Iteration, RunBegun, RunEnded
+from attnshift.telemetry.scalars import Scalars
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard:
+    """Writes the curves of each run to ``folder``/RECIPE-DIGEST, where a run that is continued goes on; ``Scalars``
+    says what they are and at which steps."""
+
+    iterations = True
+
+    def __init__(self, folder: Path):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "--tensorboard needs TensorBoard, which is not installed: pip install 'attnshift[tensorboard]'"
+            ) from None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--tensorboard {folder} cannot be written: {error.strerror}; choose another folder"
+            ) from None
+        self._make, self._folder = SummaryWriter, folder
+        self._writer: Any = None
+        self._scalars: Scalars | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunBegun):
+            self.close()
+            # What has other letters would name a folder elsewhere, or none.
+            recipe = re.sub(r"[^\w.-]+", "_", event.recipe)
+            self._writer, self._scalars = self._make(self._folder / f"{recipe}-{event.run}"), Scalars(event)
+        elif self._scalars is None:
+            return
+        elif isinstance(event, Iteration):
+            self._add(self._scalars.iteration(event))
+        elif isinstance(event, ImageDone):
+            self._add(self._scalars.image(event))
+        elif isinstance(event, RunEnded):
+            self.close()
+
+    def close(self) -> None:
+        writer, self._writer, self._scalars = self._writer, None, None
+        if writer is not None:
+            writer.close()
+
+    def _add(self, points: list[tuple[str, float, int]]) -> None:
+        for name, value, step in points:
+            self._writer.add_scalar(name, value, step)

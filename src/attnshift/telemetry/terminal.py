@@ -1,0 +1,101 @@
+"""What somebody sees who started an attack."""
+
+from __future__ import annotations
+
+from typing import IO, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun
+
+__all__ = ["Bar", "Lines"]
+
+
+class Lines:
+    """One line on ``stream`` for every image that is done or failed."""
+
+    iterations = False
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._count = _Count()
+
+    def __call__(self, event: Event) -> None:
+        line = self._count.line(event)
+        if line is not None:
+            print(_showable(line, self._stream), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class Bar:
+    """The same lines above a bar on the terminal ``stream``, from now until it is closed; the bar also says how far the
+    micro-batch is."""
+
+    iterations = True
+
+    def __init__(self, stream: TextIO):
+        columns = (
+            TextColumn("attack"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._console = Console(file=stream, force_terminal=True)
+        self._progress = Progress(*columns, console=self._console)
+        self._count = _Count()
+        self._task = self._progress.add_task("loading", total=None)
+        self._progress.start()
+
+    def __call__(self, event: Event) -> None:
+        line = self._count.line(event)
+        if line is not None:
+            self._console.print(_showable(line, self._console.file), markup=False, highlight=False, soft_wrap=True)
+        count = self._count
+        if isinstance(event, RunBegun):
+            self._progress.reset(self._task, total=count.total, completed=count.seen, description="")
+        elif isinstance(event, Iteration):
+            self._progress.update(self._task, description=f"iteration {event.iteration}/{count.iterations}")
+        elif isinstance(event, ImageDone | ImageFailed):
+            self._progress.update(self._task, completed=count.seen, description="")
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class _Count:
+    """How far the run is, and what to say of an event."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.total = self.seen = self.iterations = 0
+
+    def line(self, event: Event) -> str | None:
+        if isinstance(event, RunBegun):
+            self.name, self.total, self.seen, self.iterations = event.name, event.images, event.done, event.iterations
+            return None
+        if not isinstance(event, ImageDone | ImageFailed):
+            return None
+        self.seen += 1
+        start = f"{self.name and f'{self.name} '}{self.seen}/{self.total} {event.file}"
+        if isinstance(event, ImageFailed):
+            times = f" after {event.attempts} attempts" if event.attempts > 1 else ""
+            return f"{start} failed{times}: {' '.join(event.reason.split())}"
+        classes = event.class_name if event.target_name is None else f"{event.class_name} → {event.target_name}"
+        reached = sum(margin < 0 for margin in event.margins.values())
+        kept = f", iterate {event.iteration} of {event.evaluated}" if event.evaluated else ""
+        return (
+            f"{start} ({classes}): succeeds on {reached} of {len(event.margins)} surrogates{kept}, "
+            f"{event.seconds:.2f} s"
+        )
+
+
+def _showable(line: str, stream: IO[str]) -> str:
+    """``line`` as ``stream`` can write it; a file name may hold anything, also what moves a terminal's cursor."""
+    plain = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return plain.encode(encoding, "backslashreplace").decode(encoding)

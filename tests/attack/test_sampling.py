@@ -1,0 +1,144 @@
+"""Self-attention that is read in some of its query rows, against whole maps of which the rows are picked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.attack.loop import Carry, Slope, attack, slope
+from attnshift.attack.problem import Problem
+from attnshift.losses.structure import SelfAttention
+from attnshift.randomness import generator
+from attnshift.types import Branch, Observation
+
+if TYPE_CHECKING:
+    from attack.conftest import Posed
+
+ROWS = 5
+SAMPLED = [f"terms.self_attention.rows={ROWS}"]
+ITERATION = 3
+
+
+def away(problem: Problem) -> Tensor:
+    """Latents near the start, those of an image the same in every batch."""
+    draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in problem.identities]
+    start = problem.trajectory.start
+    return start + 0.1 * torch.stack(
+        [torch.randn(start.shape[1:], dtype=start.dtype, generator=each) for each in draws]
+    )
+
+
+def looked(problem: Problem) -> Slope:
+    return slope(problem, away(problem), ITERATION, Carry.start(problem))
+
+
+def picked(whole: Problem, branch: Branch) -> Observation:
+    """What ``whole`` sees of ``branch`` once the maps are there and rows are picked of them, image by image."""
+
+    def cut(seen: Branch) -> Branch:
+        maps = {}
+        for site, steps in seen.attention.items():
+            queries = site.side**2
+            if site.kind == "cross" or queries <= ROWS:
+                maps[site] = steps
+                continue
+            rows = [
+                generator(0, name, ITERATION, "query rows", site.layer).permutation(queries)[:ROWS]
+                for name in whole.identities
+            ]
+            maps[replace(site, sample=ROWS)] = tuple(
+                torch.stack([image[:, at] for image, at in zip(each, rows, strict=True)]) for each in steps
+            )
+        return replace(seen, attention=maps)
+
+    observed = whole.observe(branch, ITERATION)
+    return replace(observed, clean=cut(observed.clean), adversarial=cut(observed.adversarial))
+
+
+@pytest.mark.parametrize("distance", ["mse", "js"])
+@pytest.mark.parametrize("guidance", ["1.0", "2.5"])
+def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
+    posed: Posed, distance: str, guidance: str
+) -> None:
+    settings = [f"terms.self_attention.distance={distance}", f"diffusion.guidance={guidance}"]
+    alone = [*settings, "classification.weight=0.0", "terms.variance.weight=0.0"]
+    whole, problem = posed("fast", alone), posed("fast", [*alone, *SAMPLED])
+    leaf = away(whole).requires_grad_()
+    term = SelfAttention(distance, "sum", rows=ROWS)  # type: ignore[arg-type]
+    values = 30 * term(picked(whole, whole.render(leaf, whole.sites)))
+    (expected,) = torch.autograd.grad(values.sum(), leaf)
+    found = looked(problem)
+    torch.testing.assert_close(found.losses["self_attention"], values.detach(), rtol=1e-5, atol=0)
+    assert expected.norm() > 0
+    assert (found.gradient - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(posed: Posed) -> None:
+    problem = posed("fast", SAMPLED)
+    selves = {site.side: site.sample for site in problem.sites if site.kind == "self"}
+    assert selves == {8: ROWS, 4: ROWS, 2: 0, 1: 0}
+    branch = problem.render(away(problem), problem.sites)
+    seen = problem.observe(branch, ITERATION)
+    for site in problem.sites:
+        if site.sample:
+            heads, queries = site.heads, site.side**2
+            assert branch.attention[site][0].shape[:4] == problem.clean.attention[site][0].shape[:4]
+            assert branch.attention[site][0].shape[:4] == (3, 2, heads, queries)
+            for each in (seen.clean, seen.adversarial):
+                assert {maps.shape for maps in each.attention[site]} == {(3, heads, ROWS, queries)}
+                torch.testing.assert_close(each.attention[site][0].sum(-1), torch.ones(3, heads, ROWS))
+
+
+def test_at_the_start_the_branches_are_one(posed: Posed) -> None:
+    problem = posed("fast", SAMPLED)
+    first = next(attack(problem))
+    assert torch.equal(first.losses["self_attention"], torch.zeros(3))
+    torch.testing.assert_close(first.images, problem.images, rtol=0, atol=1e-6)
+
+
+def test_an_image_is_attacked_as_if_it_were_alone(posed: Posed) -> None:
+    whole = looked(posed("fast", SAMPLED))
+    for row in range(3):
+        own = looked(posed("fast", SAMPLED, slice(row, row + 1)))
+        assert (own.gradient[0] - whole.gradient[row]).norm() < 1e-5 * own.gradient.norm()
+        torch.testing.assert_close(
+            own.losses["self_attention"][0], whole.losses["self_attention"][row], rtol=1e-5, atol=0
+        )
+
+
+def test_images_that_stay_see_what_they_saw(posed: Posed) -> None:
+    problem = posed("fast", SAMPLED)
+    whole, rest = looked(problem), looked(problem.rows(torch.tensor([2, 0])))
+    for place, row in enumerate((2, 0)):
+        assert (rest.gradient[place] - whole.gradient[row]).norm() < 1e-5 * whole.gradient[row].norm()
+        torch.testing.assert_close(
+            rest.losses["self_attention"][place], whole.losses["self_attention"][row], rtol=1e-5, atol=0
+        )
+
+
+def test_twice_is_the_same_to_the_bit(posed: Posed) -> None:
+    problem = posed("fast", SAMPLED)
+    first, second = looked(problem), looked(problem)
+    assert torch.equal(first.gradient, second.gradient)
+    assert torch.equal(first.losses["self_attention"], second.losses["self_attention"])
+    later = slope(problem, away(problem), ITERATION + 1, Carry.start(problem))
+    assert (later.losses["self_attention"] != first.losses["self_attention"]).all()
+
+
+def test_checkpointing_changes_nothing(posed: Posed) -> None:
+    plain, saving = looked(posed("fast", SAMPLED)), looked(posed("fast", [*SAMPLED, "diffusion.checkpointing=true"]))
+    assert (saving.gradient - plain.gradient).norm() < 1e-6 * plain.gradient.norm()
+    torch.testing.assert_close(saving.losses["self_attention"], plain.losses["self_attention"], rtol=1e-6, atol=0)
+
+
+def test_the_output_of_a_sampled_site_is_that_of_one_that_nobody_reads(posed: Posed) -> None:
+    problem = posed("fast", [*SAMPLED, "terms.self_attention.select.grid=full", "terms.variance.weight=0.0"])
+    latents = away(problem)
+    assert problem.sites
+    assert all(site.sample for site in problem.sites)
+    read, unread = problem.render(latents, problem.sites), problem.render(latents)
+    assert torch.equal(read.latents, unread.latents)

@@ -1,0 +1,170 @@
+"""The switches of ``fast``: what is compared, that a sitting continues, and how it is read and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import switches
+import table
+import torch
+from models import Model, build
+from pieces import Posed
+from switches import SAME, VARIANTS, attack_all, figures, lab_tasks, same_numbers, with_references
+
+from attnshift.attack.recipe import load_recipe
+
+SHORT = ("optimiser.iterations=1", "diffusion.denoising_steps=2")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """One image at a time."""
+    monkeypatch.setattr(Model, "batch", 1)
+    return build("tiny")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Model:
+    torch.set_num_threads(1)
+    return build("lab")
+
+
+def test_each_variant_changes_one_thing_of_what_it_is_compared_with() -> None:
+    for name, variant in VARIANTS.items():
+        recipe, plain = (each.recipe().model_dump(mode="json") for each in (variant, VARIANTS[variant.against]))
+        changed = [key for key in recipe if recipe[key] != plain[key]]
+        assert len(changed) == (2 if name == "null-text" else 0 if name in ("fast", "bf16") else 1), name
+        assert list(VARIANTS).index(variant.against) <= list(VARIANTS).index(name)
+    assert VARIANTS["fast"].recipe() == load_recipe("fast")
+    assert VARIANTS["views-2"].recipe().expectation == load_recipe("strong").expectation
+
+
+def test_what_is_compared_comes_along() -> None:
+    assert with_references(["views-4", "steps-3", "compiled"]) == ["fast", "steps-3", "views-1", "views-4"]
+    assert with_references(["compiled"]) == []
+
+
+def test_finished_batches_are_not_done_again_and_give_the_same_figures(
+    lab: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    attacked = switches.attacked
+
+    def counted(*given: Any) -> Any:
+        calls.append(given[3].name)
+        return attacked(*given)
+
+    monkeypatch.setattr(switches, "attacked", counted)
+
+    def sitting(
+        *names: str,
+        strengths: tuple[float, ...] = (1.0,),
+        settings: tuple[str, ...] = SHORT,
+        surrogates: tuple[str, ...] = ("lab:resnet",),
+    ) -> Any:
+        calls.clear()
+        return figures(attack_all(lab, names, strengths, surrogates, 1, tmp_path, settings), [0.99])["variants"]
+
+    first = sitting("fast", "bf16", strengths=(0.5, 1.0))
+    # One attack warms everything up.
+    assert len(calls) == 1 + 4
+    assert sitting("fast", "bf16", strengths=(0.5, 1.0)) == first
+    assert not calls
+    # A new variant is timed against its reference of the same sitting.
+    more = sitting("fast", "bf16", "guided")
+    assert len(calls) == 1 + 2
+    assert [row["switch"] for row in more] == [VARIANTS[name].title for name in ("fast", "bf16", "guided")]
+    stored = json.loads((tmp_path / "guided_1_0.json").read_text())
+    assert stored["reference"] != json.loads((tmp_path / "fast_1_0.json").read_text())["seconds"]
+    assert [row["times_as_fast"] for row in more[:2]] == [row["times_as_fast"] for row in first]
+    # Another recipe is another attack, and so is another surrogate.
+    sitting("fast", settings=(*SHORT, "terms.variance.weight=1.0"))
+    assert len(calls) == 1 + 1
+    sitting("fast", settings=(*SHORT, "terms.variance.weight=1.0"), surrogates=("lab:mobilevit",))
+    assert len(calls) == 1 + 1
+
+
+def test_images_are_held_out_and_in_8_bits() -> None:
+    tasks = lab_tasks(0, 3, 64)
+    images = torch.stack([task.image for task in tasks])
+    assert torch.equal((images * 255).round() / 255, images)
+    assert len({task.identity for task in tasks} | {task.identity for task in lab_tasks(3, 5, 64)}) == 5
+    tuning = torch.stack([task.image for task in build("tiny").tasks(3, lambda shown: torch.zeros(len(shown), 9))])  # type: ignore[arg-type]
+    assert (images - tuning).abs().amax((1, 2, 3)).min() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in SAME if name != "compiled"])
+def test_what_has_the_same_numbers_is_checked_and_timed(tiny: Model, name: str) -> None:
+    (row,) = same_numbers(tiny, 1, [name])
+    assert row["times_as_fast"] > 0
+    assert row["difference"] <= 1e-3
+
+
+def test_keys_and_values_are_projected_once() -> None:
+    posed = Posed.of(build("tiny"), "fast")
+    work, changed = SAME["projected-once"].work(posed)
+    projections = [each for each in changed.problem.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
+    done = []
+    for each in projections:
+        each.projection.register_forward_hook(lambda *_: done.append(1))
+    work()
+    work()
+    assert len(done) == len(projections) > 0
+    # The networks that were there are left as they were.
+    assert not any(isinstance(each, switches.Kept) for each in posed.model.backbone.unet.modules())
+
+
+def test_other_numbers_are_not_timed(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(posed: Posed) -> tuple[Any, Posed]:
+        moved = Posed(posed.model, posed.classifiers, posed.tasks, posed.problem, posed.latents + 0.1)
+        return moved.ours, moved
+
+    monkeypatch.setitem(SAME, "channels-last", switches.Same("other", "iteration", other))
+    with pytest.raises(AssertionError, match="channels-last: the gradients differ by"):
+        same_numbers(tiny, 1, ["channels-last"])
+
+
+def test_what_cannot_be_done_says_why(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> Any:
+        def run(*_: object, **__: object) -> Any:
+            raise RuntimeError("no compiler\nand more")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", failing)
+    assert same_numbers(tiny, 1, ["compiled"]) == [
+        {"switch": SAME["compiled"].title, "timed": "iteration", "times_as_fast": None, "reason": "no compiler"}
+    ]
+
+
+def test_the_table_holds_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"success": [0.5, 0.25, 0.75], "gap": [-0.125, -0.25, 0.0], "reason": ""}
+    unknown = {"success": None, "gap": None, "reason": "stays above"}
+    measured = {
+        "variants": [
+            {"switch": "plain", "against": "plain", "times_as_fast": 1.0, "readings": {"0.9": known, "0.95": unknown}},
+            {
+                "switch": "2 steps",
+                "against": "plain",
+                "times_as_fast": 1.625,
+                "readings": {"0.9": known, "0.95": unknown},
+            },
+        ],
+        "same": [
+            {"switch": "other", "timed": "iteration", "times_as_fast": 1.125},
+            {"switch": "compiled", "timed": "iteration", "times_as_fast": None, "reason": "no compiler"},
+        ],
+        "at": [0.9, 0.95],
+    }
+    facts = {"processor": "a processor", "device": "cpu", "cores": 2, "torch": "2", "threads": 1, "images": 64}
+    lab = {"switches": measured, "measured": {"switches": facts}}
+    monkeypatch.setattr(table, "read", lambda device: {"lab": lab} if device == "cpu" else {})
+    shown = table.markdown()
+    assert "| plain | plain | 1.00 | 50 % [25, 75] |  | stays above |  |" in shown
+    assert "| 2 steps | plain | 1.62 | 50 % [25, 75] | -12 % [-25, +0] | stays above |  |" in shown
+    assert "| other | `fast` as it is | 1.12 (iteration) | same images |  | same images |  |" in shown
+    assert "| compiled | `fast` as it is | unavailable: no compiler | same images |  | same images |  |" in shown
+    assert "lab: threads 1, images 64 (`python benchmarks/switches.py`)." in shown

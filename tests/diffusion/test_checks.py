@@ -1,0 +1,334 @@
+"""Pipelines of others, damaged, of another kind, or with code of their own: refused in one line, and nothing runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
+from attnshift.errors import ModelError
+from pipelines import tiny_pipeline
+from planted import declare_giant, edit_json, plant_module, plant_pickle
+
+UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+
+Spoil = Callable[[Path], object]
+
+
+@pytest.fixture
+def folder(pipeline_folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "marker"
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_stable_diffusion(str(folder))
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert str(folder) in message
+    return message
+
+
+def change(file: str, edit: Callable[[dict[str, Tensor]], object]) -> Spoil:
+    """Rewrite the weights in ``file``."""
+
+    def spoil(folder: Path) -> None:
+        # Not ``load_file``, which maps the file that is then overwritten.
+        weights = load((folder / file).read_bytes())
+        edit(weights)
+        save_file(weights, folder / file)
+
+    return spoil
+
+
+def value(file: str, key: str, number: float) -> Spoil:
+    return change(file, lambda weights: weights[key].view(-1)[0].fill_(number))
+
+
+def config(part: str, **values: Any) -> Spoil:
+    return lambda folder: edit_json(folder / part, **values)
+
+
+def text(file: str, content: str | bytes) -> Spoil:
+    return lambda folder: (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def without(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return spoil
+
+
+def cut(file: str, keep: int) -> Spoil:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:keep])
+
+
+def giant(file: str) -> Spoil:
+    return lambda folder: declare_giant(folder / file)
+
+
+def huge_header(folder: Path) -> None:
+    (folder / UNET).write_bytes(b"\xff" * 7 + b"\x3f" + b"{}")
+
+
+def with_channels(channels: int, **more: Any) -> Spoil:
+    """A denoiser whose weights fit its configuration."""
+
+    def spoil(folder: Path) -> None:
+        settings = UNet2DConditionModel.load_config(folder / "unet")
+        assert isinstance(settings, dict)
+        changed = UNet2DConditionModel.from_config({**settings, "in_channels": channels, **more})
+        changed.save_pretrained(folder / "unet")  # type: ignore[union-attr]
+
+    return spoil
+
+
+def conditioned(**more: Any) -> Spoil:
+    return with_channels(4, **more)
+
+
+INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
+ADDITION = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}
+
+CASES: dict[str, tuple[Spoil, str]] = {
+    **{f"no {part}": (without(part), f"has no {part}; is the pipeline complete") for part in
+       ("unet", "vae", "text_encoder", "tokenizer", "scheduler")},
+    **{f"no {file}": (without(file), rf"has no {Path(file).name}; save the pipeline") for file in (UNET, VAE, TEXT)},
+    **{f"cut {file}": (cut(file, 3000), f"{file} is no safetensors file, or is cut") for file in (UNET, VAE, TEXT)},
+    **{f"giant {file}": (giant(file), f"{file} is no safetensors file, .*not fully covered") for file in (UNET, TEXT)},
+    "huge header": (huge_header, r"is no safetensors file, .*too large"),
+    "empty weights": (cut(UNET, 0), "is no safetensors file"),
+    "nan in unet": (value(UNET, "conv_in.weight", torch.nan), r"/unet: conv_in\.weight has values that are not finite"),
+    "nan in vae": (value(VAE, "quant_conv.bias", torch.nan), r"/vae: quant_conv\.bias has values that are not finite"),
+    "inf in text encoder": (
+        value(TEXT, "final_layer_norm.weight", torch.inf),
+        r"/text_encoder: final_layer_norm\.weight has values that are not finite \(1 such entries\); take undamaged",
+    ),
+    "other width of unet": (
+        config("unet/config.json", block_out_channels=[16, 16, 32, 32]),
+        r"does not fit .*unet/config\.json: it has \(8, 4, 3, 3\) for conv_in\.weight, expected \(16, 4, 3, 3\)",
+    ),
+    "other width of vae": (config("vae/config.json", block_out_channels=[16] * 4), "does not fit .*vae/config"),
+    "other width of text encoder": (
+        config("text_encoder/config.json", hidden_size=32),
+        r"does not fit .*it has \(600, 16\) for embeddings\.token_embedding\.weight, expected \(600, 32\)",
+    ),
+    "width of a giant": (config("unet/config.json", block_out_channels=[10**6] * 4), "does not fit"),
+    "width beyond numbers": (config("unet/config.json", block_out_channels=[10**9] * 4), "describes no network"),
+    "depth of a giant": (config("unet/config.json", layers_per_block=10**7), "layers_per_block is 10000000; at most"),
+    "more layers than weights": (
+        config("text_encoder/config.json", num_hidden_layers=2),
+        r"/text_encoder holds no weights for encoder\.layers\.1\.\S+ \(16 in all\)",
+    ),
+    "a weight left out": (
+        change(VAE, lambda weights: weights.pop("post_quant_conv.bias")),
+        r"/vae holds no weights for post_quant_conv\.bias \(1 in all\)",
+    ),
+    "nearly all weights left out": (
+        change(UNET, lambda weights: [weights.pop(key) for key in list(weights) if "blocks" in key]),
+        r"unet/config\.json describes \d+ weights, and .* holds \d+",
+    ),
+    "nine channels": (with_channels(9), "takes 9 channels but the autoencoder makes 4; inpainting"),
+    "eight channels": (with_channels(8), "takes 8 channels but the autoencoder makes 4; inpainting and editing"),
+    "variance too": (with_channels(4, out_channels=8), "gives 8 channels for 4; models that predict more"),
+    "nine channels, four in the file": (config("unet/config.json", in_channels=9), "does not fit"),
+    "conditions of SDXL": (
+        conditioned(addition_embed_type="text_time", **ADDITION),
+        r"asks for more than a text \(addition_embed_type is 'text_time'\), as SDXL's does",
+    ),
+    "class embeddings": (conditioned(num_class_embeds=10), r"more than a text \(num_class_embeds is 10\)"),
+    "timestep classes": (conditioned(class_embed_type="timestep"), r"more than a text \(class_embed_type"),
+    "text of another width": (
+        with_channels(4, cross_attention_dim=24),
+        "reads texts of width 24 but the text encoder gives 16; do they belong together",
+    ),
+    "index that is no JSON": (text(INDEX, "hello"), r"model_index\.json is no JSON file: Expecting value"),
+    "index of another encoding": (text(INDEX, b'{"a": "\xff"}'), "is no JSON file: 'utf-8' codec"),
+    "index that is a list": (text(INDEX, "[1]"), "holds a list; expected a JSON object"),
+    "index that is null": (text(INDEX, "null"), "expected a JSON object"),
+    "index that never ends": (text(INDEX, "[" * 100_000), "is no JSON file: maximum recursion"),
+    "enormous index": (text(INDEX, " " * 5_000_000), "holds more than 4194304 bytes"),
+    "empty index": (text(INDEX, "{}"), "has no unet"),
+    "configuration that is a list": (text("unet/config.json", "[]"), r"unet/config\.json holds a list"),
+    "no configuration": (without("vae/config.json"), r"there is no file .*vae/config\.json"),
+    "SDXL": (config(INDEX, text_encoder_2=["transformers", "CLIPTextModelWithProjection"]), "for text_encoder_2, exp"),
+    "another denoiser": (config(INDEX, unet=["diffusers", "UNet2DModel"]), "'UNet2DModel' for unet, expected UNet2DC"),
+    "class from the system": (config(INDEX, scheduler=["os", "system"]), "only classes of diffusers and transformers"),
+    "no scheduler at all": (config(INDEX, scheduler=["diffusers", "DiffusionPipeline"]), "expected a scheduler of"),
+    "a component that is text": (config(INDEX, vae="AutoencoderKL"), "'AutoencoderKL' for vae"),
+    "a component that is null": (config(INDEX, unet=[None, None]), "names None for unet"),
+    "no vocabulary": (without("tokenizer/tokenizer.json"), "tokenizer has no vocabulary"),
+    "empty vocabulary": (text("tokenizer/tokenizer.json", "{}"), "cannot load the pipeline"),
+    "unknown prediction": (config(SCHEDULER, prediction_type="velvet"), "prediction type 'velvet' is not supported"),
+    "unknown noise": (config(SCHEDULER, beta_schedule="velvet"), "cannot load the pipeline .*velvet"),
+    "noise that is no number": (config(SCHEDULER, beta_start=float("nan")), r"noise levels are not in \[0,1\]"),
+    "noise that falls": (config(SCHEDULER, beta_start=-0.1, beta_schedule="linear"), "noise levels"),
+    "steps that are text": (config(SCHEDULER, num_train_timesteps="many"), "num_train_timesteps is 'many'; expected"),
+    "steps without end": (config(SCHEDULER, num_train_timesteps=10**9), "num_train_timesteps is 1000000000"),
+    "no scale": (config("vae/config.json", scaling_factor=0), "scaling_factor is 0; expected a number above 0"),
+    "scale that is no number": (config("vae/config.json", scaling_factor=float("nan")), "scaling_factor is nan"),
+    "a shift": (config("vae/config.json", shift_factor=0.1), "autoencoder has a shift_factor"),
+    "no size": (config("unet/config.json", sample_size=None), "sample_size is None; expected a whole number"),
+    "negative size": (config("unet/config.json", sample_size=-1), "sample_size is -1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_that_cannot_be_used_is_refused_in_a_line(folder: Path, case: str) -> None:
+    spoil, expected = CASES[case]
+    spoil(folder)
+    assert re.search(expected, complaint(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "pickled"),
+    [
+        (UNET, "diffusion_pytorch_model.bin"),
+        (VAE, "diffusion_pytorch_model.bin"),
+        (TEXT, "pytorch_model.bin"),
+        (UNET, "diffusion_pytorch_model.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("archive", [False, True], ids=["pickle", "archive"])
+def test_a_pickle_is_never_opened(folder: Path, marker: Path, file: str, pickled: str, archive: bool) -> None:
+    (folder / file).unlink()
+    plant_pickle((folder / file).with_name(pickled), marker, archive)
+    message = complaint(folder)
+    assert "safetensors" in message
+    assert pickled.endswith("safetensors") or f"pickles such as {pickled} are never opened" in message
+    assert not marker.exists()
+
+
+def test_a_pickle_beside_the_weights_is_left_alone(folder: Path, marker: Path) -> None:
+    plant_pickle(folder / "unet" / "diffusion_pytorch_model.bin", marker)
+    assert load_stable_diffusion(str(folder)).suggested_size == 64
+    assert not marker.exists()
+
+
+CODE: dict[str, tuple[str, dict[str, dict[str, Any]], str]] = {
+    "component": ("my_module.py", {INDEX: {"unet": ["my_module", "Evil"]}}, r"\['my_module', 'Evil'\] for unet; only"),
+    "component in its folder": ("unet/my_module.py", {INDEX: {"unet": ["my_module", "Evil"]}}, "never run"),
+    "safety checker": ("my_module.py", {INDEX: {"safety_checker": ["my_module", "Evil"]}}, "for safety_checker"),
+    "further component": ("my_module.py", {INDEX: {"watermark": ["my_module", "Evil"]}}, "for watermark"),
+    "pipeline class": ("pipeline.py", {INDEX: {"_class_name": ["pipeline", "Evil"]}}, "a pipeline class of its own"),
+    "custom pipeline": ("pipeline.py", {INDEX: {"custom_pipeline": "pipeline"}}, "a pipeline class of its own"),
+    "code that nobody names": ("unet/unet.py", {}, r"unet/unet\.py is code, which is never run; take it out"),
+    "auto_map of the text encoder": (
+        "text_encoder/my_module.py", {"text_encoder/config.json": {"auto_map": {"AutoModel": "my_module.Evil"}}},
+        "never run",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CODE)
+def test_code_that_comes_with_a_pipeline_is_never_run(
+    folder: Path, marker: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    file, changes, expected = CODE[case]
+    monkeypatch.syspath_prepend(folder)
+    plant_module(folder / file, marker)
+    for name, values in changes.items():
+        edit_json(folder / name, **values)
+    assert re.search(expected, complaint(folder))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("file", ["tokenizer/tokenizer_config.json", "text_encoder/config.json"])
+def test_an_auto_map_is_refused_without_its_code_too(folder: Path, file: str) -> None:
+    edit_json(folder / file, auto_map={"AutoModel": "somebody/repository--my_module.Evil"})
+    assert "asks to run code of its own (auto_map)" in complaint(folder)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../unet.safetensors", "", 3, None])
+def test_shards_stay_in_their_folder(folder: Path, name: object) -> None:
+    (folder / UNET).rename(folder / "unet.safetensors")
+    index = {"metadata": {}, "weight_map": {"conv_in.weight": name}}
+    (folder / f"{UNET}.index.json").write_text(json.dumps(index))
+    assert "must name files beside it in weight_map" in complaint(folder)
+
+
+def test_a_device_in_place_of_a_configuration_is_not_read(folder: Path) -> None:
+    (folder / "unet" / "config.json").unlink()
+    (folder / "unet" / "config.json").symlink_to("/dev/zero")
+    assert "there is no file" in complaint(folder)
+
+
+def test_a_vocabulary_of_another_model(folder: Path) -> None:
+    key = "embeddings.token_embedding.weight"
+    change(TEXT, lambda weights: weights.update({key: weights[key][:100].clone()}))(folder)
+    edit_json(folder / "text_encoder" / "config.json", vocab_size=100, bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    assert "counts tokens up to 599 but the text encoder knows 100" in complaint(folder)
+
+
+@pytest.mark.parametrize("names", ["x" * 500, "a\0b", "[bold]x[/bold]", "\x1b[31m", "a/b/c/d"], ids=ascii)
+def test_a_name_that_nothing_can_have(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"^cannot load the pipeline "):
+        load_stable_diffusion(names)
+
+
+def test_more_steps_than_the_model_knows(folder: Path) -> None:
+    edit_json(folder / SCHEDULER, num_train_timesteps=10)
+    with pytest.raises(ModelError, match=r"schedule_steps is 20, and .* was trained with 10 steps"):
+        load_stable_diffusion(str(folder)).ladder(20, 5)
+
+
+@torch.no_grad()
+def noise(pipeline: StableDiffusion) -> Tensor:
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return pipeline.denoise(latents, 201, pipeline.embed(["snowman"])).noise
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_half_precision_is_computed_in_full(tmp_path: Path, variant: str | None) -> None:
+    tiny_pipeline(size=64).to(torch.float16).save_pretrained(tmp_path, variant=variant)
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists() == bool(variant)
+    loaded = load_stable_diffusion(str(tmp_path))
+    assert next(loaded.unet.parameters()).dtype == next(loaded.vae.parameters()).dtype == torch.float32
+    expected = tiny_pipeline(size=64).to(torch.float16).to(torch.float32)
+    torch.testing.assert_close(noise(loaded), noise(StableDiffusion(expected, "tiny")))
+
+
+def old_texts(weights: dict[str, Tensor]) -> None:
+    """As the text encoders of Stable Diffusion 1.x and 2.x were published."""
+    for key in list(weights):
+        weights[f"text_model.{key}"] = weights.pop(key)
+    weights["text_model.embeddings.position_ids"] = torch.arange(24)[None]
+
+
+def old_images(weights: dict[str, Tensor]) -> None:
+    """As the autoencoders were."""
+    new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for key in [key for key in weights if "attentions" in key]:
+        renamed = key
+        for part, old in new.items():
+            renamed = renamed.replace(f".{part}.", f".{old}.")
+        weights[renamed] = weights.pop(key)
+
+
+def test_names_that_published_weights_have_are_understood(folder: Path, pipeline_folder: Path) -> None:
+    change(VAE, old_images)(folder)
+    change(TEXT, old_texts)(folder)
+    assert "decoder.mid_block.attentions.0.query.weight" in load((folder / VAE).read_bytes())
+    loaded, expected = load_stable_diffusion(str(folder)), load_stable_diffusion(str(pipeline_folder))
+    for part in ("vae", "text_encoder"):
+        weights = getattr(expected, part).state_dict()
+        torch.testing.assert_close(dict(getattr(loaded, part).state_dict()), dict(weights), rtol=0, atol=0)

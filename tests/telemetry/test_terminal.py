@@ -1,0 +1,81 @@
+"""What an attack shows: a line for each image, and on a terminal a bar."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+
+from attnshift.telemetry.terminal import Bar, Lines
+from telemetry.recorded import RECORDED, begun, done, iteration
+
+EXPECTED = [
+    "2/4 id-0-0.png (mug): succeeds on 2 of 2 surrogates, iterate 1 of 3, 1.50 s",
+    "3/4 id-0-1.png (mug): succeeds on 1 of 2 surrogates, iterate 1 of 3, 1.50 s",
+    "4/4 id-1-0.png failed after 3 attempts: the attack gave values that are not finite",
+]
+
+
+def test_a_line_for_each_image_and_no_more() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    for event in RECORDED:
+        lines(event)
+    lines.close()
+    assert stream.getvalue().splitlines() == EXPECTED
+
+
+def test_lines_name_targets_and_runs_and_leave_out_iterates_of_attacks_on_pixels() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines(begun(name="fast@0.5", done=0))
+    lines(done("a", -1.0, 1.0, target="ball", evaluated=0))
+    assert stream.getvalue() == "fast@0.5 1/4 a.png (mug → ball): succeeds on 1 of 2 surrogates, 1.50 s\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("kind", [Lines, Bar])
+def test_no_file_name_steers_the_terminal_or_cannot_be_shown(kind: type[Lines | Bar], encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    consumer = kind(stream)
+    consumer(begun(done=0))
+    consumer(done(os.fsdecode(b"\x1b[2J\r\n\xff[bold]"), -1.0, -1.0, target="猫"))
+    consumer.close()
+    stream.flush()
+    written = stream.buffer.getvalue().decode(encoding)  # pyright: ignore[reportAttributeAccessIssue]
+    shown = "猫" if encoding == "utf-8" else "\\u732b"
+    arrow = "→" if encoding == "utf-8" else "\\u2192"
+    assert f"1/4 \\x1b[2J\\r\\n\\udcff[bold].png (mug {arrow} {shown}): succeeds on 2 of 2 surrogates" in written
+
+
+def test_the_bar_shows_the_same_lines_and_how_far_everything_is() -> None:
+    stream = io.StringIO()
+    bar = Bar(stream)
+    try:
+        bar(RECORDED[0])
+        (task,) = bar._progress.tasks
+        assert (task.completed, task.total) == (1, 4), "one was done before"
+        for event in RECORDED[1:6]:
+            bar(event)
+        assert (task.completed, task.total) == (2, 4)
+        bar(iteration(0, 1, 1.0))
+        assert task.description == "iteration 1/2"
+        for event in RECORDED[6:]:
+            bar(event)
+        assert (task.completed, task.total) == (4, 4)
+        bar(begun(images=7, done=0, name="next"))
+        assert (task.completed, task.total) == (0, 7)
+    finally:
+        bar.close()
+    for line in EXPECTED:
+        assert line in stream.getvalue()
+    assert not bar._progress.live.is_started
+
+
+def test_the_bar_gives_the_terminal_back_after_an_exception() -> None:
+    stream = io.StringIO()
+    bar = Bar(stream)
+    bar.close()
+    bar.close()
+    assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
