@@ -40,6 +40,7 @@ bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2"
 	$(BIN)/python benchmarks/large_images.py
 	$(BIN)/python benchmarks/surrogates.py --models $(MODELS)
 	$(BIN)/python benchmarks/switches.py
+	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/table.py --write
 
 lock:  ## renew requirements.lock (needs uv)

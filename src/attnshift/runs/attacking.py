@@ -74,7 +74,7 @@ def attack_prepared(
 @dataclass
 class _Run:
     """One command's share in a run. ``pending`` are the micro-batches that are claimed and not back yet, ``again``
-    those that are taken up once more at the end.
+    those that are taken up once more at the end; ``reasons`` is what was last heard of workers that died of an item.
     """
 
     prepared: Prepared
@@ -86,6 +86,7 @@ class _Run:
     history: History
     pending: dict[int, tuple[Batch, Assignment]] = field(default_factory=dict)
     again: dict[int, Batch] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def carry_out(self, engine: Engine) -> None:
         try:
@@ -108,6 +109,7 @@ class _Run:
             if isinstance(returned, Died):
                 self.ledger.died(assignment.wanted)
                 self.history.deaths.update(assignment.wanted)
+                self.reasons |= dict.fromkeys(assignment.wanted, returned.reason)
                 self.again[batch.number] = batch
             else:
                 self._keep(assignment.items, assignment.wanted, returned)
@@ -137,7 +139,9 @@ class _Run:
             if deaths[item.identity] <= DEATHS and len(batch.items) > 1:
                 self.again[batch.number] = batch
                 return Assignment(batch.number, (item,), (item.identity,))
-            reason = f"ended its worker {deaths[item.identity]} times and is left out; --retry-failed tries it again"
+            last = f" ({self.reasons[item.identity]})" if item.identity in self.reasons else ""
+            times = f"ended its worker {deaths[item.identity]} times"
+            reason = f"{times} and is left out; --retry-failed tries it again{last}"
             self._keep((item,), (item.identity,), [Failure(item.identity, reason)])
         return None
 
