@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(measure(options.models[0], options.variant, options.device))
         return
     for name in options.models:
-        taken = {variant: _in_a_process(name, variant, options.device) for variant in VARIANTS}
+        taken = {variant: in_a_process(name, variant, options.device) for variant in VARIANTS}
         figures = {
             "memory_vs_naive": taken["exact"] / taken["naive"],
             "memory_checkpointed_vs_naive": taken["checkpointed"] / taken["naive"],
@@ -70,7 +70,8 @@ def _loaded(name: str, variant: str, device: str) -> Model:
     return in_bf16(model) if variant == "bf16" else model
 
 
-def _in_a_process(name: str, variant: str, device: str) -> int:
+def in_a_process(name: str, variant: str, device: str) -> int:
+    """``measure`` in a process of its own."""
     command = [sys.executable, __file__, "--models", name, "--variant", variant, "--device", device]
     print(f"{name}: {variant}", file=sys.stderr)
     ended = subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)

@@ -28,7 +28,7 @@ from attnshift.lab.scenes import scene
 from attnshift.lab.tokenizer import build_tokenizer
 from attnshift.weights import classifier_names
 
-__all__ = ["MODELS", "Model", "Shape", "autoencoder", "build", "denoiser", "in_bf16"]
+__all__ = ["MODELS", "Model", "Shape", "autoencoder", "build", "denoiser", "in_bf16", "pipeline"]
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def build(name: str, device: str = "cpu") -> Model:
     shape = SHAPES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = _pipeline(shape)
-    return Model(name, StableDiffusion(pipeline, name).to(device), shape.side, device)
+        built = pipeline(shape)
+    return Model(name, StableDiffusion(built, name).to(device), shape.side, device)
 
 
 def in_bf16(model: Model) -> Model:
@@ -170,7 +170,7 @@ def autoencoder(shape: Shape) -> AutoencoderKL:
     )
 
 
-def _pipeline(shape: Shape) -> StableDiffusionPipeline:
+def pipeline(shape: Shape) -> StableDiffusionPipeline:
     tokenizer = build_tokenizer()
     tokenizer.model_max_length = 77
     # One layer: prompts are encoded once an image, so that its depth does not show in what is compared.

@@ -44,7 +44,10 @@ TokenSpan = tuple[int, ...]
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One attention module of the denoiser, read in one view: where it stands, the side of its grid, its heads."""
+    """One attention module of the denoiser, read in one view: where it stands, the side of its grid, its heads.
+
+    ``sample`` is how many of its query rows are read, drawn for each image anew in every iteration; 0 reads all.
+    """
 
     layer: str
     kind: Kind
@@ -52,14 +55,23 @@ class Site:
     side: int
     heads: int
     view: View = "prompt"
+    sample: int = 0
 
     def seen(self, view: View) -> Site:
         """The same module in another view."""
         return replace(self, view=view)
 
+    def sampled(self, rows: int) -> Site:
+        """The same module read in ``rows`` of its query rows; in all where it has no more, or where ``rows`` is 0."""
+        return replace(self, sample=rows if rows < self.side**2 else 0)
+
 
 AttentionMaps = Mapping[Site, tuple[Tensor, ...]]
-"""Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half its view names."""
+"""Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half its view names.
+
+Of a sampled site terms see as many queries as it says. Until they are drawn there is what they are computed from, the
+scaled queries and the keys, [batch, 2, heads, queries, width]: small where a map of a large grid is not.
+"""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ SITES: tuple[Site, ...] = tuple(
     for place, side in (("down", 8), ("down", 4), ("down", 2), ("mid", 1), ("up", 2), ("up", 4), ("up", 8))
     for kind in ("cross", "self")
 )
+SAMPLE = 5
+"""Query rows of self-attention that are also there on their own, at sites that have more."""
 RUNNING: tuple[Site, ...] = (
     *SITES, *(site.seen(view) for site in SITES if site.kind == "cross" for view in ("probe", "separate")),
+    *(site.sampled(SAMPLE) for site in SITES if site.kind == "self" and site.side**2 > SAMPLE),
 )  # fmt: skip
 """Everything that a pass of the attack can read."""
 REFERENCE: tuple[Site, ...] = tuple(site.seen("reference") for site in SITES if site.kind == "cross")
@@ -55,7 +58,7 @@ def scores(seed: int, sites: Sequence[Site] = RUNNING, dtype: torch.dtype = torc
     draws = [torch.Generator().manual_seed(1000 * seed + image) for image in range(3)]
     return {
         site: [
-            torch.stack([torch.randn(HEADS, site.side**2, _keys(site), generator=draw) for draw in draws]).to(dtype)
+            torch.stack([torch.randn(HEADS, _queries(site), _keys(site), generator=draw) for draw in draws]).to(dtype)
             for _ in range(STEPS)
         ]
         for site in sites
@@ -133,6 +136,10 @@ def only(observed: Observation, image: int) -> Observation:
         weights=observed.weights[keep],
         interference=observed.interference.rows(torch.tensor([image])),
     )
+
+
+def _queries(site: Site) -> int:
+    return site.sample or site.side**2
 
 
 def _keys(site: Site) -> int:

@@ -22,6 +22,7 @@ from attnshift.losses.schedules import Schedule
 from attnshift.tables import build
 from attnshift.types import Observation, Site
 from contracts.observations import (
+    SAMPLE,
     Fill,
     nothing,
     observation,
@@ -50,7 +51,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "self_attention": [
         *({"distance": distance, "reduction": reduction}
           for distance in ("js", "kl", "mse") for reduction in ("layered", "mean", "sum")),
-        {"rows": 5}, {"select": {"grid": "quarter", "steps": [0, 0]}}, {"gamma": 0.0},
+        {"rows": SAMPLE}, {"select": {"grid": "quarter", "steps": [0, 0]}}, {"gamma": 0.0},
     ],
     "frequency": [
         {"kind": kind, "against": against}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.diffusion.attention import record_attention
+from attnshift.diffusion.attention import record_attention, row_probabilities
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import Trajectory, denoise
@@ -160,3 +160,29 @@ def test_guided_maps_are_those_of_the_conditional_half(backbone: StableDiffusion
     conditional = passed(backbone, path, sites).attention
     for site in sites:
         torch.testing.assert_close(maps[site][0], conditional[site], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(1, 3)])
+def test_a_sampled_site_keeps_what_the_drawn_rows_are_computed_from_and_leaves_the_output_alone(
+    backbone: StableDiffusion, paths: Paths, rows: slice
+) -> None:
+    path, selves = paths["aligned"], tuple(site for site in backbone.sites(64) if site.kind == "self" and site.side > 1)
+    whole, fused = passed(backbone, path, selves, rows).attention, passed(backbone, path, ()).noise
+    sampled = passed(backbone, path, tuple(site.sampled(3) for site in selves), rows)
+    assert torch.equal(sampled.noise, fused)
+    for site in selves:
+        kept, count = sampled.attention[site.sampled(3)], len(whole[site])
+        assert kept.shape[:4] == (count, 2, site.heads, site.side**2)
+        drawn = torch.tensor([[3, 0, 2], [1, 2, 3], [0, 3, 1]])[:count]
+        found = row_probabilities(kept, drawn)
+        expected = torch.stack([maps[:, at] for maps, at in zip(whole[site], drawn, strict=True)])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_site_is_read_whole_and_sampled_at_once(backbone: StableDiffusion, paths: Paths) -> None:
+    path, site = paths["aligned"], backbone.sites(64)[0]
+    both, whole = passed(backbone, path, (site, site.sampled(3))), passed(backbone, path, (site,))
+    assert torch.equal(both.noise, whole.noise)
+    assert torch.equal(both.attention[site], whole.attention[site])
+    every = torch.arange(site.side**2).expand(len(path.text), -1)
+    torch.testing.assert_close(row_probabilities(both.attention[site.sampled(3)], every), whole.attention[site])

@@ -12,9 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnshift.attack.sampling import query_rows
+from attnshift.losses.objective import Objective, WeightedTerm
+from attnshift.losses.schedules import Schedule
 from attnshift.losses.selection import Selection
 from attnshift.losses.structure import SelfAttention
-from attnshift.types import AttentionMaps, Observation, Site
+from attnshift.randomness import generator
+from attnshift.types import AttentionMaps, Branch, Observation, Site
 from contracts.observations import HEADS, SITES, STEPS, maps, observation, only, scores, with_maps
 
 
@@ -261,8 +265,29 @@ def one_row_moved(row: int, layers: Sequence[str] = ("up",)) -> Observation:
     return observed_by({site: [after] for site in sites}, {site: [before] for site in sites})
 
 
-def drawn(observed: Observation, **names: Any) -> Observation:
-    return replace(observed, draws=replace(observed.draws, **names))
+def drawn(observed: Observation, rows: int, **names: Any) -> Observation:
+    """What is seen of self-attention that is sampled: the rows of whole maps that draws of these ``names`` choose."""
+    draws = replace(observed.draws, **names)
+
+    def cut(branch: Branch) -> Branch:
+        maps: dict[Site, tuple[Tensor, ...]] = {}
+        for site, steps in branch.attention.items():
+            if site.kind == "self" and not site.sample:
+                chosen = query_rows(site.sampled(rows), draws) if site.sampled(rows).sample else None
+                maps[site.sampled(rows)] = tuple(
+                    each if chosen is None
+                    else torch.stack([image[:, at] for image, at in zip(each, chosen, strict=True)])
+                    for each in steps
+                )  # fmt: skip
+        return replace(branch, attention=maps)
+
+    return replace(observed, draws=draws, clean=cut(observed.clean), adversarial=cut(observed.adversarial))
+
+
+def test_query_rows_are_the_first_of_a_permutation_that_belongs_to_image_iteration_and_layer() -> None:
+    draws, site = observation().draws, HALF[0]
+    expected = [generator(0, name, 7, "query rows", site.layer).permutation(16)[:3] for name in draws.identities]
+    assert numpy.array_equal(query_rows(site.sampled(3), draws).numpy(), expected)
 
 
 @pytest.mark.parametrize("name", ["js", "kl", "mse"])
@@ -270,12 +295,12 @@ def test_sampled_rows_are_the_same_on_both_sides(name: Any) -> None:
     observed = observation()
     same = replace(observed, adversarial=observed.clean)
     for iteration in range(5):
-        assert torch.equal(SelfAttention(name, rows=3)(drawn(same, iteration=iteration)), torch.zeros(3))
+        assert torch.equal(SelfAttention(name, rows=3)(drawn(same, 3, iteration=iteration)), torch.zeros(3))
 
 
 def test_sampled_rows_are_distinct_and_all_equally_likely() -> None:
     observed, term = one_row_moved(11), SelfAttention(rows=4)
-    draws = torch.stack([term(drawn(observed, iteration=iteration)) for iteration in range(400)])
+    draws = torch.stack([term(drawn(observed, 4, iteration=iteration)) for iteration in range(400)])
     assert set(draws.unique().tolist()) == {0.0, 0.25}
     assert float(draws.mean()) == pytest.approx(1 / 16, abs=0.008)
 
@@ -284,50 +309,73 @@ def test_mean_over_all_draws_approximates_the_mean_over_all_rows() -> None:
     observed, select = observation(), Selection(grid="half")
     whole = SelfAttention(select=select)(observed)
     term = SelfAttention(rows=3, select=select)
-    draws = torch.stack([term(drawn(observed, iteration=iteration)) for iteration in range(200)])
+    draws = torch.stack([term(drawn(observed, 3, iteration=iteration)) for iteration in range(200)])
     assert (draws.std(0) > 0.02 * whole).all()
     torch.testing.assert_close(draws.mean(0), whole, rtol=0.02, atol=0)
 
 
 def test_sampled_rows_belong_to_seed_identity_iteration_and_layer() -> None:
     observed, term = observation(), SelfAttention(rows=3, select=Selection(("up",), "half"))
-    first = term(observed)
-    assert torch.equal(term(observed), first)
-    assert (term(drawn(observed, iteration=8)) != first).all()
-    assert (term(drawn(observed, seed=1)) != first).all()
-    renamed = term(drawn(observed, identities=("first", "another", "third")))
+    first = term(drawn(observed, 3))
+    assert torch.equal(term(drawn(observed, 3)), first)
+    assert (term(drawn(observed, 3, iteration=8)) != first).all()
+    assert (term(drawn(observed, 3, seed=1)) != first).all()
+    renamed = term(drawn(observed, 3, identities=("first", "another", "third")))
     assert torch.equal(renamed != first, torch.tensor([False, True, False]))
-    (site,) = (
-        each for each in observed.adversarial.attention if each.kind == "self" and each.place == "up" and each.side == 4
-    )
+    (site,) = (each for each in HALF if each.place == "up")
     elsewhere = replace(site, layer="another layer")
     attacked, clean = ({elsewhere: branch.attention[site]} for branch in (observed.adversarial, observed.clean))
-    assert (term(observed_by(attacked, clean)) != first).all()
+    assert (term(drawn(observed_by(attacked, clean), 3)) != first).all()
 
 
 def test_layers_draw_rows_of_their_own() -> None:
     """With two layers, values of 1/8 show that one drew the row that moved, and the other did not."""
     observed, term = one_row_moved(2, ("one", "other")), SelfAttention(rows=4)
-    draws = [term(drawn(observed, iteration=iteration)) for iteration in range(50)]
+    draws = [term(drawn(observed, 4, iteration=iteration)) for iteration in range(50)]
     assert set(torch.stack(draws).unique().tolist()) >= {0.0, 0.125}
 
 
 def test_sampled_rows_of_an_image_are_not_its_batch_mates_business() -> None:
     observed, term = observation(), SelfAttention(rows=3)
-    together = term(observed)
+    together = term(drawn(observed, 3))
     for image in range(3):
-        torch.testing.assert_close(term(only(observed, image)), together[image : image + 1])
+        torch.testing.assert_close(term(drawn(only(observed, image), 3)), together[image : image + 1])
 
 
 @pytest.mark.parametrize("rows", [16, 17, 1000])
 def test_as_many_rows_as_there_are_change_nothing(rows: int) -> None:
     observed, select = observation(), Selection(grid="half")
     assert torch.equal(SelfAttention(rows=rows, select=select)(observed), SelfAttention(select=select)(observed))
-    assert not torch.equal(SelfAttention(rows=15, select=select)(observed), SelfAttention(select=select)(observed))
+    fewer = SelfAttention(rows=15, select=select)(drawn(observed, 15))
+    assert not torch.equal(fewer, SelfAttention(select=select)(observed))
 
 
 def test_only_large_grids_are_sampled() -> None:
     observed = observation()
     for grid, changed in (("quarter", False), ("half", True)):
-        whole, sampled = (SelfAttention(rows=rows, select=Selection(grid=grid))(observed) for rows in (0, 4))  # type: ignore[arg-type]
+        whole, sampled = (
+            SelfAttention(rows=rows, select=Selection(grid=grid))(drawn(observed, rows))  # type: ignore[arg-type]
+            for rows in (0, 4)
+        )
         assert torch.equal(whole, sampled) is not changed
+
+
+def test_a_sampled_site_is_asked_for_as_such_and_found_beside_the_whole_one() -> None:
+    select = Selection(grid="half")
+    term, whole = SelfAttention(rows=3, select=select), SelfAttention(select=select)
+    assert term.sites(SITES, 8) == tuple(site.sampled(3) for site in HALF)
+    assert whole.sites([*term.sites(SITES, 8), *SITES], 8) == tuple(HALF)
+    terms = {name: WeightedTerm(each, 1.0, Schedule()) for name, each in (("sampled", term), ("whole", whole))}
+    asked = Objective(terms).sites(SITES, 8)
+    assert asked == tuple(each for site in HALF for each in (site, site.sampled(3)))
+    observed, rows = observation(), drawn(observation(), 3)
+    both = replace(
+        observed,
+        clean=replace(observed.clean, attention={**observed.clean.attention, **rows.clean.attention}),
+        adversarial=replace(
+            observed.adversarial, attention={**observed.adversarial.attention, **rows.adversarial.attention}
+        ),
+    )
+    found = Objective(terms)(both)
+    assert torch.equal(found["sampled"], term(rows))
+    assert torch.equal(found["whole"], whole(observed))

@@ -17,6 +17,7 @@ from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.profile import backward, part, watched
 from attnshift.attack.recipe import MaskSection
+from attnshift.attack.sampling import at_drawn_rows
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
@@ -93,8 +94,8 @@ class Problem:
         recipe, draws = self.method.recipe, self._draws(iteration)
         return Observation(
             self.images,
-            self.clean,
-            branch,
+            at_drawn_rows(self.clean, draws),
+            at_drawn_rows(branch, draws),
             self.tokens,
             (iteration + 1) / recipe.optimiser.iterations,
             draws,

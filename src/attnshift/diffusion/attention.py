@@ -1,7 +1,7 @@
 """Where a denoiser attends, and how its attention probabilities are read.
 
 Only the sites that are asked for, and only the rows of the batch that are asked for, materialise their probabilities;
-everything else keeps the fused kernel.
+everything else keeps the fused kernel. So do sampled sites, of which queries and keys are kept until rows are drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from attnshift.diffusion.backbone import Read
 from attnshift.types import Place, Site
 
-__all__ = ["attention_sites", "record_attention"]
+__all__ = ["attention_sites", "record_attention", "row_probabilities"]
 
 _LAYER = re.compile(r"^(?P<place>down_blocks|mid_block|up_blocks)(?:\.(?P<block>\d+))?\..*\.attn(?P<which>[12])$")
 _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
@@ -49,8 +49,9 @@ def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Itera
     """Collect the attention probabilities that ``reads`` asks for in the forward passes inside.
 
     Yields a dictionary that each forward pass fills anew, keyed by site, [rows, heads, queries, keys]; in the view
-    "probe" the phrase's keys stand behind the prompt's. A pass that runs twice (a checkpointed one, in backward)
-    overwrites instead of appending. On leaving, also by an exception, the processors are the ones that were there.
+    "probe" the phrase's keys stand behind the prompt's. Of a sampled site, what ``row_probabilities`` takes. A pass
+    that runs twice (a checkpointed one, in backward) overwrites instead of appending. On leaving, also by an exception,
+    the processors are the ones that were there.
     """
     recorded: dict[Site, Tensor] = {}
     layers: dict[str, list[Read]] = defaultdict(list)
@@ -70,16 +71,28 @@ def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Itera
             module.processor = processor
 
 
+def row_probabilities(projected: Tensor, rows: Tensor) -> Tensor:
+    """Probabilities [batch, heads, rows, keys] of a sampled site at the query ``rows`` [batch, rows] of each image.
+
+    ``projected`` [batch, 2, heads, queries, width] are its scaled queries and its keys.
+    """
+    queries, keys = projected.unbind(1)
+    at = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
+    return torch.matmul(queries.gather(2, at), keys.transpose(2, 3)).float().softmax(-1)
+
+
 class _Recorder:
     """Attention processor that computes the rows it reads in the open, and all others with the fused kernel.
 
-    A probe only measures: the output is the one that it would be without it, to the bit.
+    A probe and a sample only measure: the output is the one that it would be without them, to the bit.
     """
 
     def __init__(self, layer: str, reads: Sequence[Read], recorded: dict[Site, Tensor]):
         self.layer, self.recorded = layer, recorded
         self.probes = [read for read in reads if read.probe is not None]
-        self.reads = sorted((read for read in reads if read.probe is None), key=lambda read: read.rows.start or 0)
+        self.samples = [read for read in reads if read.site.sample]
+        whole = (read for read in reads if read.probe is None and not read.site.sample)
+        self.reads = sorted(whole, key=lambda read: read.rows.start or 0)
 
     def __call__(
         self,
@@ -108,6 +121,8 @@ class _Recorder:
             scores = _scores(attention, queries[read.rows], torch.cat([keys[read.rows], further], 2))
             unreal = torch.cat([read.probe.real.new_zeros(len(further), keys.shape[2]), ~read.probe.real], 1)
             self.recorded[read.site] = scores.masked_fill(unreal[:, None, None, :], -torch.inf).softmax(-1)
+        for read in self.samples:
+            self.recorded[read.site] = torch.stack([queries[read.rows] * attention.scale, keys[read.rows]], 1)
         mixed, done = [], 0
         for read in self.reads:
             start, stop, _ = read.rows.indices(len(queries))

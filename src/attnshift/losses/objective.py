@@ -61,9 +61,10 @@ class Objective:
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         """Union of what the terms read, in the order of ``available``; nothing else is materialised."""
-        offered = tuple(available)
+        offered, views = tuple(available), get_args(View)
         wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latent_side)}
-        return tuple(site.seen(view) for site in offered for view in get_args(View) if site.seen(view) in wanted)
+        places = {site.layer: at for at, site in enumerate(offered)}
+        return tuple(sorted(wanted, key=lambda site: (places[site.layer], views.index(site.view), site.sample)))
 
     def weights(self, progress: float) -> dict[str, float]:
         """Weight of each term that is switched on at this progress."""

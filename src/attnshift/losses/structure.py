@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor
 
 from attnshift.losses.selection import Selection
-from attnshift.randomness import generator
 from attnshift.tables import STRICT
 from attnshift.types import Observation, Place, Site
 
@@ -35,7 +34,7 @@ class SelfAttention:
     al., DiffAttack, TPAMI 2024); ``mean``; ``layered``, the mean over steps weighted over sites by their place
     (up 1, mid 0.5, down 0.25) times (side / largest side)^gamma, so that fine and late layers, which hold texture,
     count most. Sites with more than ``rows`` query rows are estimated from so many, drawn anew in every iteration and
-    the same on both sides; 0 reads all.
+    the same on both sides, and their whole maps are never computed; 0 reads all.
     """
 
     __pydantic_config__ = STRICT
@@ -47,7 +46,7 @@ class SelfAttention:
     select: Selection = field(default_factory=_everything)
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return self.select.sites(available, "self", latent_side)
+        return tuple(site.sampled(self.rows) for site in self.select.sites(available, "self", latent_side))
 
     def __call__(self, observation: Observation) -> Tensor:
         attacked = observation.adversarial.attention
@@ -71,25 +70,10 @@ class SelfAttention:
     def _distance(self, observation: Observation, site: Site, step: int) -> Tensor:
         """Mean over heads and rows of one site at one step, [batch]."""
         attacked, clean = (
-            self._rows(observation, site, branch.attention[site][step].float())
-            for branch in (observation.adversarial, observation.clean)
+            branch.attention[site][step].float() for branch in (observation.adversarial, observation.clean)
         )
         per_row = _DISTANCES[self.distance](attacked, clean)
         return (per_row * self.select.head_weights(per_row, 1)).sum(1).mean(1)
-
-    def _rows(self, observation: Observation, site: Site, maps: Tensor) -> Tensor:
-        """The query rows of [batch, heads, queries, keys] that are read."""
-        queries = maps.shape[2]
-        if not self.rows or queries <= self.rows:
-            return maps
-        draws = observation.draws
-        chosen = [
-            generator(draws.seed, identity, draws.iteration, "query rows", site.layer).permutation(queries)[: self.rows]
-            for identity in draws.identities
-        ]
-        return torch.stack(
-            [image[:, torch.from_numpy(rows).to(image.device)] for image, rows in zip(maps, chosen, strict=True)]
-        )
 
 
 def _js(left: Tensor, right: Tensor) -> Tensor:
