@@ -34,7 +34,7 @@ ensemble: $(INSTALLED)  ## one run for each fusion rule, with and without views
 	bash examples/ensemble_lab.sh $(BIN)/attnshift runs/ensemble
 
 bench: MODELS ?= lab mini
-bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2" takes 16 GB
+bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2" takes 18 GB
 	$(BIN)/python benchmarks/speed.py --models $(MODELS)
 	$(BIN)/python benchmarks/memory.py --models $(MODELS)
 	$(BIN)/python benchmarks/large_images.py

@@ -3,8 +3,8 @@ the throughput of larger batches.
 
     python benchmarks/speed.py [--models lab mini] [--rounds 9] [--parts iterations images batch] [--device cpu]
 
-``sd2`` takes 16 GB; on a CPU only its iterations are timed unless --parts asks for more. --quick tries everything out
-and writes nothing.
+``sd2`` takes 18 GB, with MALLOC_MMAP_THRESHOLD_=65536 in the environment; on a CPU only its iterations are timed unless
+--parts asks for more. --quick tries everything out and writes nothing.
 """
 
 from __future__ import annotations
