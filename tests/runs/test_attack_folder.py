@@ -18,7 +18,7 @@ from attnshift.errors import LabelError, ModelError, RecipeError, RunError, User
 from attnshift.evaluation import ARMS
 from attnshift.runs import store as store_module
 from attnshift.runs.attacking import Settings, attack_folder
-from attnshift.runs.preparation import prepare
+from attnshift.runs.preparation import items_of, prepare
 from attnshift.runs.spec import FORMAT
 from attnshift.runs.store import Store
 from attnshift.telemetry import Event, ImageDone
@@ -363,5 +363,5 @@ def test_settings_are_all_used() -> None:
     """A field that nothing reads would be an option that does nothing."""
     import inspect
 
-    source = inspect.getsource(attack_folder) + inspect.getsource(prepare)
+    source = inspect.getsource(attack_folder) + inspect.getsource(prepare) + inspect.getsource(items_of)
     assert all(f"settings.{name}" in source for name in Settings.__dataclass_fields__)

@@ -11,16 +11,11 @@ import pytest
 
 from attnshift.attack.recipe import load_recipe
 from attnshift.data.datasets import Item
-from attnshift.data.references import Reference
 from attnshift.errors import RunError
-from attnshift.runs.plan import Plan, read_plan
+from attnshift.runs.plan import read_plan
 from attnshift.runs.spec import FORMAT, RunSpec
 from attnshift.runs.store import Store, atomic_write
-
-
-def planned(*names: str) -> Plan:
-    return Plan.draw(Item(name, f"{name}.png", Reference("file", f"/{name}.png"), 0, "mug") for name in names)
-
+from runs.small_runs import planned
 
 PLAN = planned("b", "a")
 

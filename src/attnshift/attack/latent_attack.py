@@ -13,12 +13,12 @@ from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
 from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.classifiers.probe import check_attackable
 from attnshift.data.datasets import check_class, check_target, identify
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
-from attnshift.errors import ImageError, LabelError, ModelError, RecipeError
+from attnshift.errors import ImageError, LabelError, RecipeError
 
 __all__ = ["AttackResult", "LatentAttack"]
 
@@ -62,9 +62,8 @@ class LatentAttack:
         self.classifiers = [
             (load_classifier(each) if isinstance(each, str) else each).to(device) for each in surrogates
         ]
-        if len({each.classes for each in self.classifiers}) > 1:
-            listed = ", ".join(f"{each.name} has {each.classes}" for each in self.classifiers)
-            raise ModelError(f"the surrogates do not have the same classes: {listed}")
+        if self.classifiers:
+            common_classes(self.classifiers)
         for classifier in self.classifiers:
             check_attackable(classifier)
         self.method = Method.of(load_recipe(recipe) if isinstance(recipe, str) else recipe)

@@ -13,7 +13,7 @@ from attnshift.classifiers.probe import probe
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 
-__all__ = ["Classifier", "Interpolation", "Preprocessing"]
+__all__ = ["Classifier", "Interpolation", "Preprocessing", "common_classes"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -123,6 +123,14 @@ class Classifier:
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)
         return self
+
+
+def common_classes(classifiers: Sequence[Classifier]) -> int:
+    """How many classes all surrogates have; a ``ModelError`` where they do not agree."""
+    if len({each.classes for each in classifiers}) > 1:
+        listed = ", ".join(f"{each.name} has {each.classes}" for each in classifiers)
+        raise ModelError(f"the surrogates do not have the same classes: {listed}")
+    return classifiers[0].classes
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:

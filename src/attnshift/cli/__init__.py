@@ -9,8 +9,8 @@ import typer
 
 from attnshift import __version__
 from attnshift.cli import attacking, comparing, judging, lab, looking
-from attnshift.cli.lines import tell
 from attnshift.errors import UserError
+from attnshift.lines import tell
 
 __all__ = ["app", "main"]
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from attnshift.cli.lines import tell
 from attnshift.cli.options import (
     Cache,
     Changes,
@@ -31,6 +30,7 @@ from attnshift.cli.options import (
     Tensorboard,
 )
 from attnshift.errors import UserError
+from attnshift.lines import tell
 
 if TYPE_CHECKING:
     from attnshift.runs.attacking import MakeEngine

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from attnshift.cli.lines import tell
 from attnshift.cli.options import Judges, MinCleanAccuracy, check_share
 from attnshift.cli.showing import print_summary
 from attnshift.errors import UserError
+from attnshift.lines import tell
 
 __all__ = ["evaluate"]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attnshift.cli.lines import one_line
+from attnshift.lines import one_line
 
 __all__ = ["list_command", "report", "status"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from attnshift.cli.lines import one_line
+from attnshift.lines import one_line
 
 if TYPE_CHECKING:
     from attnshift.runs.store import Store

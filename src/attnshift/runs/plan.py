@@ -16,7 +16,7 @@ import pyarrow.parquet
 from attnshift.data.datasets import Item
 from attnshift.runs.files import writing
 
-__all__ = ["WHOLE", "Batch", "Plan", "Shard", "read_plan"]
+__all__ = ["WHOLE", "Batch", "Plan", "Shard", "parts", "read_plan"]
 
 Each = TypeVar("Each")
 
@@ -71,7 +71,7 @@ class Plan:
         path = Path(kept.name) / "plan.parquet"
         digest, count, examples = hashlib.sha256(), 0, {}
         with writing(path), pyarrow.parquet.ParquetWriter(path, _COLUMNS) as writer:
-            for part in _parts(items, _ROWS):
+            for part in parts(items, _ROWS):
                 writer.write_table(pyarrow.Table.from_pylist([item.to_row() for item in part], _COLUMNS))
                 for item in part:
                     digest.update(f"{chr(10) if count else ''}{item.identity}".encode())
@@ -88,7 +88,7 @@ class Plan:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The micro-batches: consecutive items, fixed by the plan and by nothing that happens later."""
-        return (Batch(number, part) for number, part in enumerate(_parts(self, size)))
+        return (Batch(number, part) for number, part in enumerate(parts(self, size)))
 
     def change(self, before: Path) -> str:
         """The first difference to the plan that was written at ``before``, in words."""
@@ -103,7 +103,8 @@ class Plan:
         return "nothing that its plan shows"
 
 
-def _parts(items: Iterable[Each], size: int) -> Iterator[tuple[Each, ...]]:
+def parts(items: Iterable[Each], size: int) -> Iterator[tuple[Each, ...]]:
+    """``items`` in order, ``size`` at a time; the last part may be shorter."""
     remaining = iter(items)
     return iter(lambda: tuple(islice(remaining, size)), ())
 

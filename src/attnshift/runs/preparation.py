@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import torch
 
 from attnshift.attack.interference import vocabulary
 from attnshift.attack.recipe import Recipe
-from attnshift.classifiers.classifier import Classifier
-from attnshift.data.datasets import read_items
+from attnshift.classifiers.classifier import Classifier, common_classes
+from attnshift.data.datasets import Item, read_items
+from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import as_precision, load_pipeline
-from attnshift.errors import ModelError, UserError
+from attnshift.errors import UserError
 from attnshift.peers.recipe import PeerRecipe
 from attnshift.runs.plan import Plan
 from attnshift.runs.spec import RunSpec, software
@@ -25,9 +26,9 @@ __all__ = [
     "Inputs",
     "Prepared",
     "Settings",
-    "check_classes",
     "check_settings",
     "check_surrogates",
+    "items_of",
     "prepare",
     "settings_with",
     "wants_masks",
@@ -97,18 +98,7 @@ def prepare(settings: Settings, here: str = "") -> Prepared:
     check_settings(settings, here)
     work, precision = work_of(settings.recipe), as_precision(settings.precision)
     classifiers = [load_surrogate(name).to(here) for name in settings.surrogates]
-    classes = check_classes(classifiers)
-    plan = Plan.draw(
-        read_items(
-            settings.images,
-            settings.labels,
-            vocabulary(classifiers),
-            classes,
-            settings.limit,
-            settings.masks,
-            settings.target,
-        )
-    )
+    plan = Plan.draw(items_of(settings, classifiers))
     backbone = load_pipeline(settings.pipeline, precision).to(here)
     size = settings.size or backbone.suggested_size
     torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
@@ -133,6 +123,27 @@ def prepare(settings: Settings, here: str = "") -> Prepared:
     return prepared
 
 
+def items_of(
+    settings: Settings,
+    classifiers: Sequence[Classifier],
+    problems: Callable[[UserError], None] | None = None,
+    examine: Callable[[Reference, bytes], None] | None = None,
+) -> Iterator[Item]:
+    """What ``settings`` want to be attacked, in the classes of the surrogates; the rest as in ``read_items``."""
+    classes = common_classes(classifiers)
+    return read_items(
+        settings.images,
+        settings.labels,
+        vocabulary(classifiers),
+        classes,
+        settings.limit,
+        settings.masks,
+        settings.target,
+        problems,
+        examine,
+    )
+
+
 def wants_masks(recipe: Recipe | PeerRecipe) -> bool:
     return isinstance(recipe, Recipe) and recipe.mask.source == "given"
 
@@ -154,7 +165,6 @@ def _check_options(settings: Settings, here: str) -> None:
         value = getattr(settings, name)
         if value and not lowest <= value <= highest:
             raise UserError(f"--{name} is {value}; it must lie between {lowest} and {highest}")
-    as_precision(settings.precision)
     twice = sorted({name for name in settings.surrogates if settings.surrogates.count(name) > 1})
     if twice:
         raise UserError(f"--surrogate {twice[0]} is given twice and would count twice; give it once")
@@ -176,12 +186,3 @@ def _check_masks(recipe: Recipe | PeerRecipe, masks: Path | None) -> None:
 def _usual_threads(device: str, size: int) -> int:
     """One thread for small images: a second one saves them little, and on a busy machine the first waits for it."""
     return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()
-
-
-def check_classes(classifiers: Sequence[Classifier]) -> int:
-    """How many classes all surrogates have; a ``ModelError`` where they do not agree."""
-    counts = {classifier.name: classifier.classes for classifier in classifiers}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise ModelError(f"the surrogates do not have the same classes: {listed}")
-    return classifiers[0].classes

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from pydantic import ValidationError
 from attnshift.errors import RunError
 from attnshift.runs.claims import Claims
 from attnshift.runs.files import atomic_write, publish, temporary_name, writing
-from attnshift.runs.plan import Plan, read_plan
+from attnshift.runs.plan import Plan, parts, read_plan
 from attnshift.runs.spec import RunSpec
 from attnshift.tables import describe
 
@@ -174,24 +174,19 @@ class Store:
     def _write(self, name: str, rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
         """Write a table part by part; ``rows`` are asked for twice, because a part alone does not show all types."""
         path = self.folder / f"{name}.parquet"
-        parts = [pyarrow.Table.from_pylist(part).schema for part in _parts(rows())]
-        schema = pyarrow.unify_schemas(parts, promote_options="permissive") if parts else pyarrow.schema([])
+        schemas = [pyarrow.Table.from_pylist(list(part)).schema for part in parts(rows(), _ROWS)]
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive") if schemas else pyarrow.schema([])
         temporary = temporary_name(path)
         with writing(path):
             try:
                 with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-                    for part in _parts(rows()):
-                        writer.write_table(pyarrow.Table.from_pylist(part, schema))
+                    for part in parts(rows(), _ROWS):
+                        writer.write_table(pyarrow.Table.from_pylist(list(part), schema))
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 publish(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-
-
-def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    remaining = iter(rows)
-    return iter(lambda: list(islice(remaining, _ROWS)), [])
 
 
 def _fresh(folder: Path) -> bool:

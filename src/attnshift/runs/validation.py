@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
-from attnshift.attack.interference import vocabulary
-from attnshift.classifiers.classifier import Classifier
-from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import decode_image
 from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import as_precision, load_pipeline
 from attnshift.errors import UserError
 from attnshift.runs.plan import Plan
-from attnshift.runs.preparation import Settings, check_classes, check_settings
+from attnshift.runs.preparation import Settings, check_settings, items_of
 from attnshift.runs.work import work_of
 
 __all__ = ["Settings", "validate"]
@@ -41,26 +38,11 @@ def validate(settings: Settings, complain: Callable[[UserError], None]) -> int:
     classifiers = [each for each in loaded if each is not None]
     pipeline = tried(lambda: load_pipeline(settings.pipeline, as_precision(settings.precision)))
     size = settings.size or (64 if pipeline is None else pipeline.suggested_size)
-    plan = tried(lambda: Plan.draw(_items(settings, classifiers, size, complain))) if classifiers else None
-    if work is not None and pipeline is not None and plan and len(classifiers) == len(settings.surrogates):
-        tried(lambda: work.check(pipeline, classifiers, plan.examples, size))
-    return len(plan or ())
 
-
-def _items(
-    settings: Settings, classifiers: list[Classifier], size: int, complain: Callable[[UserError], None]
-) -> Iterator[Item]:
     def decoded(reference: Reference, content: bytes) -> None:
         decode_image(content, size, reference.name)
 
-    return read_items(
-        settings.images,
-        settings.labels,
-        vocabulary(classifiers),
-        check_classes(classifiers),
-        settings.limit,
-        settings.masks,
-        settings.target,
-        problems=complain,
-        examine=decoded,
-    )
+    plan = tried(lambda: Plan.draw(items_of(settings, classifiers, complain, decoded))) if classifiers else None
+    if work is not None and pipeline is not None and plan and len(classifiers) == len(settings.surrogates):
+        tried(lambda: work.check(pipeline, classifiers, plan.examples, size))
+    return len(plan or ())

@@ -28,9 +28,9 @@ from attnshift.runs.spec import RunSpec, software
 from attnshift.runs.work import Done, Work, work_of
 from attnshift.telemetry import Watch
 
-NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
+__all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "read_task", "weights"]
 
-__all__ = ["Failure", "Result", "Worker", "inversions_in", "read_task", "weights"]
+NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
 
 
 @dataclass(frozen=True)

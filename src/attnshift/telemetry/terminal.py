@@ -7,6 +7,7 @@ from typing import IO, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from attnshift.lines import escaped
 from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun
 
 __all__ = ["Bar", "Lines"]
@@ -96,6 +97,5 @@ class _Count:
 
 def _showable(line: str, stream: IO[str]) -> str:
     """``line`` as ``stream`` can write it; a file name may hold anything, also what moves a terminal's cursor."""
-    plain = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return escaped(line).encode(encoding, "backslashreplace").decode(encoding)

@@ -90,7 +90,7 @@ def test_settings_are_all_used() -> None:
     """A field that nothing reads would be an option that does nothing; an attack's inputs are handed to the attack."""
     folder = Path(tuning.__path__[0])
     source = "".join(module.read_text(encoding="utf-8") for module in folder.glob("*.py"))
-    attack = inspect.getsource(preparation.prepare)
+    attack = inspect.getsource(preparation.prepare) + inspect.getsource(preparation.items_of)
     assert "preparation.settings_with(settings," in source
     assert all(
         f"settings.{name}" in (attack if name in preparation.Inputs.__dataclass_fields__ else source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["LONGEST", "one_line", "tell"]
+__all__ = ["LONGEST", "escaped", "one_line", "tell"]
 
 LONGEST = 1000
 """Characters of a line; of a longer one the middle is left out, so that what is wrong and what to do both stay."""
@@ -16,7 +16,7 @@ def one_line(text: object) -> str:
     >>> one_line("a\n\x1b[31mb")
     'a \\x1b[31mb'
     """
-    line = "".join(map(_shown, " ".join(str(text).split())))
+    line = escaped(" ".join(str(text).split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[3 - LONGEST // 3 :]}"
 
 
@@ -25,5 +25,6 @@ def tell(text: object) -> None:
     print(f"attnshift: {one_line(text)}", file=sys.stderr)
 
 
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+def escaped(text: str) -> str:
+    """``text`` with an escape for each character that does not print."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

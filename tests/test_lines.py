@@ -12,10 +12,10 @@ import pytest
 
 from attnshift import cli
 from attnshift.cli import main
-from attnshift.cli.lines import LONGEST, one_line, tell
 from attnshift.cli.showing import print_summary
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
+from attnshift.lines import LONGEST, one_line, tell
 from attnshift.runs.store import Store
 from report.made_up import FIRST, quality, results, verdicts
 
