@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from models import MODELS, Model, build, in_bf16
+from models import LARGE, MODELS, Model, build, in_bf16
 from peak import ENVIRONMENT, above, held
 from pieces import Posed
 from results import record
@@ -58,7 +58,7 @@ def measure(name: str, variant: str, device: str) -> int:
     """Bytes above the loaded weights, of one iteration and of what it was prepared with."""
     torch.set_num_threads(1)
     # Once over, so that libraries are loaded and their buffers made; on a small model where a large one takes minutes.
-    VARIANTS[variant](_loaded("mini" if name == "sd2" else name, variant, device))()
+    VARIANTS[variant](_loaded("mini" if name in LARGE else name, variant, device))()
     model = _loaded(name, variant, device)
     before = held(device)
     return above(before, VARIANTS[variant](model), device)

@@ -2,6 +2,7 @@
 
 lab     the built-in tabletop world, trained, 64 px
 mini    Stable Diffusion 2's layout, narrow (autoencoder: a quarter, denoiser: a tenth), random, 14 M parameters, 224 px
+sd15    the true shape of Stable Diffusion 1.5, random, 860 M and 84 M parameters, 224 px
 sd2     the true shape of Stable Diffusion 2 base, random, 866 M and 84 M parameters, 224 px
 tiny    the same layout, as small as it gets, to try the scripts out
 """
@@ -28,7 +29,7 @@ from attnshift.lab.scenes import scene
 from attnshift.lab.tokenizer import build_tokenizer
 from attnshift.weights import classifier_names
 
-__all__ = ["MODELS", "Model", "Shape", "autoencoder", "build", "denoiser", "in_bf16", "pipeline"]
+__all__ = ["LARGE", "MODELS", "Model", "Shape", "autoencoder", "build", "denoiser", "in_bf16", "pipeline"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Shape:
     text: int
     side: int
     surrogates: tuple[str, ...]
+    linear: bool = True
+    """Attention blocks go in and out through matrices; version 1 has convolutions of one pixel."""
     groups: int = 32
     """Of all group norms; with hardly more channels than groups they turn rounding errors into answers."""
 
@@ -62,11 +65,13 @@ _SMALLEST = ("test_resnet", "test_convnext", "test_efficientnet", "test_vit", "t
 _SMALLEST += ("test_byobnet", "test_coatnet")
 
 SHAPES = {
-    "tiny": Shape((16, 32, 64, 64), (1, 1, 2, 2), (16, 32, 64, 64), 32, 64, _SMALLEST, 4),
+    "tiny": Shape((16, 32, 64, 64), (1, 1, 2, 2), (16, 32, 64, 64), 32, 64, _SMALLEST, groups=4),
     "mini": Shape((32, 64, 128, 128), (1, 1, 2, 2), (32, 64, 128, 128), 128, 224, _LIGHT),
+    "sd15": Shape((320, 640, 1280, 1280), (8, 8, 8, 8), (128, 256, 512, 512), 768, 224, _HEAVY, linear=False),
     "sd2": Shape((320, 640, 1280, 1280), (5, 10, 20, 20), (128, 256, 512, 512), 1024, 224, _HEAVY),
 }
 MODELS = ("lab", *SHAPES)
+LARGE = ("sd15", "sd2")
 _ALL_THREADS = torch.get_num_threads()
 
 
@@ -87,7 +92,7 @@ class Model:
     @property
     def large(self) -> bool:
         """An iteration takes minutes on a CPU, and gigabytes."""
-        return self.name == "sd2"
+        return self.name in LARGE
 
     @property
     def threads(self) -> int:
@@ -153,7 +158,7 @@ def denoiser(shape: Shape) -> UNet2DConditionModel:
         cross_attention_dim=shape.text,
         # What diffusers calls the dimension of a head is their number.
         attention_head_dim=shape.heads,
-        use_linear_projection=True,
+        use_linear_projection=shape.linear,
         norm_num_groups=shape.groups,
     )
 

@@ -2,7 +2,8 @@
 
     python benchmarks/storing.py RUN [--on FOLDER] [--count 100]
 
-Prints the rate in micro-batches of one image, and how large an image's files are. FOLDER lies on the disk that counts.
+Prints the rate in micro-batches of one image, of all and of the first and the last tenth, which says whether images get
+dearer as their number grows; and how large an image's files are. FOLDER lies on the disk that counts.
 """
 
 from __future__ import annotations
@@ -23,29 +24,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder with a finished image")
     parser.add_argument("--on", type=Path, default=Path(), help="where a temporary run folder is made")
-    parser.add_argument("--count", type=int, default=100, help="images")
+    parser.add_argument("--count", type=int, default=100, help="images, at least 10")
     options = parser.parse_args(arguments)
     item = min((options.run / "items").glob("*.json"))
     pngs = sorted((options.run / "images").glob(f"{item.stem}.*.png"))
     images = {path.name.split(".")[1]: path.read_bytes() for path in pngs}
     seconds = keep(options.on, json.loads(item.read_bytes()), images, options.count)
     size = f"{len(images)} PNGs of {sum(map(len, images.values()))} bytes and {item.stat().st_size} bytes of JSON each"
-    print(f"{options.count / seconds:.1f} images a second: {size}")
+    tenth = max(1, options.count // 10)
+    rates = (len(part) / sum(part) for part in (seconds, seconds[:tenth], seconds[-tenth:]))
+    print("{:.1f} images a second, {:.1f} in the first tenth, {:.1f} in the last".format(*rates) + f": {size}")
 
 
-def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], count: int) -> float:
-    """Seconds for ``count`` images like this one."""
+def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], count: int) -> list[float]:
+    """Seconds for each of ``count`` images like this one."""
     with TemporaryDirectory(dir=parent) as folder:
         store, ledger = Store(Path(folder)), Ledger(Path(folder))
         for part in ("images", "items"):
             (store.folder / part).mkdir()
-        begun = time.perf_counter()
+        seconds = []
         for number in range(count):
-            identity = f"{number:016x}"
+            begun, identity = time.perf_counter(), f"{number:016x}"
             ledger.begun([identity])
             store.finish(identity, row, images)
             ledger.ended([identity], {})
-        return time.perf_counter() - begun
+            seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 if __name__ == "__main__":

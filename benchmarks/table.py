@@ -46,6 +46,7 @@ def markdown() -> str:
             ("memory of an iteration", _memory),
             ("computed memory of large images", _large_images),
             ("images per second in one iteration, by batch", _batches),
+            ("share of the matrix rate in one iteration", _rates),
             ("what more surrogates cost", _surrogates),
             ("what each switch of `fast` gives and costs", _switches),
             ("two Ray workers of one thread", _workers),
@@ -146,6 +147,28 @@ def _batches(models: Mapping[str, Figures]) -> list[str]:
     ]
     sizes = sorted({int(size) for each in shown.values() for curve in each["batch"].values() for size in curve})
     return [*_table(["", "preset", *map(str, sizes)], rows), *_circumstances(shown, "batch", "speed")]
+
+
+def _rates(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "rates" in each}
+    rows = []
+    for name, each in shown.items():
+        ceilings = each["rates"]["ceilings"]
+        for variant, taken in each["rates"]["variants"].items():
+            rate, precision = taken["operations"] / taken["seconds"], "bfloat16" if "bf16" in variant else "float32"
+            rows.append(
+                [
+                    name,
+                    variant,
+                    f"{taken['operations'] / 1e9:.3g}",
+                    f"{rate / 1e9:.3g}",
+                    f"{ceilings[precision] / 1e9:.3g}",
+                    f"**{taken['share']:.0%}**",
+                    ", ".join(f"{kernel} {share:.0%}" for kernel, share in taken["kernels"]),
+                ]
+            )
+    titles = ["", "", "10⁹ operations", "10⁹ a second", "matrix products", "share", "largest kernels"]
+    return [*_table(titles, rows), *_circumstances(shown, "rates", "rates", ("batch",))]
 
 
 def _surrogates(models: Mapping[str, Figures]) -> list[str]:

@@ -35,6 +35,7 @@ def made_up_comparison(folder: Path, lines: Mapping[str, Sequence[tuple[float, f
         ("lab:first", "lab:second"),
         AT,
         64,
+        64,
         "",
         RunSpec(
             images="images",

@@ -12,7 +12,7 @@ import pytest
 from attnshift.evaluation.curves import Reading
 from attnshift.evaluation.statistics import Estimate
 from attnshift.report.curve_page import markdown, write_comparison
-from attnshift.report.curves import Comparison
+from attnshift.report.curves import Comparison, Failure
 from report.made_up_comparison import HOSTILE, MADE_UP, around, made_up_comparison
 from report.seen import Seen
 
@@ -130,3 +130,20 @@ def test_a_failed_page_leaves_nothing_half(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
         write_comparison(tmp_path, broken)
     assert ((tmp_path / "compare.html").read_text(encoding="utf-8"), (tmp_path / "compare.json").read_bytes()) == before
+
+
+def test_what_failed_is_said_with_its_run_and_reason(tmp_path: Path) -> None:
+    whole = Seen(page(tmp_path)).text
+    assert "failed" not in whole
+    failure = Failure("fast", 0.5, "<b>a</b>.png", "its gradient is NaN")
+    lacking = replace(made_up_comparison(tmp_path), planned=42, images=40, failures=(failure,))
+    html = page(tmp_path, lacking)
+    assert "<b>a" not in html
+    text = Seen(html).text
+    assert "2 of 42 images failed in at least one run and are in no figure." in text
+    assert "recipe strength image reason fast 0.5 <b>a</b>.png its gradient is NaN" in text
+    data = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
+    assert (data["planned"], data["images"]) == (42, 40)
+    assert data["failures"] == [
+        {"name": "fast", "strength": 0.5, "file": "<b>a</b>.png", "reason": "its gradient is NaN"}
+    ]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from attnshift.errors import RunError
-from attnshift.report.curves import measure
+from attnshift.report.curves import Failure, measure
 from attnshift.runs.store import Store
-from report.made_up import FIRST, SECOND, made_up_run, quality, results
+from report.made_up import FIRST, SECOND, fail, made_up_run, quality, results
 
 JUDGES = (FIRST, SECOND)
 
@@ -67,8 +67,34 @@ def test_who_has_not_judged_is_missed(tmp_path: Path) -> None:
 def test_other_images_cannot_be_paired(tmp_path: Path) -> None:
     one, other = run(tmp_path / "one", 0.9), run(tmp_path / "other", 0.9)
     other.write_table("results", [row | {"file": "other.png"} for row in results()])
-    with pytest.raises(RunError, match="do not hold the same images"):
+    with pytest.raises(RunError, match="no image was attacked by all of"):
         measure({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9])
+
+
+def test_an_image_that_failed_in_one_run_is_in_no_figure_of_any(tmp_path: Path) -> None:
+    """Without a and c only b is left, which the reconstruction lost already: 0 in both."""
+    runs = {name: {1.0: run(tmp_path / name, 0.9)} for name in ("one", "two", "three")}
+    whole = measure(runs, JUDGES, [0.9])
+    assert (whole.images, whole.planned, whole.missing, whole.failures) == (3, 3, "", ())
+    for name, lost in (("one", "a"), ("three", "c")):
+        fail(runs[name][1.0], lost)
+    comparison = measure(runs, JUDGES, [0.9])
+    assert (comparison.images, comparison.planned) == (1, 3)
+    assert comparison.missing == "2 of 3 images failed in at least one run and are in no figure"
+    assert comparison.failures == (
+        Failure("one", 1.0, "a.png", "its gradient is NaN"),
+        Failure("three", 1.0, "c.png", "its gradient is NaN"),
+    )
+    assert [line.points[0].success.count for line in comparison.lines] == [1, 1, 1]
+    assert [line.points[0].success.value for line in comparison.lines] == [0.0, 0.0, 0.0]
+
+
+def test_runs_without_an_image_in_common_are_refused(tmp_path: Path) -> None:
+    one, two = run(tmp_path / "one", 0.9), run(tmp_path / "two", 0.9)
+    fail(one, "a", "b")
+    fail(two, "c")
+    with pytest.raises(RunError, match="no image was attacked by all of"):
+        measure({"one": {1.0: one}, "two": {1.0: two}}, JUDGES, [0.9])
 
 
 def test_images_are_paired_by_place_and_not_by_name(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from report.made_up import (
     TARGETS,
     TREE,
     TUNED,
+    fail,
     made_up_run,
 )
 from report.seen import Seen
@@ -184,3 +185,23 @@ def test_an_ensemble_shows_its_shares_and_a_single_surrogate_has_none(tmp_path: 
     lines = [value for tag, name, value in seen.attributes if (tag, name) == ("polyline", "points")]
     assert lines == ["0.0,28.20 240.0,18.00", "0.0,19.13 240.0,18.00"]
     assert "1.00 effective models" in seen.text
+
+
+def test_what_failed_is_said_and_is_in_no_figure(tmp_path: Path) -> None:
+    store = made_up_run(tmp_path / "run", hostile=True)
+    assert "failed" not in Seen(page(store)).text
+    fail(store, "a")
+    html = page(store)
+    assert "<script" not in html
+    text = Seen(html).text
+    assert "Of 3 images 1 failed; no figure counts them." in text
+    assert f"Images that failed image reason {HOSTILE_FILE} its gradient is NaN" in text
+    assert "Preset fast on 2 images" in text
+
+
+def test_what_is_left_is_said(tmp_path: Path) -> None:
+    store = made_up_run(tmp_path / "run")
+    store.write_table("results", store.table("results")[:1])
+    text = Seen(page(store)).text
+    assert "Of 3 images 2 are not attacked yet; no figure counts them." in text
+    assert "Images that failed" not in text

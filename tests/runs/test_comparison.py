@@ -20,6 +20,7 @@ from attnshift.report.curves import measure
 from attnshift.runs import comparison
 from attnshift.runs.attacking import attack_folder
 from attnshift.runs.comparison import Entrant, Settings, compare, read_entrants
+from attnshift.runs.evaluation import evaluate_run
 from attnshift.runs.store import Store
 from attnshift.telemetry import Event, ImageDone, RunBegun
 from runs.small_runs import SIDE, SURROGATE, Told, contents, pngs, small_settings
@@ -309,3 +310,34 @@ def test_a_peer_is_compared_like_a_recipe(settings: Settings) -> None:
     assert [line.name for line in measured.lines] == ["short", "pgd"]
     similar = [point.ssim.value for point in measured.lines[1].points]
     assert similar[1] < similar[0] < 1
+
+
+def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(settings: Settings, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(settings.images, images)
+    broken = sorted(images.iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:200])
+    settings = replace(settings, images=images, limit=3)
+    compared = compare(settings)
+    found = measure(compared.runs, compared.judges, [0.9])
+    assert (found.images, found.planned) == (2, 3)
+    assert [(each.name, each.strength, each.file) for each in found.failures] == [
+        (name, strength, broken.name) for name in ("short", "long") for strength in (1.0, 2.0)
+    ]
+    assert all("not a readable image" in each.reason for each in found.failures)
+    for retry_failed, tried in ((False, 0), (True, 4)):
+        told = Told()
+        compare(settings, told.telemetry(), retry_failed)
+        assert (len(told.done), len(told.failed)) == (0, tried)
+
+
+def test_a_run_of_which_all_images_failed_says_so(settings: Settings, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(settings.images, images)
+    for path in images.iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    compared = compare(replace(settings, images=images))
+    with pytest.raises(RunError, match=r"no image was attacked by all of .*short@1, .*; attnshift status says"):
+        measure(compared.runs, compared.judges, [0.9])
+    with pytest.raises(RunError, match=r"all images of .*short@1 failed; attnshift status .*short@1 says why"):
+        evaluate_run(compared.runs["short"][1.0], [JUDGE])

@@ -21,6 +21,7 @@ from attnshift.cli.options import (
     Mlflow,
     Pipeline,
     Precision,
+    RetryFailed,
     Size,
     Strengths,
     Surrogates,
@@ -28,6 +29,7 @@ from attnshift.cli.options import (
     Tensorboard,
     check_share,
 )
+from attnshift.lines import tell
 
 __all__ = ["compare", "sweep"]
 
@@ -57,11 +59,15 @@ def compare(
     threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
     masks: Masks = None,
     target: Target = None,
+    retry_failed: RetryFailed = False,
     log: Log = None,
     tensorboard: Tensorboard = None,
     mlflow: Mlflow = None,
 ) -> None:
-    """Compare recipes on one set of images, each at several strengths: success where naturalness is equal."""
+    """Compare recipes on one set of images, each at several strengths: success where naturalness is equal.
+
+    The exit status is 1 where images failed.
+    """
     check_share("--min-clean-accuracy", min_clean_accuracy)
     for each in at:
         check_share("--at", each)
@@ -89,7 +95,7 @@ def compare(
     )
     # The table alone on standard output, so that it can go into a file.
     with open_telemetry(log, tensorboard, mlflow, sys.stderr.isatty(), sys.stderr) as telemetry:
-        compared = run(settings, telemetry)
+        compared = run(settings, telemetry, retry_failed)
     from attnshift.report.curve_page import markdown, write_comparison
     from attnshift.report.curves import measure
 
@@ -97,7 +103,10 @@ def compare(
     path = write_comparison(out, comparison)
     print(markdown(comparison))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
-        print(f"attnshift: {remark}", file=sys.stderr)
+        tell(remark)
+    if comparison.missing:
+        tell(f"{comparison.missing}; {path} says why, --retry-failed tries them again")
+        raise typer.Exit(1)
 
 
 def sweep(
@@ -119,6 +128,7 @@ def sweep(
     threads: Annotated[int, typer.Option(help="CPU threads; part of each run's identity.")] = 0,
     masks: Masks = None,
     target: Target = None,
+    retry_failed: RetryFailed = False,
     log: Log = None,
     tensorboard: Tensorboard = None,
     mlflow: Mlflow = None,
@@ -143,6 +153,7 @@ def sweep(
         threads,
         masks,
         target,
+        retry_failed,
         log,
         tensorboard,
         mlflow,

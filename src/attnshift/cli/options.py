@@ -64,6 +64,7 @@ Precision = Annotated[
     str, typer.Option(help="Of the pipeline's weights: float32 or bfloat16; losses and steps stay in float32.")
 ]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps inversions for other runs on the same images.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 Log = Annotated[Path | None, typer.Option(help="File to which every event goes as a line of JSON.")]
 Tensorboard = Annotated[Path | None, typer.Option(help="Folder for TensorBoard's curves.")]
 Mlflow = Annotated[str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")]

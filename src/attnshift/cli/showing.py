@@ -23,6 +23,7 @@ def print_summary(store: Store) -> None:
     from attnshift.evaluation import ARMS
     from attnshift.report.figures import percent
     from attnshift.report.label import label_lines
+    from attnshift.report.missing import missing
     from attnshift.report.naturalness import naturalness
     from attnshift.report.summary import summarise
 
@@ -41,6 +42,6 @@ def print_summary(store: Store) -> None:
     for arm, metrics in summary.quality.items():
         values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
         console.print(f"{arm}: {values}", markup=False, highlight=False)
-    for line in (*naturalness(store), *label_lines(summary)):
+    for line in (*filter(None, [missing(store).line]), *naturalness(store), *label_lines(summary)):
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +35,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         open_intervals=_has_open_interval(comparison),
         report=lambda run: _report(folder, run),
         rivals=_rivals(comparison),
+        titles=("recipe", "strength", "image", "reason"),
+        failures=[(each.name, f"{each.strength:g}", each.file, each.reason) for each in comparison.failures],
     )
     atomic_write(folder / "compare.json", (json.dumps(figures(folder, comparison), indent=1) + "\n").encode())
     atomic_write(folder / "compare.html", page)
@@ -46,6 +49,8 @@ def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
     return {
         "attnshift": __version__,
         "images": comparison.images,
+        "planned": comparison.planned,
+        "failures": [asdict(failure) for failure in comparison.failures],
         "pipeline": spec.pipeline,
         "size": spec.size,
         "surrogates": list(spec.surrogates),

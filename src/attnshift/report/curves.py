@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from attnshift.report.verdicts import counted, indexed, roles_in
 from attnshift.runs.spec import RunSpec
 from attnshift.runs.store import Store
 
-__all__ = ["Comparison", "Line", "Point", "Rival", "measure"]
+__all__ = ["Comparison", "Failure", "Line", "Point", "Rival", "measure"]
+
+_Image = tuple[str, int, int | None]
+"""File, label and target."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``lines`` over the same ``images``; each is compared to the first. ``spec`` is that of the first run.
+    """``lines`` over the same ``images``, which all runs have; each is compared to the first. ``spec`` is that of the
+    first run. An image that failed in one run is in no figure of any: of ``planned`` images those in ``failures`` miss.
 
     ``judges`` measure success; ``aside`` are judges behind a defence, whose verdicts the runs hold and which count only
     where there are no others.
@@ -67,26 +71,43 @@ class Comparison:
     judges: tuple[str, ...]
     at: tuple[float, ...]
     images: int
+    planned: int
     aim: str
     """As ``Summary.aim``."""
     spec: RunSpec
     aside: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def missing(self) -> str:
+        """A sentence without its full stop; nothing where no image failed."""
+        lost = self.planned - self.images
+        return f"{lost} of {self.planned} images failed in at least one run and are in no figure" if lost else ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that failed in one run, and why."""
+
+    name: str
+    strength: float
+    file: str
+    reason: str
 
 
 def measure(runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at: Sequence[float]) -> Comparison:
     """Compare finished ``runs`` (name -> strength -> run) by ``judges`` alone, and where SSIM is one of ``at``.
 
     Of the judges those without a defence count, or all where each has one (``verdicts.counted``).
-    Images are paired by their place in the plan, which all runs share; a ``RunError`` where they do not.
+    Images are paired by file, label and target: a recipe that is given masks has other identities for them. Only those
+    count that all runs have attacked; a ``RunError`` where there is none.
     """
     stores = [store for line in runs.values() for store in line.values()]
     tables = {store.folder: _tables(store, judges) for store in stores}
     known = counted(roles_in(tables[stores[0].folder].verdicts))
     judges, aside = ([each for each in judges if (each in known) == chosen] for chosen in (True, False))
-    first = tables[stores[0].folder].images
-    for store in stores:
-        if tables[store.folder].images != first:
-            raise RunError(f"{store.folder} and {stores[0].folder} do not hold the same images; compare them anew")
+    shared = _shared(tables)
+    tables = {folder: each.only(shared) for folder, each in tables.items()}
     curves = [_curve([tables[store.folder] for store in line.values()], judges) for line in runs.values()]
     readings = [read_curves(curves, each) for each in at]
     rivals = _rivals(runs, tables, judges)
@@ -102,7 +123,17 @@ def measure(runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at
         for place, (name, line) in enumerate(runs.items())
     ]
     aim = summarise(tables[stores[0].folder].results, [], []).aim
-    return Comparison(tuple(lines), tuple(judges), tuple(at), len(first), aim, stores[0].spec(), tuple(aside))
+    return Comparison(
+        tuple(lines),
+        tuple(judges),
+        tuple(at),
+        len(shared),
+        stores[0].planned(),
+        aim,
+        stores[0].spec(),
+        tuple(aside),
+        tuple(_failures(runs)),
+    )
 
 
 @dataclass(frozen=True)
@@ -112,20 +143,41 @@ class _Tables:
     quality: list[dict[str, Any]]
 
     @property
-    def images(self) -> list[tuple[object, ...]]:
+    def images(self) -> list[_Image]:
         return [(row["file"], row["label"], row["target"]) for row in self.results]
+
+    def only(self, images: Collection[_Image]) -> _Tables:
+        results = [row for row, image in zip(self.results, self.images, strict=True) if image in images]
+        ids = {row["id"] for row in results}
+        verdicts, quality = ([row for row in table if row["id"] in ids] for table in (self.verdicts, self.quality))
+        return _Tables(results, verdicts, quality)
 
     @property
     def ids(self) -> list[str]:
         return [row["id"] for row in self.results]
 
 
+def _shared(tables: Mapping[Path, _Tables]) -> set[_Image]:
+    shared = set.intersection(*(set(each.images) for each in tables.values()))
+    if not shared:
+        names = ", ".join(map(str, tables))
+        raise RunError(f"no image was attacked by all of {names}; attnshift status says what failed")
+    return shared
+
+
+def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[Failure]:
+    for name, line in runs.items():
+        for strength, store in line.items():
+            for row in store.table("failed"):
+                yield Failure(name, strength, row["file"], row["reason"])
+
+
 def _tables(store: Store, judges: Sequence[str]) -> _Tables:
     rows = (row for row in store.table("verdicts") if row["role"] in ("judge", "defended"))
-    verdicts = [row for row in rows if row["classifier"] in judges]
-    if {row["classifier"] for row in verdicts} != set(judges):
+    verdicts, results = [row for row in rows if row["classifier"] in judges], store.table("results")
+    if results and {row["classifier"] for row in verdicts} != set(judges):
         raise RunError(f"{store.folder} is not judged by all of {', '.join(judges)}; compare them anew")
-    return _Tables(store.table("results"), verdicts, store.table("quality"))
+    return _Tables(results, verdicts, store.table("quality"))
 
 
 def _curve(line: Sequence[_Tables], judges: Sequence[str]) -> Curve:

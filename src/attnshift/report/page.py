@@ -9,6 +9,7 @@ from typing import Any
 
 from attnshift.evaluation import ARMS, METRICS, SETS, VISIBILITY
 from attnshift.report.figures import amplified_difference, data_url, heat_overlay, pixels
+from attnshift.report.missing import missing
 from attnshift.report.naturalness import read_sets, short, unavailable
 from attnshift.report.rendering import render
 from attnshift.report.summary import summarise
@@ -29,14 +30,14 @@ def write_report(store: Store) -> Path:
     for row in sorted(verdicts, key=lambda row: ROLES.index(row["role"])):
         judged[row["id"]][row["classifier"]][row["arm"]] = row
     quality = {row["id"]: row for row in store.table("quality") if row["arm"] == "attack"}
-    missing = unavailable(store.table("quality"), store.table("unavailable"))
+    absent, lacking = unavailable(store.table("quality"), store.table("unavailable")), missing(store)
     page = render(
         "report.html.jinja",
         spec=spec,
         recipe=(store.folder / "recipe.toml").read_text(),
         arms=ARMS,
-        metrics={name: entry for name, entry in METRICS.items() if name not in missing},
-        unavailable=missing,
+        metrics={name: entry for name, entry in METRICS.items() if name not in absent},
+        unavailable=absent,
         sets=read_sets(store.table("sets")),
         set_metrics=SETS,
         short=short,
@@ -46,6 +47,9 @@ def write_report(store: Store) -> Path:
         bars=_bars,
         amplified=AMPLIFIED,
         shown=min(SHOWN, len(results)),
+        missing=lacking,
+        titles=("image", "reason"),
+        failures=[(row["file"], row["reason"]) for row in lacking.failed],
         images=[_image(store, row, judged[row["id"]], quality.get(row["id"])) for row in results[:SHOWN]],
     )
     path = store.folder / "report.html"

@@ -79,11 +79,12 @@ class _Arm:
     folder: Path
 
 
-def compare(settings: Settings, telemetry: Telemetry | None = None) -> Compared:
+def compare(settings: Settings, telemetry: Telemetry | None = None, retry_failed: bool = False) -> Compared:
     """Run, or continue, the attacks that ``settings`` ask for, and judge those that are not judged yet.
 
     All input is loaded and checked before anything is written. A comparison may grow by recipes, strengths and judges;
-    what its folder holds already has to be asked for again, the same in everything.
+    what its folder holds already has to be asked for again, the same in everything. Images that failed stay failed
+    unless ``retry_failed``.
     """
     _check_settings(settings)
     arms = _prepare(settings)
@@ -92,7 +93,9 @@ def compare(settings: Settings, telemetry: Telemetry | None = None) -> Compared:
     runs: dict[str, dict[float, Store]] = {}
     remarks: dict[str, None] = {}
     for arm in arms:
-        store = attack_prepared(arm.attack, arm.folder, telemetry, Manner(name=arm.folder.name))
+        store = attack_prepared(
+            arm.attack, arm.folder, telemetry, Manner(name=arm.folder.name, retry_failed=retry_failed)
+        )
         missing = _not_asked_yet(store, judges)
         if missing:
             found = evaluate_run(store, missing, min_clean_accuracy=settings.min_clean_accuracy)

@@ -19,6 +19,8 @@ def finished_rows(store: Store) -> list[dict[str, Any]]:
     """The run's rows, one for each finished image; a ``RunError`` where there is none."""
     rows = store.table("results")
     if not rows:
+        if store.table("failed"):
+            raise RunError(f"all images of {store.folder} failed; attnshift status {store.folder} says why")
         raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
     return rows
 

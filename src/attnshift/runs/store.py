@@ -100,6 +100,10 @@ class Store:
         """How many items are finished."""
         return sum(each.name.endswith(".json") for each in os.scandir(self.folder / "items"))
 
+    def planned(self) -> int:
+        """How many images the run shall attack."""
+        return int(pyarrow.parquet.read_metadata(self.plan_path).num_rows)
+
     def finish(self, identity: str, row: Mapping[str, Any], images: Mapping[str, bytes]) -> None:
         """Keep what was made of an item: PNG files by arm, then its ``row``, which declares it finished."""
         for arm, content in images.items():
