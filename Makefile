@@ -38,6 +38,7 @@ bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2"
 	$(BIN)/python benchmarks/speed.py --models $(MODELS)
 	$(BIN)/python benchmarks/memory.py --models $(MODELS)
 	$(BIN)/python benchmarks/large_images.py
+	$(BIN)/python benchmarks/rates.py --models $(MODELS)
 	$(BIN)/python benchmarks/surrogates.py --models $(MODELS)
 	$(BIN)/python benchmarks/switches.py
 	$(BIN)/python benchmarks/workers.py

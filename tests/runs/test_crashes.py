@@ -35,7 +35,7 @@ from attnshift.runs.worker import NOT_FINITE
 from runs.doubles import items_of, killing, painted, write_cards
 from runs.forked import fork, killed_by_itself
 from runs.ledgers import events
-from runs.small_runs import SIDE, pixels, pngs, small_settings, write_photos
+from runs.small_runs import SIDE, Told, pixels, pngs, small_settings, write_photos
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -482,6 +482,16 @@ def test_what_always_kills_its_process_is_left_out(
     attack_prepared(painted(cards, batch), out, manner=Manner(retry_failed=True))
     assert len(store.table("results")) == 5
     assert read_status(out).failed == ()
+
+
+def test_what_is_left_out_was_tried_as_often_as_it_says(cards: Path, tmp_path: Path) -> None:
+    killer = items_of(cards)[1]
+    prepared = painted(cards, 1, killing(killer.identity))
+    for _ in range(3):
+        assert fork(partial(attack_prepared, prepared, tmp_path / "run")).wait() == -signal.SIGKILL
+    told = Told()
+    attack_prepared(prepared, tmp_path / "run", told.telemetry())
+    assert [(event.id, event.attempts) for event in told.failed] == [(killer.identity, 3)]
 
 
 def test_troubled_images_are_shown(cards: Path, tmp_path: Path) -> None:

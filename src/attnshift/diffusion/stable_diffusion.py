@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
@@ -169,12 +173,18 @@ def _dtype(network: torch.nn.Module) -> torch.dtype:
 
 @contextmanager
 def _checkpointed(vae: AutoencoderKL) -> Iterator[None]:
-    """Each block of ``vae`` keeps only its input; in backward one block's activations are there at a time."""
-    vae.enable_gradient_checkpointing()
+    """Each layer of the decoder keeps only its input; in backward one layer's activations are there at a time.
+
+    diffusers' own checkpointing goes by blocks of several layers, and the largest takes most of what is left.
+    """
+    layers = [each for each in vae.decoder.modules() if isinstance(each, ResnetBlock2D | Upsample2D)]
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        vae.disable_gradient_checkpointing()
+        for layer in layers:
+            del layer.forward
 
 
 def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:

@@ -142,7 +142,7 @@ class _Run:
             last = f" ({self.reasons[item.identity]})" if item.identity in self.reasons else ""
             times = f"ended its worker {deaths[item.identity]} times"
             reason = f"{times} and is left out; --retry-failed tries it again{last}"
-            self._keep((item,), (item.identity,), [Failure(item.identity, reason)])
+            self._keep((item,), (item.identity,), [Failure(item.identity, reason)], tried=False)
         return None
 
     def _missing(self, batch: Batch) -> list[Item]:
@@ -152,8 +152,10 @@ class _Run:
             if item.identity not in self.history.failed and not self.store.is_finished(item.identity)
         ]
 
-    def _keep(self, items: Sequence[Item], wanted: Sequence[str], returned: Sequence[Result | Failure]) -> None:
-        """Store everything first, and only then say that it is done."""
+    def _keep(
+        self, items: Sequence[Item], wanted: Sequence[str], returned: Sequence[Result | Failure], tried: bool = True
+    ) -> None:
+        """Store everything first, and only then say that it is done. ``tried``: this was one more attempt."""
         files = {item.identity: item.file for item in items}
         failures = {each.identity: each.reason for each in returned if isinstance(each, Failure)}
         for each in returned:
@@ -164,7 +166,7 @@ class _Run:
             if isinstance(each, Result):
                 self.telemetry(ImageDone.of(each.row))
                 continue
-            attempts = self.history.deaths.pop(each.identity, 0) + 1
+            attempts = self.history.deaths.pop(each.identity, 0) + tried
             self.history.failed[each.identity] = Failed(each.reason, datetime.now(UTC))
             self.telemetry(ImageFailed(each.identity, files[each.identity], each.reason, attempts))
 
