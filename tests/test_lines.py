@@ -150,6 +150,9 @@ class Tables(Store):
     def table(self, name: str) -> list[dict[str, Any]]:
         return self.rows.get(name, [])
 
+    def planned(self) -> int:
+        return len(self.rows["results"])
+
 
 @pytest.mark.parametrize("name", ["a[/b]", "[bold]a[/bold]", "a\x1b[1m\u202e"], ids=ascii)
 def test_a_table_shows_a_classifier_as_it_is_called(capsys: pytest.CaptureFixture[str], name: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow
 import pyarrow.parquet
@@ -62,7 +63,6 @@ class Plan:
     count: int
     digest: str
     examples: tuple[Item, ...]
-    _kept: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
     def draw(cls, items: Iterable[Item]) -> Plan:
@@ -77,7 +77,9 @@ class Plan:
                     digest.update(f"{chr(10) if count else ''}{item.identity}".encode())
                     examples.setdefault((item.label, item.class_name, item.target), item)
                     count += 1
-        return cls(path, count, digest.hexdigest()[:16], tuple(examples.values()), kept)
+        plan = cls(path, count, digest.hexdigest()[:16], tuple(examples.values()))
+        weakref.finalize(plan, kept.cleanup)
+        return plan
 
     def __len__(self) -> int:
         return self.count
