@@ -85,14 +85,15 @@ class Posed:
 
 
 def iterations(model: Model) -> dict[str, Iteration]:
-    """One iteration on one image: as published, ours and its floor, and ours with less."""
-    exact = Posed.of(model, EXACT)
+    """One iteration on one image: as published, ours and its floor, and ours with less; and one on two images."""
+    exact, rounded = Posed.of(model, EXACT), in_bf16(model)
     check_agreement(exact)
     return {
         "naive": exact.naive,
         "exact": exact.ours,
         "floor": exact.floor,
-        "bf16": Posed.of(in_bf16(model), EXACT).ours,
+        "bf16": Posed.of(rounded, EXACT).ours,
+        "bf16_pair": Posed.of(rounded, EXACT, batch=2).ours,
         "fast": Posed.of(model, FAST).ours,
     }
 

@@ -3,8 +3,9 @@ the throughput of larger batches.
 
     python benchmarks/speed.py [--models lab mini] [--rounds 9] [--parts iterations images batch] [--device cpu]
 
-``sd2`` takes 18 GB, with MALLOC_MMAP_THRESHOLD_=65536 in the environment; on a CPU only its iterations are timed unless
---parts asks for more. --quick tries everything out and writes nothing.
+``sd2`` takes 18 GB with jemalloc (LD_PRELOAD=libjemalloc.so.2), which gives back what is free, or with
+MALLOC_MMAP_THRESHOLD_=65536 in the environment, which is slower; on a CPU only its iterations are timed unless --parts
+asks for more. --quick tries everything out and writes nothing.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     }
     return {
         **faster,
+        "bf16_pair_vs_naive_iteration": 2 * median_ratio(seconds, "naive", "bf16_pair"),
         "exact_vs_floor_iteration": median_ratio(seconds, "exact", "floor"),
         "seconds_iteration": medians(seconds),
     }

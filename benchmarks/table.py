@@ -59,21 +59,25 @@ def markdown() -> str:
 
 def _iterations(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "seconds_iteration" in each}
+    pairs = any("bf16_pair_vs_naive_iteration" in each for each in shown.values())
+    further = {"bf16": "bf16", **({"bf16_pair": "bf16, two together"} if pairs else {}), "fast": "fast"}
     rows = []
     for name, each in shown.items():
-        seconds, ratio = each["seconds_iteration"], lambda key, each=each: f"{each[f'{key}_vs_naive_iteration']:.2f}"
+        seconds = each["seconds_iteration"]
+        ratios = {key: each.get(f"{key}_vs_naive_iteration") for key in ("exact", *further)}
+        told = {key: "" if ratio is None else f"{ratio:.2f}" for key, ratio in ratios.items()}
         rows.append(
             [
                 name,
                 *(_seconds(seconds[variant]) for variant in ("naive", "floor", "exact", "bf16", "fast")),
-                f"**{ratio('exact')}**",
+                f"**{told['exact']}**",
                 f"{each['exact_vs_floor_iteration']:.2f}",
-                ratio("bf16"),
-                ratio("fast"),
+                *(told[key] for key in further),
             ]
         )
     titles = ["", "naive, s", "floor, s", "exact, s", "bf16, s", "fast, s"]
-    titles += ["exact: times as fast as naive", "exact / floor", "bf16: times as fast", "fast: times as fast"]
+    titles += ["exact: times as fast as naive", "exact / floor"]
+    titles += [f"{variant}: times as fast" for variant in further.values()]
     return [*_table(titles, rows), *_circumstances(shown, "iterations", "speed")]
 
 
@@ -240,14 +244,19 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _circumstances(models: Mapping[str, Figures], part: str, script: str, further: Sequence[str] = ()) -> list[str]:
-    """One line for all models: the machine, then what differs from model to model."""
+    """One line for all models: the machine, once where it is the same, then what differs from model to model."""
+    if not models:
+        return []
+    measured = {name: each["measured"][part] for name, each in models.items()}
+    machines = {_machine(facts) for facts in measured.values()}
     said = []
-    for name, each in models.items():
-        facts = each["measured"][part]
-        own = {key: facts.get(key, each.get(key)) for key in ("threads", "rounds", *further)}
-        said.append(f"{name}: {', '.join(f'{key} {value}' for key, value in own.items() if value is not None)}")
-    machines = {_machine(each["measured"][part]) for each in models.values()}
-    return [f"{'; '.join(sorted(machines))}. {'; '.join(said)} (`python benchmarks/{script}.py`)."] if said else []
+    for name, facts in measured.items():
+        own = {key: facts.get(key, models[name].get(key)) for key in ("threads", "rounds", *further)}
+        parts = [_machine(facts)] if len(machines) > 1 else []
+        parts += [f"{key} {value}" for key, value in own.items() if value is not None]
+        said.append(f"{name}: {', '.join(parts)}")
+    same = f"{machines.pop()}. " if len(machines) == 1 else ""
+    return [f"{same}{'; '.join(said)} (`python benchmarks/{script}.py`)."]
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     variants = ("naive", "floor", "exact", "checkpointed", "bf16", "fast")
     figures = {
         "seconds_iteration": {name: float(at) for at, name in enumerate(variants, 1)},
-        **{f"{name}_vs_naive_iteration": 10.0 + at for at, name in enumerate(("exact", "bf16", "fast"))},
+        **{f"{name}_vs_naive_iteration": 10.0 + at for at, name in enumerate(("exact", "bf16", "bf16_pair", "fast"))},
         "exact_vs_floor_iteration": 1.07,
         "seconds_image": {"naive": 41.0, "exact": 42.0, "fast": 43.0},
         "exact_vs_naive_image": 2.3,
@@ -68,7 +68,7 @@ def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(table, "read", lambda device: {"lab": figures} if device == "cpu" else {})
     shown = table.markdown()
-    assert "| lab | 1 | 2 | 3 | 5 | 6 | **10.00** | 1.07 | 11.00 | 12.00 |" in shown
+    assert "| lab | 1 | 2 | 3 | 5 | 6 | **10.00** | 1.07 | 11.00 | 12.00 | 13.00 |" in shown
     assert "|  | fast | 43 | **11.7** | 25% | 12% | 0.875 |" in shown
     assert "|  |  | denoising | bookkeeping in iterations |" in shown
     assert "| lab | exact | 70.0% | 2.1% |" in shown
