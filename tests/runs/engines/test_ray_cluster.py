@@ -198,7 +198,7 @@ def test_ctrl_c_ends_the_ray_of_this_machine_and_one_process_continues(
         time.sleep(0.1)
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=60)
-    assert (running.returncode, out) == (130, "")
+    assert (running.returncode, out) == (130, ""), err
     assert err.startswith("attnshift: stopped")
     assert len(err.splitlines()) == 1
     with pytest.raises(ProcessLookupError):

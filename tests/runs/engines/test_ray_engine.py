@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -257,6 +258,31 @@ def test_nobody_waits_for_ever(fake: FakeRay) -> None:
     fake.plans = [[NEVER], [NEVER]]
     with pytest.raises(RunError, match="no Ray worker has started for"):
         list(RayEngine(spec())(assignments(1)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_told_to_stop_in_the_midst_of_ray_stops_after_it(fake: FakeRay, number: signal.Signals) -> None:
+    """Ray makes another status of what a handler raises in it, or loses it."""
+    log: list[str] = []
+
+    def waited() -> None:
+        signal.raise_signal(number)
+        log.append("waited")
+
+    def stop(number: int, frame: object) -> None:
+        log.append("stopped")
+        raise SystemExit(128 + number)
+
+    fake.waited = waited
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(SystemExit) as end:
+            list(RayEngine(spec())(assignments(1)))
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert end.value.code == 128 + number
+    assert log == ["waited", "stopped"]
 
 
 def test_a_host_that_comes_back_gets_workers_again(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:

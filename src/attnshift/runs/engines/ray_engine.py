@@ -41,10 +41,30 @@ __all__ = ["RayEngine"]
 
 _PATIENCE = 600.0
 """Seconds without any worker, at work or ready, after which the run gives up."""
-_TICK = 5.0
-"""Seconds after which we look again at what the cluster has."""
+_TICK = 1.0
+"""Seconds after which we look again at what the cluster has, and whether we are to stop."""
 _STARTS = 3
 """So many times as there should be workers may one end while it starts, in a row, before no more are started."""
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM afterwards: of what a handler raises in the midst of it, Ray makes something else, or
+    nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 @dataclass
@@ -117,16 +137,19 @@ class RayEngine:
         for each in (self._idle, self._starting, self._busy):
             each.clear()
 
+    @_signals_wait()
     def _call_up(self) -> None:
         """Ask those that had nothing to do whether they are still there."""
         while self._idle:
             actor = self._idle.pop()
             self._starting[actor.ready.remote()] = actor
 
+    @_signals_wait()
     def _give(self, assignment: Assignment) -> None:
         actor = self._idle.pop()
         self._busy[actor.attack.remote(assignment.items, assignment.wanted)] = actor, assignment
 
+    @_signals_wait()
     def _hire(self) -> None:
         """Start actors until there are as many as wanted, unless they end too often before they are ready."""
         wanted = self.workers or self._room()
@@ -160,6 +183,7 @@ class RayEngine:
         if seconds > _PATIENCE:
             raise RunError(f"no Ray worker has started for {_PATIENCE:.0f} s; `ray status` shows what is missing")
 
+    @_signals_wait()
     def _ready(self) -> list[Any]:
         """The next reference that has a result, or none after a while."""
         references = [*self._busy, *self._starting]
@@ -168,6 +192,7 @@ class RayEngine:
         time.sleep(_TICK)
         return []
 
+    @_signals_wait()
     def _welcome(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
         try:
@@ -182,6 +207,7 @@ class RayEngine:
             self._lost = 0
             self._idle.append(actor)
 
+    @_signals_wait()
     def _returned(self, reference: Any) -> Returned:
         actor, assignment = self._busy.pop(reference)
         try:
