@@ -59,8 +59,8 @@ def markdown() -> str:
 
 def _iterations(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "seconds_iteration" in each}
-    pairs = any("bf16_pair_vs_naive_iteration" in each for each in shown.values())
-    further = {"bf16": "bf16", **({"bf16_pair": "bf16, two together"} if pairs else {}), "fast": "fast"}
+    names = {"bf16": "bf16", "bf16_pair": "bf16, two together", "fast": "fast"}
+    further = [key for key in names if any(f"{key}_vs_naive_iteration" in each for each in shown.values())]
     rows = []
     for name, each in shown.items():
         seconds = each["seconds_iteration"]
@@ -77,7 +77,7 @@ def _iterations(models: Mapping[str, Figures]) -> list[str]:
         )
     titles = ["", "naive, s", "floor, s", "exact, s", "bf16, s", "fast, s"]
     titles += ["exact: times as fast as naive", "exact / floor"]
-    titles += [f"{variant}: times as fast" for variant in further.values()]
+    titles += [f"{names[key]}: times as fast" for key in further]
     return [*_table(titles, rows), *_circumstances(shown, "iterations", "speed")]
 
 

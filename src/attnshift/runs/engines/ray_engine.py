@@ -48,21 +48,30 @@ _STARTS = 3
 
 
 @contextmanager
+def _own_signals() -> Iterator[Iterable[int]]:
+    """Keep our handlers of SIGINT and SIGTERM, whatever replaces them meanwhile; the signals that have one."""
+    ours: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        ours = {number: handler for number, handler in ours.items() if handler is not None}
+    try:
+        yield ours
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _signals_wait() -> Iterator[None]:
     """Handle SIGINT and SIGTERM afterwards: of what a handler raises in the midst of it, Ray makes something else, or
     nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: came.append(number))
     try:
-        yield
+        with _own_signals() as numbers:
+            for number in numbers:
+                signal.signal(number, lambda number, frame: came.append(number))
+            yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if came:
             signal.raise_signal(came[0])
 
@@ -271,17 +280,6 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), 10).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise RunError(f"--address {address}: no cluster answers ({_line(error)})") from None
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our handler of SIGTERM, which Ray replaces by its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _line(error: BaseException) -> str:
