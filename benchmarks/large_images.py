@@ -26,7 +26,6 @@ from diffusers.utils import logging
 from memory import in_a_process
 from models import SHAPES, Model, pipeline
 from pieces import NUMBER
-from results import read, record
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,9 +34,10 @@ from torch.utils._pytree import tree_leaves
 from attnshift.attack.loop import Carry, slope
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.diffusion.ddim import Ladder
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.recipes.reading import load_recipe
+from results import read, record
 
 __all__ = ["VARIANTS", "Alive", "Unreal", "computed"]
 

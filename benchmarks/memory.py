@@ -18,8 +18,9 @@ import torch
 from models import LARGE, MODELS, Model, build, in_bf16
 from peak import ENVIRONMENT, above, held
 from pieces import Posed
-from results import record
 from timing import machine
+
+from results import record
 
 SAVING = ("diffusion.checkpointing=true",)
 VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {

@@ -27,7 +27,7 @@ from attnshift.lab.random_pipeline import stable_diffusion_scheduler
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
 from attnshift.lab.tokenizer import build_tokenizer
-from attnshift.weights import classifier_names
+from attnshift.lab.weights import classifier_names
 
 __all__ = ["LARGE", "MODELS", "Model", "Shape", "autoencoder", "build", "denoiser", "in_bf16", "pipeline"]
 

@@ -15,9 +15,9 @@ from attnshift.attack.finish import finish
 from attnshift.attack.loop import Carry, Slope, slope
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
+from attnshift.recipes.reading import load_recipe
 
 # The baseline is the one that the reference test holds the preset against.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

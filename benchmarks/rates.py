@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from models import MODELS, Model, build, in_bf16
 from pieces import EXACT, FAST, Iteration, Posed
-from results import record
 from timing import machine, medians, take_turns
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from results import record
 
 SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 LARGEST = 4

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from models import MODELS, Model, build
 from pieces import Images, batches, iterations, whole_images
-from results import record
 from timing import machine, median_ratio, medians, take_turns
 from torch import Tensor
 
-from attnshift.attack.profile import profiled
-from attnshift.evaluation.metrics import ssim
+from attnshift.metrics.metrics import ssim
+from attnshift.profiling import profiled
+from results import record
 
 BATCHES = (1, 2, 4, 8, 16)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from attnshift.runs.ledger import Ledger
-from attnshift.runs.store import Store
+from attnshift.results.ledger import Ledger
+from attnshift.results.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from models import MODELS, Model, build
 from pieces import Posed
-from results import record
 from timing import machine, median_ratio, medians, take_turns
+
+from results import record
 
 PRESETS = ("diffattack", "fast")
 LATENT = ("classification.space=latent",)

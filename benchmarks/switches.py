@@ -27,14 +27,12 @@ import numpy
 import torch
 from models import Model, build, in_bf16
 from pieces import FAST, Iteration, Posed
-from results import record
 from timing import machine, median_ratio, take_turns
 from torch import Tensor, nn
 
 from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
@@ -43,16 +41,19 @@ from attnshift.diffusion.ddim import Ladder
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UnavailableError
-from attnshift.evaluation.curves import Curve, Reading, read_curves
-from attnshift.evaluation.metrics import ssim
-from attnshift.evaluation.statistics import Estimate
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
-from attnshift.peers.recipe import at_strength
+from attnshift.metrics.curves import Curve, Reading, read_curves
+from attnshift.metrics.metrics import ssim
+from attnshift.metrics.statistics import Estimate
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
+from attnshift.recipes.strength import at_strength
 from attnshift.report.summary import judge_gains
 from attnshift.report.verdicts import indexed
-from attnshift.runs.store import atomic_write
+from attnshift.results.store import atomic_write
 from attnshift.types import Goals
+from results import record
 
 __all__ = ["SAME", "VARIANTS", "Same", "Variant", "attack_all", "figures", "lab_tasks", "same_numbers"]
 

@@ -15,18 +15,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from results import record
 from timing import machine, median_ratio, medians, take_turns
 
-from attnshift.attack.recipe import load_recipe
 from attnshift.errors import AttnshiftError
+from attnshift.execution.engines import Assignment, Died, Engine
+from attnshift.execution.prepare import Prepared, Settings, prepare
 from attnshift.lab.export import export_images
-from attnshift.runs.engines import Assignment, Died, Engine
-from attnshift.runs.plan import Batch
-from attnshift.runs.preparation import Prepared, Settings, prepare
+from attnshift.recipes.reading import load_recipe
+from attnshift.results.plan import Batch
+from results import record
 
 # Ours before Ray itself, which it tells to be quiet.
-from attnshift.runs.engines.ray_engine import RayEngine  # isort: skip
+from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
 import ray
 
 WORKERS, BATCH = (1, 2), 4

@@ -7,10 +7,10 @@ exact test, corrected for all rows (Holm).
 import sys
 from pathlib import Path
 
-from attnshift.evaluation.statistics import bootstrap, holm
+from attnshift.metrics.statistics import bootstrap, holm
 from attnshift.report.figures import chance, number, percent
 from attnshift.report.paired import compare
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 
 stores = [Store.open(Path(run)) for run in sys.argv[1:]]
 first = f"against {stores[0].folder.name}"

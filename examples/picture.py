@@ -7,7 +7,7 @@ import numpy
 from PIL import Image
 
 from attnshift.report.figures import amplified_difference, heat_overlay, pixels
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 
 store, rows = Store.open(Path(sys.argv[1])), []
 judged = {row["id"]: 0 for row in store.table("results")}

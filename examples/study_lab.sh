@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The study of docs/results.md: 128 held-out lab images, every preset and every peer at several strengths, compared where naturalness is equal; then
+# The study of docs/results.md: 128 held-out lab images, every preset and every baseline at several strengths, compared where naturalness is equal; then
 # each at strength 1, its judges behind JPEG and behind purification, and how visible the objects still are.
 #   study_lab.sh ATTNSHIFT OUT [COUNT]      an interrupted study continues when called again
 source "$(dirname "$0")/lab.sh"
 labels=$out/images/labels.csv
 recipes=(diffattack@1 strong@0.25,1 fast@0.25,0.5,1 attention@0.3,1,1.5 ensemble@0.3,1 p2p@0.3,1 full@0.3,1 seed@1)
-peers=(mifgsm@0.125,0.25,0.5,1 pgd@0.25,0.5,1,2 adaea@0.125,0.25,0.5,1 difgsm@0.125,0.25,0.5,1 tifgsm@0.25,0.5,1 ssa@0.25,1
+baselines=(mifgsm@0.125,0.25,0.5,1 pgd@0.25,0.5,1,2 adaea@0.125,0.25,0.5,1 difgsm@0.125,0.25,0.5,1 tifgsm@0.25,0.5,1 ssa@0.25,1
     bsr@0.25,0.5,1 autoattack@0.5)
 defended=() entrants=()
-for each in "${recipes[@]}" "${peers[@]}"; do entrants+=(--recipe "$each"); done
+for each in "${recipes[@]}" "${baselines[@]}"; do entrants+=(--recipe "$each"); done
 for defence in 'jpeg(quality=60)' 'purification(strength=0.15,schedule_steps=20)'; do
     for judge in coatnet nfnet byobnet robust; do defended+=(--judge "$defence+lab:$judge"); done
 done

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attnshift.report.figures import number, percent
 from attnshift.report.summary import summarise
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 
 TABLES = ("results", "verdicts", "quality", "visibility")
 for place, run in enumerate(sys.argv[1:]):

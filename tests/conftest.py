@@ -10,7 +10,9 @@ import torch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.results.store import Store
 from pipelines import tiny_pipeline
+from small_runs import run_small, small_settings, write_photos
 
 # Small convolutions on a shared machine are far slower with two threads than with one.
 torch.set_num_threads(1)
@@ -34,3 +36,23 @@ def backbone() -> StableDiffusion:
 def classifiers() -> list[Classifier]:
     """Three untrained classifiers of different families, with 1000 classes."""
     return [load_classifier(f"random:{name}") for name in ("test_resnet", "test_convnext", "test_efficientnet")]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images/ and labels.csv."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """An undisturbed run, in batches of two. Not to be written to."""
+    return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("finished") / "run"))
+
+
+@pytest.fixture(scope="session")
+def finished_singly(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same in batches of one."""
+    return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("singly") / "run", batch=1))

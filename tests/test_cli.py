@@ -21,9 +21,9 @@ import attnshift
 from attnshift import __version__
 from attnshift.catalogue import catalogue
 from attnshift.cli import main
-from attnshift.runs.store import Store
-from attnshift.tables import Entry
-from runs.small_runs import SURROGATE, contents, pngs, write_labels, write_photos
+from attnshift.registry import Entry
+from attnshift.results.store import Store
+from small_runs import SURROGATE, contents, pngs, write_labels, write_photos
 
 JUDGE = "random:test_convnext"
 
@@ -495,7 +495,7 @@ def comparison(command: Command, *more: str | Path) -> list[str | Path]:
 
 def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     own = [each for each in command.arguments() if "=" not in each and each != "--set"]
-    attacked = call(*own, "--preset", "pgd", "--set", "peer.steps=2")
+    attacked = call(*own, "--preset", "pgd", "--set", "baseline.steps=2")
     assert attacked.status == 0, attacked.err
     assert len(attacked.out.splitlines()) == 3
     assert "iterate" not in attacked.out, "pgd keeps the last one"
@@ -506,7 +506,7 @@ def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> N
     assert "round" not in header
     assert call("report", command.out).status == 0
     page = (command.out / "report.html").read_text(encoding="utf-8")
-    assert "Peer pgd on 3 images" in page
+    assert "Baseline pgd on 3 images" in page
     assert "looks, before" not in page
     assert "step_size = 0.00784" in (command.out / "recipe.toml").read_text(), "complete, to be used again"
 
@@ -625,9 +625,10 @@ def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
 def test_a_signal_ends_with_its_status_and_one_line(
     command: Command, call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
 ) -> None:
-    from attnshift.runs import attacking
 
-    monkeypatch.setattr(attacking, "attack_folder", lambda *_: signal.raise_signal(number))
+    from attnshift.execution import coordinate
+
+    monkeypatch.setattr(coordinate, "attack_folder", lambda *_: signal.raise_signal(number))
     ended = call(*command.arguments())
     assert ended.status == status
     (line,) = ended.err.splitlines()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from attnshift.attack.method import Method
-from attnshift.attack.recipe import load_recipe
-from attnshift.runs.tuning.search import read_search
+from attnshift.recipes.reading import load_recipe
+from attnshift.studies.tuning.search import read_search
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -8,12 +8,13 @@ from attnshift._version import __version__
 
 if TYPE_CHECKING:
     from attnshift.attack.latent_attack import AttackResult, LatentAttack
-    from attnshift.attack.recipe import Recipe, load_recipe
     from attnshift.classifiers import load_classifier
     from attnshift.classifiers.classifier import Classifier
     from attnshift.defences.defended import Defended
     from attnshift.defences.names import load_defended
     from attnshift.diffusion import load_pipeline
+    from attnshift.recipes.reading import load_recipe
+    from attnshift.recipes.schema import Recipe
 
 __all__ = [
     "AttackResult",
@@ -33,11 +34,11 @@ _HOMES = {
     "Classifier": "attnshift.classifiers.classifier",
     "Defended": "attnshift.defences.defended",
     "LatentAttack": "attnshift.attack.latent_attack",
-    "Recipe": "attnshift.attack.recipe",
+    "Recipe": "attnshift.recipes.schema",
     "load_classifier": "attnshift.classifiers",
     "load_defended": "attnshift.defences.names",
     "load_pipeline": "attnshift.diffusion",
-    "load_recipe": "attnshift.attack.recipe",
+    "load_recipe": "attnshift.recipes.reading",
 }
 
 

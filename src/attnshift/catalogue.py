@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from attnshift.attack.recipe import preset_names, preset_summary
+from attnshift.baselines import BASELINES
 from attnshift.classifiers import SOURCES
 from attnshift.defences import DEFENCES
 from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
 from attnshift.ensemble import RULES, TRANSFORMS
-from attnshift.evaluation import FEATURES, METRICS, SETS, VISIBILITY
+from attnshift.lab.weights import classifier_names
 from attnshift.losses import CLASSIFICATION, TERMS
-from attnshift.peers import PEERS
-from attnshift.tables import Table
+from attnshift.metrics import FEATURES, METRICS, SETS, VISIBILITY
+from attnshift.recipes.presets import preset_names, preset_summary
+from attnshift.registry import Table
 from attnshift.telemetry import TELEMETRY
-from attnshift.weights import classifier_names
 
 __all__ = ["catalogue"]
 
@@ -28,7 +28,7 @@ _TABLES: dict[str, Table] = {
     "set metrics": SETS,
     "features of sets": FEATURES,
     "visibility of the object": VISIBILITY,
-    "peers": PEERS,
+    "baselines": BASELINES,
     "defences": DEFENCES,
     "telemetry": TELEMETRY,
 }

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from attnshift import LatentAttack
-from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
 
 Own = Callable[..., Tensor]
 

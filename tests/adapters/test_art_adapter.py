@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from attnshift import LatentAttack
 from attnshift.adapters import ArtAdapter
-from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from adapters.conftest import Own

@@ -14,10 +14,10 @@ from foolbox.criteria import Misclassification, TargetedMisclassification
 from torch import Tensor, nn
 
 from attnshift.adapters import FoolboxAdapter
-from attnshift.attack.recipe import Recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
+from attnshift.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from adapters.conftest import Own

@@ -11,10 +11,11 @@ import torchattacks
 from torch import Tensor, nn
 
 from attnshift.adapters import TorchattacksAdapter
-from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, UserError
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from adapters.conftest import Own

@@ -13,10 +13,10 @@ import torch
 
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.recipes.reading import load_recipe
 from pipelines import tiny_pipeline
 
 NAMES = ("snowman", "mug", "ball")

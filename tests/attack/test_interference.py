@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from attnshift.attack.interference import Choice, Subject, align, choose, class_of, observe_interference
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import PromptSection, Recipe, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.diffusion.backbone import Read
@@ -22,8 +21,11 @@ from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError, RecipeError, UserError
 from attnshift.lab.scenes import CLASSES
+from attnshift.recipes.prompts import PromptSection
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
 from attnshift.types import Interference
-from runs.small_runs import run_small, small_settings, write_photos
+from small_runs import run_small, small_settings, write_photos
 
 if TYPE_CHECKING:
     from attack.conftest import Posed

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from attnshift import LatentAttack
-from attnshift.attack.recipe import load_recipe
 from attnshift.data.images import quantise
 from attnshift.errors import LabelError, RecipeError
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
+from attnshift.recipes.reading import load_recipe
 
 LABELS = [3, 7]
 

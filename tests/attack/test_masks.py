@@ -15,16 +15,18 @@ from attnshift.attack.loop import attack
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import MaskSection, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
+from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import RecipeError
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
+from attnshift.lab.shipped import load_lab_pipeline
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import MaskSection
 from attnshift.types import AttentionMaps, Place, Site, TokenSpan
 
 if TYPE_CHECKING:
@@ -359,7 +361,7 @@ def lab() -> Lab:
         Task(str(at), image, each.label, each.class_name)
         for at, (each, image) in enumerate(zip(scenes, quantise(shown.images), strict=True))
     ]
-    backbone, settings = load_stable_diffusion("lab"), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
+    backbone, settings = load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     problem = pose(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
     sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
     with torch.no_grad():

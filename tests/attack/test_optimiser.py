@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attnshift.attack.optimiser import AdamW, start
-from attnshift.attack.recipe import OptimiserSection
+from attnshift.recipes.schema import OptimiserSection
 
 
 def gradients(steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -9,9 +9,9 @@ import torch
 
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.recipes.reading import load_recipe
 
 if TYPE_CHECKING:
     from attack.conftest import Posed

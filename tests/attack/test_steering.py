@@ -15,16 +15,17 @@ from torch import Tensor
 from attnshift.attack.loop import attack
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import load_recipe
+from attnshift.attention.maps import phrase_map
+from attnshift.attention.selection import Selection
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
-from attnshift.evaluation.metrics import psnr, ssim
+from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
-from attnshift.losses.attention import phrase_map
-from attnshift.losses.selection import Selection
+from attnshift.lab.shipped import load_lab_pipeline
+from attnshift.metrics.metrics import psnr, ssim
+from attnshift.recipes.reading import load_recipe
 from attnshift.types import Branch
 
 Steered = tuple[Problem, Branch, Branch]
@@ -48,7 +49,7 @@ def world() -> World:
         Task(str(each.label), image, each.label, each.class_name)
         for each, image in zip(scenes, quantise(shown.images), strict=True)
     ]
-    return World(load_stable_diffusion("lab"), load_classifier("lab:resnet"), tasks, shown.masks)
+    return World(load_lab_pipeline(), load_classifier("lab:resnet"), tasks, shown.masks)
 
 
 def steered(world: World, *settings: str) -> Steered:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import results
 import table
 from timing import median_ratio, take_turns
+
+import results
 
 
 def test_pieces_of_work_take_turns() -> None:

@@ -14,7 +14,7 @@ from models import Model, build
 from pieces import Posed
 from switches import SAME, VARIANTS, attack_all, figures, lab_tasks, same_numbers, with_references
 
-from attnshift.attack.recipe import load_recipe
+from attnshift.recipes.reading import load_recipe
 
 SHORT = ("optimiser.iterations=1", "diffusion.denoising_steps=2")
 

@@ -11,8 +11,8 @@ import table
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
 from attnshift.errors import AttnshiftError
-from attnshift.runs.engines import Assignment, Died, Returned
-from attnshift.runs.plan import Batch
+from attnshift.execution.engines import Assignment, Died, Returned
+from attnshift.results.plan import Batch
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as vision
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
 from attnshift.classifiers.timm_source import preprocessing
-from attnshift.weights import classifier_names
+from attnshift.lab.weights import classifier_names
 from classifiers.images import levels_apart, photograph
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 
 from attnshift.classifiers import SOURCES, load_classifier
 from attnshift.errors import ModelError, UserError
-from attnshift.weights import classifier_names
+from attnshift.lab.weights import classifier_names
 from planted import declare_giant, edit_json, plant_pickle
 
 

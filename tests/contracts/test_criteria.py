@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.losses import CLASSIFICATION
-from attnshift.tables import build
+from attnshift.registry import build
 from attnshift.types import Goals
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {

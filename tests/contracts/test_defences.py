@@ -16,7 +16,7 @@ from attnshift.defences import DEFENCES
 from attnshift.defences.defended import Classify, Defence, Defended, Polling, Unplaced
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import RecipeError
-from attnshift.tables import build
+from attnshift.registry import build
 
 SIDE = 64
 OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -11,9 +11,9 @@ from attnshift.classifiers import SOURCES
 from attnshift.defences import DEFENCES
 from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
 from attnshift.ensemble import RULES, TRANSFORMS
-from attnshift.evaluation import FEATURES, METRICS, SETS, VISIBILITY
 from attnshift.losses import CLASSIFICATION, TERMS
-from attnshift.tables import Entry
+from attnshift.metrics import FEATURES, METRICS, SETS, VISIBILITY
+from attnshift.registry import Entry
 from attnshift.telemetry import TELEMETRY
 
 TABLES = {

@@ -15,7 +15,7 @@ from attnshift.ensemble import RULES
 from attnshift.ensemble.fusion import FusionRule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy, Margin
-from attnshift.tables import build
+from attnshift.registry import build
 from attnshift.types import Fused, Goals
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {

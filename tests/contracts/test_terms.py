@@ -13,13 +13,13 @@ from attnshift.attack.loop import Carry, slope
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses import TERMS
 from attnshift.losses.objective import LossTerm, Objective, Remembering, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.tables import build
+from attnshift.recipes.reading import load_recipe
+from attnshift.registry import build
 from attnshift.types import Observation, Site
 from contracts.observations import (
     SAMPLE,

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.diffusion.attention import record_attention, row_probabilities
+from attnshift.attention.rows import row_probabilities
+from attnshift.diffusion.attention import record_attention
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import Trajectory, denoise

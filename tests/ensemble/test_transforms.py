@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rotate, ScaleAndShift, Transform
 from attnshift.errors import RecipeError
 from attnshift.randomness import generator
-from attnshift.tables import Entry, build
+from attnshift.registry import Entry, build
 
 ALL: list[Transform] = [Rotate(), ScaleAndShift(), ResizeAndPad(0.5), Colour(), Noise(), Jpeg()]
 NEUTRAL = [Rotate(0.0), ScaleAndShift((1.0, 1.0), 0.0), ResizeAndPad(1.0), Colour(0.0, 0.0, 0.0, 0.0), Noise(0.0)]

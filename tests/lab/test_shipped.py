@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from attnshift.lab.check import check_lab
 from attnshift.lab.classifiers import RECIPES
-from attnshift.weights import classifier_names, pipeline_folder
+from attnshift.lab.weights import classifier_names, pipeline_folder
 
 WEIGHTS = pipeline_folder().parent
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Contrast
-from attnshift.losses.selection import Selection
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
 from contracts.observations import (
     HEADS,

@@ -6,8 +6,9 @@ import numpy
 import pytest
 import torch
 
-from attnshift.losses.attention import Variance, phrase_map, token_maps
-from attnshift.losses.selection import Selection
+from attnshift.attention.maps import phrase_map, token_maps
+from attnshift.attention.selection import Selection
+from attnshift.losses.attention import Variance
 from attnshift.types import AttentionMaps, Site
 from contracts.observations import HEADS, LATENT_SIDE, SITES, STEPS, TOKENS, observation, with_maps
 

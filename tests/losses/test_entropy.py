@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Entropy
 from attnshift.losses.objective import Memory, Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.losses.selection import Selection
 from attnshift.types import AttentionMaps, Draws, Observation, Site
 from contracts.observations import HEADS, SITES, STEPS, TOKENS, maps, observation, softmax, with_maps
 

@@ -20,7 +20,7 @@ from attnshift.errors import ModelError
 from attnshift.losses import TERMS
 from attnshift.losses.images import L2, Frequency, Lpips, Perceptual
 from attnshift.losses.objective import LossTerm
-from attnshift.tables import build
+from attnshift.registry import build
 from attnshift.types import Branch, Draws, Observation
 
 OFFLINE: dict[str, LossTerm] = {
@@ -312,7 +312,7 @@ def test_lpips_properties(squeeze: Lpips) -> None:
 
 
 def test_lpips_loads_its_network_once(squeeze: Lpips) -> None:
-    from attnshift.weights.downloaded import lpips
+    from attnshift.downloaded import lpips
 
     network = lpips("squeeze")
     assert Lpips("squeeze") == squeeze

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Contrast, Entropy, Replace, Variance
 from attnshift.losses.objective import LossTerm, Memory, Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.losses.selection import Selection
 from attnshift.losses.structure import SelfAttention
 from attnshift.types import Observation, Site
 from contracts.observations import LATENT_SIDE, SITES, observation, with_maps

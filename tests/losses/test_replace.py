@@ -16,13 +16,13 @@ from attnshift.attack.loop import Carry, slope
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Task, pose
-from attnshift.attack.recipe import load_recipe
+from attnshift.attention.selection import Selection
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses.attention import Replace
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.losses.selection import Selection
+from attnshift.recipes.reading import load_recipe
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
 from contracts.observations import HEADS, LATENT_SIDE, RUNNING, SITES, STEPS, observation, with_maps
 

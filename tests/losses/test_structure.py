@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.sampling import query_rows
+from attnshift.attention.rows import query_rows
+from attnshift.attention.selection import Selection
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.losses.selection import Selection
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
 from attnshift.types import AttentionMaps, Branch, Observation, Site

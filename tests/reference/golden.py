@@ -19,8 +19,8 @@ import torch
 from attnshift.attack.loop import attack
 from attnshift.attack.method import Method
 from attnshift.attack.problem import pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.recipes.reading import load_recipe
 from reference.setting import sharp_pipeline, smooth, two_tasks, whole_image_classifier
 
 __all__ = ["GOLDEN", "PREDICTION_TYPES", "Losses", "golden_losses"]

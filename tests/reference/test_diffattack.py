@@ -19,9 +19,9 @@ from torch import Tensor
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.recipes.reading import load_recipe
 from reference.handover import bare, prepared
 from reference.naive_diffattack import look, naive_diffattack
 from reference.setting import sharp_pipeline, smooth, two_tasks, whole_image_classifier

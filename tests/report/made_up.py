@@ -9,13 +9,13 @@ from typing import Any
 import numpy
 from PIL import Image
 
-from attnshift.attack.recipe import load_recipe
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
-from attnshift.evaluation import ARMS
-from attnshift.runs.plan import Plan
-from attnshift.runs.spec import RunSpec
-from attnshift.runs.store import Store
+from attnshift.recipes.reading import load_recipe
+from attnshift.results.arms import ARMS
+from attnshift.results.plan import Plan
+from attnshift.results.spec import RunSpec
+from attnshift.results.store import Store
 
 SURROGATE, HELPER, TUNED, FIRST, SECOND = "lab:surrogate", "<b>helper</b>", "lab:tuned", "lab:first", "lab:second"
 ROLES = {SECOND: "judge", SURROGATE: "surrogate", FIRST: "judge", TUNED: "tuning"}

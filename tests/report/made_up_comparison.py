@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attnshift.attack.recipe import load_recipe
-from attnshift.evaluation.curves import Reading
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics.curves import Reading
+from attnshift.metrics.statistics import Estimate
+from attnshift.recipes.reading import load_recipe
 from attnshift.report.curves import Comparison, Line, Point
-from attnshift.runs.spec import RunSpec
-from attnshift.runs.store import Store
+from attnshift.results.spec import RunSpec
+from attnshift.results.store import Store
 
 HOSTILE = "<script>alert('x')</script> & \"recipe\" | a name that does not end for a long while"
 AT = (0.9, 0.95)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from attnshift.evaluation.curves import Reading
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics.curves import Reading
+from attnshift.metrics.statistics import Estimate
 from attnshift.report.curve_page import markdown, write_comparison
 from attnshift.report.curves import Comparison, Failure
 from report.made_up_comparison import HOSTILE, MADE_UP, around, made_up_comparison

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import amplified_difference, curve, data_url, heat_overlay, number, percent
 
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as draws
 
 from attnshift.cli.showing import print_summary
-from attnshift.evaluation import ARMS
-from attnshift.evaluation.statistics import wilson
+from attnshift.metrics.statistics import wilson
 from attnshift.report.page import write_report
 from attnshift.report.summary import Summary, summarise
-from attnshift.runs.store import Store
+from attnshift.results.arms import ARMS
+from attnshift.results.store import Store
 from report.made_up import CORRECT, DONUT, FIRST, IDS, SECOND, SURROGATE, TUNED, made_up_run, quality, results, verdicts
 from report.seen import Seen
 

@@ -8,7 +8,7 @@ import pytest
 
 from attnshift.errors import RunError
 from attnshift.report.curves import Failure, measure
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, fail, made_up_run, quality, results
 
 JUDGES = (FIRST, SECOND)

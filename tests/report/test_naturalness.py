@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from attnshift.evaluation import METRICS
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics import METRICS
+from attnshift.metrics.statistics import Estimate
 from attnshift.report.naturalness import naturalness, read_sets, short, unavailable
 from attnshift.report.page import write_report
 from attnshift.report.summary import summarise

@@ -9,7 +9,7 @@ import pytest
 
 from attnshift.report import page as page_module
 from attnshift.report.page import write_report
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 from report.made_up import (
     DONUT,
     FIRST,
@@ -24,7 +24,7 @@ from report.made_up import (
     made_up_run,
 )
 from report.seen import Seen
-from runs.small_runs import planned
+from small_runs import planned
 
 
 def page(store: Store) -> str:

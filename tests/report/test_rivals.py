@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from attnshift.errors import RunError
-from attnshift.evaluation.statistics import Change
+from attnshift.metrics.statistics import Change
 from attnshift.report.curve_page import markdown, write_comparison
 from attnshift.report.curves import Comparison, Rival, measure
 from attnshift.report.paired import compare
 from attnshift.report.verdicts import counted, fools_most, indexed
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, made_up_run, verdicts
 from report.made_up_comparison import HOSTILE, made_up_comparison
 from report.seen import Seen

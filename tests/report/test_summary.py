@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from attnshift.evaluation.statistics import wilson
+from attnshift.metrics.statistics import wilson
 from attnshift.report.summary import ClassifierSummary, summarise
 from report.made_up import (
     DONUT,

@@ -12,11 +12,11 @@ from attnshift.attack.finish import finish
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
-from attnshift.attack.recipe import load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import encode_png
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UserError
+from attnshift.recipes.reading import load_recipe
 from attnshift.telemetry import BatchBegun, Event, Iteration, RunBegun, RunEnded, Telemetry, fan_out
 from telemetry.recorded import RECORDED, begun, done
 

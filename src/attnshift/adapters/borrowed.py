@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from attnshift.attack.latent_attack import LatentAttack
-from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, UserError
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
 
 __all__ = ["Attacker", "Borrowed", "missing"]
 

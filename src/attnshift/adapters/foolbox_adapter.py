@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attnshift.adapters.borrowed import Attacker, missing
-from attnshift.attack.recipe import Recipe
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ModelError, RecipeError
+from attnshift.recipes.schema import Recipe
 
 try:
     import eagerpy

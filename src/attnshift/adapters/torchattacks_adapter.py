@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnshift.adapters.borrowed import Attacker, missing
-from attnshift.attack.recipe import Recipe
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError
+from attnshift.recipes.schema import Recipe
 
 try:
     from torchattacks.attack import Attack

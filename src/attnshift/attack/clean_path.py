@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.method import Method
-from attnshift.attack.profile import part
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory
 from attnshift.diffusion.inversion import invert
+from attnshift.profiling import part
 
 __all__ = ["Inversions", "anew", "clean_path"]
 

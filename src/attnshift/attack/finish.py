@@ -10,12 +10,12 @@ from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.problem import Problem
-from attnshift.attack.profile import part
+from attnshift.attention.maps import phrase_map
+from attnshift.attention.selection import Selection
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.losses.attention import phrase_map
-from attnshift.losses.selection import Selection
+from attnshift.profiling import part
 from attnshift.randomness import random_step
 
 __all__ = ["Outcome", "finish"]

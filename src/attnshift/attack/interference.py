@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnshift.attack.recipe import InterferenceSection, PromptSection, Recipe
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone, Probe, Read
 from attnshift.diffusion.ddim import Ladder
 from attnshift.diffusion.denoising import InterferenceText
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
+from attnshift.recipes.prompts import PromptSection
+from attnshift.recipes.schema import InterferenceSection, Recipe
 from attnshift.types import AttentionMaps, Interference, Site, TokenSpan
 
 __all__ = [

@@ -11,7 +11,6 @@ from torch import Tensor
 from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
-from attnshift.attack.recipe import Recipe, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.classifiers.probe import check_attackable
@@ -19,6 +18,8 @@ from attnshift.data.datasets import check_class, check_target, identify
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, LabelError, RecipeError
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
 
 __all__ = ["AttackResult", "LatentAttack"]
 

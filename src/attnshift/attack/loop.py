@@ -11,9 +11,9 @@ from torch import Tensor
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.problem import Problem
-from attnshift.attack.profile import backward, part
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import Memory
+from attnshift.profiling import backward, part
 from attnshift.types import Fused
 
 __all__ = ["Carry", "Slope", "Snapshot", "attack", "slope"]

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attnshift.attack.recipe import MaskSection
+from attnshift.attention.maps import phrase_map, resized
+from attnshift.attention.selection import Selection
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.errors import RecipeError
-from attnshift.losses.attention import phrase_map, resized
-from attnshift.losses.selection import Selection
+from attnshift.recipes.schema import MaskSection
 from attnshift.types import AttentionMaps, Site, TokenSpan
 
 __all__ = ["make_masks", "mask_sites", "pixel_weights"]

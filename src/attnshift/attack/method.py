@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from attnshift.attack.recipe import Recipe
 from attnshift.diffusion import RECONSTRUCTIONS
 from attnshift.diffusion.reconstruction import Reconstruction
 from attnshift.ensemble import RULES, TRANSFORMS
@@ -20,7 +19,8 @@ from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.tables import build, describe
+from attnshift.recipes.schema import Recipe
+from attnshift.registry import build, describe
 
 __all__ = ["Method"]
 

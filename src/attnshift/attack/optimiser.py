@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from attnshift.attack.recipe import OptimiserSection
+from attnshift.recipes.schema import OptimiserSection
 
 __all__ = ["AdamW", "Descent", "Optimiser", "start"]
 

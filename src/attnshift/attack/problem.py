@@ -15,15 +15,15 @@ from attnshift.attack.clean_path import Inversions, anew, clean_path
 from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
-from attnshift.attack.profile import backward, part, watched
-from attnshift.attack.recipe import MaskSection
-from attnshift.attack.sampling import at_drawn_rows
+from attnshift.attention.rows import at_drawn_rows
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
+from attnshift.profiling import backward, part, watched
 from attnshift.randomness import normal
+from attnshift.recipes.schema import MaskSection
 from attnshift.types import Branch, Draws, Goals, Interference, Observation, Site, TokenSpan
 
 __all__ = ["Problem", "Task", "pose"]

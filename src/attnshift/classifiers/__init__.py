@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attnshift.errors import ModelError
-from attnshift.tables import Entry, Table, look_up
+from attnshift.registry import Entry, Table, look_up
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
@@ -44,7 +44,7 @@ SOURCES: Table = {
     "lab": Entry(
         "a classifier of the built-in tabletop world",
         "docs/lab.md",
-        "attnshift.classifiers.timm_source:load_lab",
+        "attnshift.lab.shipped:load_lab_classifier",
     ),
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.timm_source import check_name, preprocessing
 from attnshift.errors import ModelError
-from attnshift.weights.checked import check_finite, read_json, safetensors_shapes
+from attnshift.untrusted import check_finite, read_json, safetensors_shapes
 
 __all__ = ["load_checkpoint"]
 

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
-from attnshift.weights.checked import UNUSABLE, check_finite, reason, safetensors_shapes
+from attnshift.untrusted import UNUSABLE, check_finite, reason, safetensors_shapes
 
 __all__ = ["check_code", "load_huggingface", "load_network", "measure"]
 

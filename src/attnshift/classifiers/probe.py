@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
-from attnshift.weights.checked import UNUSABLE, reason
+from attnshift.untrusted import UNUSABLE, reason
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier

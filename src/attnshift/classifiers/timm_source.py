@@ -13,11 +13,10 @@ from torch import nn
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.errors import ModelError
-from attnshift.tables import suggest
-from attnshift.weights import classifier_folder
-from attnshift.weights.checked import UNUSABLE, check_finite, read_object, reason, safetensors_shapes
+from attnshift.registry import suggest
+from attnshift.untrusted import UNUSABLE, check_finite, read_object, reason, safetensors_shapes
 
-__all__ = ["check_name", "load_lab", "load_random", "load_timm", "preprocessing"]
+__all__ = ["check_name", "load_random", "load_timm", "preprocessing"]
 
 _MOST_CLASSES = 10**6
 """Far more than anybody has named, and few enough to have memory for."""
@@ -43,10 +42,6 @@ def load_random(name: str) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
         return _wrap(f"random:{name}", _create(name, pretrained=False))
-
-
-def load_lab(name: str) -> Classifier:
-    return _wrap(f"lab:{name}", _create(f"local-dir:{classifier_folder(name)}", pretrained=True))
 
 
 def check_name(name: str) -> None:

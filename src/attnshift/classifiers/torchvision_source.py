@@ -5,10 +5,10 @@ from __future__ import annotations
 from torchvision import models
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
+from attnshift.downloaded import only_weights
 from attnshift.errors import ModelError
-from attnshift.tables import suggest
-from attnshift.weights.checked import UNUSABLE, check_finite, reason
-from attnshift.weights.downloaded import only_weights
+from attnshift.registry import suggest
+from attnshift.untrusted import UNUSABLE, check_finite, reason
 
 __all__ = ["load_torchvision"]
 

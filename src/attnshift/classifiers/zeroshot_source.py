@@ -15,7 +15,7 @@ from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.classifiers.huggingface_source import check_code, load_network
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
-from attnshift.weights.checked import UNUSABLE, reason
+from attnshift.untrusted import UNUSABLE, reason
 
 __all__ = ["PROMPT", "load_zeroshot", "read_names"]
 

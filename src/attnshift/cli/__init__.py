@@ -10,7 +10,7 @@ import typer
 from attnshift import __version__
 from attnshift.cli import attacking, comparing, judging, lab, looking
 from attnshift.errors import UserError
-from attnshift.lines import tell
+from attnshift.terminal import tell
 
 __all__ = ["app", "main"]
 

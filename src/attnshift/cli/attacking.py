@@ -31,11 +31,11 @@ from attnshift.cli.options import (
     Tensorboard,
 )
 from attnshift.errors import UserError
-from attnshift.lines import tell
+from attnshift.terminal import tell
 
 if TYPE_CHECKING:
-    from attnshift.runs.attacking import MakeEngine
-    from attnshift.runs.plan import Shard
+    from attnshift.execution.coordinate import MakeEngine
+    from attnshift.results.plan import Shard
 
 __all__ = ["attack", "tune", "validate"]
 
@@ -46,7 +46,7 @@ def attack(
     labels: Labels = None,
     pipeline: Pipeline = "lab",
     surrogate: Surrogates = [],  # noqa: B006
-    preset: Annotated[str, typer.Option(help="Preset, peer (pgd, mifgsm, …) or recipe file.")] = "fast",
+    preset: Annotated[str, typer.Option(help="Preset, baseline (pgd, mifgsm, …) or recipe file.")] = "fast",
     set_: Changes = [],  # noqa: B006
     size: Size = 0,
     batch: Annotated[int, typer.Option(help="Images attacked together; part of the run's identity.")] = 0,
@@ -71,19 +71,20 @@ def attack(
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, on standard error.")] = False,
 ) -> None:
     """Attack images, or continue; exit status 1 where some of them failed (`status` says why)."""
-    from attnshift.peers.recipe import PeerRecipe, load_recipe
+    from attnshift.recipes.reading import load_recipe
+    from attnshift.recipes.schema import BaselineRecipe
 
     recipe = load_recipe(preset, set_)
-    if profile and isinstance(recipe, PeerRecipe):
+    if profile and isinstance(recipe, BaselineRecipe):
         raise UserError(f"--profile shows the parts of an attack on latents; {recipe.name} attacks pixels")
     if profile and engine != "local":
         raise UserError("--profile looks at this process; leave --engine out")
     part = _shard(shard)
     if memory_limit:
-        from attnshift.runs.memory import limit_memory
+        from attnshift.execution.memory import limit_memory
 
         limit_memory(memory_limit)
-    from attnshift.runs.attacking import Manner, Settings, attack_folder
+    from attnshift.execution.coordinate import Manner, Settings, attack_folder
     from attnshift.telemetry import open_telemetry
 
     settings = Settings(
@@ -122,7 +123,7 @@ def validate(
     labels: Labels = None,
     pipeline: Pipeline = "lab",
     surrogate: Surrogates = [],  # noqa: B006
-    preset: Annotated[str, typer.Option(help="Preset, peer (pgd, mifgsm, …) or recipe file.")] = "fast",
+    preset: Annotated[str, typer.Option(help="Preset, baseline (pgd, mifgsm, …) or recipe file.")] = "fast",
     set_: Changes = [],  # noqa: B006
     size: Size = 0,
     limit: Limit = 0,
@@ -132,11 +133,11 @@ def validate(
     target: Target = None,
 ) -> None:
     """Find everything in an attack's input that could stop it or make images fail, without attacking."""
-    from attnshift.peers.recipe import load_recipe
+    from attnshift.recipes.reading import load_recipe
 
     recipe = load_recipe(preset, set_)
-    from attnshift.runs.validation import Settings
-    from attnshift.runs.validation import validate as run
+    from attnshift.execution.validate import Settings
+    from attnshift.execution.validate import validate as run
 
     complaints: list[UserError] = []
 
@@ -152,7 +153,7 @@ def validate(
 
 
 def _shard(given: str) -> Shard:
-    from attnshift.runs.plan import WHOLE, Shard
+    from attnshift.results.plan import WHOLE, Shard
 
     if not given:
         return WHOLE
@@ -164,7 +165,7 @@ def _shard(given: str) -> Shard:
 
 def _engine(name: str, address: str | None, workers: int, cache: Path | None) -> MakeEngine | None:
     if name == "ray":
-        from attnshift.runs.engines.ray_engine import RayEngine
+        from attnshift.execution.engines.ray_engine import RayEngine
 
         return partial(RayEngine, address=address, workers=workers, cache=cache)
     if name != "local":
@@ -179,7 +180,7 @@ def _profiled(console: Console) -> Iterator[None]:
     """Show on ``console`` where the time of what is inside went, once it has ended."""
     from rich.table import Column, Table
 
-    from attnshift.attack.profile import ITERATIONS, profiled
+    from attnshift.profiling import ITERATIONS, profiled
 
     with profiled() as profile:
         yield
@@ -220,8 +221,8 @@ def tune(
     target: Target = None,
 ) -> None:
     """Search better numbers for a recipe, judged by tuning classifiers alone; writes OUT/best.toml."""
-    from attnshift.runs.tuning import Settings, read_search
-    from attnshift.runs.tuning import tune as run
+    from attnshift.studies.tuning import Settings, read_search
+    from attnshift.studies.tuning import tune as run
 
     console = Console()
 

@@ -29,7 +29,7 @@ from attnshift.cli.options import (
     Tensorboard,
     check_share,
 )
-from attnshift.lines import tell
+from attnshift.terminal import tell
 
 __all__ = ["compare", "sweep"]
 
@@ -40,8 +40,8 @@ def compare(
     recipe: Annotated[
         list[str],
         typer.Option(
-            help="Preset, peer (pgd, mifgsm, …) or recipe file, with strengths of its own as in fast@0.5,1, else with "
-            "those of --strength; repeat for several, the first is the reference."
+            help="Preset, baseline (pgd, mifgsm, …) or recipe file, with strengths of its own as in fast@0.5,1, else "
+            "with those of --strength; repeat for several, the first is the reference."
         ),
     ] = [],  # noqa: B006
     labels: Labels = None,
@@ -71,8 +71,8 @@ def compare(
     check_share("--min-clean-accuracy", min_clean_accuracy)
     for each in at:
         check_share("--at", each)
-    from attnshift.runs.comparison import Settings, read_entrants
-    from attnshift.runs.comparison import compare as run
+    from attnshift.studies.comparison import Settings, read_entrants
+    from attnshift.studies.comparison import compare as run
     from attnshift.telemetry import open_telemetry
 
     settings = Settings(
@@ -112,7 +112,7 @@ def compare(
 def sweep(
     images: Images,
     out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
-    recipe: Annotated[str, typer.Option(help="Preset, peer or recipe file.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="Preset, baseline or recipe file.")] = "fast",
     labels: Labels = None,
     strength: Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     at: At = [0.9, 0.95],  # noqa: B006

@@ -10,7 +10,7 @@ import typer
 from attnshift.cli.options import Judges, MinCleanAccuracy, check_share
 from attnshift.cli.showing import print_summary
 from attnshift.errors import UserError
-from attnshift.lines import tell
+from attnshift.terminal import tell
 
 __all__ = ["evaluate"]
 
@@ -49,10 +49,10 @@ def evaluate(
     check_share("--min-clean-accuracy", min_clean_accuracy)
     if features and not sets:
         raise UserError(f"--features {features} has no use without --sets; add --sets, or leave it out")
-    from attnshift.runs.evaluation import evaluate_run
-    from attnshift.runs.sets import evaluate_sets, features_of
-    from attnshift.runs.store import Store
-    from attnshift.runs.visibility import measure_visibility
+    from attnshift.judging.sets import evaluate_sets, features_of
+    from attnshift.judging.verdicts import evaluate_run
+    from attnshift.judging.visibility import measure_visibility
+    from attnshift.results.store import Store
 
     store = Store.open(run)
     # Before anybody judges, since masks and networks can be missing.

@@ -24,11 +24,11 @@ def demo(
     preset: Annotated[str, typer.Option(help="Preset.")] = "fast",
 ) -> None:
     """Attack lab images, judge them with classifiers that were never attacked, and write the report."""
-    from attnshift.attack.recipe import load_recipe
+    from attnshift.execution.coordinate import Settings, attack_folder
+    from attnshift.judging.verdicts import evaluate_run
     from attnshift.lab.export import export_images
+    from attnshift.recipes.reading import load_recipe
     from attnshift.report.page import write_report
-    from attnshift.runs.attacking import Settings, attack_folder
-    from attnshift.runs.evaluation import evaluate_run
     from attnshift.telemetry import open_telemetry
 
     folder = out.with_name(f"{out.name}-images")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attnshift.lines import one_line
+from attnshift.terminal import one_line
 
 __all__ = ["list_command", "report", "status"]
 
@@ -44,7 +44,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """How far a run is: what is done, what failed and why, at what rate, and when it will end."""
-    from attnshift.runs.status import read_status
+    from attnshift.results.status import read_status
 
     found = read_status(run)
     if as_json:
@@ -67,6 +67,6 @@ def status(
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write RUN/report.html, one self-contained page."""
     from attnshift.report.page import write_report
-    from attnshift.runs.store import Store
+    from attnshift.results.store import Store
 
     print(write_report(Store.open(run)))

@@ -49,7 +49,7 @@ Judges = Annotated[
 Strengths = Annotated[
     list[float],
     typer.Option(
-        help="Factor on a recipe's learning rate or a peer's radius; 1 is the recipe as it stands; repeat for several."
+        help="Factor on a recipe's learning rate or a baseline's radius; 1 changes nothing; repeat for several."
     ),
 ]
 At = Annotated[list[float], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")]

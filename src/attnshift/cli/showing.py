@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from attnshift.lines import one_line
+from attnshift.terminal import one_line
 
 if TYPE_CHECKING:
-    from attnshift.runs.store import Store
+    from attnshift.results.store import Store
 
 __all__ = ["print_summary"]
 
@@ -20,12 +20,12 @@ def print_summary(store: Store) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from attnshift.evaluation import ARMS
     from attnshift.report.figures import percent
     from attnshift.report.label import label_lines
     from attnshift.report.missing import missing
     from attnshift.report.naturalness import naturalness
     from attnshift.report.summary import summarise
+    from attnshift.results.arms import ARMS
 
     summary = summarise(*(store.table(name) for name in ("results", "verdicts", "quality", "visibility")))
     table = Table(title=Text(f"{summary.images} images{summary.aim}, 95 % intervals"), title_justify="left")

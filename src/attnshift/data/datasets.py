@@ -14,7 +14,7 @@ from attnshift.data.folders import inside
 from attnshift.data.references import Reference, check_name, fetch, shown
 from attnshift.data.sources import open_source
 from attnshift.errors import LabelError, UserError
-from attnshift.tables import suggest
+from attnshift.registry import suggest
 
 __all__ = ["Item", "check_class", "check_target", "identify", "inside", "read_items"]
 

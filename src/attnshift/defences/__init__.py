@@ -1,6 +1,6 @@
 """What stands between an image and a classifier. Adversarial training is one that the lab's ``robust`` carries."""
 
-from attnshift.tables import Entry, Table
+from attnshift.registry import Entry, Table
 
 DEFENCES: Table = {
     "jpeg": Entry(

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnshift.defences.straight_through import straight_through
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["BitDepth"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["GaussianBlur"]
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["Median"]
 

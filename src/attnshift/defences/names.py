@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnshift.classifiers import load_classifier
 from attnshift.defences import DEFENCES
 from attnshift.errors import ModelError, RecipeError
-from attnshift.tables import build
+from attnshift.registry import build
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier

@@ -14,7 +14,7 @@ from torch import Tensor
 from attnshift.defences.content import generators
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["Purification", "Purifier"]
 

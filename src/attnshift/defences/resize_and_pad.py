@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.defences.content import generators
 from attnshift.ensemble import transforms
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["ResizeAndPad"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnshift.defences.content import generators
 from attnshift.defences.defended import Classify
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["Certificate", "Smoothing", "lower_bound"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from attnshift.errors import ModelError
-from attnshift.tables import Entry, Table, look_up
+from attnshift.registry import Entry, Table, look_up
 
 if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Backbone
@@ -17,6 +17,11 @@ BACKBONES: Table = {
         "Stable Diffusion 1.x and 2.x, epsilon and v-prediction, from a diffusers folder or hub name",
         "Rombach et al., CVPR 2022",
         "attnshift.diffusion.stable_diffusion:load_stable_diffusion",
+    ),
+    "lab": Entry(
+        "the Stable Diffusion of the built-in tabletop world",
+        "docs/lab.md",
+        "attnshift.lab.shipped:load_lab_pipeline",
     ),
 }
 
@@ -48,8 +53,11 @@ def as_precision(text: str) -> Precision:
 
 
 def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
-    """The pipeline called ``source``: a folder in diffusers' layout, a name of the hub, or ``lab``.
+    """The pipeline called ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, or a hub name.
 
     ``precision`` is that of its weights; steps and losses are in float32 in any case.
     """
-    return look_up(BACKBONES, "backbone", "stable_diffusion")(source, precision)
+    backbone, _, model = source.partition(":")
+    if backbone not in BACKBONES:
+        backbone, model = "stable_diffusion", source
+    return look_up(BACKBONES, "backbone", backbone)(model, precision)

@@ -19,7 +19,7 @@ from torch import Tensor
 from attnshift.diffusion.backbone import Read
 from attnshift.types import Place, Site
 
-__all__ = ["attention_sites", "record_attention", "row_probabilities"]
+__all__ = ["attention_sites", "record_attention"]
 
 _LAYER = re.compile(r"^(?P<place>down_blocks|mid_block|up_blocks)(?:\.(?P<block>\d+))?\..*\.attn(?P<which>[12])$")
 _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
@@ -69,16 +69,6 @@ def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Itera
     finally:
         for module, processor in replaced:
             module.processor = processor
-
-
-def row_probabilities(projected: Tensor, rows: Tensor) -> Tensor:
-    """Probabilities [batch, heads, rows, keys] of a sampled site at the query ``rows`` [batch, rows] of each image.
-
-    ``projected`` [batch, 2, heads, queries, width] are its scaled queries and its keys.
-    """
-    queries, keys = projected.unbind(1)
-    at = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
-    return torch.matmul(queries.gather(2, at), keys.transpose(2, 3)).float().softmax(-1)
 
 
 class _Recorder:

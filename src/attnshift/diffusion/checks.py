@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from attnshift.errors import ModelError
-from attnshift.weights.checked import UNUSABLE, read_object, reason, safetensors_shapes
+from attnshift.untrusted import UNUSABLE, read_object, reason, safetensors_shapes
 
 __all__ = ["check_folder", "check_levels", "check_parts"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.ddim import Ladder, ddim_step
 from attnshift.diffusion.denoising import Trajectory, guided_noise
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["NegativePrompt", "NullText", "Offset", "Reconstruction"]
 

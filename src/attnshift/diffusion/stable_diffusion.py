@@ -30,7 +30,7 @@ from attnshift.diffusion.ddim import Ladder
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
-from attnshift.weights.checked import UNUSABLE, check_finite, reason
+from attnshift.untrusted import UNUSABLE, check_finite, reason
 
 __all__ = ["StableDiffusion", "load_stable_diffusion"]
 
@@ -202,17 +202,13 @@ def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
     return scheduler
 
 
-def load_stable_diffusion(source: str, precision: Precision = "float32") -> StableDiffusion:
-    """Load a folder in diffusers' layout, a name of the Hugging Face hub, or the built-in ``lab``.
+def load_stable_diffusion(source: str, precision: Precision = "float32", name: str = "") -> StableDiffusion:
+    """Load a folder in diffusers' layout or a name of the Hugging Face hub; it is called ``name``, or as its source.
 
     Safetensors only, in whatever precision they were saved; code that comes with a pipeline is never run.
     """
     _silence()
-    name = source
-    if source == "lab":
-        from attnshift.weights import pipeline_folder
-
-        source = str(pipeline_folder())
+    name = name or source
     try:
         folder = _folder(source)
         networks = {

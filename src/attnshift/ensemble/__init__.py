@@ -1,6 +1,6 @@
 """Several classifiers as one adversary: how their gradients become one direction."""
 
-from attnshift.tables import Entry, Table
+from attnshift.registry import Entry, Table
 
 RULES: Table = {
     "uniform": Entry(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnshift.ensemble.fusion import softmax_over
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 from attnshift.types import Fused
 
 __all__ = ["AdaEA", "Logits", "agreement"]

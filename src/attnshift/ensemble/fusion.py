@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnshift.ensemble.surrogates import Reactions, Surrogates
 from attnshift.errors import RecipeError
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 from attnshift.types import Fused
 
 __all__ = [

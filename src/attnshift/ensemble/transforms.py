@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from attnshift.data.images import into_range
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["Colour", "Jpeg", "Noise", "ResizeAndPad", "Rotate", "ScaleAndShift", "Transform"]
 

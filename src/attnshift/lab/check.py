@@ -10,19 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from attnshift.attention.maps import phrase_map
+from attnshift.attention.selection import Selection
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import Offset
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
-from attnshift.evaluation.metrics import psnr
-from attnshift.evaluation.statistics import bootstrap, wilson
+from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.lab.classifiers import RECIPES
+from attnshift.lab.shipped import load_lab_pipeline
 from attnshift.lab.splits import Split, rendered
-from attnshift.losses.attention import phrase_map
-from attnshift.losses.selection import Selection
-from attnshift.weights import pipeline_folder
+from attnshift.lab.weights import pipeline_folder
+from attnshift.metrics.metrics import psnr
+from attnshift.metrics.statistics import bootstrap, wilson
 
 __all__ = ["check_lab"]
 
@@ -35,7 +36,7 @@ def check_lab(images: int, write: bool, report: Callable[[str], None]) -> bool:
     """Print every figure with its bound; True if all bounds are met. ``write`` saves them beside the weights."""
     with tempfile.TemporaryDirectory() as cache:
         split = rendered(0, "test", images, Path(cache), workers=2)
-    backbone = load_stable_diffusion("lab")
+    backbone = load_lab_pipeline()
     figures: dict[str, dict[str, float]] = {}
     passed = True
 

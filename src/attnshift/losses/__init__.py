@@ -1,6 +1,6 @@
 """What the attack lowers: terms on attention and structure, and terms on logits."""
 
-from attnshift.tables import Entry, Table
+from attnshift.registry import Entry, Table
 
 TERMS: Table = {
     "variance": Entry(

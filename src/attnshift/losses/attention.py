@@ -6,7 +6,7 @@ A phrase's *token maps* a_j are the attention that each position pays to its tok
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -14,52 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnshift.losses.selection import Selection
+from attnshift.attention.maps import grid_weights, phrase_map, resized, site_maps, token_maps
+from attnshift.attention.selection import Selection
 from attnshift.randomness import generator
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
 
-__all__ = ["Contrast", "Entropy", "Replace", "Variance", "phrase_map", "site_maps", "token_maps"]
+__all__ = ["Contrast", "Entropy", "Replace", "Variance"]
 
 _EPS = 1e-8
-
-
-def site_maps(attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int) -> Tensor:
-    """What each head of one site pays to the tokens of a phrase, [steps, heads, tokens, side, side]."""
-    steps = [attention[site][step][image][:, :, list(span)].float() for step in select.window(attention[site])]
-    return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
-
-
-def resized(maps: Tensor, side: int) -> Tensor:
-    """Maps [..., side, side] at another side."""
-    if maps.shape[-1] == side:
-        return maps
-    flat = maps.flatten(0, -3)[None]
-    return torch.nn.functional.interpolate(flat, (side, side), mode="bilinear", antialias=True).view(
-        *maps.shape[:-2], side, side
-    )
-
-
-def token_maps(
-    attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
-) -> Tensor:
-    """Token maps of one image, [tokens, side, side]: the mean over sites, heads and steps.
-
-    Sites with smaller grids are resized to the largest one.
-    """
-    side = max(site.side for site in sites)
-    maps = []
-    for site in sites:
-        heads = site_maps(attention, site, select, span, image)
-        maps.append(resized((heads * select.head_weights(heads, 1)).sum(1).mean(0), side))
-    return torch.stack(maps).mean(0)
-
-
-def phrase_map(
-    attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
-) -> Tensor:
-    """Attention of a whole phrase for one image, [side, side]: the sum of its token maps."""
-    return token_maps(attention, sites, select, span, image).sum(0)
 
 
 @dataclass(frozen=True)
@@ -300,12 +263,6 @@ class Replace:
             # The slope of a root is infinite at 0; the shift makes it finite and keeps the value 0 there.
             gap, size = (gap + _EPS**2).sqrt() - _EPS, size.sqrt()
         return gap / (size + _EPS)
-
-
-def grid_weights(observation: Observation, image: int, side: int) -> Tensor:
-    """How much each position of a grid counts for one image, [side, side]."""
-    weights = observation.weights[image].float()
-    return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]
 
 
 def _chosen(select: Selection, attention: AttentionMaps, latent_side: int, view: View) -> tuple[Site, ...]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnshift.errors import RecipeError
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 from attnshift.types import Goals
 
 __all__ = ["CrossEntropy", "Distribution", "Margin", "margins"]

@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
+from attnshift.downloaded import LpipsNetwork, lpips
 from attnshift.errors import ModelError, UnavailableError
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 from attnshift.types import Observation, Site
-from attnshift.weights.downloaded import LpipsNetwork, lpips
 
 __all__ = ["L2", "Frequency", "Lpips", "Perceptual"]
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from attnshift.tables import STRICT
+from attnshift.registry import STRICT
 
 __all__ = ["Schedule"]
 

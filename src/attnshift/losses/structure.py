@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnshift.losses.selection import Selection
-from attnshift.tables import STRICT
+from attnshift.attention.selection import Selection
+from attnshift.registry import STRICT
 from attnshift.types import Observation, Place, Site
 
 __all__ = ["SelfAttention"]

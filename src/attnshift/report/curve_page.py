@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import quote
 
 from attnshift import __version__
-from attnshift.evaluation.curves import Reading
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics.curves import Reading
+from attnshift.metrics.statistics import Estimate
 from attnshift.report.curves import Comparison, Line, Point, Rival
 from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
 from attnshift.report.rendering import render
-from attnshift.runs.store import Store, atomic_write
+from attnshift.results.store import Store, atomic_write
 
 __all__ = ["figures", "markdown", "write_comparison"]
 

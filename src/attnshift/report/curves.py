@@ -10,13 +10,13 @@ from typing import Any
 import numpy
 
 from attnshift.errors import RunError
-from attnshift.evaluation.curves import Curve, Reading, read_curves
-from attnshift.evaluation.statistics import Change, Estimate, holm
+from attnshift.metrics.curves import Curve, Reading, read_curves
+from attnshift.metrics.statistics import Change, Estimate, holm
 from attnshift.report.paired import compare_fooled
 from attnshift.report.summary import judge_gains, summarise
 from attnshift.report.verdicts import counted, indexed, roles_in
-from attnshift.runs.spec import RunSpec
-from attnshift.runs.store import Store
+from attnshift.results.spec import RunSpec
+from attnshift.results.store import Store
 
 __all__ = ["Comparison", "Failure", "Line", "Point", "Rival", "measure"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics.statistics import Estimate
 
 __all__ = ["amplified_difference", "chance", "curve", "data_url", "decimal", "heat_overlay", "number", "percent"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 
 __all__ = ["Missing", "missing"]
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attnshift.evaluation import ARMS, METRICS
-from attnshift.evaluation.statistics import Estimate
+from attnshift.metrics import METRICS
+from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import number
-from attnshift.runs.store import Store
+from attnshift.results.arms import ARMS
+from attnshift.results.store import Store
 
 __all__ = ["SetSummary", "naturalness", "read_sets", "short", "unavailable"]
 

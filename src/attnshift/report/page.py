@@ -7,14 +7,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from attnshift.evaluation import ARMS, METRICS, SETS, VISIBILITY
+from attnshift.metrics import METRICS, SETS, VISIBILITY
 from attnshift.report.figures import amplified_difference, data_url, heat_overlay, pixels
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import read_sets, short, unavailable
 from attnshift.report.rendering import render
 from attnshift.report.summary import summarise
 from attnshift.report.verdicts import ROLES
-from attnshift.runs.store import Store, atomic_write
+from attnshift.results.arms import ARMS
+from attnshift.results.store import Store, atomic_write
 
 __all__ = ["write_report"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attnshift.errors import RunError
-from attnshift.evaluation.statistics import Change, Estimate, bootstrap, mcnemar
+from attnshift.metrics.statistics import Change, Estimate, bootstrap, mcnemar
 from attnshift.report.summary import judge_gains
 from attnshift.report.verdicts import Verdicts, counted, fools_most, indexed, roles_in
-from attnshift.runs.store import Store
+from attnshift.results.store import Store
 
 __all__ = ["Comparison", "compare", "compare_fooled"]
 

@@ -9,9 +9,10 @@ from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
-from attnshift.evaluation import ARMS, METRICS, VISIBILITY
-from attnshift.evaluation.statistics import Estimate, bootstrap, wilson
+from attnshift.metrics import METRICS, VISIBILITY
+from attnshift.metrics.statistics import Estimate, bootstrap, wilson
 from attnshift.report.verdicts import Verdicts, behind, counted, indexed, roles_in, where_label_is_kept
+from attnshift.results.arms import ARMS
 
 __all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise"]
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from attnshift.tables import Entry, Table
+from attnshift.registry import Entry, Table
 from attnshift.telemetry.events import (
     EVENTS,
     BatchBegun,

@@ -7,8 +7,8 @@ from typing import IO, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from attnshift.lines import escaped
 from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun
+from attnshift.terminal import escaped
 
 __all__ = ["Bar", "Lines"]
 

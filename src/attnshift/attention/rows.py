@@ -1,0 +1,45 @@
+"""Sites that are read in some of their query rows: which ones an iteration draws, and where these look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy
+import torch
+from torch import Tensor
+
+from attnshift.profiling import part
+from attnshift.randomness import generator
+from attnshift.types import Branch, Draws, Site
+
+__all__ = ["at_drawn_rows", "query_rows", "row_probabilities"]
+
+
+@part("terms")
+def at_drawn_rows(branch: Branch, draws: Draws) -> Branch:
+    """``branch`` with the probabilities of the drawn rows, [batch,heads,sample,keys], at every sampled site."""
+    attention = dict(branch.attention)
+    for site, steps in attention.items():
+        if site.sample:
+            rows = query_rows(site, draws).to(branch.latents.device)
+            attention[site] = tuple(row_probabilities(each, rows) for each in steps)
+    return replace(branch, attention=attention)
+
+
+def query_rows(site: Site, draws: Draws) -> Tensor:
+    """Which query rows of ``site`` an iteration reads, [batch,sample]; the same at all steps and in all branches."""
+    drawn = [
+        generator(draws.seed, identity, draws.iteration, "query rows", site.layer).permutation(site.side**2)
+        for identity in draws.identities
+    ]
+    return torch.from_numpy(numpy.stack(drawn)[:, : site.sample])
+
+
+def row_probabilities(projected: Tensor, rows: Tensor) -> Tensor:
+    """Probabilities [batch, heads, rows, keys] of a sampled site at the query ``rows`` [batch, rows] of each image.
+
+    ``projected`` [batch, 2, heads, queries, width] are its scaled queries and its keys.
+    """
+    queries, keys = projected.unbind(1)
+    at = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
+    return torch.matmul(queries.gather(2, at), keys.transpose(2, 3)).float().softmax(-1)

@@ -1,0 +1,71 @@
+"""Which sites, heads and denoising steps a term reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from attnshift.errors import RecipeError
+from attnshift.registry import STRICT
+from attnshift.types import Kind, Place, Site
+
+__all__ = ["Selection"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Sites by place and grid, weights of their heads, and a window of denoising steps.
+
+    ``grid`` is the side of the grid relative to the latent: "quarter" (7 x 7 positions at 224 px of Stable Diffusion),
+    "half", "full", "eighth", or "all". ``steps`` counts from 0; an end of -1 means the last step, included.
+    ``heads`` are the heads' shares in a mean, scaled to sum to 1; empty means that all count the same.
+    """
+
+    __pydantic_config__ = STRICT
+    places: tuple[Place, ...] = ("down", "up")
+    grid: Literal["full", "half", "quarter", "eighth", "all"] = "quarter"
+    steps: tuple[int, int] = field(default=(0, -1))
+    heads: tuple[Annotated[float, Field(ge=0)], ...] = ()
+
+    def sites(self, available: Iterable[Site], kind: Kind, latent_side: int) -> tuple[Site, ...]:
+        """The selected ones among ``available``, to be read whole; ``RecipeError`` if there is none."""
+        offered = (site.sampled(0) for site in available if site.kind == kind and site.view == "prompt")
+        candidates = list(dict.fromkeys(offered))
+        parts = {"full": 1, "half": 2, "quarter": 4, "eighth": 8}
+        chosen = tuple(
+            site
+            for site in candidates
+            if site.place in self.places and (self.grid == "all" or site.side == -(-latent_side // parts[self.grid]))
+        )
+        if not chosen:
+            grids = sorted({(site.place, site.side) for site in candidates})
+            raise RecipeError(
+                f"no {kind}-attention site at places {list(self.places)} and grid '{self.grid}'; "
+                f"the model has {', '.join(f'{place} {side}x{side}' for place, side in grids)}"
+            )
+        if self.heads:
+            other = sorted({site.heads for site in chosen if site.heads != len(self.heads)})
+            if other or not sum(self.heads):
+                raise RecipeError(
+                    f"{len(self.heads)} head weights {list(self.heads)} do not fit the selected sites"
+                    + (f", which have {' or '.join(map(str, other))} heads" if other else ": all of them are 0")
+                )
+        return chosen
+
+    def head_weights(self, maps: Tensor, dim: int) -> Tensor:
+        """Shares of the heads, which are dimension ``dim`` of ``maps``; they sum to 1 and have its rank."""
+        count = maps.shape[dim]
+        shares = maps.new_tensor(self.heads) if self.heads else maps.new_ones(count)
+        return (shares / shares.sum()).view([count if at == dim else 1 for at in range(maps.ndim)])
+
+    def window(self, steps: Sequence[object]) -> range:
+        """Indices of the selected steps; ``RecipeError`` if there is none."""
+        first, last = self.steps
+        chosen = range(len(steps))[first : None if last == -1 else last + 1]
+        if not chosen:
+            raise RecipeError(f"steps {list(self.steps)} select none of the {len(steps)} denoising steps")
+        return chosen

@@ -1,0 +1,97 @@
+"""What every attack of another library needs here: one network, one image at a time, draws that belong to the image."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from attnshift.baselines.pixel import Baseline, Radius
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.errors import UserError
+from attnshift.randomness import generator
+from attnshift.types import Draws, Goals
+
+__all__ = ["Averaged", "ExternalBaseline", "own_draws"]
+
+
+class Averaged(nn.Module):
+    """``classifiers`` as one: the mean of their logits (Dong et al., "MI-FGSM", CVPR 2018, section 3.4).
+
+    Its weights are none: what another library does to a network's mode or weights reaches no classifier.
+    """
+
+    def __init__(self, classifiers: Sequence[Callable[[Tensor], Tensor]]):
+        super().__init__()
+        self.classifiers = tuple(classifiers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([classifier(images) for classifier in self.classifiers]).mean(0)
+
+
+@dataclass(frozen=True)
+class ExternalBaseline(Baseline):
+    """A baseline that another library carries out, on the mean of the surrogates' logits.
+
+    Its library sees one image at a time and draws from generators that are seeded for that image. What it returns is
+    brought within ``epsilon`` and [0,1]; an image for which it returns no numbers, because a gradient vanished, stays
+    as it was.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    epsilon: Radius = 16 / 255
+
+    def check(self, surrogates: Surrogates, images: Tensor) -> None:
+        for library in self.libraries:
+            _require(library, type(self).__name__)
+
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: Draws) -> Tensor:
+        self.check(surrogates, images)
+        network, found = Averaged(surrogates.classifiers), []
+        for at, identity in enumerate(draws.identities):
+            image = images[at : at + 1].detach()
+            with own_draws(draws.seed, identity, image.device), torch.enable_grad():
+                answer = self._attack(network, image, surrogates.goals.rows(slice(at, at + 1))).detach()
+            answer = answer if bool(answer.isfinite().all()) else image
+            found.append(answer.clamp((image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)))
+        return torch.cat(found)
+
+    @abstractmethod
+    def _attack(self, network: nn.Module, image: Tensor, goals: Goals) -> Tensor:
+        """What the library makes of ``image`` [1,3,height,width]; global generators are the image's own meanwhile."""
+
+
+@contextmanager
+def own_draws(seed: int, identity: str, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python for one image; afterwards they are as they were."""
+    number = int(generator(seed, identity, "peer").integers(2**32))
+    of_numpy, of_python = numpy.random.get_state(), random.getstate()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            torch.default_generator.manual_seed(number)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(number)
+            numpy.random.seed(number)
+            random.seed(number)
+            yield
+        finally:
+            numpy.random.set_state(of_numpy)
+            random.setstate(of_python)
+
+
+def _require(library: str, baseline: str) -> None:
+    try:
+        importlib.import_module(library)
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{baseline} needs {library}, which is not installed: pip install 'attnshift[baselines]'"
+        ) from None

@@ -1,0 +1,100 @@
+"""The attacks on pixels that every comparison needs: within a radius of the image, along the ensemble's direction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attnshift.ensemble import RULES
+from attnshift.ensemble.fusion import FusionRule
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.randomness import generator
+from attnshift.registry import STRICT, build
+from attnshift.types import Draws
+
+__all__ = ["MIFGSM", "PGD", "AdaEA", "Baseline"]
+
+Radius = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Baseline(ABC):
+    """An attack on pixels: images [batch,3,height,width] in [0,1] to images within ``epsilon`` of them (L-infinity).
+
+    Its options are its fields. What it draws at random belongs to the image, by ``draws``.
+    """
+
+    __pydantic_config__ = STRICT
+    epsilon: Radius = 8 / 255
+
+    @abstractmethod
+    def check(self, surrogates: Surrogates, images: Tensor) -> None:
+        """Raise what would stop the attack: a library that is absent, a goal that it cannot have."""
+
+    @abstractmethod
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: Draws) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class PGD(Baseline):
+    """Projected gradient descent: Madry et al. (ICLR 2018), section 2.1, from a random point of the ball.
+
+    A step moves every value by ``step_size``, by the sign of the direction that the rule ``fusion`` makes of the
+    surrogates' gradients; by default that of their mean logits. The last iterate is the result.
+    """
+
+    starts_at_random: ClassVar[bool] = True
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    step_size: Radius | None = 2 / 255
+    """Absent: ``epsilon / steps``."""
+    decay: Annotated[float, Field(ge=0)] = 0.0
+    """What the accumulated direction keeps of itself in each step."""
+    fusion: str = "logits"
+    fusion_options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, surrogates: Surrogates, images: Tensor) -> None:
+        self._rule()(surrogates, images)
+
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: Draws) -> Tensor:
+        low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
+        rule, step_size = self._rule(), self.step_size or self.epsilon / self.steps
+        points = (images + self._offsets(images, draws)).clamp(0, 1) if self.starts_at_random else images
+        accumulated, memory = torch.zeros_like(images), None
+        for _ in range(self.steps):
+            fused = rule(surrogates, points, memory)
+            lengths = fused.direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
+            accumulated, memory = self.decay * accumulated + fused.direction / lengths, fused.memory
+            points = (points - step_size * accumulated.sign()).clamp(low, high)
+        return points
+
+    def _rule(self) -> FusionRule:
+        return build(RULES, "fusion rule", self.fusion, self.fusion_options)
+
+    def _offsets(self, images: Tensor, draws: Draws) -> Tensor:
+        drawn = [
+            torch.from_numpy(generator(draws.seed, identity, "start").uniform(-1, 1, images.shape[1:]))
+            for identity in draws.identities
+        ]
+        return self.epsilon * torch.stack(drawn).to(images)
+
+
+@dataclass(frozen=True)
+class MIFGSM(PGD):
+    """Momentum iterative fast gradient sign method: Dong et al. (CVPR 2018), algorithms 1 and 2, on the mean logits."""
+
+    starts_at_random: ClassVar[bool] = False
+    epsilon: Radius = 16 / 255
+    step_size: Radius | None = None
+    decay: Annotated[float, Field(ge=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class AdaEA(MIFGSM):
+    """MI-FGSM along the direction of the adaptive model ensemble attack: Chen et al. (ICCV 2023)."""
+
+    fusion: str = "adaea"

@@ -1,0 +1,286 @@
+"""The engine for many machines: Ray actors hold the models, micro-batches go to whoever is free.
+
+Ray only carries: the plan decides what is attacked together, the coordinator stores and counts. An actor that dies, or
+whose host does, takes nothing with it: what it worked on comes back as ``Died`` and another one takes its place.
+"""
+
+# Ray's decorators and handles have no types that a checker can follow.
+# pyright: reportAttributeAccessIssue=false, reportFunctionMemberAccess=false, reportCallIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from attnshift.data.datasets import Item
+from attnshift.errors import RunError, UnavailableError, UserError
+from attnshift.execution.engines import Assignment, Died, Returned
+from attnshift.execution.worker import Failure, Result, Worker
+from attnshift.results.spec import RunSpec
+
+# Ray reads both at its import: it reports nothing to its makers, and what it has to say of a cluster stays in its logs.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+try:
+    import ray
+except ImportError:
+    raise UnavailableError("--engine ray needs Ray, which is not installed: pip install 'attnshift[ray]'") from None
+
+__all__ = ["RayEngine"]
+
+_PATIENCE = 600.0
+"""Seconds without any worker, at work or ready, after which the run gives up."""
+_TICK = 1.0
+"""Seconds after which we look again at what the cluster has, and whether we are to stop."""
+_STARTS = 3
+"""So many times as there should be workers may one end while it starts, in a row, before no more are started."""
+
+
+@contextmanager
+def _own_signals() -> Iterator[Iterable[int]]:
+    """Keep our handlers of SIGINT and SIGTERM, whatever replaces them meanwhile; the signals that have one."""
+    ours: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        ours = {number: handler for number, handler in ours.items() if handler is not None}
+    try:
+        yield ours
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM afterwards: of what a handler raises in the midst of it, Ray makes something else, or
+    nothing."""
+    came: list[int] = []
+    try:
+        with _own_signals() as numbers:
+            for number in numbers:
+                signal.signal(number, lambda number, frame: came.append(number))
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@dataclass
+class RayEngine:
+    """``workers`` actors, or with 0 as many as the cluster has room for, also when hosts come and go. Each takes
+    ``spec.threads`` CPUs, or one GPU and one CPU. Without an ``address`` Ray starts on this machine, for the run.
+    """
+
+    spec: RunSpec
+    address: str | None = None
+    workers: int = 0
+    cache: Path | None = None
+    _idle: list[Any] = field(default_factory=list, init=False)
+    _starting: dict[Any, Any] = field(default_factory=dict, init=False)
+    _busy: dict[Any, tuple[Any, Assignment]] = field(default_factory=dict, init=False)
+    _lost: int = field(default=0, init=False)
+    """How many ended while they started, since one was ready; ``_why`` is the last one's reason."""
+    _why: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        if self.spec.device not in ("cpu", "cuda"):
+            raise RunError(f"--device {self.spec.device} with --engine ray: Ray gives out the GPUs; use cpu or cuda")
+        if self.workers < 0:
+            raise RunError(f"--workers is {self.workers}; it must be 0, for as many as there is room for, or more")
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            _connect(self.address)
+        if not self._room() and (self.address is None or not self.workers):
+            shown = " and ".join(f"{count} {name}" for name, count in self._needs().items())
+            self.close()
+            raise RunError(f"no machine of the Ray cluster has room for one worker, which takes {shown}")
+
+    def __call__(self, assignments: Iterable[Assignment]) -> Iterator[Returned]:
+        waiting, more = iter(assignments), True
+        first = next(waiting, None)
+        if first is None:
+            # No models are loaded for nothing.
+            return
+        waiting = chain([first], waiting)
+        self._call_up()
+        since = time.monotonic()
+        while True:
+            # None is taken before it can be worked on: somebody else may be free for it.
+            while more and self._idle:
+                assignment = next(waiting, None)
+                if assignment is None:
+                    more = False
+                else:
+                    self._give(assignment)
+            if self._busy:
+                since = time.monotonic()
+            elif not more:
+                return
+            self._hire()
+            self._despair(time.monotonic() - since)
+            for reference in self._ready():
+                if reference in self._starting:
+                    self._welcome(reference)
+                else:
+                    yield self._returned(reference)
+
+    def close(self) -> None:
+        """Let the actors go, and the cluster if it was started for this run."""
+        if self._connected:
+            # Ray ends the actors of whoever leaves.
+            ray.shutdown()
+        else:
+            for actor in (*self._idle, *self._starting.values(), *(actor for actor, _ in self._busy.values())):
+                ray.kill(actor)
+        for each in (self._idle, self._starting, self._busy):
+            each.clear()
+
+    @_signals_wait()
+    def _call_up(self) -> None:
+        """Ask those that had nothing to do whether they are still there."""
+        while self._idle:
+            actor = self._idle.pop()
+            self._starting[actor.ready.remote()] = actor
+
+    @_signals_wait()
+    def _give(self, assignment: Assignment) -> None:
+        actor = self._idle.pop()
+        self._busy[actor.attack.remote(assignment.items, assignment.wanted)] = actor, assignment
+
+    @_signals_wait()
+    def _hire(self) -> None:
+        """Start actors until there are as many as wanted, unless they end too often before they are ready."""
+        wanted = self.workers or self._room()
+        options: dict[str, Any] = {
+            "num_cpus": self._needs()["CPU"],
+            "num_gpus": self._needs().get("GPU", 0),
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self.spec.threads)}},
+        }
+        there = len(self._idle) + len(self._starting) + len(self._busy)
+        for _ in range(wanted - there if self._lost < _STARTS * wanted else 0):
+            actor = ray.remote(_Actor).options(**options).remote(self.spec.model_dump_json(), self.cache, Path.cwd())
+            self._starting[actor.ready.remote()] = actor
+
+    def _needs(self) -> Mapping[str, int]:
+        """What one worker takes. Where there is a GPU, it does the work."""
+        return {"CPU": self.spec.threads} if self.spec.device == "cpu" else {"GPU": 1, "CPU": 1}
+
+    def _room(self) -> int:
+        """How many workers the machines of the cluster would hold if nobody else used them."""
+        machines = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+        return sum(
+            int(min(machine.get(name, 0) // count for name, count in self._needs().items())) for machine in machines
+        )
+
+    def _despair(self, seconds: float) -> None:
+        """Give up where nobody works, and nobody will."""
+        if not self._busy and not self._starting and self._lost:
+            raise RunError(f"no Ray worker is left; {self._lost} ended while they started, the last one: {self._why}")
+        if seconds > _PATIENCE:
+            raise RunError(f"no Ray worker has started for {_PATIENCE:.0f} s; `ray status` shows what is missing")
+
+    @_signals_wait()
+    def _ready(self) -> list[Any]:
+        """The next reference that has a result, or none after a while."""
+        references = [*self._busy, *self._starting]
+        if references:
+            return ray.wait(references, num_returns=1, timeout=_TICK)[0]
+        time.sleep(_TICK)
+        return []
+
+    @_signals_wait()
+    def _welcome(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise RunError(f"a worker cannot start: {_line(error.cause)}") from None
+        except ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise RunError(f"a worker cannot start: {_line(error)}") from None
+            self._lost, self._why = self._lost + 1, _line(error)
+        else:
+            self._lost = 0
+            self._idle.append(actor)
+
+    @_signals_wait()
+    def _returned(self, reference: Any) -> Returned:
+        actor, assignment = self._busy.pop(reference)
+        try:
+            results = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            # Also where only the call failed: whatever state that has left behind goes with the actor.
+            ray.kill(actor)
+            return assignment, Died(_line(getattr(error, "cause", error)))
+        self._idle.append(actor)
+        return assignment, results
+
+
+class _Actor:
+    """A worker in a process of its own, anywhere in the cluster."""
+
+    def __init__(self, spec: str, cache: Path | None, folder: Path):
+        self.spec, self.cache, self.folder = spec, cache, folder
+        self.worker: Worker | None = None
+
+    def ready(self) -> None:
+        """Load everything, once; an exception here is told to the one who asked, one in ``__init__`` is not."""
+        if self.worker is None:
+            # Relative names of models mean what they mean to the coordinator.
+            if self.folder.is_dir():
+                os.chdir(self.folder)
+            try:
+                self.worker = Worker.load(RunSpec.model_validate_json(self.spec), self.cache)
+            except UserError as error:
+                raise RunError(f"{error} (on {platform.node()})") from None
+
+    def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...]) -> list[Result | Failure]:
+        assert self.worker is not None
+        return self.worker.attack(items, wanted)
+
+
+def _connect(address: str | None) -> None:
+    """Join the cluster at ``address``, or start one."""
+    if address not in (None, "auto"):
+        _knock(address)
+    # What goes wrong is told by exceptions.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    try:
+        with _own_signals():
+            ray.init(
+                address or "local",
+                log_to_driver=False,
+                configure_logging=False,
+                include_dashboard=None if address else False,
+            )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        where = "Ray does not start on this machine" if address is None else f"--address {address}: no cluster answers"
+        raise RunError(f"{where} ({_line(error)})") from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself knocks for minutes, and says so aloud."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise RunError(f"--address {address}: expected HOST:PORT, or auto for the cluster that this machine is in")
+    try:
+        socket.create_connection((host, int(port)), 10).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise RunError(f"--address {address}: no cluster answers ({_line(error)})") from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

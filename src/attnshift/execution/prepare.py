@@ -1,0 +1,187 @@
+"""Before an attack: load everything, fix the plan, and refuse whatever could stop it later. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from attnshift.attack.interference import vocabulary
+from attnshift.classifiers.classifier import Classifier, common_classes
+from attnshift.data.datasets import Item, read_items
+from attnshift.data.references import Reference
+from attnshift.defences.names import load_surrogate
+from attnshift.diffusion import as_precision, load_pipeline
+from attnshift.errors import UserError
+from attnshift.execution.work import work_of
+from attnshift.execution.worker import Worker, inversions_in, weights
+from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.results.plan import Plan
+from attnshift.results.spec import RunSpec, software
+
+__all__ = [
+    "Inputs",
+    "Prepared",
+    "Settings",
+    "check_settings",
+    "check_surrogates",
+    "items_of",
+    "prepare",
+    "settings_with",
+    "wants_masks",
+]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the command line decides about every attack. ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
+
+    ``target`` is the class that every image shall be seen as, by number or name.
+    """
+
+    images: str | Path
+    labels: Path | None
+    pipeline: str
+    surrogates: tuple[str, ...]
+    size: int = 0
+    batch: int = 0
+    limit: int = 0
+    device: str = "cpu"
+    threads: int = 0
+    masks: Path | None = None
+    target: str | None = None
+    precision: str = "float32"
+    cache: Path | None = None
+    """Where inversions are kept for other runs on the same images; absent: nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Inputs):
+    """A single attack: its recipe, and the run folder."""
+
+    recipe: Recipe | BaselineRecipe
+    out: Path
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An attack that can start: who carries it out, and on what."""
+
+    worker: Worker
+    plan: Plan
+
+    def check(self) -> None:
+        """Everything that could stop the run later: sizes, sites, names, and what a recipe asks of them."""
+        worker = self.worker
+        worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
+
+    def with_recipe(self, recipe: Recipe | BaselineRecipe) -> Prepared:
+        """The same for another recipe, not checked yet."""
+        spec = self.worker.spec.model_copy(update={"recipe": recipe})
+        return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
+
+
+def settings_with(inputs: Inputs, recipe: Recipe | BaselineRecipe, out: Path) -> Settings:
+    """The single attack on ``inputs``, which may belong to more than that."""
+    return Settings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
+
+
+def prepare(settings: Settings, here: str = "") -> Prepared:
+    """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads.
+
+    The images themselves are hashed and not decoded. ``here`` is the device for the check, where it is another one.
+    """
+    here = here or settings.device
+    check_settings(settings, here)
+    work, precision = work_of(settings.recipe), as_precision(settings.precision)
+    classifiers = [load_surrogate(name).to(here) for name in settings.surrogates]
+    plan = Plan.draw(items_of(settings, classifiers))
+    backbone = load_pipeline(settings.pipeline, precision).to(here)
+    size = settings.size or backbone.suggested_size
+    torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
+    spec = RunSpec(
+        images=str(settings.images),
+        labels=None if settings.labels is None else str(settings.labels),
+        items=plan.digest,
+        pipeline=settings.pipeline,
+        surrogates=settings.surrogates,
+        weights=weights(backbone, classifiers),
+        size=size,
+        # Eight images of 64 px at a time, and one from about 192 px on.
+        batch=settings.batch or max(1, 8 * 64 * 64 // (size * size)),
+        device=settings.device,
+        precision=precision,
+        threads=torch.get_num_threads(),
+        software=software(),
+        recipe=settings.recipe,
+    )
+    prepared = Prepared(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
+    prepared.check()
+    return prepared
+
+
+def items_of(
+    settings: Settings,
+    classifiers: Sequence[Classifier],
+    problems: Callable[[UserError], None] | None = None,
+    examine: Callable[[Reference, bytes], None] | None = None,
+) -> Iterator[Item]:
+    """What ``settings`` want to be attacked, in the classes of the surrogates; the rest as in ``read_items``."""
+    classes = common_classes(classifiers)
+    return read_items(
+        settings.images,
+        settings.labels,
+        vocabulary(classifiers),
+        classes,
+        settings.limit,
+        settings.masks,
+        settings.target,
+        problems,
+        examine,
+    )
+
+
+def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
+    return isinstance(recipe, Recipe) and recipe.mask.source == "given"
+
+
+def check_surrogates(inputs: Inputs) -> None:
+    if not inputs.surrogates:
+        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
+
+
+def check_settings(settings: Settings, here: str = "") -> None:
+    """Refuse numbers, devices and masks that cannot be meant, before anything is loaded."""
+    check_surrogates(settings)
+    _check_options(settings, here or settings.device)
+    _check_masks(settings.recipe, settings.masks)
+
+
+def _check_options(settings: Settings, here: str) -> None:
+    for name, lowest, highest in (("size", 8, 4096), ("batch", 1, 4096), ("threads", 1, 1024), ("limit", 1, 10**9)):
+        value = getattr(settings, name)
+        if value and not lowest <= value <= highest:
+            raise UserError(f"--{name} is {value}; it must lie between {lowest} and {highest}")
+    twice = sorted({name for name in settings.surrogates if settings.surrogates.count(name) > 1})
+    if twice:
+        raise UserError(f"--surrogate {twice[0]} is given twice and would count twice; give it once")
+    try:
+        torch.empty(0, device=here)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {here} cannot be used ({reason}); use cpu or cuda") from None
+
+
+def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:
+    wanted = wants_masks(recipe)
+    if wanted and masks is None:
+        raise UserError("the recipe's mask.source is 'given' but no masks are; give --masks FOLDER")
+    if masks is not None and not wanted:
+        raise UserError(f"--masks {masks} has no use: set mask.source=given, or leave it out")
+
+
+def _usual_threads(device: str, size: int) -> int:
+    """One thread for small images: a second one saves them little, and on a busy machine the first waits for it."""
+    return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()

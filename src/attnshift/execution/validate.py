@@ -1,0 +1,48 @@
+"""Everything that could be wrong with an attack's input, found without attacking: all complaints, not the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from attnshift.data.images import decode_image
+from attnshift.data.references import Reference
+from attnshift.defences.names import load_surrogate
+from attnshift.diffusion import as_precision, load_pipeline
+from attnshift.errors import UserError
+from attnshift.execution.prepare import Settings, check_settings, items_of
+from attnshift.execution.work import work_of
+from attnshift.results.plan import Plan
+
+__all__ = ["Settings", "validate"]
+
+Found = TypeVar("Found")
+
+
+def validate(settings: Settings, complain: Callable[[UserError], None]) -> int:
+    """Load and check what ``settings`` name, and decode every image; return how many images can be attacked.
+
+    Each complaint goes to ``complain``. What can only be checked with something that is missing is not checked.
+    """
+
+    def tried(check: Callable[[], Found]) -> Found | None:
+        try:
+            return check()
+        except UserError as error:
+            complain(error)
+            return None
+
+    tried(lambda: check_settings(settings, settings.device))
+    work = tried(lambda: work_of(settings.recipe))
+    loaded = [tried(lambda name=name: load_surrogate(name)) for name in settings.surrogates]
+    classifiers = [each for each in loaded if each is not None]
+    pipeline = tried(lambda: load_pipeline(settings.pipeline, as_precision(settings.precision)))
+    size = settings.size or (64 if pipeline is None else pipeline.suggested_size)
+
+    def decoded(reference: Reference, content: bytes) -> None:
+        decode_image(content, size, reference.name)
+
+    plan = tried(lambda: Plan.draw(items_of(settings, classifiers, complain, decoded))) if classifiers else None
+    if work is not None and pipeline is not None and plan and len(classifiers) == len(settings.surrogates):
+        tried(lambda: work.check(pipeline, classifiers, plan.examples, size))
+    return len(plan or ())

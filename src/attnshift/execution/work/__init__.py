@@ -1,0 +1,65 @@
+"""What a run does with a micro-batch: an attack in latents, or on pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.loop import Snapshot
+from attnshift.attack.problem import Task
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.datasets import Item
+from attnshift.data.images import quantise
+from attnshift.diffusion.backbone import Backbone
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.recipes.schema import BaselineRecipe, Recipe
+
+__all__ = ["Done", "Work", "work_of"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A micro-batch that is attacked.
+
+    ``arms`` hold what is shown of each image, [batch,3,height,width], multiples of 1/255; ``margins`` [models,batch]
+    are the surrogates' on exactly these, and ``rows`` what is written down of each image beside them.
+    """
+
+    arms: Mapping[str, Tensor]
+    margins: Mapping[str, Tensor]
+    rows: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def judged(cls, surrogates: Surrogates, arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> Done:
+        rounded = {arm: quantise(images) for arm, images in arms.items()}
+        return cls(rounded, {arm: surrogates.judge(images)[1] for arm, images in rounded.items()}, rows)
+
+
+class Work(Protocol):
+    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
+        """Raise whatever could stop ``carry_out`` on one of ``items`` later; the images themselves are not read."""
+        ...
+
+    def carry_out(
+        self,
+        backbone: Backbone,
+        classifiers: Sequence[Classifier],
+        tasks: Sequence[Task],
+        watch: Callable[[Snapshot], None] | None = None,
+        inversions: Inversions = anew,
+    ) -> Done:
+        """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for those of the images;
+        an attack on pixels has neither."""
+        ...
+
+
+def work_of(recipe: Recipe | BaselineRecipe) -> Work:
+    """What carries out ``recipe``, or a ``RecipeError`` for what it names and does not exist."""
+    from attnshift.execution.work.latents import LatentWork
+    from attnshift.execution.work.pixels import PixelWork
+
+    return PixelWork.of(recipe) if isinstance(recipe, BaselineRecipe) else LatentWork.of(recipe)

@@ -1,0 +1,109 @@
+"""Runs of the attack in the latent space of a diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.finish import Outcome, finish
+from attnshift.attack.interference import Subject, check_choice, class_of, vocabulary
+from attnshift.attack.loop import Snapshot
+from attnshift.attack.masks import mask_sites
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Task, pose
+from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.gradcam import grad_cam
+from attnshift.data.datasets import Item
+from attnshift.diffusion.backbone import Backbone
+from attnshift.ensemble.fusion import effective_models
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.execution.work import Done
+from attnshift.recipes.schema import Recipe
+from attnshift.types import Draws, Goals
+
+__all__ = ["LatentWork"]
+
+
+@dataclass(frozen=True)
+class LatentWork:
+    method: Method
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> LatentWork:
+        return cls(Method.of(recipe))
+
+    @torch.no_grad()
+    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
+        method, recipe = self.method, self.method.recipe
+        backbone.check_size(size)
+        method.objective.sites(backbone.sites(size), backbone.latent_side(size))
+        backbone.ladder(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
+        mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))
+        for name in sorted({item.class_name for item in items}):
+            prompt = recipe.prompt.prompt(name)
+            backbone.locate(prompt.text, name, prompt.start)
+        probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
+        if recipe.mask.source == "gradcam":
+            for classifier in classifiers:
+                grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
+        self._check_fusion(classifiers, items[0], probe)
+        if method.reads_interference:
+            subjects = [Subject(item.identity, item.label, item.class_name, item.target) for item in items]
+            check_choice(recipe, backbone, vocabulary(classifiers), subjects)
+
+    def carry_out(
+        self,
+        backbone: Backbone,
+        classifiers: Sequence[Classifier],
+        tasks: Sequence[Task],
+        watch: Callable[[Snapshot], None] | None = None,
+        inversions: Inversions = anew,
+    ) -> Done:
+        problem = pose(self.method, backbone, classifiers, tasks, inversions)
+        outcome = finish(problem, watch)
+        arms = {
+            "clean": problem.images,
+            "round_trip": problem.round_trip,
+            "reconstruction": problem.clean.images,
+            "noise": outcome.noise,
+            "attack": outcome.images,
+        }
+        phrases = problem.interference.phrases if problem.interference else [""] * len(tasks)
+        names = [classifier.name for classifier in classifiers]
+        rows = [_row(outcome, place, names) | {"interference": phrase} for place, phrase in enumerate(phrases)]
+        return Done.judged(problem.surrogates, arms, rows)
+
+    def _check_fusion(self, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
+        """Let criterion, views and fusion rule say at once what they cannot work with; items have targets, or none."""
+        method = self.method
+        goals = Goals.of([item.label], [item.target], probe.device)
+        if method.reads_interference:
+            given = method.recipe.interference.choose == "given"
+            label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
+            goals = replace(goals, interference=torch.full_like(goals.labels, label))
+        views = method.expectation.views(Draws(method.recipe.seed, (item.identity,), 0))
+        method.rule(Surrogates(classifiers, method.criterion, goals, views=views), probe)
+
+
+def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, Any]:
+    history = outcome.history[place]
+    return {
+        "iteration": int(outcome.iterations[place]),
+        "evaluated": int(outcome.evaluated[place]),
+        "losses": [
+            {"name": name, "values": [each[name] for each in history]} for name in (history[0] if history else {})
+        ],
+        "shares": [
+            {"name": name, "values": list(values)}
+            for name, values in zip(surrogates, zip(*outcome.weights[place], strict=True), strict=True)
+        ],
+        "effective_models": effective_models(outcome.weights[place]),
+        "attention_clean": outcome.looked[place].flatten().tolist(),
+        "attention_attack": outcome.looks[place].flatten().tolist(),
+        "attention_side": outcome.looked[place].shape[-1],
+    }

@@ -1,0 +1,199 @@
+"""What holds the models and attacks micro-batches: in the process of the command, or in one of many workers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnshift import __version__
+from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.problem import Task
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.datasets import Item, identify
+from attnshift.data.images import decode_image, decode_mask, encode_png
+from attnshift.data.references import fetch
+from attnshift.defences.names import load_surrogate
+from attnshift.diffusion import load_pipeline
+from attnshift.diffusion.backbone import Backbone
+from attnshift.errors import ImageError, ModelError, UserError
+from attnshift.execution.inversion_cache import InversionCache
+from attnshift.execution.work import Done, Work, work_of
+from attnshift.profiling import part
+from attnshift.results.spec import RunSpec, software
+from attnshift.telemetry import Watch
+
+__all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "read_task", "weights"]
+
+NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished item: its row, and its arms as PNG files."""
+
+    identity: str
+    row: dict[str, Any]
+    images: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Failure:
+    identity: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """An attack that can start: what was loaded for ``spec``. ``classifiers`` are its surrogates, in order."""
+
+    work: Work
+    backbone: Backbone
+    classifiers: Sequence[Classifier]
+    spec: RunSpec
+    inversions: Inversions = anew
+
+    @classmethod
+    def load(cls, spec: RunSpec, cache: Path | None = None) -> Worker:
+        """The same on another machine; a ``ModelError`` where its weights or its software are not those of ``spec``."""
+        torch.set_num_threads(spec.threads)
+        classifiers = [load_surrogate(name).to(spec.device) for name in spec.surrogates]
+        backbone = load_pipeline(spec.pipeline, spec.precision).to(spec.device)
+        found = spec.model_copy(update={"weights": weights(backbone, classifiers), "software": software()})
+        changed = found.differences(spec)
+        if changed:
+            raise ModelError(f"this worker differs from its run in {'; '.join(changed[:4])}")
+        return cls(work_of(spec.recipe), backbone, classifiers, spec, inversions_in(cache, spec))
+
+    def attack(
+        self, items: Sequence[Item], wanted: Sequence[str], watch: Watch | None = None
+    ) -> list[Result | Failure]:
+        """Attack ``items`` together, also those that are not ``wanted`` (they decide nothing but the last bits), and
+        return what became of those that are. An item that cannot be read or that gives no numbers fails alone."""
+        failures, tasks, readable = [], [], []
+        for item in items:
+            try:
+                tasks.append(read_task(item, self.spec.size))
+                readable.append(item)
+            except UserError as error:
+                failures.append(Failure(item.identity, str(error)))
+        results: list[Result | Failure] = [*failures]
+        for group, done in self._in_memory(readable, tasks, watch):
+            if isinstance(done, str):
+                results += [Failure(item.identity, done) for item in group]
+                continue
+            results += [self._result(item, place, done, len(group)) for place, item in enumerate(group)]
+        places = [item.identity for item in items]
+        return sorted(
+            (each for each in results if each.identity in wanted), key=lambda each: places.index(each.identity)
+        )
+
+    def _in_memory(
+        self, items: Sequence[Item], tasks: Sequence[Task], watch: Watch | None
+    ) -> Iterator[tuple[Sequence[Item], tuple[Done, float] | str]]:
+        """All ``items`` at once, or in halves of halves where memory does not hold more; the reason where it does not
+        hold one."""
+        if not items:
+            return
+        identities = [item.identity for item in items]
+        begun = time.monotonic()
+        try:
+            with part("controls"):
+                look = None if watch is None else lambda snapshot: watch(identities, snapshot)
+                done = self.work.carry_out(self.backbone, self.classifiers, tasks, look, self.inversions)
+            yield items, (done, (time.monotonic() - begun) / len(items))
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        # Outside of the clause: its traceback holds all tensors.
+        torch.cuda.empty_cache()
+        if len(items) == 1:
+            size = self.spec.size
+            yield items, f"memory does not hold one image of {size} px; use a smaller --size or diffusion.checkpointing"
+            return
+        middle = (len(items) + 1) // 2
+        for half in (slice(middle), slice(middle, None)):
+            yield from self._in_memory(items[half], tasks[half], watch)
+
+    def _result(self, item: Item, place: int, timed: tuple[Done, float], together: int) -> Result | Failure:
+        done, seconds = timed
+        spec = self.spec
+        row = {**_row(item, spec), "seconds": seconds, "batch": together, **done.rows[place]}
+        row |= {f"{arm}_margins": [float(each) for each in margins[:, place]] for arm, margins in done.margins.items()}
+        if not (_finite(row) and all(bool(images[place].isfinite().all()) for images in done.arms.values())):
+            return Failure(item.identity, NOT_FINITE)
+        images = {arm: encode_png(images[place], _provenance(item, arm, spec)) for arm, images in done.arms.items()}
+        return Result(item.identity, row, images)
+
+
+def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:
+    """Those that the folder ``cache`` remembers for a run like this one; without a folder all are made anew."""
+    if cache is None:
+        return anew
+    return InversionCache(cache, (spec.weights["pipeline"], spec.device, spec.threads, sorted(spec.software.items())))
+
+
+def weights(backbone: Backbone, classifiers: Sequence[Classifier]) -> dict[str, str]:
+    return {"pipeline": backbone.fingerprint(), **{each.name: each.fingerprint() for each in classifiers}}
+
+
+def read_task(item: Item, size: int) -> Task:
+    """What the attack is to do with ``item``, its image and its mask read at ``size``.
+
+    An ``ImageError`` where it cannot be read, or is not what it was when the run was planned.
+    """
+    content = fetch(item.image)
+    mask = None if item.mask is None else fetch(item.mask)
+    if identify(content, item.label, item.class_name, item.target, mask) != item.identity:
+        raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another --out")
+    cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}")
+    return Task(item.identity, decode_image(content, size, item.file), item.label, item.class_name, cover, item.target)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """CUDA has a type for it; on a CPU the allocators of torch and of its kernels each say it in their own words."""
+    signs = ("allocate memory", "bad_alloc", "out of memory", "could not create a memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _finite(value: Any) -> bool:
+    """Whether all numbers of a row are, however deep they lie."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list | tuple) else True
+
+
+def _provenance(item: Item, arm: str, spec: RunSpec) -> dict[str, str]:
+    chunks = {"Software": f"attnshift {__version__}", "attnshift:arm": arm, "attnshift:run": spec.digest}
+    if arm == "attack":
+        chunks["Description"] = (
+            "Adversarial image: edited to be misclassified. Not a photograph of what it seems to show."
+        )
+        chunks["attnshift:adversarial"] = "true"
+        if item.target is not None:
+            chunks["attnshift:target"] = f"{item.target} {item.target_name}"
+    chunks["attnshift:source"] = item.file
+    chunks["attnshift:label"] = f"{item.label} {item.class_name}"
+    return chunks
+
+
+def _row(item: Item, spec: RunSpec) -> dict[str, Any]:
+    return {
+        "id": item.identity,
+        "file": item.file,
+        "label": item.label,
+        "class_name": item.class_name,
+        "target": item.target,
+        "target_name": item.target_name,
+        "key": spec.key(item.identity),
+        "run": spec.digest,
+        "surrogates": list(spec.surrogates),
+    }

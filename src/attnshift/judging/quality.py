@@ -1,0 +1,46 @@
+"""How natural the images of a run look, one by one: every metric that can be taken of them, and why others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnshift.errors import UnavailableError
+from attnshift.metrics import METRICS
+
+__all__ = ["Metric", "measurable", "measure"]
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics that can be taken of images of ``size`` pixels here, and for the others the reason, each by name."""
+    metrics: dict[str, Metric] = {}
+    reasons: dict[str, str] = {}
+    image = torch.full((1, 3, size, size), 0.5)
+    for name, entry in METRICS.items():
+        metric = entry.load()
+        try:
+            metric(image, image)
+        except UnavailableError as error:
+            reasons[name] = str(error)
+        else:
+            metrics[name] = metric
+    return metrics, reasons
+
+
+def measure(
+    metrics: Mapping[str, Metric], arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row per arm and image: the distances of ``arms`` to their clean images, all [batch,3,height,width]."""
+    quality = []
+    for arm in (arm for arm in arms if arm != "clean"):
+        values = {name: metric(arms["clean"], arms[arm]).tolist() for name, metric in metrics.items()}
+        quality += [
+            {"id": row["id"], "arm": arm} | {name: values[name][place] for name in metrics}
+            for place, row in enumerate(rows)
+        ]
+    return quality

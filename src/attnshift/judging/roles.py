@@ -1,0 +1,83 @@
+"""What a classifier is to a run. Whoever has seen an attack, or speaks for the labels, judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attnshift.defences.names import relatives
+from attnshift.errors import RunError, UserError
+from attnshift.results.store import Store
+
+__all__ = ["assign_roles", "check_judges"]
+
+
+def assign_roles(
+    store: Store,
+    before: Sequence[Mapping[str, Any]],
+    judges: Sequence[str],
+    tuning: Sequence[str],
+    reference: str | None,
+) -> dict[str, str]:
+    """Classifier -> role, for all that are to be asked about the run; ``before`` are its verdicts so far.
+
+    A ``RunError`` where one of them, behind a defence or not, has another role that excludes this one: surrogates and
+    tuning classifiers judge nothing, and a reference is none of the others.
+    """
+    spec = store.spec()
+    seen = {*spec.surrogates, *tuning, *spec.recipe.tuned_on} | _with_role(before, "tuning")
+    check_judges(judges, seen)
+    attacked = relatives(tuning, spec.surrogates)
+    if attacked:
+        names = ", ".join(sorted(attacked))
+        raise RunError(f"{names} cannot be a tuning classifier: it was a surrogate, behind a defence or not")
+    if reference is None:
+        _check_against(_with_role(before, "reference"), {"a judge": judges, "a tuning classifier": tuning})
+    else:
+        _check_reference(
+            store, reference, seen, {*judges, *_with_role(before, "judge"), *_with_role(before, "defended")}
+        )
+    return (
+        dict.fromkeys(spec.surrogates, "surrogate")
+        | dict.fromkeys(tuning, "tuning")
+        | ({reference: "reference"} if reference else {})
+        | dict.fromkeys(judges, "judge")
+    )
+
+
+def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserError] = RunError) -> None:
+    """``error`` where one of ``judges`` is a classifier that was ``seen`` before, behind a defence or not."""
+    names = relatives(judges, seen)
+    if names:
+        raise error(
+            f"{', '.join(sorted(names))} cannot be a judge: it is a surrogate or was used for tuning, "
+            "behind a defence or not"
+        )
+
+
+def _check_reference(store: Store, reference: str, seen: Iterable[str], judges: Iterable[str]) -> None:
+    if relatives([reference], seen):
+        raise RunError(
+            f"{reference} cannot be the reference: it is a surrogate or was used for tuning, behind a defence or not; "
+            "take a classifier that has no other part in this run"
+        )
+    judging = relatives(judges, [reference])
+    if judging:
+        raise RunError(
+            f"{reference} cannot be the reference: {', '.join(sorted(judging))} judges this run; take another, or "
+            f"remove {store.folder / 'verdicts.parquet'} and evaluate it anew"
+        )
+
+
+def _check_against(references: Iterable[str], roles: Mapping[str, Sequence[str]]) -> None:
+    for role, names in roles.items():
+        same = relatives(names, references)
+        if same:
+            raise RunError(
+                f"{', '.join(sorted(same))} cannot be {role}: it is the run's reference, behind a defence or not; "
+                "give another --reference with it, or leave it out"
+            )
+
+
+def _with_role(verdicts: Sequence[Mapping[str, Any]], role: str) -> set[str]:
+    return {row["classifier"] for row in verdicts if row["role"] == role}

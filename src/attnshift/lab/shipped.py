@@ -1,0 +1,26 @@
+"""The trained networks of the lab, loaded from inside the package."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.timm_source import load_timm
+from attnshift.diffusion import Precision
+from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
+from attnshift.errors import ModelError
+from attnshift.lab.weights import classifier_folder, pipeline_folder
+
+__all__ = ["load_lab_classifier", "load_lab_pipeline"]
+
+
+def load_lab_classifier(name: str) -> Classifier:
+    """The lab's classifier ``name``; ``ModelError`` where there is none."""
+    return replace(load_timm(str(classifier_folder(name))), name=f"lab:{name}")
+
+
+def load_lab_pipeline(source: str = "", precision: Precision = "float32") -> StableDiffusion:
+    """The lab's only pipeline, called ``lab``."""
+    if source:
+        raise ModelError(f"pipeline 'lab:{source}': the lab has one pipeline, called lab")
+    return load_stable_diffusion(str(pipeline_folder()), precision, "lab")

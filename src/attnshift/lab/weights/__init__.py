@@ -1,0 +1,27 @@
+"""The trained networks of the lab, and where they lie inside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attnshift.errors import ModelError
+from attnshift.registry import suggest
+
+__all__ = ["classifier_folder", "classifier_names", "pipeline_folder"]
+
+_HERE = Path(__file__).parent
+
+
+def pipeline_folder() -> Path:
+    return _HERE / "pipeline"
+
+
+def classifier_names() -> list[str]:
+    return sorted(each.name for each in (_HERE / "classifiers").iterdir() if (each / "config.json").is_file())
+
+
+def classifier_folder(name: str) -> Path:
+    known = classifier_names()
+    if name not in known:
+        raise ModelError(f"unknown lab classifier '{name}'{suggest(name, known)}; known: {', '.join(known)}")
+    return _HERE / "classifiers" / name

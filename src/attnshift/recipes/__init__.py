@@ -1,0 +1,1 @@
+"""Recipes: what an attack is made of, as data."""

@@ -1,0 +1,175 @@
+"""Recipes as data: validated, complete, and free of what a machine or a run decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from attnshift.recipes.prompts import PromptSection
+from attnshift.recipes.sections import OpenSection, Section
+
+__all__ = ["AnyRecipe", "BaselineRecipe", "BaselineSection", "MaskSection", "Recipe"]
+
+Grid = Literal["full", "half", "quarter", "eighth", "all"]
+
+
+class InterferenceSection(Section):
+    choose: Literal["confusion", "target", "text", "given", "random"] = "confusion"
+    """The surrogates' highest wrong class on the clean image; the target of a targeted attack; the class nearest to the
+    true one for the text encoder; ``phrase``; or any class, as a control."""
+    phrase: str = ""
+
+    @model_validator(mode="after")
+    def _has_what_it_names(self) -> InterferenceSection:
+        if (self.choose == "given") != bool(self.phrase.strip()):
+            raise ValueError("phrase goes with choose = 'given', and only with it")
+        return self
+
+
+class MaskSection(Section):
+    source: Literal["none", "attention", "gradcam", "given"] = "none"
+    grid: Grid = "all"
+    """Grids whose cross-attention makes an attention mask."""
+    refine: int = Field(default=0, ge=0, le=10)
+    """Rounds in which the self-attention spreads an attention mask over the object."""
+    edge: Literal["soft", "hard"] = "soft"
+    outside: float = Field(default=0.1, gt=0, le=1)
+    """What a pixel outside the mask counts where one inside counts 1."""
+    paste_back: bool = False
+    """Take pixels outside the mask from the clean image."""
+
+
+class DiffusionSection(Section):
+    schedule_steps: int = Field(default=20, ge=2, le=1000)
+    denoising_steps: int = Field(default=5, ge=1, le=999)
+    """How many of the last steps are walked and differentiated (K)."""
+    gradient_steps: int = Field(default=0, ge=0)
+    """Through how many of the last of them the gradient goes back; 0 is all. The earlier ones count as the identity:
+    the gradient passes from their end straight to the start latents, and the attention maps read in them count in the
+    losses as values without a gradient."""
+    guidance: float = Field(default=2.5, ge=0)
+    pairing: Literal["aligned", "compat"] = "aligned"
+    inversion_rounds: int = Field(default=0, ge=0, le=20)
+    encoding: Literal["mean", "sample"] = "mean"
+    residual: bool = True
+    """Add to each decoded image what the clean path loses, so that nothing is changed at iteration 0."""
+    checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _goes_back_where_it_walks(self) -> DiffusionSection:
+        if self.gradient_steps > self.denoising_steps:
+            raise ValueError(
+                f"gradient_steps is {self.gradient_steps} and cannot exceed denoising_steps, which is "
+                f"{self.denoising_steps}; 0 goes back through all of them"
+            )
+        return self
+
+
+class ReconstructionSection(OpenSection):
+    method: str = "offset"
+
+
+class ClassificationSection(OpenSection):
+    loss: str = "cross_entropy"
+    weight: float = Field(default=1.0, ge=0)
+    schedule: dict[str, Any] = Field(default_factory=dict)
+    fusion: str = "uniform"
+    fusion_options: dict[str, Any] = Field(default_factory=dict)
+    space: Literal["image", "latent"] = "image"
+    """Where the surrogates' gradients are taken and fused: at the image, with one pass back through decoder and
+    denoiser, or at the latents, with one for each of them."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the last fused direction that is added to the next one; for optimisers without momentum of their own."""
+    clip: float = Field(default=0.0, ge=0)
+    """Highest norm of the fused direction of an image; 0 sets no limit."""
+
+
+class TransformSection(OpenSection):
+    pass
+
+
+class ExpectationSection(Section):
+    """Expectation over transformations: what the surrogates see of an image beside the image itself."""
+
+    draws: int = Field(default=1, ge=1, le=1000)
+    """Views of an image, itself included; 1 switches the transforms off."""
+    every: int = Field(default=1, ge=1)
+    """Only in every so manieth iteration, from the first on; in the others the image itself."""
+    transforms: dict[str, TransformSection] = Field(default_factory=dict)
+    """What makes a view, one after the other, with options."""
+
+    @model_validator(mode="after")
+    def _has_what_it_draws(self) -> ExpectationSection:
+        if self.draws > 1 and not self.transforms:
+            raise ValueError("draws above 1 need transforms, such as [expectation.transforms.rotate]")
+        return self
+
+
+class TermSection(OpenSection):
+    weight: float = Field(ge=0)
+    schedule: dict[str, Any] = Field(default_factory=dict)
+
+
+class OptimiserSection(Section):
+    method: Literal["adamw", "gradient", "sign"] = "adamw"
+    balance: Literal["none", "gradnorm"] = "none"
+    """``gradnorm`` divides each term by a running norm of its own gradient, at the price of a backward pass a term."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    iterations: int = Field(default=30, ge=1, le=10_000)
+
+
+class FinishSection(Section):
+    keep: Literal["last", "best"] = "best"
+    """``best``: the nearest iterate that fools every surrogate by ``confidence``, else the one of lowest margin."""
+    confidence: float = Field(default=0.0, ge=0)
+    """Logit margin by which a surrogate counts as fooled when iterates are compared."""
+    early: bool = False
+    """An image leaves the batch at the first iterate that fools every surrogate by ``confidence``."""
+
+
+class Recipe(Section):
+    """Complete description of an attack. Two runs with equal recipes, seeds and inputs give equal results."""
+
+    name: str
+    summary: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    tuned_on: tuple[str, ...] = ()
+    """Classifiers that chose its numbers; they cannot judge it."""
+    prompt: PromptSection = PromptSection()
+    interference: InterferenceSection = InterferenceSection()
+    mask: MaskSection = MaskSection()
+    diffusion: DiffusionSection = DiffusionSection()
+    reconstruction: ReconstructionSection = ReconstructionSection()
+    classification: ClassificationSection = ClassificationSection()
+    expectation: ExpectationSection = ExpectationSection()
+    terms: dict[str, TermSection] = Field(default_factory=dict)
+    optimiser: OptimiserSection = OptimiserSection()
+    finish: FinishSection = FinishSection()
+
+
+class BaselineSection(OpenSection):
+    attack: str
+
+
+class BaselineRecipe(Section):
+    """Complete description of an attack on pixels: ``baseline.attack`` is a name in ``BASELINES``."""
+
+    name: str
+    summary: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    tuned_on: tuple[str, ...] = ()
+    """Classifiers that chose its numbers; they cannot judge it."""
+    baseline: BaselineSection
+
+
+def _kind(recipe: Any) -> str:
+    is_baseline = "baseline" in recipe if isinstance(recipe, Mapping) else isinstance(recipe, BaselineRecipe)
+    return "baseline" if is_baseline else "latent"
+
+
+AnyRecipe = Annotated[
+    Annotated[Recipe, Tag("latent")] | Annotated[BaselineRecipe, Tag("baseline")], Discriminator(_kind)
+]

@@ -1,0 +1,102 @@
+"""What a run is: everything that decides its result, written beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel, Field, field_validator
+
+from attnshift import __version__
+from attnshift.diffusion import Precision
+from attnshift.recipes.schema import AnyRecipe, BaselineRecipe
+from attnshift.registry import STRICT
+from attnshift.results.arms import ARMS
+
+__all__ = ["FORMAT", "RunSpec", "software"]
+
+FORMAT = 4
+"""Version of the run folder; part of a run's identity."""
+
+_ASIDE = {"images", "labels"}
+"""Where the images came from: the same ones from elsewhere continue a run."""
+_NAMES = {"name", "summary", "tuned_on"}
+"""What of a recipe changes no image."""
+
+
+class RunSpec(BaseModel):
+    """All that changes a run's output. ``device``, ``threads`` and ``batch`` are in it: they change the last bits."""
+
+    model_config = STRICT
+
+    format: int = FORMAT
+    images: str
+    labels: str | None
+    items: str
+    """Digest over the identities of all items, in order."""
+    pipeline: str
+    surrogates: tuple[str, ...] = Field(min_length=1)
+    weights: dict[str, str] = {}
+    """Fingerprints of the pipeline and of the surrogates, by their names."""
+    size: int = Field(ge=8, le=4096)
+    batch: int = Field(ge=1, le=4096)
+    device: str
+    precision: Precision = "float32"
+    threads: int = Field(ge=1)
+    software: dict[str, str] = {}
+    recipe: AnyRecipe
+
+    @field_validator("format")
+    @classmethod
+    def _is_the_one_we_read(cls, number: int) -> int:
+        if number != FORMAT:
+            raise ValueError(f"this version of attnshift reads format {FORMAT}; make the run anew with another --out")
+        return number
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What is shown of every image; an attack on pixels reconstructs nothing."""
+        missing = ("round_trip", "reconstruction") if isinstance(self.recipe, BaselineRecipe) else ()
+        return tuple(arm for arm in ARMS if arm not in missing)
+
+    @property
+    def digest(self) -> str:
+        """Name of exactly this attack on exactly these images, in every PNG that it writes."""
+        return _hashed(self.model_dump(mode="json", exclude=_ASIDE))
+
+    def key(self, identity: str) -> str:
+        """Name of the work on one item: equal in two runs that would do the same to it, up to the last bits that its
+        batch mates decide."""
+        decisive = self.model_dump(mode="json", exclude=_ASIDE | {"items"})
+        decisive["recipe"] = {key: each for key, each in decisive["recipe"].items() if key not in _NAMES}
+        return _hashed({"item": identity, **decisive})
+
+    def differences(self, other: RunSpec) -> list[str]:
+        """``key: ours, not theirs`` for everything that differs and changes the output."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return [
+            f"{key}: {mine.get(key)!r}, not {theirs.get(key)!r}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if key not in _ASIDE and mine.get(key) != theirs.get(key)
+        ]
+
+
+def software() -> dict[str, str]:
+    """Versions that change the last bits, or what is written into files."""
+    return {"attnshift": __version__, "torch": version("torch")}
+
+
+def _hashed(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,90 @@
+"""How far a run is, read from its folder while others write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnshift.results.ledger import Span, read_history
+from attnshift.results.locks import somebody_works
+from attnshift.results.plan import read_plan
+from attnshift.results.store import Store
+
+__all__ = ["FailedImage", "Status", "read_status"]
+
+_RECENT = 32
+"""Micro-batches over which the rate is taken."""
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    id: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """``images`` are ``done``, ``failed`` or left. ``troubled`` are those left that have ended a worker before, with
+    how often. ``rate`` is in images a second of work on the last micro-batches, None before the first; ``working`` says
+    whether a process works on the run.
+    """
+
+    run: str
+    recipe: str
+    images: int
+    done: int
+    failed: tuple[FailedImage, ...]
+    troubled: dict[str, int]
+    rate: float | None
+    working: bool
+
+    @property
+    def left(self) -> int:
+        return self.images - self.done - len(self.failed)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the recent rate; None where nothing is known of it."""
+        return self.left / self.rate if self.rate else None
+
+
+def read_status(folder: Path) -> Status:
+    """A ``RunError`` where ``folder`` holds no run."""
+    store = Store.open(folder)
+    spec, history = store.spec(), read_history(folder)
+    images, failed, troubled = 0, [], {}
+    for item in read_plan(store.plan_path):
+        images += 1
+        if item.identity not in history.failed and item.identity not in history.deaths:
+            continue
+        if store.is_finished(item.identity):
+            continue
+        if item.identity in history.failed:
+            failed.append(FailedImage(item.identity, item.file, history.failed[item.identity].reason))
+        else:
+            troubled[item.file] = history.deaths[item.identity]
+    working = somebody_works(folder)
+    return Status(
+        run=spec.digest,
+        recipe=spec.recipe.name,
+        images=images,
+        done=store.count(),
+        failed=tuple(failed),
+        # What is being worked on looks like what was never ended.
+        troubled={file: count - working for file, count in troubled.items() if count > working},
+        rate=_rate(history.spans),
+        working=working,
+    )
+
+
+def _rate(spans: Sequence[Span]) -> float | None:
+    recent = sorted(sorted(spans, key=lambda span: span.ended)[-_RECENT:], key=lambda span: span.begun)
+    # Time in which several worked counts once, and time in which nobody did does not count.
+    seconds, until = 0.0, recent[0].begun if recent else None
+    for span in recent:
+        begun = max(span.begun, until or span.begun)
+        until = max(span.ended, begun)
+        seconds += (until - begun).total_seconds()
+    return sum(span.items for span in recent) / seconds if seconds else None

@@ -1,0 +1,210 @@
+"""A run folder: what is finished in it, written so that it is there whole or not at all.
+
+run.json              what the run is (RunSpec)
+recipe.toml           the recipe, complete, to read and to use again
+plan.parquet          the images in their order (Plan)
+images/ID.ARM.png     what each control arm and the attack look like
+items/ID.json         one finished image; its presence is what "finished" means
+ledger/PROCESS.jsonl  what was begun, ended and failed, and when (Ledger)
+claims                who works on what (Claims)
+results.parquet       one row per finished image, in the order of the plan
+failed.parquet        one row per image that failed, with the reason; absent where none did
+verdicts.parquet      one row per image, arm and classifier (written by evaluate)
+quality.parquet       one row per image and arm, one column per metric (written by evaluate)
+unavailable.parquet   one row per metric that could not be measured, with the reason (written by evaluate)
+visibility.parquet    one row per image and arm: is the object still seen (written by evaluate --masks)
+sets.parquet          one row per set metric and arm, with its value or the reason (written by evaluate --sets)
+report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import tomli_w
+from pydantic import ValidationError
+
+from attnshift.errors import RunError
+from attnshift.files import atomic_write, publish, temporary_name, writing
+from attnshift.registry import describe
+from attnshift.results.locks import Claims
+from attnshift.results.plan import Plan, parts, read_plan
+from attnshift.results.spec import RunSpec
+
+__all__ = ["Store", "atomic_write"]
+
+_ROWS = 1024
+"""Rows of a table that are in memory at once while it is made from the items."""
+
+
+class Store:
+    """Reads and writes one run folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def start(cls, folder: Path, spec: RunSpec, plan: Plan) -> Store:
+        """Open ``folder`` for ``spec``: new, empty, or holding the same run. Anything else is a ``RunError``."""
+        store = cls(folder)
+        if store._holds(spec, plan):
+            return store
+        if folder.exists() and not _fresh(folder) and not store._is_declared():
+            raise RunError(f"{folder} exists and is not a run; choose another --out")
+        try:
+            for part in (folder, folder / "images", folder / "items"):
+                part.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+        with Claims(folder) as claims, claims.tables():
+            # Another command may have started a run there since.
+            if not store._holds(spec, plan):
+                store._declare(spec, plan)
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open a folder that holds a run of the format that we read."""
+        store = cls(folder)
+        if not store._is_declared():
+            raise RunError(
+                f"{folder} is not a run: it holds no run.json; `attnshift attack … --out {folder}` makes one"
+            )
+        store.spec()
+        return store
+
+    def spec(self) -> RunSpec:
+        try:
+            return RunSpec.model_validate_json((self.folder / "run.json").read_bytes())
+        except ValidationError as error:
+            raise RunError(f"{self.folder / 'run.json'}: {describe(error)}") from None
+
+    def image_path(self, identity: str, arm: str) -> Path:
+        return self.folder / "images" / f"{identity}.{arm}.png"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.folder / "plan.parquet"
+
+    def is_finished(self, identity: str) -> bool:
+        return self._item_path(identity).exists()
+
+    def count(self) -> int:
+        """How many items are finished."""
+        return sum(each.name.endswith(".json") for each in os.scandir(self.folder / "items"))
+
+    def planned(self) -> int:
+        """How many images the run shall attack."""
+        return int(pyarrow.parquet.read_metadata(self.plan_path).num_rows)
+
+    def finish(self, identity: str, row: Mapping[str, Any], images: Mapping[str, bytes]) -> None:
+        """Keep what was made of an item: PNG files by arm, then its ``row``, which declares it finished."""
+        for arm, content in images.items():
+            atomic_write(self.image_path(identity, arm), content)
+        atomic_write(self._item_path(identity), json.dumps(row).encode())
+
+    def compact(self, failed: Mapping[str, str]) -> int:
+        """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the others
+        that have ``failed``, with their reasons; return how many are finished."""
+        # Looked at once: others may go on finishing, and what is written twice over must be the same.
+        finished = bytes(self.is_finished(item.identity) for item in read_plan(self.plan_path))
+        if any(finished):
+            self._write("results", lambda: self._rows(finished))
+        lost = [
+            {"id": item.identity, "file": item.file, "label": item.label, "reason": failed[item.identity]}
+            for item, done in zip(read_plan(self.plan_path), finished, strict=True)
+            if item.identity in failed and not done
+        ]
+        if lost:
+            self.write_table("failed", lost)
+        else:
+            path = self.folder / "failed.parquet"
+            with writing(path):
+                path.unlink(missing_ok=True)
+        return sum(finished)
+
+    def sweep(self) -> None:
+        """Remove what writes left behind that were killed; nobody else may be working on the run."""
+        for folder in (self.folder, self.folder / "images", self.folder / "items"):
+            for path in folder.glob(".*.partial"):
+                with writing(path):
+                    path.unlink(missing_ok=True)
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._write(name, lambda: (dict(row) for row in rows))
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        """Rows of a table, none if it has not been written."""
+        path = self.folder / f"{name}.parquet"
+        return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+
+    def _item_path(self, identity: str) -> Path:
+        return self.folder / "items" / f"{identity}.json"
+
+    def _is_declared(self) -> bool:
+        return (self.folder / "run.json").is_file()
+
+    def _holds(self, spec: RunSpec, plan: Plan) -> bool:
+        """Whether the run is there; a ``RunError`` where another one is."""
+        if not self._is_declared():
+            return False
+        changed = spec.differences(self.spec())
+        if changed:
+            shown = {"items": f"items: {plan.change(self.plan_path)}"} if self.plan_path.exists() else {}
+            changed = [shown.get(each.partition(":")[0], each) for each in changed]
+            raise RunError(
+                f"{self.folder} holds another run; this one differs in {'; '.join(changed[:4])}. "
+                "Use another --out, or the settings of that run"
+            )
+        return True
+
+    def _declare(self, spec: RunSpec, plan: Plan) -> None:
+        recipe = tomli_w.dumps(_without_none(spec.recipe.model_dump(mode="json")))
+        atomic_write(self.plan_path, plan.path.read_bytes())
+        atomic_write(self.folder / "recipe.toml", recipe.encode())
+        atomic_write(self.folder / "run.json", (spec.model_dump_json(indent=1) + "\n").encode())
+
+    def _rows(self, finished: bytes) -> Iterator[dict[str, Any]]:
+        for item in compress(read_plan(self.plan_path), finished):
+            yield json.loads(self._item_path(item.identity).read_bytes())
+
+    def _write(self, name: str, rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """Write a table part by part; ``rows`` are asked for twice, because a part alone does not show all types."""
+        path = self.folder / f"{name}.parquet"
+        schemas = [pyarrow.Table.from_pylist(list(part)).schema for part in parts(rows(), _ROWS)]
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive") if schemas else pyarrow.schema([])
+        temporary = temporary_name(path)
+        with writing(path):
+            try:
+                with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+                    for part in parts(rows(), _ROWS):
+                        writer.write_table(pyarrow.Table.from_pylist(list(part), schema))
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                publish(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _fresh(folder: Path) -> bool:
+    """Whether ``folder`` is empty, or holds no more than a run that stopped before it was declared."""
+    if not folder.is_dir():
+        return False
+    held = [path for path in folder.rglob("*") if not path.is_dir()]
+    begun = ("recipe.toml", "plan.parquet", "claims")
+    return all(path.name in begun or path.name.endswith(".partial") for path in held) and all(
+        path.name in ("images", "items") for path in folder.iterdir() if path.is_dir()
+    )
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return value

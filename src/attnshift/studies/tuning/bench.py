@@ -1,0 +1,93 @@
+"""How a trial is carried out: what all trials share is loaded once, then each recipe attacks and is graded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.finish import finish
+from attnshift.attack.method import Method
+from attnshift.attack.problem import Task, pose
+from attnshift.classifiers.classifier import Classifier
+from attnshift.defences.names import load_defended
+from attnshift.errors import ModelError, RecipeError
+from attnshift.execution.prepare import Prepared, prepare
+from attnshift.execution.worker import read_task
+from attnshift.losses.classification import margins
+from attnshift.metrics.metrics import ssim
+from attnshift.studies.tuning.grading import Grade, grade
+from attnshift.studies.tuning.settings import Settings, attack_settings, check_values, recipe_with
+from attnshift.types import Goals
+
+__all__ = ["Bench", "attempt", "set_up"]
+
+_CHUNK = 32
+"""Images that are judged at once."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that the trials share, loaded once. ``batches`` are the micro-batches of ``clean`` [batch,3,side,side] and
+    the ``goals`` of the attack on them; ``right`` [models,batch]: which of them each tuning classifier knows."""
+
+    attack: Prepared
+    """The attack with the recipe to start from."""
+    tuning: list[Classifier]
+    batches: list[list[Task]]
+    clean: Tensor
+    goals: Goals
+    right: Tensor
+
+
+def set_up(settings: Settings) -> Bench:
+    """Load everything, and check whatever could stop a trial later."""
+    attack = prepare(attack_settings(settings))
+    tuning = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
+    worker, items = attack.worker, list(attack.plan)
+    size, classes = worker.spec.size, worker.classifiers[0].classes
+    for classifier in tuning:
+        if classifier.classes != classes:
+            raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
+    check_values(settings, lambda tried: attack.with_recipe(tried).check())
+    parts = [[read_task(item, size) for item in part.items] for part in attack.plan.batches(worker.spec.batch)]
+    clean = torch.stack([task.image for part in parts for task in part])
+    goals = Goals.of([item.label for item in items], [item.target for item in items])
+    right = _logits(tuning, clean, settings.device).argmax(2) == goals.labels
+    for classifier, known in zip(tuning, right, strict=True):
+        if not bool(known.any()):
+            raise ModelError(f"{classifier.name} sees none of the clean images as its class and cannot decide")
+    return Bench(attack, tuning, parts, clean, goals, right)
+
+
+def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grade | str:
+    """The grade of the recipe with ``values`` put in, or why it has none."""
+    try:
+        images = _attack(bench, Method.of(recipe_with(settings, values)))
+    except (RecipeError, ModelError) as error:
+        return str(error)
+    logits = _logits(bench.tuning, images, settings.device)
+    margin = torch.stack([margins(each, bench.goals) for each in logits])
+    pairs = zip(bench.clean.split(_CHUNK), images.split(_CHUNK), strict=True)
+    similarity = torch.cat([ssim(*pair) for pair in pairs])
+    if not all(bool(each.isfinite().all()) for each in (images, margin, similarity)):
+        return "the attack gave images, or a tuning classifier logits, that are not finite"
+    return grade(bench.right, bench.goals.reached(logits.argmax(2)), margin, similarity, settings.floor)
+
+
+def _attack(bench: Bench, method: Method) -> Tensor:
+    """All images attacked, [batch,3,side,side], in the micro-batches and with the draws of ``attnshift attack``."""
+    backbone, surrogates = bench.attack.worker.backbone, bench.attack.worker.classifiers
+    outcomes = (finish(pose(method, backbone, surrogates, part)) for part in bench.batches)
+    return torch.cat([outcome.images.cpu() for outcome in outcomes])
+
+
+@torch.no_grad()
+def _logits(classifiers: Sequence[Classifier], images: Tensor, device: str) -> Tensor:
+    """What each classifier says of ``images``, [models,batch,classes] on the CPU."""
+    return torch.stack(
+        [torch.cat([classifier(part.to(device)).cpu() for part in images.split(_CHUNK)]) for classifier in classifiers]
+    )

@@ -1,0 +1,101 @@
+"""What the command line decides: the study's settings, the recipes that they allow, and what is refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from attnshift.attack.method import Method
+from attnshift.defences.names import relatives, undefended
+from attnshift.errors import RecipeError, UserError
+from attnshift.execution import prepare
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
+from attnshift.studies.tuning.search import Search, standing_values
+
+__all__ = ["Settings", "attack_settings", "check_settings", "check_values", "recipe_with"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(prepare.Inputs):
+    """What the command line decides about a study.
+
+    ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
+    the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed.
+    """
+
+    tuning: tuple[str, ...]
+    search: Search
+    out: Path
+    preset: str = "fast"
+    changes: tuple[str, ...] = ()
+    trials: int = 50
+    floor: float = 0.9
+    seed: int = 0
+
+
+def recipe_with(settings: Settings, values: Mapping[str, Any]) -> Recipe:
+    """The recipe to start from with ``values`` put in."""
+    return load_recipe(settings.preset, [*settings.changes, *(f"{key}={_toml(values[key])}" for key in values)])
+
+
+def attack_settings(settings: Settings, recipe: Recipe | None = None) -> prepare.Settings:
+    """The attack with ``recipe``, or with the one to start from."""
+    return prepare.settings_with(settings, recipe or recipe_with(settings, {}), settings.out)
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse, before anything is loaded, numbers, roles and search spaces that cannot be meant."""
+    if not 1 <= settings.trials <= 100_000:
+        raise UserError(f"--trials is {settings.trials}; it must lie between 1 and 100000")
+    if not 0 <= settings.floor <= 1:
+        raise UserError(f"--floor is {settings.floor}; it is an SSIM between 0 and 1")
+    if settings.seed < 0:
+        raise UserError(f"--seed is {settings.seed}; it must not be negative")
+    prepare.check_surrogates(settings)
+    _check_roles(settings.surrogates, settings.tuning)
+    prepare.check_settings(attack_settings(settings))
+    if not settings.search:
+        raise RecipeError("the search space is empty")
+    check_values(settings, lambda tried: prepare.check_settings(attack_settings(settings, tried)))
+
+
+def check_values(settings: Settings, check: Callable[[Recipe], None]) -> None:
+    """Build and ``check`` a recipe for both ends of every range and for every choice, the other keys left standing."""
+    standing = standing_values(recipe_with(settings, {}), settings.search)
+    for key, space in settings.search.items():
+        for value in space.ends:
+            try:
+                tried = recipe_with(settings, standing | {key: value})
+                Method.of(tried)
+                check(tried)
+            except UserError as error:
+                raise RecipeError(f"search space: {key} = {_toml(value)} cannot be used: {error}") from None
+
+
+def _check_roles(surrogates: Sequence[str], tuning: Sequence[str]) -> None:
+    if not tuning:
+        raise UserError("no classifier decides; give at least one --tuning, such as --tuning lab:mobilenet")
+    for name in tuning:
+        if relatives([name], surrogates):
+            raise UserError(f"{name} cannot be a tuning classifier: it is a surrogate")
+        if tuning.count(name) > 1:
+            raise UserError(f"--tuning {name} is given twice and would count twice; give it once")
+        source, _, model = undefended(name).partition(":")
+        if source == "lab" and _lab_role(model) == "judge":
+            raise UserError(f"{name} cannot be a tuning classifier: it is one of the lab's judges; use lab:mobilenet")
+
+
+def _lab_role(name: str) -> str:
+    """Role of the lab's classifier ``name``, or nothing where there is none."""
+    from attnshift.lab.classifiers import RECIPES
+
+    return RECIPES[name].role if name in RECIPES else ""
+
+
+def _toml(value: object) -> str:
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()

@@ -1,0 +1,194 @@
+"""Distances of sets against formulas in numpy, against piq and torchmetrics, and by what their definitions promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+import piq.kid
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from attnshift.metrics import FEATURES, SETS, sets
+from attnshift.metrics.sets import Cmmd, Fid, Kid, SetMetric, paired_mmd
+
+METRICS = [pytest.param(entry.load()(), id=name) for name, entry in SETS.items()]
+MMDS = [pytest.param(Kid(), id="kid"), pytest.param(Cmmd(), id="cmmd")]
+
+
+def features(count: int = 60, width: int = 8, seed: int = 0, shift: float = 0.3, noise: float = 0.5) -> list[Tensor]:
+    """Of images and of their edits, [count,width] in fp32."""
+    draw = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(count, width, generator=draw) @ torch.randn(width, width, generator=draw) / width**0.5 + 1
+    return [mixed, mixed + shift + noise * torch.randn(count, width, generator=draw)]
+
+
+def in_numpy(pair: list[Tensor]) -> list[NDArray[numpy.float64]]:
+    return [each.double().numpy() for each in pair]
+
+
+def cubic(left: NDArray[numpy.float64], right: NDArray[numpy.float64]) -> float:
+    return float((left @ right / len(left) + 1) ** 3)
+
+
+def gaussian(left: NDArray[numpy.float64], right: NDArray[numpy.float64]) -> float:
+    return float(numpy.exp(-((left - right) ** 2).sum() / (2 * 10**2)))
+
+
+def u_statistic(kernel: object, x: NDArray[numpy.float64], y: NDArray[numpy.float64]) -> float:
+    """Gretton et al. 2012, equation 4, term by term."""
+    assert callable(kernel)
+    count = len(x)
+    terms = [
+        kernel(x[i], x[j]) + kernel(y[i], y[j]) - kernel(x[i], y[j]) - kernel(x[j], y[i])
+        for i in range(count)
+        for j in range(count)
+        if i != j
+    ]
+    return sum(terms) / (count * (count - 1))
+
+
+def test_fid_against_the_formula() -> None:
+    """Heusel et al. 2017, equation 6, with the root of a symmetric matrix; tr sqrt(AB) = tr sqrt(sqrt(A) B sqrt(A))."""
+    pair = features()
+    (mean_x, mean_y) = (each.mean(0) for each in in_numpy(pair))
+    (cov_x, cov_y) = (numpy.cov(each.T) for each in in_numpy(pair))
+    values, vectors = numpy.linalg.eigh(cov_x)
+    root = vectors @ numpy.diag(values**0.5) @ vectors.T
+    shared = numpy.sqrt(numpy.linalg.eigvalsh(root @ cov_y @ root)).sum()
+    expected = ((mean_x - mean_y) ** 2).sum() + numpy.trace(cov_x) + numpy.trace(cov_y) - 2 * shared
+    assert Fid()(*pair).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_fid_against_piq() -> None:
+    """Which iterates towards the matrix root in fp32."""
+    pair = features()
+    assert Fid()(*pair).value == pytest.approx(float(piq.FID().compute_metric(*pair)), rel=5e-3)
+
+
+def test_fid_has_no_interval() -> None:
+    estimate = Fid()(*features())
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)
+    assert estimate.count == 60
+
+
+def test_kid_against_the_formula() -> None:
+    pair = features(count=30)
+    assert Kid()(*pair).value == pytest.approx(u_statistic(cubic, *in_numpy(pair)), rel=1e-9)
+
+
+def test_kid_against_piq() -> None:
+    pair = [each.double() for each in features()]
+    x, y = pair
+    kernels = (piq.kid._polynomial_kernel(*each) for each in ((x, x), (x, y), (y, y)))
+    expected = piq.kid._mmd2_and_variance(*kernels, mmd_est="u-statistic")
+    assert Kid()(*pair).value == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
+def test_kid_is_that_of_torchmetrics_without_the_values_within_pairs() -> None:
+    pair = [each.double() for each in features()]
+    theirs = KernelInceptionDistance(sets._AsTheyAre(8), subsets=1, subset_size=60)
+    theirs.update(pair[0], real=True)
+    theirs.update(pair[1], real=False)
+    across = (pair[0] @ pair[1].T / 8 + 1) ** 3
+    elsewhere = (across.sum() - across.trace()) / (60 * 59)
+    assert Kid()(*pair).value == pytest.approx(float(theirs.compute()[0] + 2 * (across.mean() - elsewhere)), rel=1e-9)
+
+
+def test_cmmd_against_the_formula() -> None:
+    pair = features(count=30)
+    unit = [each / numpy.linalg.norm(each, axis=1, keepdims=True) for each in in_numpy(pair)]
+    assert Cmmd()(*pair).value == pytest.approx(1000 * u_statistic(gaussian, *unit), rel=1e-7)
+
+
+def test_cmmd_reads_directions_alone() -> None:
+    first, second = features()
+    assert Cmmd()(7 * first, second / 3).value == pytest.approx(Cmmd()(first, second).value, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equal_sets(metric: SetMetric) -> None:
+    first, _ = features()
+    assert metric(first, first).value == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_change_is_a_greater_distance(metric: SetMetric) -> None:
+    values = [metric(*features(shift=shift, noise=0.2)).value for shift in (0, 0.3, 1)]
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_order_of_the_pairs_does_not_matter(metric: SetMetric) -> None:
+    first, second = features()
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    before, after = metric(first, second), metric(first[order], second[order])
+    for name in ("value", "low", "high"):
+        assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("metric", MMDS)
+def test_many_images_are_added_up_in_parts(metric: SetMetric, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = features()
+    whole = metric(*pair)
+    monkeypatch.setattr(sets, "_ROWS", 7)
+    for name in ("value", "low", "high"):
+        assert getattr(metric(*pair), name) == pytest.approx(getattr(whole, name), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", MMDS)
+def test_the_interval_is_the_jackknife_s(metric: SetMetric) -> None:
+    """Over pairs: each is left out once."""
+    first, second = features(count=20)
+    kept = [[place for place in range(20) if place != out] for out in range(20)]
+    without = numpy.array([metric(first[places], second[places]).value for places in kept])
+    error = (19 / 20 * ((without - without.mean()) ** 2).sum()) ** 0.5
+    whole = metric(first, second)
+    assert (whole.low, whole.high) == pytest.approx((whole.value - 1.96 * error, whole.value + 1.96 * error), rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", MMDS)
+def test_edits_that_change_no_distribution_are_at_0_on_average(metric: SetMetric) -> None:
+    """Although each edit is close to its image, which the statistic of unpaired sets takes for a negative distance."""
+
+    def edited(seed: int) -> list[Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        first, noise = torch.randn(2, 20, 8, generator=draw)
+        return [first + 1, 0.95 * first + (1 - 0.95**2) ** 0.5 * noise + 1]
+
+    values = numpy.array([metric(*edited(seed)).value for seed in range(300)])
+    assert abs(values.mean()) < 3 * values.std() / 300**0.5
+
+
+@pytest.mark.parametrize("metric", MMDS)
+def test_the_interval_holds_the_distance_of_many_images(metric: SetMetric) -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def edited(count: int) -> list[Tensor]:
+        first, noise = torch.randn(2, count, 8, generator=draw)
+        return [first + 1, first + 1.3 + 0.3 * noise]
+
+    truth = metric(*edited(6000)).value
+    held = [estimate.low <= truth <= estimate.high for estimate in (metric(*edited(100)) for _ in range(200))]
+    assert sum(held) / 200 >= 0.9
+
+
+def test_least_numbers_of_images() -> None:
+    assert [Fid().least(width) for width in (128, 2048)] == [640, 10_240]
+    assert Kid().least(2048) == Cmmd().least(768) == 100
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_name_the_features_that_they_were_published_with(metric: SetMetric) -> None:
+    assert metric.features in FEATURES
+
+
+def test_a_scale_is_a_factor() -> None:
+    pair = features()
+    plain, scaled = (paired_mmd(lambda left, right: left @ right.T, *pair, scale=scale) for scale in (1, 5))
+    assert (scaled.value, scaled.low, scaled.high) == pytest.approx((5 * plain.value, 5 * plain.low, 5 * plain.high))

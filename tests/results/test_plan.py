@@ -1,0 +1,172 @@
+"""The plan of a run: an order that nothing changes, in a file that may be longer than memory is large."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import pytest
+
+from attnshift.data.datasets import Item
+from attnshift.data.references import Reference
+from attnshift.results.plan import WHOLE, Plan, Shard, read_plan
+from attnshift.results.store import Store
+
+
+def item(number: int, label: int = 0, target: int | None = None) -> Item:
+    reference = Reference("file", f"/photos/{number}.png")
+    return Item(f"{number:016x}", f"{number}.png", reference, label, f"class {label}", target=target)
+
+
+EVERY_KIND = [
+    item(0),
+    replace(item(1), image=Reference("url", "https://example.org/a:b.png")),
+    replace(item(2), image=Reference("row", "/photos/a.parquet", 7), mask=Reference("member", "/m.tar", 512, 99)),
+    replace(item(3), label=3, class_name="Ö\u3042", target=5, target_name="mug", file="deep/ö.png"),
+]
+
+
+def test_what_is_drawn_is_read_again(tmp_path: Path) -> None:
+    plan = Plan.draw(EVERY_KIND)
+    assert list(plan) == EVERY_KIND
+    assert len(plan) == 4
+    path = tmp_path / "plan.parquet"
+    path.write_bytes(plan.path.read_bytes())
+    assert list(read_plan(path)) == EVERY_KIND
+
+
+def test_the_file_is_there_as_long_as_the_plan() -> None:
+    plan = Plan.draw([item(0)])
+    path = plan.path
+    assert path.exists()
+    del plan
+    assert not path.exists()
+    assert not path.parent.exists()
+
+
+def test_the_digest_is_of_the_identities_in_order() -> None:
+    items = [item(number) for number in (3, 1, 2)]
+    expected = hashlib.sha256("\n".join(each.identity for each in items).encode()).hexdigest()[:16]
+    assert Plan.draw(items).digest == expected
+    assert Plan.draw(replace(each, file="x", image=Reference("url", "x")) for each in items).digest == expected
+    assert Plan.draw(reversed(items)).digest != expected
+    assert Plan.draw(items[:2]).digest != expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 1000])
+def test_batches_are_consecutive(size: int) -> None:
+    items = [item(number) for number in range(7)]
+    batches = list(Plan.draw(items).batches(size))
+    assert [each.number for each in batches] == list(range(len(batches)))
+    assert [each for batch in batches for each in batch.items] == items
+    assert all(len(batch.items) == size for batch in batches[:-1])
+    assert 1 <= len(batches[-1].items) <= size
+
+
+def test_batches_do_not_end_where_parts_of_the_file_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [item(number) for number in range(11)]
+    whole = list(Plan.draw(items).batches(3))
+    monkeypatch.setattr("attnshift.results.plan._ROWS", 4)
+    plan = Plan.draw(items)
+    assert list(plan) == items
+    assert list(plan.batches(3)) == whole
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_shards_part_the_batches(count: int) -> None:
+    batches = list(Plan.draw(item(number) for number in range(7)).batches(2))
+    shards = [[batch for batch in batches if batch in Shard(index, count)] for index in range(count)]
+    assert sorted(batch.number for shard in shards for batch in shard) == [0, 1, 2, 3]
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert all(batch in WHOLE for batch in batches)
+
+
+def test_examples_are_one_of_each_class_and_target() -> None:
+    items = [item(0, 1), item(1, 1), item(2, 2), item(3, 1, 7), item(4, 1, 7), replace(item(5, 2), class_name="mug")]
+    assert Plan.draw(items).examples == (items[0], items[2], items[3], items[5])
+
+
+def of_class(number: int, label: int) -> Item:
+    return replace(item(number, label), identity=f"{label}-{number}")
+
+
+BEFORE = [of_class(0, 0), of_class(1, 0), of_class(2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (BEFORE, "nothing that its plan shows"),
+        ([BEFORE[0], of_class(1, 5), BEFORE[2]], "1.png or its label has changed"),
+        (BEFORE[:2], "2.png is missing"),
+        ([*BEFORE, of_class(3, 0)], "3.png is new"),
+        ([BEFORE[1], BEFORE[0], BEFORE[2]], "0.png was where 1.png is now"),
+        (BEFORE[1:], "0.png was where 1.png is now"),
+    ],
+    ids=["none", "label", "missing at the end", "new at the end", "order", "missing at the start"],
+)
+def test_a_change_in_words(now: list[Item], words: str) -> None:
+    before = Plan.draw(BEFORE)
+    assert Plan.draw(now).change(before.path) == words
+
+
+class OneRow(Store):
+    """All items have been finished, with the same row."""
+
+    def _item_path(self, identity: str) -> Path:
+        return self.folder / "row.json"
+
+
+def carry_out(count: int, folder: Path) -> None:
+    """Plan so many items, hand them out in micro-batches, and make a table of them all."""
+    plan = Plan.draw(items_of(count))
+    assert sum(len(batch.items) for batch in plan.batches(8)) == len(plan) == count
+    (folder / "plan.parquet").write_bytes(plan.path.read_bytes())
+    assert OneRow(folder).compact({}) == count
+
+
+def keep(count: int, folder: Path) -> None:
+    """The same items, all at once in memory."""
+    assert len(list(items_of(count))) == count
+
+
+def grown(work: Callable[[int, Path], None], count: int, folder: Path) -> float:
+    """By how many megabytes the memory of a new process, whose heap has no room left over, grows with ``work``."""
+    context = multiprocessing.get_context("spawn")
+    peaks = context.SimpleQueue()
+    child = context.Process(target=tell_growth, args=(work, count, folder, peaks))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    return peaks.get()
+
+
+def tell_growth(work: Callable[[int, Path], None], count: int, folder: Path, peaks: SimpleQueue[float]) -> None:
+    before = peak()
+    work(count, folder)
+    peaks.put(peak() - before)
+
+
+def peak() -> float:
+    """Of this process, in megabytes."""
+    if sys.platform == "linux":  # where ru_maxrss counts what the parent held before exec
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def items_of(count: int) -> Iterator[Item]:
+    return (item(number, number % 100) for number in range(count))
+
+
+def test_memory_does_not_grow_with_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "row.json").write_text('{"id": "x", "margins": [0.5, 1.5], "losses": [{"name": "a", "value": 1}]}')
+    few = grown(carry_out, 2_000, tmp_path)
+    assert grown(carry_out, 100_000, tmp_path) < few + 30
+    assert grown(keep, 100_000, tmp_path) > 30, "as it would if they were kept"

@@ -1,0 +1,344 @@
+"""A comparison is its runs: each as `attack` makes it, continued where it stopped, judged once, and never mixed."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnshift.data.images import read_image, write_png
+from attnshift.errors import ModelError, RunError, UserError
+from attnshift.execution.coordinate import attack_folder
+from attnshift.judging.verdicts import evaluate_run
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.reading import load_recipe as load_any
+from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.recipes.strength import at_strength
+from attnshift.report.curves import measure
+from attnshift.results.store import Store
+from attnshift.studies import comparison
+from attnshift.studies.comparison import Entrant, Settings, compare, read_entrants
+from attnshift.telemetry import Event, ImageDone, RunBegun
+from small_runs import SIDE, SURROGATE, Told, contents, pngs, small_settings
+
+JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
+
+
+def short(*changes: str) -> Recipe:
+    return load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", *changes])
+
+
+def entered(*strengths: float, **recipes: Recipe | BaselineRecipe) -> tuple[Entrant, ...]:
+    return tuple(Entrant(name, recipe, strengths) for name, recipe in recipes.items())
+
+
+BOTH = {"short": short(), "long": short("optimiser.iterations=2")}
+
+
+@pytest.fixture
+def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
+    """Two recipes, two strengths, two images."""
+    return Settings(
+        photos / "images",
+        photos / "labels.csv",
+        str(pipeline_folder),
+        (SURROGATE,),
+        judges=(JUDGE,),
+        entrants=entered(1.0, 2.0, **BOTH),
+        out=tmp_path / "out",
+        batch=1,
+        limit=2,
+        threads=1,
+    )
+
+
+def quietly(settings: Settings) -> comparison.Compared:
+    return compare(settings)
+
+
+class ToldOfRuns(Told):
+    """Hears of (run, number of the image) and presses Ctrl-C at one of them."""
+
+    def __init__(self, stop_at: tuple[str, int] = ("", 0)):
+        super().__init__()
+        self.stop_at = stop_at
+        self.seen: list[tuple[str, int]] = []
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, RunBegun):
+            self.name, self.count = event.name, event.done
+        if isinstance(event, ImageDone):
+            self.count += 1
+            self.seen.append((self.name, self.count))
+            if self.seen[-1] == self.stop_at:
+                raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def whole(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The comparison of ``settings``, undisturbed. Not to be written to."""
+    folder = tmp_path_factory.mktemp("comparison") / "out"
+    images, labels, pipeline = photos / "images", photos / "labels.csv", str(pipeline_folder)
+    asked = {"judges": (JUDGE,), "entrants": entered(1.0, 2.0, **BOTH), "out": folder}
+    quietly(Settings(images, labels, pipeline, (SURROGATE,), batch=1, limit=2, threads=1, **asked))
+    return folder
+
+
+@pytest.fixture
+def held(settings: Settings, whole: Path) -> Settings:
+    """``settings`` whose folder holds the whole comparison already."""
+    shutil.copytree(whole, settings.out)
+    return settings
+
+
+def test_each_run_is_that_of_an_attack(photos: Path, pipeline_folder: Path, whole: Path, tmp_path: Path) -> None:
+    """The networks are loaded once for all: that changes no byte."""
+    assert sorted(path.name for path in (whole / "runs").iterdir()) == ["long@1", "long@2", "short@1", "short@2"]
+    alone = small_settings(photos, pipeline_folder, tmp_path / "alone", batch=1, limit=2, threads=1)
+    attack_folder(alone)
+    assert pngs(tmp_path / "alone") == pngs(whole / "runs" / "long@1")
+    scaled = replace(alone, recipe=at_strength(short(), 2.0), out=tmp_path / "scaled")
+    attack_folder(scaled)
+    assert pngs(tmp_path / "scaled") == pngs(whole / "runs" / "short@2")
+
+
+def test_strength_is_a_factor_of_the_learning_rate_and_nothing_else() -> None:
+    recipe = short("optimiser.learning_rate=0.04")
+    assert at_strength(recipe, 1.0) is recipe
+    half = at_strength(recipe, 0.5)
+    assert half.optimiser.learning_rate == 0.02
+    assert half.name == "fast@0.5"
+    optimiser = half.optimiser.model_copy(update={"learning_rate": 0.04})
+    assert half.model_copy(update={"name": "fast", "optimiser": optimiser}) == recipe
+
+
+@pytest.mark.parametrize(("run", "number"), [("short@1", 1), ("short@2", 2)])
+def test_an_interrupted_comparison_ends_like_a_whole_one(
+    settings: Settings, whole: Path, run: str, number: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        compare(settings, ToldOfRuns((run, number)).telemetry())
+    told = ToldOfRuns()
+    compared = compare(settings, told.telemetry())
+    assert (run, number) not in told.seen, "it was finished"
+    assert 0 < len(told.seen) < 8
+    assert pngs(settings.out) == pngs(whole)
+    for name, line in compared.runs.items():
+        for strength, store in line.items():
+            undisturbed = Store.open(whole / "runs" / f"{name}@{strength:g}")
+            assert store.table("verdicts") == undisturbed.table("verdicts")
+            assert store.table("quality") == undisturbed.table("quality")
+
+
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
+    """Fills with the runs that are judged from now on, and by whom."""
+    calls: list[tuple[str, tuple[str, ...]]] = []
+
+    def evaluate(store: Store, judges: Any, **options: Any) -> tuple[str, ...]:
+        calls.append((store.folder.name, tuple(judge.name for judge in judges)))
+        return before(store, judges, **options)
+
+    before = comparison.evaluate_run
+    monkeypatch.setattr(comparison, "evaluate_run", evaluate)
+    return calls
+
+
+def test_a_finished_comparison_is_left_as_it_is(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, before = judged(monkeypatch), contents(held.out)
+    compared = quietly(held)
+    assert calls == []
+    assert contents(held.out) == before
+    assert {name: list(line) for name, line in compared.runs.items()} == {"short": [1.0, 2.0], "long": [1.0, 2.0]}
+    assert compared.judges == (JUDGE,)
+
+
+def test_another_judge_is_asked_alone(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = judged(monkeypatch)
+    quietly(replace(held, judges=(JUDGE, OTHER)))
+    assert calls == [(name, (OTHER,)) for name in ("short@1", "short@2", "long@1", "long@2")]
+    verdicts = Store.open(held.out / "runs" / "long@1").table("verdicts")
+    assert {row["classifier"] for row in verdicts} == {SURROGATE, JUDGE, OTHER}
+
+
+def test_a_run_that_was_judged_in_part_is_judged_again(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (held.out / "runs" / "long@1" / "quality.parquet").unlink()
+    short_run = Store.open(held.out / "runs" / "short@2")
+    lost = short_run.table("results")[0]["id"]
+    short_run.write_table("verdicts", [row for row in short_run.table("verdicts") if row["id"] != lost])
+    calls = judged(monkeypatch)
+    quietly(held)
+    assert calls == [("short@2", (JUDGE,)), ("long@1", (JUDGE,))]
+
+
+def test_it_may_grow(held: Settings) -> None:
+    before = pngs(held.out)
+    compared = quietly(replace(held, entrants=(*entered(1.0, 2.0, new=short("seed=3")), *held.entrants)))
+    assert list(compared.runs) == ["new", "short", "long"]
+    assert len(list((held.out / "runs").iterdir())) == 6
+    assert before.items() <= pngs(held.out).items()
+
+
+CHANGES: dict[str, tuple[Callable[[Settings], Settings], str]] = {
+    "other images": (lambda held: replace(held, limit=1), "items: "),
+    "another surrogate": (lambda held: replace(held, surrogates=(OTHER,)), f"surrogates.*{OTHER}.*not.*{SURROGATE}"),
+    "another batch": (lambda held: replace(held, batch=2), "batch: 2, not 1"),
+    "another recipe of that name": (
+        lambda held: replace(held, entrants=entered(1.0, 2.0, **BOTH | {"long": short("seed=5")})),
+        "long@1 holds another run.*recipe.optimiser.iterations: 1, not 2; recipe.seed: 5, not 0",
+    ),
+    "one recipe less": (
+        lambda held: replace(held, entrants=entered(1.0, 2.0, short=BOTH["short"])),
+        "also holds long@1, long@2; a comparison grows and never shrinks",
+    ),
+    "one strength less and another": (
+        lambda held: replace(held, entrants=entered(2.0, 3.0, **BOTH)),
+        "also holds long@1, short@1; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: Settings, name: str) -> None:
+    change, message = CHANGES[name]
+    before = contents(held.out)
+    with pytest.raises(RunError, match=message):
+        # Together with a run that does not exist yet: it must not be begun.
+        quietly(replace(change(held), entrants=(*change(held).entrants, *entered(1.0, new=short("seed=7")))))
+    assert contents(held.out) == before
+
+
+BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
+    "no surrogate": ({"surrogates": ()}, UserError, "--surrogate"),
+    "no judge": ({"judges": ()}, UserError, "--judge"),
+    "no recipe": ({"entrants": ()}, UserError, "--recipe"),
+    "no strength": ({"entrants": entered(a=short())}, UserError, "--strength"),
+    "strength of 0": ({"entrants": entered(1.0, 0.0, a=short())}, UserError, "--strength of a is 0; it must lie"),
+    "strength that is no number": ({"entrants": entered(math.nan, a=short())}, UserError, "--strength of a is nan"),
+    "strength twice": ({"entrants": entered(1.0, 2.0, 1.0, a=short())}, UserError, "of a: 1 is given twice"),
+    "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"--judge: {JUDGE} is given twice"),
+    "judge that is attacked": ({"judges": (f"jpeg+{SURROGATE}",)}, UserError, "cannot be a judge: it is a surrogate"),
+    "judge of another recipe's tuning": (
+        {"entrants": entered(1.0, a=short(), b=short(f'tuned_on=["{JUDGE}"]'))},
+        UserError,
+        f"{JUDGE} cannot be a judge",
+    ),
+    "judge that does not exist": ({"judges": ("timm:resnet5O",)}, ModelError, "did you mean 'resnet50"),
+    "judge of too few classes": ({"judges": ("lab:coatnet",)}, ModelError, "lab:coatnet has 10 classes and cannot"),
+    "unusable second recipe": (
+        {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=20"))},
+        UserError,
+        "--recipe bad: diffusion.denoising_steps is 20",
+    ),
+    "masks for nobody": ({"masks": Path("masks")}, UserError, "--masks masks has no use"),
+    "no masks": (
+        {"entrants": entered(1.0, a=short(), b=short("mask.source=given"))},
+        UserError,
+        "give --masks FOLDER",
+    ),
+    "radius above 1": (
+        {"entrants": entered(1.0, 20.0, mifgsm=load_any("mifgsm"))},
+        UserError,
+        "strength 20 is too much for mifgsm: baseline 'mifgsm': epsilon",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_before_anything_is_written(settings: Settings, name: str) -> None:
+    changes, kind, message = BAD[name]
+    with pytest.raises(kind) as caught:
+        quietly(replace(settings, **changes))
+    assert message in str(caught.value)
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "runs/thesis.tex"])
+def test_a_folder_with_something_else_is_left_alone(settings: Settings, foreign: str) -> None:
+    path = settings.out / foreign
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    with pytest.raises(RunError, match="another --out"):
+        quietly(settings)
+    assert list(contents(settings.out)) == [foreign]
+
+
+def test_masks_go_to_the_recipes_that_ask_for_them(settings: Settings, tmp_path: Path) -> None:
+    for path in settings.images.iterdir():
+        write_png(tmp_path / path.name, read_image(path, SIDE).round(), {})
+    entrants = entered(1.0, plain=short(), masked=short("mask.source=given"))
+    compared = quietly(replace(settings, entrants=entrants, limit=1, masks=tmp_path))
+    plain, masked = (compared.runs[name][1.0].table("results") for name in ("plain", "masked"))
+    assert [row["file"] for row in plain] == [row["file"] for row in masked]
+    assert plain[0]["id"] != masked[0]["id"]
+
+
+def test_recipes_are_called_by_preset_peer_or_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "anything"\n')
+    (tmp_path / "me@home.toml").write_text('name = "other"\n')
+    sources = ["fast", str(tmp_path / "mine.toml"), "mifgsm@0.5,2", str(tmp_path / "me@home.toml"), "strong@4"]
+    entrants = read_entrants(sources, [1.0, 3.0])
+    assert [(each.name, each.recipe.name, each.strengths) for each in entrants] == [
+        ("fast", "fast", (1.0, 3.0)),
+        ("mine", "anything", (1.0, 3.0)),
+        ("mifgsm", "mifgsm", (0.5, 2.0)),
+        ("me@home", "other", (1.0, 3.0)),
+        ("strong", "strong", (4.0,)),
+    ]
+    shutil.copy(tmp_path / "mine.toml", tmp_path / "fast.toml")
+    with pytest.raises(UserError, match="two recipes are called fast"):
+        read_entrants(["fast", str(tmp_path / "fast.toml")], [1.0])
+
+
+def test_a_peer_is_compared_like_a_recipe(settings: Settings) -> None:
+    """Its success is its own from the start: it reconstructs nothing."""
+    compared = quietly(replace(settings, entrants=entered(0.45, 1.0, short=short(), pgd=load_any("pgd"))))
+    for strength, run in compared.runs["pgd"].items():
+        images = [path.name.split(".")[1] for path in (run.folder / "images").iterdir()]
+        assert sorted(images) == sorted(2 * ["attack", "clean", "noise"])
+        assert {row["arm"] for row in run.table("verdicts")} == {"attack", "clean", "noise"}
+        recipe = run.spec().recipe
+        assert isinstance(recipe, BaselineRecipe)
+        assert recipe.baseline.options["epsilon"] == pytest.approx(strength * 8 / 255)
+        far = [row["linf"] for row in run.table("quality") if row["arm"] == "attack"]
+        assert far == pytest.approx([math.floor(strength * 8) / 255] * 2, abs=1e-6), "also after rounding to 8 bits"
+    measured = measure(compared.runs, compared.judges, (0.9,))
+    assert [line.name for line in measured.lines] == ["short", "pgd"]
+    similar = [point.ssim.value for point in measured.lines[1].points]
+    assert similar[1] < similar[0] < 1
+
+
+def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(settings: Settings, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(settings.images, images)
+    broken = sorted(images.iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:200])
+    settings = replace(settings, images=images, limit=3)
+    compared = compare(settings)
+    found = measure(compared.runs, compared.judges, [0.9])
+    assert (found.images, found.planned) == (2, 3)
+    assert [(each.name, each.strength, each.file) for each in found.failures] == [
+        (name, strength, broken.name) for name in ("short", "long") for strength in (1.0, 2.0)
+    ]
+    assert all("not a readable image" in each.reason for each in found.failures)
+    for retry_failed, tried in ((False, 0), (True, 4)):
+        told = Told()
+        compare(settings, told.telemetry(), retry_failed)
+        assert (len(told.done), len(told.failed)) == (0, tried)
+
+
+def test_a_run_of_which_all_images_failed_says_so(settings: Settings, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(settings.images, images)
+    for path in images.iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    compared = compare(replace(settings, images=images))
+    with pytest.raises(RunError, match=r"no image was attacked by all of .*short@1, .*; attnshift status says"):
+        measure(compared.runs, compared.judges, [0.9])
+    with pytest.raises(RunError, match=r"all images of .*short@1 failed; attnshift status .*short@1 says why"):
+        evaluate_run(compared.runs["short"][1.0], [JUDGE])
