@@ -12,7 +12,7 @@ from models import Model, in_bf16
 from torch import Tensor
 
 from attnshift.attack.finish import finish
-from attnshift.attack.loop import Carry, Slope, slope
+from attnshift.attack.loop import Carry, Gradient, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
 from attnshift.classifiers.classifier import Classifier
@@ -55,8 +55,8 @@ class Posed:
         step = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
         return cls(model, classifiers, tasks, problem, start + 0.02 * step)
 
-    def ours(self) -> Slope:
-        return slope(self.problem, self.latents, NUMBER, Carry.start(self.problem))
+    def ours(self) -> Gradient:
+        return value_and_grad(self.problem, self.latents, NUMBER, Carry.start(self.problem))
 
     def naive(self) -> Iterate:
         """The first image alone, as the baseline does it."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
-from attnshift.attack.loop import Carry, Slope, attack, slope
+from attnshift.attack.loop import Carry, Gradient, attack, value_and_grad
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Problem
 from attnshift.types import Goals, Observation, Site
@@ -132,7 +132,7 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
     return start + 0.02 * torch.randn(start.shape, dtype=start.dtype, generator=draw)
 
 
-def carried(problem: Problem, before: Slope | None = None) -> Carry:
+def carried(problem: Problem, before: Gradient | None = None) -> Carry:
     optimiser = AdamW.start(problem.trajectory.start, 0.01, 0.0)
     return Carry(optimiser) if before is None else replace(before.carry, optimiser=optimiser)
 
@@ -171,7 +171,7 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(posed: Posed) -
             if bool((size > 0).all()):
                 expected += weights[name] * gradient / norms[name].view(-1, 1, 1, 1)
         assert (norms["self_attention"] > 0).all() == (iteration > 0), "the clean path differs in nothing from itself"
-        last = slope(problem, latents, iteration, carried(problem, last))
+        last = value_and_grad(problem, latents, iteration, carried(problem, last))
         assert (last.gradient - expected).norm() < 1e-5 * expected.norm()
         assert set(last.carry.balance.norms) == set(norms)
         for name, values in norms.items():
@@ -180,7 +180,7 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(posed: Posed) -
 
 def test_without_balance_the_slope_is_the_plain_sum(posed: Posed) -> None:
     problem = posed("fast", ENTROPY, slice(2))
-    found = slope(problem, away(problem), 3, carried(problem))
+    found = value_and_grad(problem, away(problem), 3, carried(problem))
     weights = {"classification": 2.0, "variance": 30.0, "self_attention": 30.0, "entropy": 0.3}
     apart = gradients_apart(problem, away(problem), 3)
     expected = torch.stack([weights[name] * gradient for name, gradient in apart.items()]).sum(0)
@@ -224,7 +224,7 @@ def test_a_terms_units_do_not_matter_where_terms_are_balanced(posed: Posed, bala
         objective = replace(problem.method.objective, terms=terms)
         scaled = replace(problem, method=replace(problem.method, objective=objective))
     latents = away(problem)
-    plain, other = (slope(each, latents, 3, carried(each)).gradient for each in (problem, scaled))
+    plain, other = (value_and_grad(each, latents, 3, carried(each)).gradient for each in (problem, scaled))
     gap = (other - plain).norm() / plain.norm()
     if balance == "gradnorm":
         assert gap < 1e-4
@@ -234,7 +234,7 @@ def test_a_terms_units_do_not_matter_where_terms_are_balanced(posed: Posed, bala
 
 def test_losses_say_the_same_with_and_without_balance(posed: Posed) -> None:
     plain, balanced = posed("fast", ENTROPY, slice(1)), posed("fast", BALANCED, slice(1))
-    losses = [slope(each, away(each), 3, carried(each)).losses for each in (plain, balanced)]
+    losses = [value_and_grad(each, away(each), 3, carried(each)).losses for each in (plain, balanced)]
     assert set(losses[0]) == set(losses[1]) == {"classification", "variance", "self_attention", "entropy"}
     for name, values in losses[0].items():
         torch.testing.assert_close(losses[1][name], values)

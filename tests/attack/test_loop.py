@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import Carry, Slope, Snapshot, attack, slope
+from attnshift.attack.loop import Carry, Gradient, Snapshot, attack, value_and_grad
 from attnshift.attack.problem import Problem
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
@@ -33,9 +33,9 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
     return start + 0.02 * step
 
 
-def looked(problem: Problem, seed: int = 0) -> Slope:
+def looked(problem: Problem, seed: int = 0) -> Gradient:
     """The objective's slope near the start, as the fourth iteration sees it."""
-    return slope(problem, away(problem, seed), 3, Carry.start(problem))
+    return value_and_grad(problem, away(problem, seed), 3, Carry.start(problem))
 
 
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
@@ -211,11 +211,11 @@ def test_views_are_drawn_anew_in_each_iteration_that_has_them(posed: Posed) -> N
     problem = posed("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
     plain = posed("fast", [], slice(1), slice(0, 2))
     latents, carry = away(problem), Carry.start(problem)
-    found = [slope(problem, latents, iteration, carry).gradient for iteration in (0, 1, 2, 2)]
+    found = [value_and_grad(problem, latents, iteration, carry).gradient for iteration in (0, 1, 2, 2)]
     assert torch.equal(found[2], found[3])
     assert not torch.allclose(found[0], found[2])
-    torch.testing.assert_close(found[1], slope(plain, latents, 1, carry).gradient)
-    assert not torch.allclose(found[0], slope(plain, latents, 0, carry).gradient)
+    torch.testing.assert_close(found[1], value_and_grad(plain, latents, 1, carry).gradient)
+    assert not torch.allclose(found[0], value_and_grad(plain, latents, 0, carry).gradient)
 
 
 def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
@@ -243,8 +243,8 @@ def test_classification_enters_the_update_once(posed: Posed) -> None:
     settings = ["classification.momentum=0.5", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     problem = posed("fast", settings, slice(1), slice(0, 2))
     latents, carry = away(problem), Carry.start(problem)
-    before = slope(problem, latents, 0, carry)
-    after = slope(problem, latents, 1, before.carry)
+    before = value_and_grad(problem, latents, 0, carry)
+    after = value_and_grad(problem, latents, 1, before.carry)
     # The same point twice: m is 1.5 times the direction.
     assert (after.gradient - 1.5 * before.gradient).norm() < 1e-5 * before.gradient.norm()
 

@@ -16,7 +16,7 @@ from attnshift.losses.objective import Memory
 from attnshift.profiling import backward, part
 from attnshift.types import Fused
 
-__all__ = ["Carry", "Slope", "Snapshot", "attack", "slope"]
+__all__ = ["Carry", "Gradient", "Snapshot", "attack", "value_and_grad"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Carry:
 
 
 @dataclass(frozen=True)
-class Slope:
+class Gradient:
     """The objective at some latents, and what was seen on the way; all detached.
 
     ``losses`` are the weighted terms [batch]; ``carry`` is what the next iteration gets, but for the optimiser.
@@ -88,7 +88,7 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     rows = torch.arange(len(problem.images))
     latents, weights, carry = problem.trajectory.start, torch.empty(0), Carry.start(problem)
     for iteration in range(iterations):
-        now = slope(problem, latents, iteration, carry)
+        now = value_and_grad(problem, latents, iteration, carry)
         weights = now.fused.weights
         finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, carry)
         latents, optimiser = carry.optimiser.step(latents, now.gradient)
@@ -105,7 +105,7 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     yield Snapshot(iterations, rows, latents, images, {}, margins, weights, carry)
 
 
-def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Slope:
+def value_and_grad(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Gradient:
     """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction
@@ -142,4 +142,4 @@ def slope(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Sl
     losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
     memory = method.objective.remember(seen, carry.memory)
     after = Carry(carry.optimiser, momentum, fused.memory, memory, balance)
-    return Slope(gradient, branch.images.detach(), losses, fused, after)
+    return Gradient(gradient, branch.images.detach(), losses, fused, after)
