@@ -14,7 +14,7 @@ from attnshift.attack.finish import finish
 from attnshift.attack.problem import Task, pose
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.profiling import PARTS, Profile, backward, part, profiled, watched
+from attnshift.profiling import PARTS, Profile, part, profiled, time_backward, timed
 
 if TYPE_CHECKING:
     from attack.conftest import Posed
@@ -85,8 +85,8 @@ def test_nothing_happens_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = torch.ones(1, requires_grad=True) * 1
     classifiers = [torch.nn.Identity()]
     with part("bookkeeping"):
-        backward("denoising", tensor)
-    assert watched(classifiers) is classifiers
+        time_backward("denoising", tensor)
+    assert timed(classifiers) is classifiers
     assert not tensor._backward_hooks
 
 
@@ -100,7 +100,7 @@ class Takes(torch.autograd.Function):
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def time_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         ctx.clock.now += BACKWARD[ctx.name]
         return gradient, None, None
 

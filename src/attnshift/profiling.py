@@ -1,6 +1,6 @@
 """Where the time of an attack goes, part by part; every second counts for one part, the innermost.
 
-Inside ``profiled()`` the places that ``part`` and ``backward`` mark count their seconds. Outside of it the marks do
+Inside ``profiled()`` the places that ``part`` and ``time_backward`` mark count their seconds. Outside of it the marks do
 nothing: no clock is read and no hook is set.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ITERATIONS", "PARTS", "Profile", "backward", "part", "profiled", "watched"]
+__all__ = ["ITERATIONS", "PARTS", "Profile", "time_backward", "part", "profiled", "timed"]
 
 ITERATIONS = ("denoising", "decoder", "classifiers", "fusion", "terms", "bookkeeping")
 """What iterations are made of, forward and backward: the denoising steps with the attention that is read; latents to
@@ -107,7 +107,7 @@ def part(name: str) -> Iterator[None]:
         profile.leave()
 
 
-def backward(name: str | None, *tensors: Tensor) -> None:
+def time_backward(name: str | None, *tensors: Tensor) -> None:
     """Count a backward pass as part ``name`` from where it reaches any of ``tensors``; None: as what asked for it.
 
     Autograd goes back in the order in which it came, last step first. So whatever lies between the output of one step
@@ -121,13 +121,13 @@ def backward(name: str | None, *tensors: Tensor) -> None:
             tensor.register_hook(lambda _: profile.turn(name))
 
 
-def watched(classifiers: Sequence[Callable[[Tensor], Tensor]]) -> Sequence[Callable[[Tensor], Tensor]]:
+def timed(classifiers: Sequence[Callable[[Tensor], Tensor]]) -> Sequence[Callable[[Tensor], Tensor]]:
     """The same ``classifiers``, counted as such while something is."""
-    return classifiers if _running.get() is None else [_Watched(each) for each in classifiers]
+    return classifiers if _running.get() is None else [_Timed(each) for each in classifiers]
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _Timed:
     classifier: Callable[[Tensor], Tensor]
 
     @property
@@ -136,9 +136,9 @@ class _Watched:
 
     def __call__(self, images: Tensor) -> Tensor:
         with part("classifiers"):
-            backward(None, images)
+            time_backward(None, images)
             logits = self.classifier(images)
-            backward("classifiers", logits)
+            time_backward("classifiers", logits)
         return logits
 
 

@@ -34,18 +34,18 @@ def test_bytes_are_the_same_and_parts_sum_to_the_whole(
     photos: Path, pipeline_folder: Path, tmp_path: Path, preset: str, settings: list[str]
 ) -> None:
     recipe = load_recipe(preset, ["optimiser.iterations=2", "finish.keep=last", *settings])
-    plain, watched = (
+    plain, timed = (
         replace(small_settings(photos, pipeline_folder, tmp_path / name, limit=2), recipe=recipe)
-        for name in ("plain", "watched")
+        for name in ("plain", "timed")
     )
     attack_folder(plain)
     begun = time.perf_counter()
     with profiled() as profile:
-        attack_folder(watched)
+        attack_folder(timed)
     elapsed = time.perf_counter() - begun
-    assert pngs(plain.out) == pngs(watched.out)
+    assert pngs(plain.out) == pngs(timed.out)
     assert len(rows(plain.out)) == 2
-    assert rows(plain.out) == rows(watched.out)
+    assert rows(plain.out) == rows(timed.out)
     assert profile.whole == pytest.approx(elapsed, abs=0.05)
     assert all(seconds > 0 for seconds in profile.seconds.values())
     assert max(ITERATIONS, key=lambda name: profile.seconds[name]) in ("denoising", "decoder")

@@ -13,7 +13,7 @@ from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.problem import Problem
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import Memory
-from attnshift.profiling import backward, part
+from attnshift.profiling import part, time_backward
 from attnshift.types import Fused
 
 __all__ = ["Carry", "Gradient", "Snapshot", "attack", "value_and_grad"]
@@ -125,7 +125,7 @@ def value_and_grad(problem: Problem, latents: Tensor, iteration: int, carry: Car
         pull = weight * (points * direction).flatten(1).sum(1)
         with part("terms"):
             terms = {"classification": pull} | method.objective(seen, carry.memory)
-        backward("terms", *terms.values())
+        time_backward("terms", *terms.values())
         balance = carry.balance
         if method.recipe.optimiser.balance == "gradnorm":
             weights = {"classification": weight} | method.objective.weights(seen.progress)

@@ -21,7 +21,7 @@ from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.profiling import backward, part, watched
+from attnshift.profiling import part, time_backward, timed
 from attnshift.randomness import normal
 from attnshift.recipes.schema import MaskSection
 from attnshift.types import Branch, Draws, Goals, Interference, Observation, Site, TokenSpan
@@ -75,9 +75,9 @@ class Problem:
             final, attention = denoise(self.backbone, self.trajectory, latents, sites, checkpointing, steps)
         with part("decoder"):
             images = self.backbone.decode(final, checkpointing)
-        backward("decoder", images)
-        backward("denoising", final, *(each for maps in attention.values() for each in maps))
-        backward(None, latents)
+        time_backward("decoder", images)
+        time_backward("denoising", final, *(each for maps in attention.values() for each in maps))
+        time_backward(None, latents)
         if self.residual is not None:
             images = images + self.residual
         return Branch(final, _pasted(recipe.mask, self.masks, self.images, into_range(images)), attention)
@@ -170,7 +170,7 @@ def pose(
     return Problem(
         method=method,
         backbone=backbone,
-        surrogates=Surrogates(watched(classifiers), method.criterion, goals),
+        surrogates=Surrogates(timed(classifiers), method.criterion, goals),
         identities=tuple(task.identity for task in tasks),
         images=images,
         tokens=tokens,
