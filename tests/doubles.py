@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.problem import Task
 from attnshift.data.datasets import Item, read_items
@@ -49,7 +49,7 @@ class Painting:
         classifiers: object,
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
-        inversions: Inversions = anew,
+        inversions: Inversions = compute_uncached,
     ) -> Done:
         self.before(tasks)
         images = torch.stack([task.image for task in tasks])

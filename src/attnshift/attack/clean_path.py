@@ -13,21 +13,26 @@ from attnshift.diffusion.denoising import Trajectory
 from attnshift.diffusion.inversion import invert
 from attnshift.profiling import part
 
-__all__ = ["Inversions", "anew", "clean_path"]
+__all__ = ["Inversions", "compute_uncached", "clean_path"]
 
 Inversions = Callable[[Mapping[str, Tensor], Sequence[object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 """(inputs, facts, computation) -> its tensors. Inputs and the text of facts decide what the computation gives, beside
 weights and machine; an implementation may remember it."""
 
 
-def anew(
+def compute_uncached(
     inputs: Mapping[str, Tensor], facts: Sequence[object], compute: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     return compute()
 
 
 def clean_path(
-    method: Method, backbone: Backbone, latents: Tensor, text: Tensor, empty: Tensor, inversions: Inversions = anew
+    method: Method,
+    backbone: Backbone,
+    latents: Tensor,
+    text: Tensor,
+    empty: Tensor,
+    inversions: Inversions = compute_uncached,
 ) -> tuple[tuple[Tensor, ...], Trajectory]:
     """The latents that ``invert`` stores, and the trajectory that reconstruction makes of them.
 

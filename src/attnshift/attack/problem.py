@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnshift.attack.clean_path import Inversions, anew, clean_path
+from attnshift.attack.clean_path import Inversions, clean_path, compute_uncached
 from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
@@ -135,7 +135,7 @@ def pose(
     backbone: Backbone,
     classifiers: Sequence[Classifier],
     tasks: Sequence[Task],
-    inversions: Inversions = anew,
+    inversions: Inversions = compute_uncached,
 ) -> Problem:
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
     recipe = method.recipe

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from attnshift import __version__
-from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.problem import Task
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item, identify
@@ -56,7 +56,7 @@ class Worker:
     backbone: Backbone
     classifiers: Sequence[Classifier]
     spec: RunSpec
-    inversions: Inversions = anew
+    inversions: Inversions = compute_uncached
 
     @classmethod
     def load(cls, spec: RunSpec, cache: Path | None = None) -> Worker:
@@ -135,7 +135,7 @@ class Worker:
 def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:
     """Those that the folder ``cache`` remembers for a run like this one; without a folder all are made anew."""
     if cache is None:
-        return anew
+        return compute_uncached
     return InversionCache(cache, (spec.weights["pipeline"], spec.device, spec.threads, sorted(spec.software.items())))
 
 

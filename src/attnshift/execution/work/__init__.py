@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.problem import Task
 from attnshift.classifiers.classifier import Classifier
@@ -50,7 +50,7 @@ class Work(Protocol):
         classifiers: Sequence[Classifier],
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
-        inversions: Inversions = anew,
+        inversions: Inversions = compute_uncached,
     ) -> Done:
         """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for those of the images;
         an attack on pixels has neither."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.finish import Outcome, finish
 from attnshift.attack.interference import Subject, check_choice, class_of, vocabulary
 from attnshift.attack.loop import Snapshot
@@ -62,7 +62,7 @@ class LatentWork:
         classifiers: Sequence[Classifier],
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
-        inversions: Inversions = anew,
+        inversions: Inversions = compute_uncached,
     ) -> Done:
         problem = pose(self.method, backbone, classifiers, tasks, inversions)
         outcome = finish(problem, watch)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnshift.attack.clean_path import Inversions, anew
+from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.problem import Task
 from attnshift.baselines import BASELINES
@@ -49,7 +49,7 @@ class PixelWork:
         classifiers: Sequence[Classifier],
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
-        inversions: Inversions = anew,
+        inversions: Inversions = compute_uncached,
     ) -> Done:
         images = quantise(torch.stack([task.image for task in tasks]).to(backbone.device))
         goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
