@@ -32,7 +32,11 @@ def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(posed: Posed, prese
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.iterations, second.iterations)
     assert first.history == second.history
-    for one, other in zip(first.looked + first.looks, second.looked + second.looks, strict=True):
+    for one, other in zip(
+        first.attention_clean + first.attention_attacked,
+        second.attention_clean + second.attention_attacked,
+        strict=True,
+    ):
         assert torch.equal(one, other)
     steps = first.images * 255
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
@@ -50,7 +54,7 @@ def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(posed: Po
         torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-4)
         assert alone.iterations[0] == together.iterations[row]
         assert alone.evaluated[0] == together.evaluated[row]
-        torch.testing.assert_close(alone.looks[0], together.looks[row], rtol=0, atol=1e-4)
+        torch.testing.assert_close(alone.attention_attacked[0], together.attention_attacked[row], rtol=0, atol=1e-4)
         assert len(alone.history[0]) == len(together.history[row])
 
 
@@ -105,7 +109,7 @@ def test_image_that_nobody_gets_right_is_done_at_once_and_stays_as_it_is(posed: 
 
 def test_attention_is_reported_before_and_after(posed: Posed) -> None:
     outcome = finish(posed("fast", [*SHORT, "finish.keep=last", "finish.early=false"]))
-    for before, after in zip(outcome.looked, outcome.looks, strict=True):
+    for before, after in zip(outcome.attention_clean, outcome.attention_attacked, strict=True):
         assert before.shape == after.shape == (8, 8)
         assert ((before >= 0) & (before <= 1)).all()
         assert not torch.equal(before, after)

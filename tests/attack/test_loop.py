@@ -33,7 +33,7 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
     return start + 0.02 * step
 
 
-def looked(problem: Problem, seed: int = 0) -> Gradient:
+def attention_clean(problem: Problem, seed: int = 0) -> Gradient:
     """The objective's slope near the start, as the fourth iteration sees it."""
     return value_and_grad(problem, away(problem, seed), 3, Carry.start(problem))
 
@@ -42,10 +42,10 @@ def looked(problem: Problem, seed: int = 0) -> Gradient:
 @pytest.mark.parametrize("models", [slice(1, 2), slice(0, 3)])
 def test_gradient_does_not_depend_on_batch_mates(posed: Posed, preset: str, settings: list[str], models: slice) -> None:
     together = posed(preset, settings, models=models)
-    whole = looked(together)
+    whole = attention_clean(together)
     for row in range(3):
         alone = posed(preset, settings, slice(row, row + 1), models)
-        own = looked(alone, seed=row)
+        own = attention_clean(alone, seed=row)
         assert own.gradient.norm() > 0
         assert (own.gradient[0] - whole.gradient[row]).norm() < 1e-5 * own.gradient.norm()
         for name, values in own.losses.items():
@@ -56,7 +56,7 @@ def test_gradient_does_not_depend_on_batch_mates(posed: Posed, preset: str, sett
 def test_one_pull_back_is_the_gradient_of_the_whole_loss(posed: Posed, preset: str, settings: list[str]) -> None:
     """With a linear fusion, differentiating everything at once gives the same."""
     problem = posed(preset, [*settings, "classification.fusion_options.scale=raw"], models=slice(0, 3))
-    found = looked(problem)
+    found = attention_clean(problem)
     leaf = away(problem).requires_grad_()
     branch = problem.render(leaf, problem.sites)
     surrogates = problem.surrogates
@@ -92,16 +92,16 @@ def test_residual_makes_iteration_zero_the_image_itself(posed: Posed, guidance: 
 
 def test_checkpointing_changes_nothing(posed: Posed) -> None:
     plain, saving = posed("fast"), posed("fast", ["diffusion.checkpointing=true"])
-    expected, gradient = looked(plain).gradient, looked(saving).gradient
+    expected, gradient = attention_clean(plain).gradient, attention_clean(saving).gradient
     assert (gradient - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(posed: Posed) -> None:
     whole, last, all_of_them = (posed("fast", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
-    expected, found = looked(whole), looked(last)
+    expected, found = attention_clean(whole), attention_clean(last)
     assert torch.equal(found.images, expected.images)
     assert all(torch.equal(values, expected.losses[name]) for name, values in found.losses.items())
-    assert torch.equal(looked(all_of_them).gradient, expected.gradient)
+    assert torch.equal(attention_clean(all_of_them).gradient, expected.gradient)
     assert (found.gradient - expected.gradient).norm() > 0.01 * expected.gradient.norm()
 
 
@@ -109,10 +109,10 @@ def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient
 def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(posed: Posed, balance: str) -> None:
     settings = ["terms.variance.select.steps=[0, 1]", "terms.self_attention.weight=0.0", f"optimiser.balance={balance}"]
     problem = posed("fast", [*settings, "diffusion.gradient_steps=2"])
-    found, without = looked(problem), looked(posed("fast", [*settings, "terms.variance.weight=0.0"]))
+    found, without = attention_clean(problem), attention_clean(posed("fast", [*settings, "terms.variance.weight=0.0"]))
     assert found.losses["variance"].min() > 0
     assert found.gradient.norm() > 0
-    pulled = looked(posed("fast", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
+    pulled = attention_clean(posed("fast", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
     torch.testing.assert_close(
         found.gradient, pulled.gradient, rtol=1e-4, atol=1e-5 * float(pulled.gradient.abs().max())
     )
@@ -180,8 +180,10 @@ VIEWS = [
 def test_gradients_at_the_latents_give_what_those_at_the_image_give(posed: Posed) -> None:
     """For a linear rule; also through views, and with the other terms beside it."""
     for settings in (RAW, [*RAW, *VIEWS]):
-        at_image = looked(posed("fast", settings, slice(0, 2), slice(0, 3)))
-        at_latents = looked(posed("fast", [*settings, "classification.space=latent"], slice(0, 2), slice(0, 3)))
+        at_image = attention_clean(posed("fast", settings, slice(0, 2), slice(0, 3)))
+        at_latents = attention_clean(
+            posed("fast", [*settings, "classification.space=latent"], slice(0, 2), slice(0, 3))
+        )
         assert (at_latents.gradient - at_image.gradient).norm() < 1e-4 * at_image.gradient.norm()
         torch.testing.assert_close(at_latents.fused.weights, at_image.fused.weights)
 
@@ -189,7 +191,7 @@ def test_gradients_at_the_latents_give_what_those_at_the_image_give(posed: Posed
 def test_scaled_fusion_differs_between_the_two_spaces(posed: Posed) -> None:
     """Normalising before the pull-back or after it is not the same; the image is where models are compared."""
     found = [
-        looked(posed("fast", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
+        attention_clean(posed("fast", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
         for space in ("image", "latent")
     ]
     assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
@@ -199,11 +201,11 @@ def test_scaled_fusion_differs_between_the_two_spaces(posed: Posed) -> None:
 def test_every_rule_s_gradient_ignores_batch_mates_and_order(posed: Posed, rule: str) -> None:
     settings = [f"classification.fusion={rule}", *VIEWS]
     problem = posed("fast", settings, models=slice(0, 3))
-    whole = looked(problem)
+    whole = attention_clean(problem)
     models = problem.surrogates
     turned = replace(problem, surrogates=replace(models, classifiers=[*models.classifiers[1:], models.classifiers[0]]))
-    assert (looked(turned).gradient - whole.gradient).norm() < 1e-5 * whole.gradient.norm()
-    alone = looked(posed("fast", settings, slice(2, 3), slice(0, 3)), seed=2)
+    assert (attention_clean(turned).gradient - whole.gradient).norm() < 1e-5 * whole.gradient.norm()
+    alone = attention_clean(posed("fast", settings, slice(2, 3), slice(0, 3)), seed=2)
     assert (alone.gradient[0] - whole.gradient[2]).norm() < 1e-5 * alone.gradient.norm()
 
 

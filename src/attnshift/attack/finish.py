@@ -31,7 +31,7 @@ class Outcome:
     but in a random direction.
     ``iterations`` [batch] is the iterate that was kept, ``evaluated`` [batch] how many iterates were looked at;
     ``history`` holds for each image the weighted losses of every iteration, ``weights`` the share of each surrogate in
-    its direction. ``looked`` and ``looks`` are the true phrase's attention before and after, one [side,side] each.
+    its direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before and after, one [side,side] each.
     """
 
     images: Tensor
@@ -40,8 +40,8 @@ class Outcome:
     evaluated: Tensor
     history: tuple[tuple[dict[str, float], ...], ...]
     weights: tuple[tuple[tuple[float, ...], ...], ...]
-    looked: tuple[Tensor, ...]
-    looks: tuple[Tensor, ...]
+    attention_clean: tuple[Tensor, ...]
+    attention_attacked: tuple[Tensor, ...]
 
 
 @part("bookkeeping")
@@ -79,7 +79,7 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
         if watch:
             watch(snapshot)
         finished = fooled if policy.early else None
-    looked, looks = _attention(problem, latents)
+    attention_clean, attention_attacked = _attention(problem, latents)
     return Outcome(
         images=quantise(images),
         noise=_noise(problem, latents),
@@ -87,8 +87,8 @@ def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) ->
         evaluated=evaluated,
         history=tuple(tuple(each) for each in history),
         weights=tuple(tuple(each) for each in weights),
-        looked=looked,
-        looks=looks,
+        attention_clean=attention_clean,
+        attention_attacked=attention_attacked,
     )
 
 

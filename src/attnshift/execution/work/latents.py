@@ -103,7 +103,7 @@ def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, A
             for name, values in zip(surrogates, zip(*outcome.weights[place], strict=True), strict=True)
         ],
         "effective_models": effective_models(outcome.weights[place]),
-        "attention_clean": outcome.looked[place].flatten().tolist(),
-        "attention_attack": outcome.looks[place].flatten().tolist(),
-        "attention_side": outcome.looked[place].shape[-1],
+        "attention_clean": outcome.attention_clean[place].flatten().tolist(),
+        "attention_attack": outcome.attention_attacked[place].flatten().tolist(),
+        "attention_side": outcome.attention_clean[place].shape[-1],
     }
