@@ -20,8 +20,8 @@ def test_every_image_has_a_target_or_none_has() -> None:
 def test_a_third_class_is_success_only_without_a_target() -> None:
     """Two models on three images of class 1: the true class, the target and a third one."""
     predicted = torch.tensor([[1, 2, 3], [3, 1, 2]])
-    assert Goals.of([1] * 3, [None] * 3).reached(predicted).tolist() == [[False, True, True], [True, False, True]]
-    assert Goals.of([1] * 3, [2] * 3).reached(predicted).tolist() == [[False, True, False], [False, False, True]]
+    assert Goals.of([1] * 3, [None] * 3).achieved(predicted).tolist() == [[False, True, True], [True, False, True]]
+    assert Goals.of([1] * 3, [2] * 3).achieved(predicted).tolist() == [[False, True, False], [False, False, True]]
 
 
 def test_rows_cut_targets_too() -> None:

@@ -108,7 +108,7 @@ class Goals:
             raise ValueError("some images have a target and others have none")
         return cls(torch.tensor(labels, device=device), torch.tensor(aims, device=device) if aims else None)
 
-    def reached(self, predicted: Tensor) -> Tensor:
+    def achieved(self, predicted: Tensor) -> Tensor:
         """Where classes [...,batch] are what the attack is after: the target, or any but the true one."""
         return predicted != self.labels if self.targets is None else predicted == self.targets
 

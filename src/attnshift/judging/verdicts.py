@@ -164,7 +164,7 @@ def _verdicts_on(
     classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], goals: Goals, logits: Tensor
 ) -> list[dict[str, Any]]:
     shares = logits.softmax(1)
-    reached = goals.reached(shares.argmax(1)).tolist()
+    reached = goals.achieved(shares.argmax(1)).tolist()
     verdicts = []
     for row, values, success in zip(rows, shares, reached, strict=True):
         predicted = int(values.argmax())

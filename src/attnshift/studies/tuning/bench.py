@@ -75,7 +75,7 @@ def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grad
     similarity = torch.cat([ssim(*pair) for pair in pairs])
     if not all(bool(each.isfinite().all()) for each in (images, margin, similarity)):
         return "the attack gave images, or a tuning classifier logits, that are not finite"
-    return grade(bench.right, bench.goals.reached(logits.argmax(2)), margin, similarity, settings.floor)
+    return grade(bench.right, bench.goals.achieved(logits.argmax(2)), margin, similarity, settings.floor)
 
 
 def _attack(bench: Bench, method: Method) -> Tensor:
