@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 from attnshift.attack.loop import Carry, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
-from attnshift.diffusion.ddim import Ladder
+from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 from results import read, record
@@ -111,9 +111,9 @@ class Unreal:
 class _Ladders(StableDiffusion):
     """Noise levels have values."""
 
-    def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
         with unset_fake_temporarily():
-            return super().ladder(schedule_steps, denoising_steps)
+            return super().noise_schedule(schedule_steps, denoising_steps)
 
 
 class Alive(TorchDispatchMode):

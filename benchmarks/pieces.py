@@ -73,7 +73,7 @@ class Posed:
         start = self.latents.detach().requires_grad_()
         with torch.enable_grad():
             latents = start
-            for timestep, empty in zip(trajectory.ladder.timesteps, trajectory.unconditional, strict=True):
+            for timestep, empty in zip(trajectory.noise_schedule.timesteps, trajectory.unconditional, strict=True):
                 states = torch.cat([empty, trajectory.text])
                 output = backbone.unet(torch.cat([latents, latents]), timestep, encoder_hidden_states=states).sample
                 without, told = output.chunk(2)

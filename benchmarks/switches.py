@@ -37,7 +37,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.diffusion.attention import attention_sites
-from attnshift.diffusion.ddim import Ladder
+from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UnavailableError
@@ -372,13 +372,13 @@ def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[s
 def all_levels(posed: Posed) -> tuple[Iteration, Posed]:
     """Inversion up to the highest noise, as the baseline does it: after the levels that are needed the others too."""
     backbone, problem = posed.model.backbone, posed.problem
-    diffusion, needed = problem.method.recipe.diffusion, len(problem.trajectory.ladder)
-    whole = backbone.ladder(diffusion.schedule_steps, diffusion.schedule_steps - 1)
-    others = Ladder(whole.timesteps[:-needed], whole.levels[:-needed], whole.above)
+    diffusion, needed = problem.method.recipe.diffusion, len(problem.trajectory.noise_schedule)
+    whole = backbone.noise_schedule(diffusion.schedule_steps, diffusion.schedule_steps - 1)
+    others = NoiseSchedule(whole.timesteps[:-needed], whole.levels[:-needed], whole.above)
     empty = backbone.embed([""] * len(posed.tasks))
 
-    def inverted(ladder: Ladder, latents: Tensor) -> tuple[Tensor, ...]:
-        return invert(backbone, ladder, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
+    def inverted(noise_schedule: NoiseSchedule, latents: Tensor) -> tuple[Tensor, ...]:
+        return invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
 
     start = inverted(whole, backbone.encode(problem.images))[-needed - 1]
     changed = replace(posed, latents=start + posed.latents - problem.trajectory.start)

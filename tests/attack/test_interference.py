@@ -337,9 +337,9 @@ def test_align_shares_each_tokens_attention_out() -> None:
 
 
 def spoken(backbone: StableDiffusion, recipe: Recipe, true: str, phrase: str) -> Interference:
-    ladder = backbone.ladder(20, 5)
+    noise_schedule = backbone.noise_schedule(20, 5)
     subject, choice = Subject("image", 0, true), Choice(phrase, -1)
-    return observe_interference(recipe, backbone, ladder, (), [subject], [choice], ())[0]
+    return observe_interference(recipe, backbone, noise_schedule, (), [subject], [choice], ())[0]
 
 
 @pytest.mark.parametrize("true", ["mug", "snowman", "red ball", "jack-o'-lantern", "St. Bernard", "a  big die"])
@@ -479,19 +479,21 @@ REPLACE = ("terms.replace.weight=1.0", "terms.replace.select.grid=half")
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
 def test_reference_maps_are_a_plain_pass_on_the_stored_latents(posed: Posed, guidance: str) -> None:
     problem, interference = steered(posed, *REPLACE, f"diffusion.guidance={guidance}")
-    backbone, ladder = problem.backbone, problem.trajectory.ladder
+    backbone, noise_schedule = problem.backbone, problem.trajectory.noise_schedule
     with torch.no_grad():
-        stored = invert(backbone, ladder, backbone.encode(problem.images), backbone.embed([""] * 3), "aligned")
+        stored = invert(backbone, noise_schedule, backbone.encode(problem.images), backbone.embed([""] * 3), "aligned")
         text = backbone.embed(["a photo of a crane"] * 3)
     expected = [site for site in backbone.sites(64) if (site.kind, site.side) == ("cross", 4) and site.place != "mid"]
     assert set(interference.attention) == {site.seen("reference") for site in expected}
     assert not any(site.view == "reference" for site in problem.sites), "no pass of the attack reads them again"
     for site in expected:
         maps = interference.attention[site.seen("reference")]
-        assert len(maps) == len(ladder) == 3
+        assert len(maps) == len(noise_schedule) == 3
         for step, found in enumerate(maps):
             with torch.no_grad():
-                plain = backbone.denoise(stored[step], ladder.timesteps[step], text, [Read(site)]).attention[site]
+                plain = backbone.denoise(stored[step], noise_schedule.timesteps[step], text, [Read(site)]).attention[
+                    site
+                ]
             assert not found.requires_grad
             torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-9)
 
@@ -519,7 +521,7 @@ def test_phrases_of_unequal_length_are_filled_up_and_not_mixed(
     recipe = load_recipe("fast", ["terms.contrast.weight=1.0"])
     subjects = [Subject(task.identity, task.label, task.class_name) for task in tasks]
     choices = [Choice(name, -1) for name in names]
-    interference, spoken = observe_interference(recipe, exact, exact.ladder(20, 5), (), subjects, choices, ())
+    interference, spoken = observe_interference(recipe, exact, exact.noise_schedule(20, 5), (), subjects, choices, ())
     assert interference.tokens == ((5,), (5, 6, 7, 8), (5, 6))
     assert interference.probed == ((24,), (24, 25, 26, 27), (24, 25))
     assert [matrix.shape for matrix in interference.alignment] == [(2, 1), (1, 4), (1, 2)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.diffusion.ddim import Ladder, Pairing
+from attnshift.diffusion.ddim import NoiseSchedule, Pairing
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 
@@ -19,7 +19,7 @@ PROMPTS = ("a photo of a snowman", "a mug", "ball")
 class Inverted:
     """Three images walked up the ladder, and what is needed to walk them down again."""
 
-    ladder: Ladder
+    noise_schedule: NoiseSchedule
     stored: tuple[Tensor, ...]
     text: Tensor
     empty: Tensor
@@ -33,12 +33,12 @@ class Inverted:
 @pytest.fixture(scope="session")
 def paths(backbone: StableDiffusion) -> dict[Pairing, Inverted]:
     draw = torch.Generator().manual_seed(1)
-    ladder = backbone.ladder(20, 5)
+    noise_schedule = backbone.noise_schedule(20, 5)
     with torch.no_grad():
         latents = backbone.encode(torch.rand(len(PROMPTS), 3, 64, 64, generator=draw))
         text, empty = backbone.embed(PROMPTS), backbone.embed([""] * len(PROMPTS))
     pairings: tuple[Pairing, ...] = ("aligned", "compat")
     return {
-        pairing: Inverted(ladder, invert(backbone, ladder, latents, empty, pairing), text, empty)
+        pairing: Inverted(noise_schedule, invert(backbone, noise_schedule, latents, empty, pairing), text, empty)
         for pairing in pairings
     }

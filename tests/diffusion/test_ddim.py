@@ -33,12 +33,12 @@ def test_a_step_keeps_the_clean_latent_that_the_noise_implies(source: float, tar
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_every_step_equals_the_one_of_diffusers(prediction_type: str) -> None:
     backbone = StableDiffusion(tiny_pipeline(prediction_type, size=64), "tiny")
-    ladder, text = backbone.ladder(20, 5), backbone.embed(["a mug", "ball"])
+    noise_schedule, text = backbone.noise_schedule(20, 5), backbone.embed(["a mug", "ball"])
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     backbone.scheduler.set_timesteps(20)
-    for index, timestep in enumerate(ladder.timesteps):
+    for index, timestep in enumerate(noise_schedule.timesteps):
         with torch.no_grad():
             output = backbone.unet(latents, timestep, encoder_hidden_states=text).sample
             noise = backbone.denoise(latents, timestep, text).noise
         expected = backbone.scheduler.step(output, timestep, latents).prev_sample
-        torch.testing.assert_close(ddim_step(latents, noise, *ladder.levels[index : index + 2]), expected)
+        torch.testing.assert_close(ddim_step(latents, noise, *noise_schedule.levels[index : index + 2]), expected)

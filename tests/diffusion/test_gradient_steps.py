@@ -26,7 +26,7 @@ whether_checkpointed = pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.fixture(scope="module")
 def trajectories(backbone: StableDiffusion, paths: dict[Pairing, Inverted]) -> Callable[[float], Trajectory]:
     path = paths["aligned"]
-    return lambda guidance: Offset()(backbone, path.ladder, path.stored, path.text, path.empty, guidance)
+    return lambda guidance: Offset()(backbone, path.noise_schedule, path.stored, path.text, path.empty, guidance)
 
 
 def sites(backbone: StableDiffusion) -> tuple[Site, ...]:
@@ -105,7 +105,7 @@ def alone(backbone: StableDiffusion, trajectory: Trajectory, kept: int) -> tuple
     def step(latents: Tensor, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         noise, maps = guided_noise(backbone, trajectory, latents, index, sites(backbone))
         assert trajectory.offsets is not None
-        moved = ddim_step(latents, noise, *trajectory.ladder.levels[index : index + 2])
+        moved = ddim_step(latents, noise, *trajectory.noise_schedule.levels[index : index + 2])
         return moved + trajectory.offsets[index], maps
 
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Prediction
-from attnshift.diffusion.ddim import Ladder, Pairing, ddim_step
+from attnshift.diffusion.ddim import NoiseSchedule, Pairing, ddim_step
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -36,14 +36,14 @@ class CountingNoise:
         return Prediction(0.3 * latents, {})
 
 
-def round_trip(ladder: Ladder, pairing: Pairing, rounds: int) -> Tensor:
+def round_trip(noise_schedule: NoiseSchedule, pairing: Pairing, rounds: int) -> Tensor:
     """Relative error of a latent that went up and down again, [batch]."""
     draw = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64, generator=draw)
     text = torch.zeros(3, 1, 1, dtype=torch.float64)
     model = ConstantNoise(noise)
-    stored = invert(model, ladder, latents, text, pairing, rounds)  # type: ignore[arg-type]
-    trajectory = Trajectory(ladder, stored[0], text, (text,) * len(ladder), None, guidance=1.0)
+    stored = invert(model, noise_schedule, latents, text, pairing, rounds)  # type: ignore[arg-type]
+    trajectory = Trajectory(noise_schedule, stored[0], text, (text,) * len(noise_schedule), None, guidance=1.0)
     back, _ = denoise(model, trajectory, stored[0])  # type: ignore[arg-type]
     return (back - latents).flatten(1).norm(dim=1) / latents.flatten(1).norm(dim=1)
 
@@ -51,11 +51,11 @@ def round_trip(ladder: Ladder, pairing: Pairing, rounds: int) -> Tensor:
 @pytest.mark.parametrize("steps", [1, 5, 19])
 @pytest.mark.parametrize("rounds", [0, 2])
 def test_aligned_round_trip_is_exact(backbone: StableDiffusion, steps: int, rounds: int) -> None:
-    assert round_trip(backbone.ladder(20, steps), "aligned", rounds).max() < 1e-6
+    assert round_trip(backbone.noise_schedule(20, steps), "aligned", rounds).max() < 1e-6
 
 
 def test_compat_round_trip_misses_by_nine_percent(backbone: StableDiffusion) -> None:
-    errors = round_trip(backbone.ladder(20, 5), "compat", 0)
+    errors = round_trip(backbone.noise_schedule(20, 5), "compat", 0)
     assert errors.min() > 0.07
     assert errors.max() < 0.11
 
@@ -63,23 +63,25 @@ def test_compat_round_trip_misses_by_nine_percent(backbone: StableDiffusion) -> 
 @pytest.mark.parametrize("pairing", ["aligned", "compat"])
 def test_first_latent_stands_at_the_pairings_level(backbone: StableDiffusion, pairing: Pairing) -> None:
     """A latent without a clean part and unit noise has the norm sqrt(1 - alpha) of its level."""
-    ladder = backbone.ladder(20, 5)
+    noise_schedule = backbone.noise_schedule(20, 5)
     noise = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    lowest = ladder.levels[-1] if pairing == "aligned" else ladder.levels[-2]
+    lowest = noise_schedule.levels[-1] if pairing == "aligned" else noise_schedule.levels[-2]
     model, start = ConstantNoise(noise), (1 - lowest) ** 0.5 * noise
-    first = invert(model, ladder, start, torch.zeros(1, 1, 1), pairing)[0]  # type: ignore[arg-type]
-    top = {"aligned": ladder.levels[0], "compat": ladder.above}[pairing]
+    first = invert(model, noise_schedule, start, torch.zeros(1, 1, 1), pairing)[0]  # type: ignore[arg-type]
+    top = {"aligned": noise_schedule.levels[0], "compat": noise_schedule.above}[pairing]
     torch.testing.assert_close(first, (1 - top) ** 0.5 * noise)
 
 
 def test_prediction_is_asked_at_the_lower_latent_and_then_at_the_upper_one(backbone: StableDiffusion) -> None:
-    ladder = backbone.ladder(20, 2)
+    noise_schedule = backbone.noise_schedule(20, 2)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     asked: list[tuple[int, Tensor]] = []
-    stored = invert(CountingNoise(asked), ladder, latents, torch.zeros(1, 1, 1), "aligned", 1)  # type: ignore[arg-type]
+    stored = invert(CountingNoise(asked), noise_schedule, latents, torch.zeros(1, 1, 1), "aligned", 1)  # type: ignore[arg-type]
     assert [timestep for timestep, _ in asked] == [1, 1, 51, 51]
-    first_guess = ddim_step(latents, 0.3 * latents, ladder.levels[2], ladder.levels[1])
+    first_guess = ddim_step(latents, 0.3 * latents, noise_schedule.levels[2], noise_schedule.levels[1])
     torch.testing.assert_close(asked[1][1], first_guess)
-    torch.testing.assert_close(stored[1], ddim_step(latents, 0.3 * first_guess, ladder.levels[2], ladder.levels[1]))
+    torch.testing.assert_close(
+        stored[1], ddim_step(latents, 0.3 * first_guess, noise_schedule.levels[2], noise_schedule.levels[1])
+    )
     assert torch.equal(stored[2], latents)
     assert torch.equal(asked[2][1], stored[1])

@@ -19,7 +19,9 @@ PAIRINGS: tuple[Pairing, ...] = ("aligned", "compat")
 
 
 def untuned(path: Inverted, guidance: float) -> Trajectory:
-    return Trajectory(path.ladder, path.stored[0], path.text, (path.empty,) * len(path.ladder), None, guidance)
+    return Trajectory(
+        path.noise_schedule, path.stored[0], path.text, (path.empty,) * len(path.noise_schedule), None, guidance
+    )
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -29,12 +31,12 @@ def test_offset_follows_the_stored_latents(
     backbone: StableDiffusion, paths: dict[Pairing, Inverted], pairing: Pairing, guidance: float
 ) -> None:
     path = paths[pairing]
-    trajectory = Offset()(backbone, path.ladder, path.stored, path.text, path.empty, guidance)
+    trajectory = Offset()(backbone, path.noise_schedule, path.stored, path.text, path.empty, guidance)
     assert trajectory.offsets is not None
     latents = trajectory.start
-    for index in range(len(path.ladder)):
+    for index in range(len(path.noise_schedule)):
         noise, _ = guided_noise(backbone, trajectory, latents, index)
-        latents = ddim_step(latents, noise, *path.ladder.levels[index : index + 2]) + trajectory.offsets[index]
+        latents = ddim_step(latents, noise, *path.noise_schedule.levels[index : index + 2]) + trajectory.offsets[index]
         expected = path.stored[index + 1]
         assert ((latents - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max() < 1e-5
     final, _ = denoise(backbone, trajectory, trajectory.start)
@@ -48,12 +50,12 @@ def test_null_text_brings_every_image_nearer(
     backbone: StableDiffusion, paths: dict[Pairing, Inverted], pairing: Pairing
 ) -> None:
     path = paths[pairing]
-    tuned = NullText()(backbone, path.ladder, path.stored, path.text, path.empty, 2.5)
+    tuned = NullText()(backbone, path.noise_schedule, path.stored, path.text, path.empty, 2.5)
     with torch.no_grad():
         before, _ = denoise(backbone, untuned(path, 2.5), path.stored[0])
         after, _ = denoise(backbone, tuned, tuned.start)
     assert (path.errors(after) < path.errors(before)).all()
-    assert len(tuned.unconditional) == len(path.ladder)
+    assert len(tuned.unconditional) == len(path.noise_schedule)
     assert not any(each.requires_grad for each in tuned.unconditional)
 
 
@@ -62,7 +64,9 @@ def test_null_text_takes_more_updates_at_later_steps_and_starts_from_the_step_be
 ) -> None:
     """AdamW's first update moves every entry by the learning rate, so the number of updates bounds the way."""
     path = paths["compat"]
-    tuned = NullText(updates=0, updates_per_step=1)(backbone, path.ladder, path.stored, path.text, path.empty, 2.5)
+    tuned = NullText(updates=0, updates_per_step=1)(
+        backbone, path.noise_schedule, path.stored, path.text, path.empty, 2.5
+    )
     assert torch.equal(tuned.unconditional[0], path.empty)
     moves = [
         (after - before).abs().max()
@@ -79,18 +83,18 @@ def test_tolerance_stops_an_image_without_changing_its_batch_mate(
     path = paths["aligned"]
     near, far = 0, 1
     stored = [latents.clone() for latents in path.stored]
-    ladder, rows = path.ladder, torch.tensor([near, far])
+    noise_schedule, rows = path.noise_schedule, torch.tensor([near, far])
     with torch.no_grad():
         latents = stored[0]
-        for index in range(len(ladder)):
+        for index in range(len(noise_schedule)):
             noise, _ = guided_noise(backbone, untuned(path, 2.5), latents, index)
-            latents = ddim_step(latents, noise, *ladder.levels[index : index + 2])
+            latents = ddim_step(latents, noise, *noise_schedule.levels[index : index + 2])
             stored[index + 1][near] = latents[near]
     targets = [latents[rows] for latents in stored]
     text, empty = path.text[rows], path.empty[rows]
     tune = NullText(updates=3, updates_per_step=0, tolerance=1e-9)
-    both = tune(backbone, ladder, targets, text, empty, 2.5)
-    alone = tune(backbone, ladder, [each[far:] for each in targets], text[far:], empty[far:], 2.5)
+    both = tune(backbone, noise_schedule, targets, text, empty, 2.5)
+    alone = tune(backbone, noise_schedule, [each[far:] for each in targets], text[far:], empty[far:], 2.5)
     for mixed, single in zip(both.unconditional, alone.unconditional, strict=True):
         assert torch.equal(mixed[near], path.empty[near]), "an image within the tolerance must not be tuned"
         torch.testing.assert_close(mixed[far:], single, rtol=1e-3, atol=1e-3)
@@ -99,11 +103,11 @@ def test_tolerance_stops_an_image_without_changing_its_batch_mate(
 
 def test_negative_prompt_makes_guidance_vanish(backbone: StableDiffusion, paths: dict[Pairing, Inverted]) -> None:
     path = paths["aligned"]
-    trajectory = NegativePrompt()(backbone, path.ladder, path.stored, path.text, path.empty, 2.5)
+    trajectory = NegativePrompt()(backbone, path.noise_schedule, path.stored, path.text, path.empty, 2.5)
     assert trajectory.offsets is None
     assert torch.equal(trajectory.start, path.stored[0])
     with torch.no_grad():
-        for index, timestep in enumerate(path.ladder.timesteps):
+        for index, timestep in enumerate(path.noise_schedule.timesteps):
             guided, _ = guided_noise(backbone, trajectory, path.stored[index], index)
             plain = backbone.denoise(path.stored[index], timestep, path.text).noise
             torch.testing.assert_close(guided, plain, rtol=1e-4, atol=1e-5)

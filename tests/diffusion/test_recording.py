@@ -131,7 +131,7 @@ def test_checkpointing_keeps_the_gradient_of_latents_and_maps(
     backbone: StableDiffusion, paths: Paths, guidance: float
 ) -> None:
     path, sites = paths["aligned"], tuple(site for site in backbone.sites(64) if site.side == 4)
-    trajectory = Offset()(backbone, path.ladder, path.stored, path.text, path.empty, guidance)
+    trajectory = Offset()(backbone, path.noise_schedule, path.stored, path.text, path.empty, guidance)
     plain, plain_maps = differentiated(backbone, trajectory, sites, checkpointing=False)
     checked, checked_maps = differentiated(backbone, trajectory, sites, checkpointing=True)
     for gradient, expected in ((checked, plain), (checked_maps, plain_maps)):
@@ -145,7 +145,7 @@ def differentiated(
     """Gradients at the start latents of a sum over the final latents, and of one over all maps."""
     start = trajectory.start.clone().requires_grad_()
     final, maps = denoise(backbone, trajectory, start, sites, checkpointing)
-    assert all(len(steps) == len(trajectory.ladder) for steps in maps.values())
+    assert all(len(steps) == len(trajectory.noise_schedule) for steps in maps.values())
     assert all(each.requires_grad for steps in maps.values() for each in steps)
     looks = torch.stack([each.square().sum() for steps in maps.values() for each in steps]).sum()
     (through_latents,) = torch.autograd.grad(final.square().sum(), start, retain_graph=True)
@@ -155,7 +155,7 @@ def differentiated(
 
 def test_guided_maps_are_those_of_the_conditional_half(backbone: StableDiffusion, paths: Paths) -> None:
     path, sites = paths["aligned"], backbone.sites(64)
-    trajectory = Trajectory(path.ladder, path.stored[0], path.text, (path.empty,) * 5, None, 2.5)
+    trajectory = Trajectory(path.noise_schedule, path.stored[0], path.text, (path.empty,) * 5, None, 2.5)
     with torch.no_grad():
         _, maps = denoise(backbone, trajectory, trajectory.start, sites)
     conditional = passed(backbone, path, sites).attention

@@ -20,17 +20,19 @@ def words(backbone: StableDiffusion, prompt: str, phrase: str) -> list[str]:
 
 
 def test_ladder_walks_the_last_steps_of_the_schedule(backbone: StableDiffusion) -> None:
-    ladder, alphas = backbone.ladder(20, 5), backbone.scheduler.alphas_cumprod
-    assert ladder.timesteps == (201, 151, 101, 51, 1)
-    assert ladder.levels == pytest.approx([*(float(alphas[at]) for at in ladder.timesteps), float(alphas[0])])
-    assert ladder.above == pytest.approx(float(alphas[251]))
-    assert len(ladder) == 5
+    noise_schedule, alphas = backbone.noise_schedule(20, 5), backbone.scheduler.alphas_cumprod
+    assert noise_schedule.timesteps == (201, 151, 101, 51, 1)
+    assert noise_schedule.levels == pytest.approx(
+        [*(float(alphas[at]) for at in noise_schedule.timesteps), float(alphas[0])]
+    )
+    assert noise_schedule.above == pytest.approx(float(alphas[251]))
+    assert len(noise_schedule) == 5
 
 
 @pytest.mark.parametrize("steps", [0, 20, 25])
 def test_ladder_needs_a_step_above_it(backbone: StableDiffusion, steps: int) -> None:
     with pytest.raises(ModelError, match=f"denoising_steps is {steps}.*between 1 and 19"):
-        backbone.ladder(20, steps)
+        backbone.noise_schedule(20, steps)
 
 
 @pytest.mark.parametrize(("side", "near"), [(100, "96 or 104"), (7, "8"), (0, "8"), (191, "184 or 192")])
@@ -122,7 +124,7 @@ def test_folder_gives_the_backbone_that_was_saved(backbone: StableDiffusion, pip
         expected = backbone.denoise(latents, 201, backbone.embed(["snowman"])).noise
         # Not to the bit: mapped weights are aligned differently in memory, and kernels round differently there.
         torch.testing.assert_close(loaded.denoise(latents, 201, loaded.embed(["snowman"])).noise, expected)
-    assert loaded.ladder(20, 5) == backbone.ladder(20, 5)
+    assert loaded.noise_schedule(20, 5) == backbone.noise_schedule(20, 5)
     assert loaded.suggested_size == 64
 
 

@@ -47,8 +47,8 @@ def spoken(backbone: StableDiffusion) -> InterferenceText:
 
 def walk(path: Inverted, spoken: InterferenceText | None, guidance: float) -> Trajectory:
     """From the inverted latents, each step under an unconditional text of its own."""
-    unconditional = tuple(path.empty + 0.3 * step for step in range(len(path.ladder)))
-    return Trajectory(path.ladder, path.stored[0], path.text, unconditional, None, guidance, spoken)
+    unconditional = tuple(path.empty + 0.3 * step for step in range(len(path.noise_schedule)))
+    return Trajectory(path.noise_schedule, path.stored[0], path.text, unconditional, None, guidance, spoken)
 
 
 def cross(backbone: StableDiffusion, *views: View) -> tuple[Site, ...]:
@@ -109,7 +109,7 @@ def test_a_probe_leaves_the_output_as_it_is_to_the_bit(
             assert torch.equal(found, expected)
             for site in others:
                 assert all(torch.equal(a, b) for a, b in zip(maps[site], expected_maps[site], strict=True))
-            assert all(len(maps[site]) == len(path.ladder) for site in probes)
+            assert all(len(maps[site]) == len(path.noise_schedule) for site in probes)
     assert not torch.equal(expected, under_the_interference_prompt(backbone, trajectory)), "the text matters at all"
 
 
@@ -118,7 +118,7 @@ def under_the_interference_prompt(backbone: StableDiffusion, trajectory: Traject
     """The end of a walk under the interference prompt, which no probe may lead to."""
     assert trajectory.interference is not None
     other = Trajectory(
-        trajectory.ladder, trajectory.start, trajectory.interference.text, trajectory.unconditional, None,
+        trajectory.noise_schedule, trajectory.start, trajectory.interference.text, trajectory.unconditional, None,
         trajectory.guidance,
     )  # fmt: skip
     return denoise(backbone, other, other.start)[0]
@@ -171,7 +171,7 @@ def test_an_images_probe_maps_do_not_depend_on_a_longer_phrase_beside_it(
 
 def walk_with(trajectory: Trajectory, spoken: InterferenceText) -> Trajectory:
     return Trajectory(
-        trajectory.ladder, trajectory.start, trajectory.text, trajectory.unconditional, None, trajectory.guidance,
+        trajectory.noise_schedule, trajectory.start, trajectory.text, trajectory.unconditional, None, trajectory.guidance,
         spoken,
     )  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_what_fills_a_probe_up_is_never_read(
 def test_no_view_costs_a_further_pass_and_only_separate_a_larger_one(
     backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, guidance: float
 ) -> None:
-    trajectory, steps, parts = walk(path, spoken, guidance), len(path.ladder), 2 if guidance != 1 else 1
+    trajectory, steps, parts = walk(path, spoken, guidance), len(path.noise_schedule), 2 if guidance != 1 else 1
     sizes = {}
     for view in ("prompt", "probe", "separate"):
         with watched(backbone) as seen, torch.no_grad():
@@ -209,7 +209,10 @@ def test_separate_maps_are_those_of_a_pass_under_the_interference_prompt(
     _, maps = passed(backbone, trajectory, sites)
     with torch.no_grad():
         plain = backbone.denoise(
-            trajectory.start, path.ladder.timesteps[INDEX], spoken.text, [Read(site.seen("prompt")) for site in sites]
+            trajectory.start,
+            path.noise_schedule.timesteps[INDEX],
+            spoken.text,
+            [Read(site.seen("prompt")) for site in sites],
         ).attention
     _, own = passed(backbone, trajectory, cross(backbone, "prompt"))
     for site in sites:
@@ -251,7 +254,7 @@ def test_guided_maps_are_those_of_the_conditional_rows(
     _, guided = passed(backbone, walk(path, spoken, 2.5), sites)
     _, plain = passed(backbone, walk(path, spoken, 1.0), sites)
     with torch.no_grad():
-        timestep, empty = path.ladder.timesteps[INDEX], walk(path, spoken, 2.5).unconditional[INDEX]
+        timestep, empty = path.noise_schedule.timesteps[INDEX], walk(path, spoken, 2.5).unconditional[INDEX]
         reads = [Read(site, probe=spoken.phrase if view == "probe" else None) for site in sites]
         unconditional = backbone.denoise(path.stored[0], timestep, empty, reads).attention
     for site in sites:
@@ -263,7 +266,7 @@ def test_guided_maps_are_those_of_the_conditional_rows(
 def test_a_probe_reads_the_rows_that_it_is_asked_for(
     backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, rows: slice
 ) -> None:
-    sites, timestep = cross(backbone, "probe"), path.ladder.timesteps[INDEX]
+    sites, timestep = cross(backbone, "probe"), path.noise_schedule.timesteps[INDEX]
     at = torch.arange(3)[rows]
     with torch.no_grad():
         whole, part = (
@@ -292,7 +295,7 @@ def differentiated(
     """Gradient at the start latents of a sum over all maps' last four keys, where a probe has its phrase."""
     start = trajectory.start.clone().requires_grad_()
     _, maps = denoise(backbone, trajectory, start, sites, checkpointing)
-    assert all(len(steps) == len(trajectory.ladder) for steps in maps.values())
+    assert all(len(steps) == len(trajectory.noise_schedule) for steps in maps.values())
     looks = torch.stack([each[..., -4:].square().sum() for steps in maps.values() for each in steps]).sum()
     return torch.autograd.grad(looks, start)[0]
 

@@ -38,9 +38,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     original = clean_path.invert
 
-    def invert(backbone: Any, ladder: Any, latents: Tensor, *rest: Any) -> Any:
+    def invert(backbone: Any, noise_schedule: Any, latents: Tensor, *rest: Any) -> Any:
         counted.append(len(latents))
-        return original(backbone, ladder, latents, *rest)
+        return original(backbone, noise_schedule, latents, *rest)
 
     monkeypatch.setattr(clean_path, "invert", invert)
     return counted

@@ -111,9 +111,9 @@ def test_less_is_less(shown: Rendering, name: str) -> None:
     rungs = [seen(shown, edit(shown, step)) for step in steps]
     structure, contrast = (torch.stack(each) for each in zip(*rungs, strict=True))
     for values in (structure,) if name == "noise" else (structure, contrast):
-        ladder = torch.cat([torch.ones(1, 6), values])
-        assert (ladder[1:] < ladder[:-1]).all()
-        assert (ladder > 0).all()
+        noise_schedule = torch.cat([torch.ones(1, 6), values])
+        assert (noise_schedule[1:] < noise_schedule[:-1]).all()
+        assert (noise_schedule > 0).all()
     if name == "noise":
         assert contrast.min() > 0.8, "noise hides detail and leaves the object's colour"
 

@@ -40,26 +40,32 @@ def clean_path(
     [batch,tokens,width].
     """
     diffusion = method.recipe.diffusion
-    ladder = backbone.ladder(diffusion.schedule_steps, diffusion.denoising_steps)
+    noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps)
 
     def compute() -> dict[str, Tensor]:
         with part("inversion"):
-            stored = invert(backbone, ladder, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
+            stored = invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
         with part("reconstruction"), torch.enable_grad():
-            made = method.reconstruction(backbone, ladder, stored, text, empty, diffusion.guidance)
+            made = method.reconstruction(backbone, noise_schedule, stored, text, empty, diffusion.guidance)
         tensors = _numbered("stored", stored) | _numbered("offset", made.offsets or ())
         # Most ways take one embedding for all steps.
         changes = [at for at, each in enumerate(made.unconditional) if not at or each is not made.unconditional[at - 1]]
         return tensors | {f"unconditional.{at}": made.unconditional[at] for at in changes}
 
-    facts = (ladder, diffusion.pairing, diffusion.inversion_rounds, diffusion.guidance, method.recipe.reconstruction)
+    facts = (
+        noise_schedule,
+        diffusion.pairing,
+        diffusion.inversion_rounds,
+        diffusion.guidance,
+        method.recipe.reconstruction,
+    )
     tensors = inversions({"latents": latents, "text": text, "empty": empty}, facts, compute)
-    stored = tuple(tensors[f"stored.{at}"] for at in range(len(ladder) + 1))
-    offsets = tuple(tensors[f"offset.{at}"] for at in range(len(ladder))) if "offset.0" in tensors else None
+    stored = tuple(tensors[f"stored.{at}"] for at in range(len(noise_schedule) + 1))
+    offsets = tuple(tensors[f"offset.{at}"] for at in range(len(noise_schedule))) if "offset.0" in tensors else None
     unconditional: list[Tensor] = []
-    for at in range(len(ladder)):
+    for at in range(len(noise_schedule)):
         unconditional.append(tensors.get(f"unconditional.{at}", unconditional[-1] if at else empty))
-    return stored, Trajectory(ladder, stored[0], text, tuple(unconditional), offsets, diffusion.guidance)
+    return stored, Trajectory(noise_schedule, stored[0], text, tuple(unconditional), offsets, diffusion.guidance)
 
 
 def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone, Probe, Read
-from attnshift.diffusion.ddim import Ladder
+from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.denoising import InterferenceText
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
@@ -178,7 +178,7 @@ def _locate_both(prompt: PromptSection, backbone: Backbone, class_name: str, phr
 def observe_interference(
     recipe: Recipe,
     backbone: Backbone,
-    ladder: Ladder,
+    noise_schedule: NoiseSchedule,
     stored: Sequence[Tensor],
     subjects: Sequence[Subject],
     choices: Sequence[Choice],
@@ -211,7 +211,7 @@ def observe_interference(
         for mine, subject, other, choice in zip(own, subjects, prompts, choices, strict=True)
     )
     probed = tuple(tuple(range(text.shape[1], text.shape[1] + len(span))) for span in spans)
-    maps = _reference_maps(backbone, ladder, stored, text, [site for site in sites if site.view == "reference"])
+    maps = _reference_maps(backbone, noise_schedule, stored, text, [site for site in sites if site.view == "reference"])
     phrases = tuple(choice.phrase for choice in choices)
     return (
         Interference(phrases, spans, probed, joint or None, alignment, maps),
@@ -220,14 +220,14 @@ def observe_interference(
 
 
 def _reference_maps(
-    backbone: Backbone, ladder: Ladder, stored: Sequence[Tensor], text: Tensor, sites: Sequence[Site]
+    backbone: Backbone, noise_schedule: NoiseSchedule, stored: Sequence[Tensor], text: Tensor, sites: Sequence[Site]
 ) -> AttentionMaps:
     if not sites:
         return {}
     reads = [Read(site.seen("prompt")) for site in sites]
     seen = [
         backbone.denoise(latents, timestep, text, reads).attention
-        for latents, timestep in zip(stored, ladder.timesteps, strict=False)
+        for latents, timestep in zip(stored, noise_schedule.timesteps, strict=False)
     ]
     return {site: tuple(each[site.seen("prompt")] for each in seen) for site in sites}
 

@@ -157,7 +157,7 @@ def pose(
     interference = None
     if choices:
         interference, spoken = observe_interference(
-            recipe, backbone, trajectory.ladder, stored, subjects, choices, sites
+            recipe, backbone, trajectory.noise_schedule, stored, subjects, choices, sites
         )
         trajectory = replace(trajectory, interference=spoken)
     # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at iteration 0 the two

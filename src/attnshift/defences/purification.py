@@ -65,9 +65,9 @@ class Purifier:
         steps = math.ceil(round(self.options.strength * self.options.schedule_steps, 6))
         if steps == 0:
             return latents
-        ladder = self.backbone.ladder(self.options.schedule_steps, steps)
+        noise_schedule = self.backbone.noise_schedule(self.options.schedule_steps, steps)
         drawn = numpy.stack([draw.standard_normal(latents.shape[1:]) for draw in draws])
-        level = ladder.levels[0]
+        level = noise_schedule.levels[0]
         start = level**0.5 * latents + (1 - level) ** 0.5 * torch.from_numpy(drawn).to(latents)
         text = self.backbone.embed([self.options.prompt] * len(latents))
-        return denoise(self.backbone, Trajectory(ladder, start, text, (text,) * steps, None, 1.0), start)[0]
+        return denoise(self.backbone, Trajectory(noise_schedule, start, text, (text,) * steps, None, 1.0), start)[0]

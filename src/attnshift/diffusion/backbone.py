@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from attnshift.diffusion.ddim import Ladder
+from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.types import Site, TokenSpan
 
 __all__ = ["Backbone", "Prediction", "Probe", "Read"]
@@ -91,7 +91,7 @@ class Backbone(Protocol):
         """
         ...
 
-    def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder: ...
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule: ...
 
     def latent_side(self, side: int) -> int:
         """Side of the latents of square images of ``side`` pixels."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["Ladder", "Pairing", "ddim_step"]
+__all__ = ["NoiseSchedule", "Pairing", "ddim_step"]
 
 Pairing = Literal["aligned", "compat"]
 
@@ -23,7 +23,7 @@ def ddim_step(latents: Tensor, noise: Tensor, source: float, target: float) -> T
 
 
 @dataclass(frozen=True)
-class Ladder:
+class NoiseSchedule:
     """The last K denoising steps of a schedule, in the order of denoising (highest noise first).
 
     Step k evaluates the denoiser at ``timesteps[k]`` and goes from alpha ``levels[k]`` to ``levels[k + 1]``.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attnshift.diffusion.backbone import Backbone, Probe, Read
-from attnshift.diffusion.ddim import Ladder, ddim_step
+from attnshift.diffusion.ddim import NoiseSchedule, ddim_step
 from attnshift.types import AttentionMaps, Site
 
 __all__ = ["InterferenceText", "Trajectory", "denoise", "guided_noise"]
@@ -35,7 +35,7 @@ class Trajectory:
     like start, added after its step. ``guidance`` 1 is the conditional prediction alone.
     """
 
-    ladder: Ladder
+    noise_schedule: NoiseSchedule
     start: Tensor
     text: Tensor
     unconditional: tuple[Tensor, ...]
@@ -78,14 +78,14 @@ def denoise(
 
     def step(latents: Tensor, index: int) -> tuple[Tensor, ...]:
         noise, maps = guided_noise(backbone, trajectory, latents, index, order)
-        source, target = trajectory.ladder.levels[index : index + 2]
+        source, target = trajectory.noise_schedule.levels[index : index + 2]
         moved = ddim_step(latents, noise, source, target)
         if trajectory.offsets is not None:
             moved = moved + trajectory.offsets[index]
         return moved, *maps
 
-    start, constant = latents, len(trajectory.ladder) - gradient_steps if gradient_steps else 0
-    for index in range(len(trajectory.ladder)):
+    start, constant = latents, len(trajectory.noise_schedule) - gradient_steps if gradient_steps else 0
+    for index in range(len(trajectory.noise_schedule)):
         if index < constant:
             with torch.no_grad():
                 latents, *maps = step(latents, index)
@@ -123,7 +123,7 @@ def guided_noise(
         for site in sites
     ]
     prediction = backbone.denoise(
-        torch.cat([latents] * len(texts)), trajectory.ladder.timesteps[index], torch.cat(texts), reads
+        torch.cat([latents] * len(texts)), trajectory.noise_schedule.timesteps[index], torch.cat(texts), reads
     )
     noise = prediction.noise[own]
     if guided:

@@ -6,14 +6,19 @@ import torch
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.ddim import Ladder, Pairing, ddim_step
+from attnshift.diffusion.ddim import NoiseSchedule, Pairing, ddim_step
 
 __all__ = ["invert"]
 
 
 @torch.no_grad()
 def invert(
-    backbone: Backbone, ladder: Ladder, latents: Tensor, unconditional: Tensor, pairing: Pairing, rounds: int = 0
+    backbone: Backbone,
+    noise_schedule: NoiseSchedule,
+    latents: Tensor,
+    unconditional: Tensor,
+    pairing: Pairing,
+    rounds: int = 0,
 ) -> tuple[Tensor, ...]:
     """Latents before each denoising step and after the last one, [steps + 1] of [batch,channels,rows,columns].
 
@@ -27,16 +32,19 @@ def invert(
     reconstruction.
     """
     stored = [latents]
-    for index in reversed(range(len(ladder))):
+    for index in reversed(range(len(noise_schedule))):
         if pairing == "aligned":
-            source, target = ladder.levels[index + 1], ladder.levels[index]
+            source, target = noise_schedule.levels[index + 1], noise_schedule.levels[index]
         else:
-            source, target = ladder.levels[index], ladder.levels[index - 1] if index else ladder.above
+            source, target = (
+                noise_schedule.levels[index],
+                noise_schedule.levels[index - 1] if index else noise_schedule.above,
+            )
         lower = stored[0]
-        noise = backbone.denoise(lower, ladder.timesteps[index], unconditional).noise
+        noise = backbone.denoise(lower, noise_schedule.timesteps[index], unconditional).noise
         upper = ddim_step(lower, noise, source, target)
         for _ in range(rounds):
-            noise = backbone.denoise(upper, ladder.timesteps[index], unconditional).noise
+            noise = backbone.denoise(upper, noise_schedule.timesteps[index], unconditional).noise
             upper = ddim_step(lower, noise, source, target)
         stored.insert(0, upper)
     return tuple(stored)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.ddim import Ladder, ddim_step
+from attnshift.diffusion.ddim import NoiseSchedule, ddim_step
 from attnshift.diffusion.denoising import Trajectory, guided_noise
 from attnshift.registry import STRICT
 
@@ -25,7 +25,7 @@ class Reconstruction(Protocol):
     def __call__(
         self,
         backbone: Backbone,
-        ladder: Ladder,
+        noise_schedule: NoiseSchedule,
         stored: Sequence[Tensor],
         text: Tensor,
         unconditional: Tensor,
@@ -54,7 +54,7 @@ class NullText:
     def __call__(
         self,
         backbone: Backbone,
-        ladder: Ladder,
+        noise_schedule: NoiseSchedule,
         stored: Sequence[Tensor],
         text: Tensor,
         unconditional: Tensor,
@@ -63,8 +63,8 @@ class NullText:
         latents, tuned = stored[0], []
         unconditional = unconditional.detach().clone().requires_grad_()
         optimiser = torch.optim.AdamW([unconditional], lr=self.learning_rate)
-        for index, timestep in enumerate(ladder.timesteps):
-            source, target = ladder.levels[index : index + 2]
+        for index, timestep in enumerate(noise_schedule.timesteps):
+            source, target = noise_schedule.levels[index : index + 2]
             with torch.no_grad():
                 conditional = backbone.denoise(latents, timestep, text).noise
             for _ in range(self.updates + self.updates_per_step * index):
@@ -84,7 +84,7 @@ class NullText:
             with torch.no_grad():
                 empty = backbone.denoise(latents, timestep, tuned[-1]).noise
                 latents = ddim_step(latents, empty + guidance * (conditional - empty), source, target)
-        return Trajectory(ladder, stored[0], text, tuple(tuned), None, guidance)
+        return Trajectory(noise_schedule, stored[0], text, tuple(tuned), None, guidance)
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ class NegativePrompt:
     def __call__(
         self,
         backbone: Backbone,
-        ladder: Ladder,
+        noise_schedule: NoiseSchedule,
         stored: Sequence[Tensor],
         text: Tensor,
         unconditional: Tensor,
         guidance: float,
     ) -> Trajectory:
-        return Trajectory(ladder, stored[0], text, (text,) * len(ladder), None, guidance)
+        return Trajectory(noise_schedule, stored[0], text, (text,) * len(noise_schedule), None, guidance)
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ class Offset:
     def __call__(
         self,
         backbone: Backbone,
-        ladder: Ladder,
+        noise_schedule: NoiseSchedule,
         stored: Sequence[Tensor],
         text: Tensor,
         unconditional: Tensor,
         guidance: float,
     ) -> Trajectory:
-        plain = Trajectory(ladder, stored[0], text, (unconditional,) * len(ladder), None, guidance)
+        plain = Trajectory(noise_schedule, stored[0], text, (unconditional,) * len(noise_schedule), None, guidance)
         offsets = []
-        for index in range(len(ladder)):
+        for index in range(len(noise_schedule)):
             noise, _ = guided_noise(backbone, plain, stored[index], index)
-            source, target = ladder.levels[index : index + 2]
+            source, target = noise_schedule.levels[index : index + 2]
             offsets.append(stored[index + 1] - ddim_step(stored[index], noise, source, target))
-        return Trajectory(ladder, stored[0], text, plain.unconditional, tuple(offsets), guidance)
+        return Trajectory(noise_schedule, stored[0], text, plain.unconditional, tuple(offsets), guidance)

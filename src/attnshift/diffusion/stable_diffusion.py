@@ -26,7 +26,7 @@ from attnshift.diffusion import Precision
 from attnshift.diffusion.attention import attention_sites, record_attention
 from attnshift.diffusion.backbone import Prediction, Read
 from attnshift.diffusion.checks import check_folder, check_levels, check_parts
-from attnshift.diffusion.ddim import Ladder
+from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
@@ -131,7 +131,7 @@ class StableDiffusion:
             )
         return span
 
-    def ladder(self, schedule_steps: int, denoising_steps: int) -> Ladder:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
         alphas = self.scheduler.alphas_cumprod.double()
         if schedule_steps > len(alphas):
             raise ModelError(
@@ -146,7 +146,7 @@ class StableDiffusion:
             )
         used = timesteps[-denoising_steps:]
         levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]
-        return Ladder(tuple(used), tuple(levels), float(alphas[timesteps[-denoising_steps - 1]]))
+        return NoiseSchedule(tuple(used), tuple(levels), float(alphas[timesteps[-denoising_steps - 1]]))
 
     def latent_side(self, side: int) -> int:
         return side // self.pixels_per_latent

@@ -85,11 +85,11 @@ def _reconstruct(
 ) -> tuple[Tensor, list[bool]]:
     """Aligned inversion and guided denoising with offsets; the images, and whether the class word's highest
     attention (mean over all down and up sites and steps, at the finest grid) lies inside the object's mask."""
-    ladder = backbone.ladder(20, 5)
+    noise_schedule = backbone.noise_schedule(20, 5)
     prompts = [f"a photo of a {name}" for name in names]
     text, empty = backbone.embed(prompts), backbone.embed([""] * len(names))
-    stored = invert(backbone, ladder, latents, empty, "aligned")
-    trajectory = Offset()(backbone, ladder, stored, text, empty, _GUIDANCE)
+    stored = invert(backbone, noise_schedule, latents, empty, "aligned")
+    trajectory = Offset()(backbone, noise_schedule, stored, text, empty, _GUIDANCE)
     selection = Selection(places=("down", "up"), grid="all")
     sites = selection.sites(backbone.sites(masks.shape[-1]), "cross", latents.shape[-1])
     final, attention = denoise(backbone, trajectory, trajectory.start, sites)

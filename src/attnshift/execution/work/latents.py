@@ -42,7 +42,7 @@ class LatentWork:
         method, recipe = self.method, self.method.recipe
         backbone.check_size(size)
         method.objective.sites(backbone.sites(size), backbone.latent_side(size))
-        backbone.ladder(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
+        backbone.noise_schedule(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
         mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))
         for name in sorted({item.class_name for item in items}):
             prompt = recipe.prompt.prompt(name)
