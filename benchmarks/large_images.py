@@ -31,7 +31,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attnshift.attack.loop import Carry, value_and_grad
+from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Task, pose
 from attnshift.diffusion.ddim import NoiseSchedule
@@ -159,7 +159,7 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
     with model.mode, Alive(model.held()) as alive:
         task = Task("one", torch.zeros(3, side, side), 0, "mug")
         problem = pose(method, model.backbone, [model.classifier], [task])
-        value_and_grad(problem, problem.trajectory.start.clone(), NUMBER, Carry.start(problem))
+        value_and_grad(problem, problem.trajectory.start.clone(), NUMBER, AttackState.start(problem))
     return alive.peak
 
 

@@ -12,7 +12,7 @@ from models import Model, in_bf16
 from torch import Tensor
 
 from attnshift.attack.finish import finish
-from attnshift.attack.loop import Carry, Gradient, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.problem import Problem, Task, pose
 from attnshift.classifiers.classifier import Classifier
@@ -56,7 +56,7 @@ class Posed:
         return cls(model, classifiers, tasks, problem, start + 0.02 * step)
 
     def ours(self) -> Gradient:
-        return value_and_grad(self.problem, self.latents, NUMBER, Carry.start(self.problem))
+        return value_and_grad(self.problem, self.latents, NUMBER, AttackState.start(self.problem))
 
     def naive(self) -> Iterate:
         """The first image alone, as the baseline does it."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
-from attnshift.attack.loop import Carry, Gradient, attack, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Problem
 from attnshift.types import Goals, Observation, Site
@@ -132,9 +132,9 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
     return start + 0.02 * torch.randn(start.shape, dtype=start.dtype, generator=draw)
 
 
-def carried(problem: Problem, before: Gradient | None = None) -> Carry:
+def carried(problem: Problem, before: Gradient | None = None) -> AttackState:
     optimiser = AdamW.start(problem.trajectory.start, 0.01, 0.0)
-    return Carry(optimiser) if before is None else replace(before.carry, optimiser=optimiser)
+    return AttackState(optimiser) if before is None else replace(before.state, optimiser=optimiser)
 
 
 def gradients_apart(problem: Problem, latents: Tensor, iteration: int) -> dict[str, Tensor]:
@@ -173,9 +173,9 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(posed: Posed) -
         assert (norms["self_attention"] > 0).all() == (iteration > 0), "the clean path differs in nothing from itself"
         last = value_and_grad(problem, latents, iteration, carried(problem, last))
         assert (last.gradient - expected).norm() < 1e-5 * expected.norm()
-        assert set(last.carry.balance.norms) == set(norms)
+        assert set(last.state.balance.norms) == set(norms)
         for name, values in norms.items():
-            torch.testing.assert_close(last.carry.balance.norms[name], values, rtol=1e-4, atol=0)
+            torch.testing.assert_close(last.state.balance.norms[name], values, rtol=1e-4, atol=0)
 
 
 def test_without_balance_the_slope_is_the_plain_sum(posed: Posed) -> None:
@@ -185,7 +185,7 @@ def test_without_balance_the_slope_is_the_plain_sum(posed: Posed) -> None:
     apart = gradients_apart(problem, away(problem), 3)
     expected = torch.stack([weights[name] * gradient for name, gradient in apart.items()]).sum(0)
     assert (found.gradient - expected).norm() < 1e-5 * expected.norm()
-    assert found.carry.balance.norms == {}
+    assert found.state.balance.norms == {}
 
 
 @dataclass(frozen=True)
@@ -243,14 +243,14 @@ def test_losses_say_the_same_with_and_without_balance(posed: Posed) -> None:
 def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(posed: Posed) -> None:
     settings = [*BALANCED, "optimiser.iterations=4"]
     loop, undisturbed = attack(posed("fast", settings)), attack(posed("fast", settings))
-    assert next(loop).carry.balance.norms == {}
+    assert next(loop).state.balance.norms == {}
     next(undisturbed)
-    whole = next(undisturbed).carry.balance.norms
-    left = loop.send(torch.tensor([False, True, False])).carry.balance.norms
+    whole = next(undisturbed).state.balance.norms
+    left = loop.send(torch.tensor([False, True, False])).state.balance.norms
     assert set(left) == {"classification", "variance", "self_attention", "entropy"}
     for name, values in left.items():
         assert torch.equal(values, whole[name][[0, 2]])
-    later = next(loop).carry.balance.norms
+    later = next(loop).state.balance.norms
     assert (later["entropy"] != left["entropy"]).all()
 
 

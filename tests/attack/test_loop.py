@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import Carry, Gradient, Snapshot, attack, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, Snapshot, attack, value_and_grad
 from attnshift.attack.problem import Problem
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
@@ -35,7 +35,7 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
 
 def attention_clean(problem: Problem, seed: int = 0) -> Gradient:
     """The objective's slope near the start, as the fourth iteration sees it."""
-    return value_and_grad(problem, away(problem, seed), 3, Carry.start(problem))
+    return value_and_grad(problem, away(problem, seed), 3, AttackState.start(problem))
 
 
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
@@ -129,7 +129,7 @@ def test_snapshots_stay_as_they_were_yielded(posed: Posed) -> None:
             assert torch.equal(now, then)
             assert not now.requires_grad
     assert [bool(snapshot.losses) for snapshot, _ in kept] == [True] * 4 + [False]
-    assert [snapshot.carry.optimiser.steps for snapshot, _ in kept] == [0, 1, 2, 3, 4]
+    assert [snapshot.state.optimiser.steps for snapshot, _ in kept] == [0, 1, 2, 3, 4]
     assert not torch.equal(kept[0][0].latents, kept[1][0].latents)
 
 
@@ -150,7 +150,7 @@ def test_finished_images_leave_after_their_update_and_the_loop_ends_without_imag
     assert loop.send(torch.tensor([False, True, False])).rows.tolist() == [0, 2]
     left = loop.send(torch.tensor([True, False]))
     assert left.rows.tolist() == [2]
-    for each in (left.latents, left.images, left.margins[0], left.weights[0], left.carry.optimiser.mean):
+    for each in (left.latents, left.images, left.margins[0], left.weights[0], left.state.optimiser.mean):
         assert len(each) == 1
     with pytest.raises(StopIteration):
         loop.send(torch.tensor([True]))
@@ -164,8 +164,8 @@ def tensors(snapshot: Snapshot) -> list[Tensor]:
         *snapshot.losses.values(),
         snapshot.margins,
         snapshot.weights,
-        snapshot.carry.optimiser.mean,
-        snapshot.carry.optimiser.square,
+        snapshot.state.optimiser.mean,
+        snapshot.state.optimiser.square,
     ]
 
 
@@ -212,12 +212,12 @@ def test_every_rule_s_gradient_ignores_batch_mates_and_order(posed: Posed, rule:
 def test_views_are_drawn_anew_in_each_iteration_that_has_them(posed: Posed) -> None:
     problem = posed("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
     plain = posed("fast", [], slice(1), slice(0, 2))
-    latents, carry = away(problem), Carry.start(problem)
-    found = [value_and_grad(problem, latents, iteration, carry).gradient for iteration in (0, 1, 2, 2)]
+    latents, state = away(problem), AttackState.start(problem)
+    found = [value_and_grad(problem, latents, iteration, state).gradient for iteration in (0, 1, 2, 2)]
     assert torch.equal(found[2], found[3])
     assert not torch.allclose(found[0], found[2])
-    torch.testing.assert_close(found[1], value_and_grad(plain, latents, 1, carry).gradient)
-    assert not torch.allclose(found[0], value_and_grad(plain, latents, 0, carry).gradient)
+    torch.testing.assert_close(found[1], value_and_grad(plain, latents, 1, state).gradient)
+    assert not torch.allclose(found[0], value_and_grad(plain, latents, 0, state).gradient)
 
 
 def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
@@ -226,12 +226,12 @@ def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
     settings += ["classification.clip=0.5", "classification.fusion=progress", "optimiser.iterations=4"]
     loop = attack(posed("fast", settings, models=slice(0, 3)))
     first = next(loop)
-    assert first.carry.momentum.past is None
-    assert first.carry.fusion is None
+    assert first.state.momentum.past is None
+    assert first.state.fusion is None
     second = loop.send(torch.tensor([False, True, False]))
-    assert second.carry.momentum.past is not None
-    assert second.carry.momentum.past.shape == second.images.shape
-    assert (second.carry.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
+    assert second.state.momentum.past is not None
+    assert second.state.momentum.past.shape == second.images.shape
+    assert (second.state.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
     pair = attack(posed("fast", settings, models=slice(0, 3)).rows(torch.tensor([0, 2])))
     expected = [next(pair), next(pair), next(pair), next(pair)]
     found = [first, second, next(loop), next(loop)]
@@ -244,9 +244,9 @@ def test_classification_enters_the_update_once(posed: Posed) -> None:
     """With momentum the update is the weight times m, and nothing else of the classification."""
     settings = ["classification.momentum=0.5", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     problem = posed("fast", settings, slice(1), slice(0, 2))
-    latents, carry = away(problem), Carry.start(problem)
-    before = value_and_grad(problem, latents, 0, carry)
-    after = value_and_grad(problem, latents, 1, before.carry)
+    latents, state = away(problem), AttackState.start(problem)
+    before = value_and_grad(problem, latents, 0, state)
+    after = value_and_grad(problem, latents, 1, before.state)
     # The same point twice: m is 1.5 times the direction.
     assert (after.gradient - 1.5 * before.gradient).norm() < 1e-5 * before.gradient.norm()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import Carry, Gradient, attack, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.problem import Problem
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
@@ -33,7 +33,7 @@ def away(problem: Problem) -> Tensor:
 
 
 def looked(problem: Problem) -> Gradient:
-    return value_and_grad(problem, away(problem), ITERATION, Carry.start(problem))
+    return value_and_grad(problem, away(problem), ITERATION, AttackState.start(problem))
 
 
 def picked(whole: Problem, branch: Branch) -> Observation:
@@ -125,7 +125,7 @@ def test_twice_is_the_same_to_the_bit(posed: Posed) -> None:
     first, second = looked(problem), looked(problem)
     assert torch.equal(first.gradient, second.gradient)
     assert torch.equal(first.losses["self_attention"], second.losses["self_attention"])
-    later = value_and_grad(problem, away(problem), ITERATION + 1, Carry.start(problem))
+    later = value_and_grad(problem, away(problem), ITERATION + 1, AttackState.start(problem))
     assert (later.losses["self_attention"] != first.losses["self_attention"]).all()
 
 

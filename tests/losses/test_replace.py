@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import Carry, value_and_grad
+from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Task, pose
@@ -269,7 +269,7 @@ def test_reference_of_an_attack_is_a_constant(
     assert {site.view for site in reference} == {"reference"}
     before = {site: [each.clone() for each in steps] for site, steps in reference.items()}
     start = problem.trajectory.start
-    assert value_and_grad(problem, start, 0, Carry(AdamW.start(start, 0.1, 0.0))).gradient.any()
+    assert value_and_grad(problem, start, 0, AttackState(AdamW.start(start, 0.1, 0.0))).gradient.any()
     for site, steps in reference.items():
         for now, then in zip(steps, before[site], strict=True):
             assert now.grad_fn is None

@@ -85,7 +85,7 @@ def _run_engine(
 
 def _gradients(snapshots: list[Snapshot]) -> list[Tensor]:
     """What the engine updated with, read off the running mean of its optimiser: mean <- 0.9 mean + 0.1 gradient."""
-    means = [snapshot.carry.optimiser.mean for snapshot in snapshots]
+    means = [snapshot.state.optimiser.mean for snapshot in snapshots]
     return [(after - 0.9 * before) / 0.1 for before, after in pairwise(means)]
 
 

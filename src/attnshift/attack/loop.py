@@ -16,11 +16,11 @@ from attnshift.losses.objective import Memory
 from attnshift.profiling import part, time_backward
 from attnshift.types import Fused
 
-__all__ = ["Carry", "Gradient", "Snapshot", "attack", "value_and_grad"]
+__all__ = ["AttackState", "Gradient", "Snapshot", "attack", "value_and_grad"]
 
 
 @dataclass(frozen=True)
-class Carry:
+class AttackState:
     """What an iteration hands to the next beside the latents: the optimiser, the fused direction's momentum, what the
     fusion rule and the terms remember, the running norms."""
 
@@ -31,13 +31,13 @@ class Carry:
     balance: GradNorm = field(default_factory=GradNorm)
 
     @classmethod
-    def start(cls, problem: Problem) -> Carry:
+    def start(cls, problem: Problem) -> AttackState:
         recipe = problem.method.recipe
         momentum = Momentum(recipe.classification.momentum, recipe.classification.clip)
         return cls(start(recipe.optimiser, problem.trajectory.start), momentum)
 
-    def rows(self, keep: Tensor) -> Carry:
-        return Carry(
+    def rows(self, keep: Tensor) -> AttackState:
+        return AttackState(
             self.optimiser.rows(keep),
             self.momentum.rows(keep),
             None if self.fusion is None else self.fusion[keep],
@@ -50,14 +50,14 @@ class Carry:
 class Gradient:
     """The objective at some latents, and what was seen on the way; all detached.
 
-    ``losses`` are the weighted terms [batch]; ``carry`` is what the next iteration gets, but for the optimiser.
+    ``losses`` are the weighted terms [batch]; ``state`` is what the next iteration gets, but for the optimiser.
     """
 
     gradient: Tensor
     images: Tensor
     losses: dict[str, Tensor]
     fused: Fused
-    carry: Carry
+    state: AttackState
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Snapshot:
     losses: dict[str, Tensor]
     margins: Tensor
     weights: Tensor
-    carry: Carry
+    state: AttackState
 
 
 def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
@@ -86,26 +86,26 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     """
     iterations = problem.method.recipe.optimiser.iterations
     rows = torch.arange(len(problem.images))
-    latents, weights, carry = problem.trajectory.start, torch.empty(0), Carry.start(problem)
+    latents, weights, state = problem.trajectory.start, torch.empty(0), AttackState.start(problem)
     for iteration in range(iterations):
-        now = value_and_grad(problem, latents, iteration, carry)
+        now = value_and_grad(problem, latents, iteration, state)
         weights = now.fused.weights
-        finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, carry)
-        latents, optimiser = carry.optimiser.step(latents, now.gradient)
-        carry = replace(now.carry, optimiser=optimiser)
+        finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, state)
+        latents, optimiser = state.optimiser.step(latents, now.gradient)
+        state = replace(now.state, optimiser=optimiser)
         if finished is not None and bool(finished.any()):
             keep = (~finished).nonzero()[:, 0].cpu()
             if not len(keep):
                 return
-            problem, rows, latents, carry = problem.rows(keep), rows[keep], latents[keep], carry.rows(keep)
+            problem, rows, latents, state = problem.rows(keep), rows[keep], latents[keep], state.rows(keep)
             weights = weights[:, keep]
     with torch.no_grad():
         images = problem.render(latents).images
     _, margins = problem.surrogates.judge(images)
-    yield Snapshot(iterations, rows, latents, images, {}, margins, weights, carry)
+    yield Snapshot(iterations, rows, latents, images, {}, margins, weights, state)
 
 
-def value_and_grad(problem: Problem, latents: Tensor, iteration: int, carry: Carry) -> Gradient:
+def value_and_grad(problem: Problem, latents: Tensor, iteration: int, state: AttackState) -> Gradient:
     """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction
@@ -118,15 +118,15 @@ def value_and_grad(problem: Problem, latents: Tensor, iteration: int, carry: Car
         branch = problem.render(latents, problem.sites)
         points = latents if method.recipe.classification.space == "latent" else branch.images
         with part("fusion"):
-            fused = method.rule(problem.facing(iteration), points, carry.fusion)
-            direction, momentum = carry.momentum.step(fused.direction.detach())
+            fused = method.rule(problem.facing(iteration), points, state.fusion)
+            direction, momentum = state.momentum.step(fused.direction.detach())
         seen = problem.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (points * direction).flatten(1).sum(1)
         with part("terms"):
-            terms = {"classification": pull} | method.objective(seen, carry.memory)
+            terms = {"classification": pull} | method.objective(seen, state.memory)
         time_backward("terms", *terms.values())
-        balance = carry.balance
+        balance = state.balance
         if method.recipe.optimiser.balance == "gradnorm":
             weights = {"classification": weight} | method.objective.weights(seen.progress)
             slopes = {
@@ -140,6 +140,6 @@ def value_and_grad(problem: Problem, latents: Tensor, iteration: int, carry: Car
             (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
     losses = {name: value.detach() for name, value in terms.items()}
     losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
-    memory = method.objective.remember(seen, carry.memory)
-    after = Carry(carry.optimiser, momentum, fused.memory, memory, balance)
+    memory = method.objective.remember(seen, state.memory)
+    after = AttackState(state.optimiser, momentum, fused.memory, memory, balance)
     return Gradient(gradient, branch.images.detach(), losses, fused, after)
