@@ -13,7 +13,7 @@ from torch import Tensor
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.defences import DEFENCES
-from attnshift.defences.defended import Classify, Defence, Defended, Polling, Unplaced
+from attnshift.defences.defended import ClassifierDefence, Classify, Defence, Defended, NeedsBackbone
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import RecipeError
 from attnshift.registry import build
@@ -50,9 +50,9 @@ with_every_filter = pytest.mark.parametrize(
 """Those that change the image, and not the classifier."""
 
 
-def placed(name: str, options: dict[str, Any], backbone: StableDiffusion) -> Defence | Polling:
+def placed(name: str, options: dict[str, Any], backbone: StableDiffusion) -> Defence | ClassifierDefence:
     built = build(DEFENCES, "defence", name, options)
-    return built.on(backbone) if isinstance(built, Unplaced) else built
+    return built.on(backbone) if isinstance(built, NeedsBackbone) else built
 
 
 def pictures(count: int = 3) -> Tensor:
@@ -68,9 +68,9 @@ def classifier(classifiers: list[Classifier]) -> Classifier:
     return classifiers[0]
 
 
-def answers(defence: Defence | Polling, classifier: Classify, images: Tensor) -> Tensor:
+def answers(defence: Defence | ClassifierDefence, classifier: Classify, images: Tensor) -> Tensor:
     """Images of a defence that changes images, logits of one that changes the classifier."""
-    return defence.poll(classifier, images) if isinstance(defence, Polling) else defence(images)
+    return defence.poll(classifier, images) if isinstance(defence, ClassifierDefence) else defence(images)
 
 
 @with_every_filter
@@ -130,7 +130,7 @@ def test_batch_mates_change_nothing(
 def test_neutral_options_change_nothing_or_little(name: str, backbone: StableDiffusion, classifier: Classifier) -> None:
     options, bound = NEUTRAL[name]
     defence, shown = placed(name, options, backbone), pictures()
-    if isinstance(defence, Polling):
+    if isinstance(defence, ClassifierDefence):
         assert torch.equal(answers(defence, classifier, shown).argmax(1), classifier(shown).argmax(1))
     else:
         assert float((defence(shown) - shown).abs().mean()) <= bound

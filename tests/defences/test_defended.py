@@ -13,7 +13,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.defences.bit_depth import BitDepth
-from attnshift.defences.defended import Defended, Shown
+from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.gaussian_blur import GaussianBlur
 from attnshift.defences.jpeg import Jpeg
 from attnshift.defences.smoothing import Smoothing
@@ -110,7 +110,7 @@ def test_a_defence_before_several_classifiers_acts_once(resnet: Classifier, imag
         Defended(smoothed, first),
         resnet,
     ]
-    shown = Shown(images)
+    shown = DefenceCache(images)
     found = [shown.to(each) for each in asked]
     assert len(first.sizes) == len(images), "once for all that it stands before"
     assert len(second.sizes) == 2 * len(images), "behind the first one, and alone"

@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["Classify", "Defence", "Defended", "Polling", "Shown", "Unplaced"]
+__all__ = ["Classify", "Defence", "Defended", "ClassifierDefence", "DefenceCache", "NeedsBackbone"]
 
 Classify = Callable[[Tensor], Tensor]
 """Images [batch,3,height,width] to logits [batch,classes]."""
@@ -31,7 +31,7 @@ class Defence(Protocol):
 
 
 @runtime_checkable
-class Polling(Protocol):
+class ClassifierDefence(Protocol):
     """Changes the classifier: its logits [batch,classes] come from many questions to the undefended one."""
 
     differentiable: ClassVar[bool]
@@ -40,7 +40,7 @@ class Polling(Protocol):
 
 
 @runtime_checkable
-class Unplaced(Protocol):
+class NeedsBackbone(Protocol):
     """The options of a defence that is one only on a diffusion model."""
 
     differentiable: ClassVar[bool]
@@ -57,9 +57,9 @@ class Defended(Classifier):
     """
 
     classifier: Classifier
-    defence: Defence | Polling
+    defence: Defence | ClassifierDefence
 
-    def __init__(self, classifier: Classifier, defence: Defence | Polling, name: str = "", **changes: Any):
+    def __init__(self, classifier: Classifier, defence: Defence | ClassifierDefence, name: str = "", **changes: Any):
         # ``dataclasses.replace`` hands over all fields; what it changes has to change behind the defence.
         inner = replace(classifier, **changes) if changes else classifier
         super().__init__(
@@ -75,12 +75,12 @@ class Defended(Classifier):
         return self.defence.differentiable and (not isinstance(inner, Defended) or inner.differentiable)
 
     def __call__(self, images: Tensor) -> Tensor:
-        if isinstance(self.defence, Polling):
+        if isinstance(self.defence, ClassifierDefence):
             return self.defence.poll(self.classifier, images)
         return self.classifier(torch.cat([self.defence(image) for image in images.split(1)]))
 
 
-class Shown:
+class DefenceCache:
     """``images`` [batch,3,height,width], shown to one classifier after the other; what stands before several of them
     acts once.
 
@@ -93,7 +93,7 @@ class Shown:
     def to(self, classifier: Classifier) -> Tensor:
         """Logits [batch,classes] of ``classifier``, equal to ``classifier(images)``."""
         passed: tuple[Defence, ...] = ()
-        while isinstance(classifier, Defended) and not isinstance(classifier.defence, Polling):
+        while isinstance(classifier, Defended) and not isinstance(classifier.defence, ClassifierDefence):
             passed, classifier = (*passed, classifier.defence), classifier.classifier
         return classifier(self._behind(passed))
 

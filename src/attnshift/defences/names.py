@@ -32,11 +32,11 @@ def load_defended(name: str, pipeline: Callable[[], Backbone] | None = None) -> 
     first = _FIRST.fullmatch(name)
     if first is None:
         return load_classifier(name)
-    from attnshift.defences.defended import Defended, Unplaced
+    from attnshift.defences.defended import Defended, NeedsBackbone
 
     defence = build(DEFENCES, "defence", first["defence"], _options(first["options"] or "", name))
     classifier = load_defended(first["rest"], pipeline)
-    if isinstance(defence, Unplaced):
+    if isinstance(defence, NeedsBackbone):
         if pipeline is None:
             raise ModelError(f"{name}: the defence '{first['defence']}' needs a pipeline and there is none here")
         defence = defence.on(pipeline())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
-from attnshift.defences.defended import Defended, Shown
+from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import RunError, UserError
@@ -151,7 +151,7 @@ def _verdicts(
     rows: Sequence[dict[str, Any]],
     goals: Goals,
 ) -> list[dict[str, Any]]:
-    shown = {arm: Shown(images) for arm, images in arms.items()}
+    shown = {arm: DefenceCache(images) for arm, images in arms.items()}
     return [
         verdict
         for name, classifier in classifiers.items()
