@@ -16,13 +16,13 @@ from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, Us
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import Recipe
 
-__all__ = ["Attacker", "Borrowed", "missing"]
+__all__ = ["Attacker", "WrappedModel", "missing"]
 
 _ROUNDING = 1e-5
 """How far outside of [0,1] an image may be because another library normalised it and took that back."""
 
 
-class Borrowed(nn.Module):
+class WrappedModel(nn.Module):
     """``answer``, from images in [0,1] to logits, as a network without weights.
 
     The model behind it keeps its mode and its weights' gradients, which a classifier's own network gives up.
@@ -73,7 +73,7 @@ class Attacker:
         """
         images = _settled(images)
         classifier = Classifier.wrap(
-            Borrowed(answer, images.device), "the model", images.shape[-1], [0.0] * 3, [1.0] * 3,
+            WrappedModel(answer, images.device), "the model", images.shape[-1], [0.0] * 3, [1.0] * 3,
             class_names=self.class_names,
         )  # fmt: skip
         with torch.no_grad():
