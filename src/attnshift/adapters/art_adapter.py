@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from attnshift.adapters.borrowed import Attacker, missing
+from attnshift.adapters.wrapped import Attacker, missing
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError, RecipeError
 from attnshift.recipes.schema import Recipe

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnshift.adapters.borrowed import Attacker, missing
+from attnshift.adapters.wrapped import Attacker, missing
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ModelError, RecipeError
 from attnshift.recipes.schema import Recipe

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attnshift.adapters.borrowed import Attacker, missing
+from attnshift.adapters.wrapped import Attacker, missing
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError
 from attnshift.recipes.schema import Recipe
