@@ -50,7 +50,7 @@ def another(work: Callable[[Callable[[], None]], None]) -> Iterator[Child]:
 def taking(folder: Path, *numbers: int) -> Callable[[Callable[[], None]], None]:
     def work(pause: Callable[[], None]) -> None:
         with Claims(folder) as claims:
-            assert all(claims.take(number) for number in numbers)
+            assert all(claims.acquire(number) for number in numbers)
             pause()
 
     return work
@@ -66,37 +66,37 @@ def wait_for(path: Path) -> None:
 def test_what_another_process_has_cannot_be_taken(tmp_path: Path) -> None:
     with Claims(tmp_path) as claims:
         with another(taking(tmp_path, 0, 7, 1 << 39)) as child:
-            assert [claims.take(number) for number in (0, 1, 6, 7, 8, 1 << 39)] == [
+            assert [claims.acquire(number) for number in (0, 1, 6, 7, 8, 1 << 39)] == [
                 False, True, True, False, True, False,
             ]  # fmt: skip
         assert child.wait() == 0
-        assert all(claims.take(number) for number in (0, 7, 1 << 39))
+        assert all(claims.acquire(number) for number in (0, 7, 1 << 39))
 
 
 def test_what_is_given_back_can_be_taken(tmp_path: Path) -> None:
     def work(pause: Callable[[], None]) -> None:
         with Claims(tmp_path) as claims:
-            assert claims.take(3)
-            assert claims.take(4)
-            claims.give(3)
+            assert claims.acquire(3)
+            assert claims.acquire(4)
+            claims.release(3)
             pause()
 
     with another(work) as child, Claims(tmp_path) as claims:
-        assert (claims.take(3), claims.take(4)) == (True, False)
+        assert (claims.acquire(3), claims.acquire(4)) == (True, False)
     assert child.wait() == 0
 
 
 def test_a_killed_process_gives_everything_back(tmp_path: Path) -> None:
     def work(pause: Callable[[], None]) -> None:
         with Claims(tmp_path) as claims, claims.tables():
-            assert claims.take(3)
+            assert claims.acquire(3)
             pause()
 
     with Claims(tmp_path) as claims, another(work) as child:
-        assert not claims.take(3)
+        assert not claims.acquire(3)
         child.kill()
         assert child.wait() == -signal.SIGKILL
-        assert claims.take(3)
+        assert claims.acquire(3)
         with claims.tables(), claims.alone() as alone:
             assert alone
 
@@ -104,11 +104,11 @@ def test_a_killed_process_gives_everything_back(tmp_path: Path) -> None:
 def test_a_process_that_closes_gives_everything_back(tmp_path: Path) -> None:
     def work(pause: Callable[[], None]) -> None:
         with Claims(tmp_path) as claims:
-            assert claims.take(3)
+            assert claims.acquire(3)
         pause()
 
     with another(work) as child, Claims(tmp_path) as claims:
-        assert claims.take(3)
+        assert claims.acquire(3)
         with claims.alone() as alone:
             assert alone
     assert child.wait() == 0
@@ -153,7 +153,7 @@ def test_alone_is_over_with_its_block(tmp_path: Path) -> None:
         with Claims(tmp_path) as claims:
             with claims.alone() as alone:
                 assert alone
-                assert claims.take(5)
+                assert claims.acquire(5)
                 pause()
             wait_for(looked)
             assert somebody_works(tmp_path)
@@ -163,7 +163,7 @@ def test_alone_is_over_with_its_block(tmp_path: Path) -> None:
     def late() -> None:
         with Claims(tmp_path) as claims:
             entered.touch()
-            assert not claims.take(5)
+            assert not claims.acquire(5)
             looked.touch()
             time.sleep(0.2)
 
@@ -192,8 +192,8 @@ def test_looking_disturbs_nobody(tmp_path: Path) -> None:
     with Claims(tmp_path) as claims:
         child = fork(look)
         for number in range(2000):
-            assert claims.take(number)
-            claims.give(number)
+            assert claims.acquire(number)
+            claims.release(number)
         assert child.wait() == 0
 
 

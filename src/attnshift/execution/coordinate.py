@@ -114,15 +114,15 @@ class _Run:
             else:
                 self._keep(assignment.items, assignment.wanted, returned)
             del self.pending[batch.number]
-            self.claims.give(batch.number)
+            self.claims.release(batch.number)
 
     def _assignments(self, batches: Iterable[Batch]) -> Iterator[Assignment]:
         for batch in batches:
-            if not self._missing(batch) or not self.claims.take(batch.number):
+            if not self._missing(batch) or not self.claims.acquire(batch.number):
                 continue
             assignment = self._assign(batch)
             if assignment is None:
-                self.claims.give(batch.number)
+                self.claims.release(batch.number)
                 continue
             self.pending[batch.number] = batch, assignment
             self.ledger.begun(assignment.wanted)

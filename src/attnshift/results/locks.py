@@ -41,11 +41,11 @@ class Claims:
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def take(self, number: int) -> bool:
+    def acquire(self, number: int) -> bool:
         """Claim micro-batch ``number``; False where another process has it."""
         return self._lock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def give(self, number: int) -> None:
+    def release(self, number: int) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 
     @contextmanager
@@ -55,7 +55,7 @@ class Claims:
         try:
             yield
         finally:
-            self.give(_TABLES)
+            self.release(_TABLES)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
