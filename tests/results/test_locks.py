@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attnshift.errors import RunError
-from attnshift.results.locks import Claims, somebody_works
+from attnshift.results.locks import Claims, is_active
 from forked import Child, fork
 
 
@@ -135,13 +135,13 @@ def test_only_one_process_writes_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("numbers", [(), (0,), (1 << 39,)])
 def test_who_is_there_is_seen_by_others(tmp_path: Path, numbers: tuple[int, ...]) -> None:
     """Also where nothing is taken: between two micro-batches, or while tables are written."""
-    assert not somebody_works(tmp_path)
+    assert not is_active(tmp_path)
     with another(taking(tmp_path, *numbers)) as child:
-        assert somebody_works(tmp_path)
+        assert is_active(tmp_path)
         with Claims(tmp_path) as claims, claims.alone() as alone:
             assert not alone
     assert child.wait() == 0
-    assert not somebody_works(tmp_path)
+    assert not is_active(tmp_path)
     with Claims(tmp_path) as claims, claims.alone() as alone:
         assert alone
 
@@ -156,7 +156,7 @@ def test_alone_is_over_with_its_block(tmp_path: Path) -> None:
                 assert claims.acquire(5)
                 pause()
             wait_for(looked)
-            assert somebody_works(tmp_path)
+            assert is_active(tmp_path)
 
     entered, looked = tmp_path / "entered", tmp_path / "looked"
 
@@ -168,7 +168,7 @@ def test_alone_is_over_with_its_block(tmp_path: Path) -> None:
             time.sleep(0.2)
 
     def look() -> None:
-        assert somebody_works(tmp_path)
+        assert is_active(tmp_path)
 
     with another(work) as first:
         second = fork(late)
@@ -187,7 +187,7 @@ def test_looking_disturbs_nobody(tmp_path: Path) -> None:
 
     def look() -> None:
         for _ in range(2000):
-            assert somebody_works(tmp_path)
+            assert is_active(tmp_path)
 
     with Claims(tmp_path) as claims:
         child = fork(look)
@@ -198,7 +198,7 @@ def test_looking_disturbs_nobody(tmp_path: Path) -> None:
 
 
 def test_looking_makes_no_file(tmp_path: Path) -> None:
-    assert not somebody_works(tmp_path)
+    assert not is_active(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from attnshift.errors import RunError
 from attnshift.files import writing
 
-__all__ = ["Claims", "somebody_works"]
+__all__ = ["Claims", "is_active"]
 
 _TABLES = 1 << 40
 """The byte for the tables of the whole run, behind all micro-batches."""
@@ -72,7 +72,7 @@ class Claims:
         return _locked(self._path, self._file, start, how, length)
 
 
-def somebody_works(folder: Path) -> bool:
+def is_active(folder: Path) -> bool:
     """Whether another process works on the run in ``folder``, of which nothing is changed."""
     path = folder / "claims"
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnshift.results.ledger import Span, read_history
-from attnshift.results.locks import somebody_works
+from attnshift.results.locks import is_active
 from attnshift.results.plan import read_plan
 from attnshift.results.store import Store
 
@@ -65,7 +65,7 @@ def read_status(folder: Path) -> Status:
             failed.append(FailedImage(item.identity, item.file, history.failed[item.identity].reason))
         else:
             troubled[item.file] = history.deaths[item.identity]
-    working = somebody_works(folder)
+    working = is_active(folder)
     return Status(
         run=spec.digest,
         recipe=spec.recipe.name,
