@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from attnshift.metrics.clean_accuracy import USUAL, doubt
+from attnshift.metrics.clean_accuracy import USUAL, suspicion
 
 Channels = tuple[float, float, float]
 
@@ -20,7 +20,7 @@ def said(own: Sequence[bool], best: Sequence[bool], retried: Sequence[bool] | No
     def retry(mean: Channels, std: Channels) -> Sequence[bool]:
         return retried if retried is not None and mean == (0.5, 0.5, 0.5) else own
 
-    return doubt("own", {"own": own, "best": best}, retry, least) or ""
+    return suspicion("own", {"own": own, "best": best}, retry, least) or ""
 
 
 def test_a_wrong_class_order() -> None:
@@ -70,7 +70,7 @@ def test_who_is_as_good_as_the_best_is_not_tried_again() -> None:
     def never(mean: Channels, std: Channels) -> Sequence[bool]:
         raise AssertionError("costs time")
 
-    assert doubt("own", {"own": first(60, 64), "best": first(64, 64)}, never) is None
+    assert suspicion("own", {"own": first(60, 64), "best": first(64, 64)}, never) is None
 
 
 def test_without_a_share_only_the_normalisation_counts() -> None:

@@ -18,7 +18,7 @@ from attnshift.errors import RunError, UserError
 from attnshift.judging.quality import measurable, measure
 from attnshift.judging.roles import assign_roles
 from attnshift.judging.saved import finished_rows, read_arm
-from attnshift.metrics.clean_accuracy import LEAST, doubt
+from attnshift.metrics.clean_accuracy import LEAST, suspicion
 from attnshift.results.store import Store
 from attnshift.types import Goals
 
@@ -140,7 +140,7 @@ def _doubts(
     for name, classifier in classifiers.items():
         # What a defence costs is a result, not a wrong normalisation.
         other = None if isinstance(classifier, Defended) else partial(retry, classifier)
-        lines[name] = doubt(name, right, other, least)
+        lines[name] = suspicion(name, right, other, least)
     return {name: line for name, line in lines.items() if line}
 
 

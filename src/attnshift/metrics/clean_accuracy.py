@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attnshift.metrics.statistics import by_chance, wilson
 
-__all__ = ["LEAST", "USUAL", "doubt"]
+__all__ = ["LEAST", "USUAL", "suspicion"]
 
 LEAST = 0.25
 """The default share of the best classifier's accuracy that a judge must reach."""
@@ -21,7 +21,7 @@ USUAL: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] 
 _GAIN, _CHANCE = 0.05, 0.001
 
 
-def doubt(
+def suspicion(
     name: str,
     right: Mapping[str, Sequence[bool]],
     retry: Callable[[tuple[float, float, float], tuple[float, float, float]], Sequence[bool]] | None,
