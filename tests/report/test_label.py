@@ -156,7 +156,7 @@ def test_judges_behind_a_defence_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("behind", "called", "means"),
+    ("judges_by_defence", "called", "means"),
     [
         ([("jpeg", FIRST), ("jpeg", SECOND)], "mean of 2 judges behind jpeg", []),
         ([("jpeg", FIRST), ("median", FIRST)], "mean of 2 defended judges", []),
@@ -168,10 +168,10 @@ def test_judges_behind_a_defence_are_counted_apart() -> None:
     ],
 )
 def test_where_all_judges_are_defended_the_mean_says_so(
-    behind: list[tuple[str, str]], called: str, means: list[str]
+    judges_by_defence: list[tuple[str, str]], called: str, means: list[str]
 ) -> None:
     rows = [row for row in verdicts() if row["role"] != "judge"]
-    for prefix, name in behind:
+    for prefix, name in judges_by_defence:
         rows += defended(prefix, name)
     summary = seen(rows)
     assert summary.judges is not None

@@ -17,7 +17,7 @@ from attnshift.metrics.statistics import Change
 from attnshift.report.curve_page import markdown, write_comparison
 from attnshift.report.curves import Comparison, Rival, measure
 from attnshift.report.paired import compare
-from attnshift.report.verdicts import counted, fools_most, indexed
+from attnshift.report.verdicts import counted_judges, fools_most, indexed
 from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, made_up_run, verdicts
 from report.made_up_comparison import HOSTILE, made_up_comparison
@@ -103,17 +103,17 @@ def test_a_judge_that_is_there_once_is_no_pair(tmp_path: Path) -> None:
 
 def as_defended(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
     """``rows``, and those of ``names`` behind JPEG, which nothing fools."""
-    behind = [
+    judges_by_defence = [
         row | {"classifier": f"jpeg+{row['classifier']}", "role": "defended", "success": False}
         for row in rows
         if row["classifier"] in names
     ]
-    return rows + behind
+    return rows + judges_by_defence
 
 
 def test_judges_behind_a_defence_count_where_there_are_no_others(tmp_path: Path) -> None:
-    assert counted({"a": "judge", "jpeg+a": "defended", "s": "surrogate"}) == ["a"]
-    assert counted({"jpeg+a": "defended", "median+a": "defended", "t": "tuning"}) == ["jpeg+a", "median+a"]
+    assert counted_judges({"a": "judge", "jpeg+a": "defended", "s": "surrogate"}) == ["a"]
+    assert counted_judges({"jpeg+a": "defended", "median+a": "defended", "t": "tuning"}) == ["jpeg+a", "median+a"]
     store = run(tmp_path / "run")
     store.write_table("verdicts", as_defended(verdicts(), FIRST))
     seen = compare(store, store)

@@ -14,7 +14,7 @@ from attnshift.metrics.curves import Curve, Reading, read_curves
 from attnshift.metrics.statistics import Change, Estimate, holm
 from attnshift.report.paired import compare_fooled
 from attnshift.report.summary import judge_gains, summarise
-from attnshift.report.verdicts import counted, indexed, roles_in
+from attnshift.report.verdicts import counted_judges, indexed, roles_in
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 
@@ -104,7 +104,7 @@ def measure(runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at
     """
     stores = [store for line in runs.values() for store in line.values()]
     tables = {store.folder: _tables(store, judges) for store in stores}
-    known = counted(roles_in(tables[stores[0].folder].verdicts))
+    known = counted_judges(roles_in(tables[stores[0].folder].verdicts))
     judges, aside = ([each for each in judges if (each in known) == chosen] for chosen in (True, False))
     shared = _shared(tables)
     tables = {folder: each.only(shared) for folder, each in tables.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from attnshift.errors import RunError
 from attnshift.metrics.statistics import Change, Estimate, bootstrap, mcnemar
 from attnshift.report.summary import judge_gains
-from attnshift.report.verdicts import Verdicts, counted, fools_most, indexed, roles_in
+from attnshift.report.verdicts import Verdicts, counted_judges, fools_most, indexed, roles_in
 from attnshift.results.store import Store
 
 __all__ = ["Comparison", "compare", "compare_fooled"]
@@ -37,7 +37,7 @@ def compare(reference: Store, run: Store) -> Comparison:
     """
     tables = [store.table("verdicts") for store in (reference, run)]
     theirs, ours = (roles_in(rows) for rows in tables)
-    judges = sorted(counted({name: role for name, role in ours.items() if theirs.get(name) == role}))
+    judges = sorted(counted_judges({name: role for name, role in ours.items() if theirs.get(name) == role}))
     before, after = (
         {row["id"]: row["ssim"] for row in store.table("quality") if row["arm"] == "attack"}
         for store in (reference, run)

@@ -11,7 +11,14 @@ from typing import Any
 
 from attnshift.metrics import METRICS, VISIBILITY
 from attnshift.metrics.statistics import Estimate, bootstrap, wilson
-from attnshift.report.verdicts import Verdicts, behind, counted, indexed, roles_in, where_label_is_kept
+from attnshift.report.verdicts import (
+    Verdicts,
+    counted_judges,
+    indexed,
+    judges_by_defence,
+    roles_in,
+    where_label_is_kept,
+)
 from attnshift.results.arms import ARMS
 
 __all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise"]
@@ -139,12 +146,12 @@ def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) ->
 
 
 def _all_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary | None:
-    judges = counted(roles)
+    judges = counted_judges(roles)
     if not judges:
         return None
     role = roles[judges[0]]
     called = f"mean of {len(judges)} {'judges' if role == 'judge' else 'defended judges'}"
-    for defence, names in behind(roles).items():
+    for defence, names in judges_by_defence(roles).items():
         if names == judges:
             called = f"mean of {len(judges)} judges behind {defence}"
     return _mean_judge(called, role, judges, ids, verdicts)
@@ -153,9 +160,9 @@ def _all_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts
 def _defended_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> tuple[ClassifierSummary, ...]:
     return tuple(
         _mean_judge(f"mean of {len(names)} judges behind {defence}", "defended", names, ids, verdicts)
-        for defence, names in behind(roles).items()
+        for defence, names in judges_by_defence(roles).items()
         # They may be all judges there are.
-        if names != counted(roles)
+        if names != counted_judges(roles)
     )
 
 

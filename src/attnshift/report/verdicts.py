@@ -7,7 +7,16 @@ from typing import Any
 
 from attnshift.defences.names import undefended
 
-__all__ = ["ROLES", "Verdicts", "behind", "counted", "fools_most", "indexed", "roles_in", "where_label_is_kept"]
+__all__ = [
+    "ROLES",
+    "Verdicts",
+    "judges_by_defence",
+    "counted_judges",
+    "fools_most",
+    "indexed",
+    "roles_in",
+    "where_label_is_kept",
+]
 
 ROLES = ("surrogate", "tuning", "reference", "judge", "defended")
 """What a classifier is to a run, in the order in which they are shown. ``defended`` is a judge behind a defence."""
@@ -26,7 +35,7 @@ def roles_in(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return dict(sorted(roles.items(), key=lambda each: ROLES.index(each[1])))
 
 
-def counted(roles: Mapping[str, str]) -> list[str]:
+def counted_judges(roles: Mapping[str, str]) -> list[str]:
     """The judges that are counted together: those without a defence, or else, where all have one, all of them.
 
     What a defence is worth must not move a figure that says how often classifiers are fooled.
@@ -35,7 +44,7 @@ def counted(roles: Mapping[str, str]) -> list[str]:
     return plain or defended
 
 
-def behind(roles: Mapping[str, str]) -> dict[str, list[str]]:
+def judges_by_defence(roles: Mapping[str, str]) -> dict[str, list[str]]:
     """Defences as they are written in front of a name -> the judges behind them, at least two.
 
     >>> behind(dict.fromkeys(["jpeg+lab:coatnet", "median+lab:coatnet", "jpeg+lab:nfnet"], "defended"))
