@@ -12,7 +12,7 @@ from attnshift.defences import DEFENCES
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.defences.defended import Defended
 from attnshift.defences.jpeg import Jpeg
-from attnshift.defences.names import load_defended, load_surrogate, relatives, undefended
+from attnshift.defences.names import load_defended, load_surrogate, same_classifier, undefended
 from attnshift.defences.purification import Purification, Purifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError, RecipeError, UserError
@@ -120,8 +120,8 @@ def test_a_surrogate_that_none_passes_is_refused(name: str) -> None:
 
 def test_who_is_related() -> None:
     names = ["lab:resnet", "jpeg+lab:resnet", "jpeg(quality=3)+median+lab:coatnet", "jpeg+lab:nfnet"]
-    assert relatives(names, ["bit_depth+lab:resnet", "lab:coatnet"]) == set(names[:3])
-    assert relatives(names, []) == set()
+    assert same_classifier(names, ["bit_depth+lab:resnet", "lab:coatnet"]) == set(names[:3])
+    assert same_classifier(names, []) == set()
 
 
 def test_default_names_are_related_too(backbone: StableDiffusion) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["load_defended", "load_surrogate", "relatives", "undefended"]
+__all__ = ["load_defended", "load_surrogate", "same_classifier", "undefended"]
 
 _FIRST = re.compile(r"""(?P<defence>\w+)(?:\((?P<options>(?:[^()"']|"[^"]*"|'[^']*')*)\))?\+(?P<rest>.*)""", re.DOTALL)
 """``:`` stands before any ``+`` of a source's own name, and so a folder's name may hold one."""
@@ -72,7 +72,7 @@ def undefended(name: str) -> str:
     return name
 
 
-def relatives(names: Iterable[str], others: Iterable[str]) -> set[str]:
+def same_classifier(names: Iterable[str], others: Iterable[str]) -> set[str]:
     """Those of ``names`` that are the classifier of one of ``others``, behind whatever defences.
 
     >>> relatives(["jpeg+lab:resnet", "jpeg+lab:coatnet"], ["lab:resnet"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attnshift.defences.names import relatives
+from attnshift.defences.names import same_classifier
 from attnshift.errors import RunError, UserError
 from attnshift.results.store import Store
 
@@ -27,7 +27,7 @@ def assign_roles(
     spec = store.spec()
     seen = {*spec.surrogates, *tuning, *spec.recipe.tuned_on} | _with_role(before, "tuning")
     check_judges(judges, seen)
-    attacked = relatives(tuning, spec.surrogates)
+    attacked = same_classifier(tuning, spec.surrogates)
     if attacked:
         names = ", ".join(sorted(attacked))
         raise RunError(f"{names} cannot be a tuning classifier: it was a surrogate, behind a defence or not")
@@ -47,7 +47,7 @@ def assign_roles(
 
 def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserError] = RunError) -> None:
     """``error`` where one of ``judges`` is a classifier that was ``seen`` before, behind a defence or not."""
-    names = relatives(judges, seen)
+    names = same_classifier(judges, seen)
     if names:
         raise error(
             f"{', '.join(sorted(names))} cannot be a judge: it is a surrogate or was used for tuning, "
@@ -56,12 +56,12 @@ def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserErr
 
 
 def _check_reference(store: Store, reference: str, seen: Iterable[str], judges: Iterable[str]) -> None:
-    if relatives([reference], seen):
+    if same_classifier([reference], seen):
         raise RunError(
             f"{reference} cannot be the reference: it is a surrogate or was used for tuning, behind a defence or not; "
             "take a classifier that has no other part in this run"
         )
-    judging = relatives(judges, [reference])
+    judging = same_classifier(judges, [reference])
     if judging:
         raise RunError(
             f"{reference} cannot be the reference: {', '.join(sorted(judging))} judges this run; take another, or "
@@ -71,7 +71,7 @@ def _check_reference(store: Store, reference: str, seen: Iterable[str], judges: 
 
 def _check_against(references: Iterable[str], roles: Mapping[str, Sequence[str]]) -> None:
     for role, names in roles.items():
-        same = relatives(names, references)
+        same = same_classifier(names, references)
         if same:
             raise RunError(
                 f"{', '.join(sorted(same))} cannot be {role}: it is the run's reference, behind a defence or not; "

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from attnshift.attack.method import Method
-from attnshift.defences.names import relatives, undefended
+from attnshift.defences.names import same_classifier, undefended
 from attnshift.errors import RecipeError, UserError
 from attnshift.execution import prepare
 from attnshift.recipes.reading import load_recipe
@@ -81,7 +81,7 @@ def _check_roles(surrogates: Sequence[str], tuning: Sequence[str]) -> None:
     if not tuning:
         raise UserError("no classifier decides; give at least one --tuning, such as --tuning lab:mobilenet")
     for name in tuning:
-        if relatives([name], surrogates):
+        if same_classifier([name], surrogates):
             raise UserError(f"{name} cannot be a tuning classifier: it is a surrogate")
         if tuning.count(name) > 1:
             raise UserError(f"--tuning {name} is given twice and would count twice; give it once")
