@@ -118,7 +118,7 @@ def value_and_grad(problem: Problem, latents: Tensor, iteration: int, state: Att
         branch = problem.render(latents, problem.sites)
         points = latents if method.recipe.classification.space == "latent" else branch.images
         with part("fusion"):
-            fused = method.rule(problem.facing(iteration), points, state.fusion)
+            fused = method.rule(problem.surrogates_at(iteration), points, state.fusion)
             direction, momentum = state.momentum.step(fused.direction.detach())
         seen = problem.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)

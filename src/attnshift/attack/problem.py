@@ -82,7 +82,7 @@ class Problem:
             images = images + self.residual
         return Branch(final, _pasted(recipe.mask, self.masks, self.images, into_range(images)), attention)
 
-    def facing(self, iteration: int) -> Surrogates:
+    def surrogates_at(self, iteration: int) -> Surrogates:
         """The surrogates with what they are shown in ``iteration``, which counts from 0."""
         views = self.method.expectation.views(self._draws(iteration))
         if self.method.recipe.classification.space == "image":

@@ -185,9 +185,9 @@ def _shade_object(
     normals = _to_object(_normals(shape, local), -scene.object_yaw)
     albedo = shape.albedo(local, torch.tensor(COLOURS[scene.colour]))
     light = _light(scene)
-    facing = normals @ light
+    surrogates_at = normals @ light
     shadow = _shadow(scene, shape, points + normals * 0.02)
-    lit = facing.clamp(min=0) * shadow
+    lit = surrogates_at.clamp(min=0) * shadow
     sky = 0.5 + 0.5 * normals[:, 1]
     half = torch.nn.functional.normalize(light - views, dim=1)
     shine = scene.gloss * (normals * half).sum(1).clamp(min=0) ** 40 * shadow
