@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnshift.ensemble.surrogates import Reactions, Surrogates
+from attnshift.ensemble.surrogates import SurrogateGradients, Surrogates
 from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
 from attnshift.types import Fused
@@ -63,10 +63,10 @@ class _Weighing(ABC):
         return Fused(direction, weights, seen.losses, seen.margins, self.remember(seen, memory))
 
     @abstractmethod
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         """The higher, the more a model counts, [models,batch]; weights are their softmax over the models that pull."""
 
-    def remember(self, seen: Reactions, memory: Tensor | None) -> Tensor | None:
+    def remember(self, seen: SurrogateGradients, memory: Tensor | None) -> Tensor | None:
         """What the next iteration is to know, [batch,...]."""
         return None
 
@@ -75,7 +75,7 @@ class _Weighing(ABC):
 class Uniform(_Weighing):
     """Every model that still pulls counts the same; with ``scale = "raw"`` by the gradient of their mean loss."""
 
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         return torch.zeros_like(seen.losses)
 
 
@@ -85,7 +85,7 @@ class Weighted(_Weighing):
 
     weights: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         strangers = sorted(set(self.weights) - set(surrogates.names))
         if strangers:
             raise RecipeError(
@@ -108,7 +108,7 @@ class Consensus(_Weighing):
 
     tau: Positive = 5.0
 
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         units = _units(seen.gradients).flatten(2)
         return self.tau * torch.cosine_similarity(units, units.sum(0, keepdim=True), dim=2, eps=1e-30)
 
@@ -124,14 +124,14 @@ class Progress(_Weighing):
     temperature: Positive = 1.0
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.7
 
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         return self._decrease(seen, memory) / self.temperature
 
-    def remember(self, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def remember(self, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         """[batch,2,models]: the margins, and the running mean of their decrease."""
         return torch.stack([seen.margins.T, self._decrease(seen, memory).T], 1)
 
-    def _decrease(self, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def _decrease(self, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         if memory is None:
             return torch.zeros_like(seen.margins)
         before, mean = memory[:, 0].T, memory[:, 1].T
@@ -144,7 +144,7 @@ class Laggard(_Weighing):
 
     temperature: Positive = 1.0
 
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         return seen.margins / self.temperature
 
 
@@ -156,7 +156,7 @@ class Worst(_Weighing):
     scale: Scale = "raw"
     smooth: Annotated[float, Field(ge=0)] = 0.0
 
-    def scores(self, surrogates: Surrogates, seen: Reactions, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
         losses = seen.losses.masked_fill(~seen.active, -torch.inf)
         if self.smooth:
             return losses / self.smooth

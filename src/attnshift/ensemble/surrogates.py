@@ -14,7 +14,7 @@ from attnshift.ensemble.expectation import View, as_it_is
 from attnshift.losses.classification import margins
 from attnshift.types import Goals
 
-__all__ = ["Blend", "Criterion", "Reactions", "Surrogates"]
+__all__ = ["EnsembleGradient", "Criterion", "SurrogateGradients", "Surrogates"]
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class Criterion(Protocol):
     def __call__(self, logits: Tensor, goals: Goals) -> Tensor: ...
 
 
-class Reactions(NamedTuple):
+class SurrogateGradients(NamedTuple):
     """What each model answers: ``gradients`` [models,batch,...] at the points; ``losses`` and ``margins``
     [models,batch]. With several views gradients and losses are their means; margins are those of the image itself."""
 
@@ -41,7 +41,7 @@ class Reactions(NamedTuple):
         return self.gradients.flatten(2).norm(dim=2) != 0
 
 
-class Blend(NamedTuple):
+class EnsembleGradient(NamedTuple):
     """The criterion on blended logits: its ``gradient`` [batch,...] at the points, the ``weights`` [models,batch] that
     were given to the models, and each model's own ``losses`` and ``margins`` [models,batch]."""
 
@@ -70,7 +70,7 @@ class Surrogates:
     def names(self) -> tuple[str, ...]:
         return tuple(getattr(each, "name", str(at)) for at, each in enumerate(self.classifiers))
 
-    def gradients(self, points: Tensor) -> Reactions:
+    def gradients(self, points: Tensor) -> SurrogateGradients:
         points = points.detach().requires_grad_()
         gradients, losses, kept = [], [], []
         with torch.enable_grad():
@@ -81,9 +81,9 @@ class Surrogates:
                 gradients.append(gradient)
                 losses.append(loss.detach())
                 kept.append(margins(logits[0].detach(), self.goals))
-        return Reactions(torch.stack(gradients), torch.stack(losses), torch.stack(kept))
+        return SurrogateGradients(torch.stack(gradients), torch.stack(losses), torch.stack(kept))
 
-    def blend(self, points: Tensor, weights: Tensor | None = None) -> Blend:
+    def blend(self, points: Tensor, weights: Tensor | None = None) -> EnsembleGradient:
         """Average the logits, by ``weights`` [models,batch] or all alike, before the criterion sees them.
 
         A model on which the criterion is flat takes no part: it is fooled already.
@@ -97,7 +97,7 @@ class Surrogates:
             blended = (shares[:, None, :, None] * answers).sum(0)
             (gradient,) = torch.autograd.grad(self._losses(blended).sum(), points)
         own = torch.stack([margins(each, self.goals) for each in answers[:, 0].detach()])
-        return Blend(gradient, shares, losses, own)
+        return EnsembleGradient(gradient, shares, losses, own)
 
     @torch.no_grad()
     def judge(self, points: Tensor) -> tuple[Tensor, Tensor]:
