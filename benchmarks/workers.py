@@ -18,8 +18,8 @@ from typing import Any
 from timing import machine, median_ratio, medians, take_turns
 
 from attnshift.errors import AttnshiftError
-from attnshift.execution.engines import Assignment, Died, Engine
-from attnshift.execution.prepare import Prepared, Settings, prepare
+from attnshift.execution.engines import Assignment, Engine, WorkerDied
+from attnshift.execution.prepare import PreparedRun, Settings, prepare
 from attnshift.lab.export import export_images
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Batch
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record("cpu", "lab", figures, "workers", machine() | {"rounds": rounds, "images": count, "batch": BATCH})
 
 
-def time_workers(prepared: Prepared, rounds: int) -> dict[str, Any]:
+def time_workers(prepared: PreparedRun, rounds: int) -> dict[str, Any]:
     """``workers2_vs_1`` says how many times as fast; seconds are those of all images."""
     batches = [*prepared.plan.batches(prepared.worker.spec.batch)]
     # As many CPUs as there are workers: those whose turn it is not wait and take no time.
@@ -90,7 +90,7 @@ def _assignment(batch: Batch) -> Assignment:
 
 
 def _check(returned: object) -> None:
-    if isinstance(returned, Died):
+    if isinstance(returned, WorkerDied):
         raise AttnshiftError(f"a worker died, and what was timed is not what it should be: {returned.reason}")
 
 

@@ -17,8 +17,8 @@ from attnshift.attack.loop import Snapshot
 from attnshift.attack.problem import Task
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import quantise
-from attnshift.execution.prepare import Prepared
-from attnshift.execution.work import Done
+from attnshift.execution.prepare import PreparedRun
+from attnshift.execution.work import BatchResult
 from attnshift.execution.worker import Worker
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Plan
@@ -50,12 +50,12 @@ class Painting:
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
-    ) -> Done:
+    ) -> BatchResult:
         self.before(tasks)
         images = torch.stack([task.image for task in tasks])
         arms = {"clean": quantise(images), "attack": quantise(images * 0.5)}
         margins = {arm: each.mean((1, 2, 3))[None] for arm, each in arms.items()}
-        return Done(arms, margins, [{"iteration": 0, "evaluated": 1} for _ in tasks])
+        return BatchResult(arms, margins, [{"iteration": 0, "evaluated": 1} for _ in tasks])
 
 
 def write_cards(folder: Path, count: int) -> Path:
@@ -72,7 +72,7 @@ def items_of(cards: Path) -> list[Item]:
     return list(read_items(cards / "images", cards / "labels.csv", (), 1000))
 
 
-def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> Prepared:
+def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> PreparedRun:
     """A run on what ``write_cards`` wrote, for which nothing is loaded."""
     plan = Plan.draw(items_of(cards))
     spec = RunSpec(
@@ -91,7 +91,7 @@ def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> Prepared:
     )
     work: Any = Painting(before)
     backbone: Any = None
-    return Prepared(Worker(work, backbone, (), spec), plan)
+    return PreparedRun(Worker(work, backbone, (), spec), plan)
 
 
 def killing(identity: str, number: signal.Signals = signal.SIGKILL) -> Hook:

@@ -11,7 +11,7 @@ import table
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
 from attnshift.errors import AttnshiftError
-from attnshift.execution.engines import Assignment, Died, Returned
+from attnshift.execution.engines import Assignment, Returned, WorkerDied
 from attnshift.results.plan import Batch
 
 if find_spec("ray") is None:
@@ -51,7 +51,7 @@ def test_warming_up_ends_when_all_were_at_work_together() -> None:
 
 def test_nothing_is_said_where_a_worker_died() -> None:
     def engine(assignments: Iterable[Assignment]) -> Iterator[Returned]:
-        return ((each, Died("killed")) for each in assignments)
+        return ((each, WorkerDied("killed")) for each in assignments)
 
     with pytest.raises(AttnshiftError, match="killed"):
         workers._attack(engine, [BATCH])  # type: ignore[arg-type]

@@ -25,8 +25,8 @@ from attnshift.attack.problem import Task
 from attnshift.cli import main
 from attnshift.data.images import read_image
 from attnshift.errors import RunError
-from attnshift.execution.coordinate import Manner, attack_prepared
-from attnshift.execution.prepare import Prepared, prepare
+from attnshift.execution.coordinate import RunOptions, attack_prepared
+from attnshift.execution.prepare import PreparedRun, prepare
 from attnshift.execution.worker import NOT_FINITE
 from attnshift.results.ledger import DEATHS, read_history
 from attnshift.results.plan import Shard
@@ -48,7 +48,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny(four: Path, pipeline_folder: Path) -> Prepared:
+def tiny(four: Path, pipeline_folder: Path) -> PreparedRun:
     """A real attack, in two batches: one denoising step and one iteration."""
     changes = ("diffusion.denoising_steps=1", "optimiser.iterations=1", "finish.early=false")
     return prepare(small_settings(four, pipeline_folder, Path(), *changes))
@@ -63,7 +63,7 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(tiny: PreparedRun, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     out, begun = tmp_path_factory.mktemp("whole") / "run", time.monotonic()
     assert fork(partial(attack_prepared, tiny, out)).wait() == 0
     return Whole(Store.open(out), time.monotonic() - begun)
@@ -100,7 +100,7 @@ def assert_whole(out: Path, undisturbed: Store) -> None:
     assert (status.left, status.failed, status.troubled, status.working) == (0, (), {}, False)
 
 
-def killed_once(tiny: Prepared, whole: Whole, out: Path, seed: int) -> None:
+def killed_once(tiny: PreparedRun, whole: Whole, out: Path, seed: int) -> None:
     child = fork(partial(attack_prepared, tiny, out))
     time.sleep(random.Random(f"kill {seed}").uniform(0, whole.seconds))
     child.kill()
@@ -111,13 +111,13 @@ def killed_once(tiny: Prepared, whole: Whole, out: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_killed_at_a_random_moment(tiny: Prepared, whole: Whole, tmp_path: Path, seed: int) -> None:
+def test_killed_at_a_random_moment(tiny: PreparedRun, whole: Whole, tmp_path: Path, seed: int) -> None:
     killed_once(tiny, whole, tmp_path / "run", seed)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(8, 50))
-def test_killed_at_many_random_moments(tiny: Prepared, whole: Whole, tmp_path: Path, seed: int) -> None:
+def test_killed_at_many_random_moments(tiny: PreparedRun, whole: Whole, tmp_path: Path, seed: int) -> None:
     killed_once(tiny, whole, tmp_path / "run", seed)
 
 
@@ -250,7 +250,7 @@ class Command:
         lines = self.capture.readouterr().err.splitlines()
         return int(caught.value.code or 0), [line for line in lines if line.startswith("attnshift: ")]
 
-    def _prepare(self, settings: Any, here: str = "") -> Prepared:
+    def _prepare(self, settings: Any, here: str = "") -> PreparedRun:
         prepared = painted(self.cards, self.batch, self.before)
         self.planned()
         return prepared
@@ -377,7 +377,7 @@ class Overflowing(nn.Module):
 
 @pytest.mark.parametrize("chosen", [0, 3])
 def test_an_image_that_overflows_fails_alone(
-    tiny: Prepared, whole: Whole, four: Path, tmp_path: Path, chosen: int
+    tiny: PreparedRun, whole: Whole, four: Path, tmp_path: Path, chosen: int
 ) -> None:
     (classifier,), items = tiny.worker.classifiers, list(tiny.plan)
     images = torch.stack([read_image(four / "images" / item.file, SIDE) for item in items])
@@ -391,7 +391,7 @@ def test_an_image_that_overflows_fails_alone(
     assert rows(store) == [row for row in rows(whole.store) if row["id"] != failed["id"]]
 
 
-def test_two_processes_share_a_real_run(tiny: Prepared, whole: Whole, tmp_path: Path) -> None:
+def test_two_processes_share_a_real_run(tiny: PreparedRun, whole: Whole, tmp_path: Path) -> None:
     out = tmp_path / "run"
     children = [fork(partial(attack_prepared, tiny, out)) for _ in range(2)]
     assert [child.wait() for child in children] == [0, 0]
@@ -440,11 +440,11 @@ def test_two_different_runs_do_not_both_get_a_new_folder(
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_shards_make_one_run(tiny: Prepared, whole: Whole, tmp_path: Path, order: tuple[int, int]) -> None:
+def test_shards_make_one_run(tiny: PreparedRun, whole: Whole, tmp_path: Path, order: tuple[int, int]) -> None:
     out = tmp_path / "run"
-    store = attack_prepared(tiny, out, manner=Manner(shard=Shard(order[0], 2)))
+    store = attack_prepared(tiny, out, manner=RunOptions(shard=Shard(order[0], 2)))
     assert len(store.table("results")) == 2
-    attack_prepared(tiny, out, manner=Manner(shard=Shard(order[1], 2)))
+    attack_prepared(tiny, out, manner=RunOptions(shard=Shard(order[1], 2)))
     assert_whole(out, whole.store)
 
 
@@ -477,9 +477,9 @@ def test_what_always_kills_its_process_is_left_out(
         assert pixels(store.image_path(identity, "attack")) == pixels(cheap.image_path(identity, "attack"))
     assert fork(run).wait() == 0, "it is left alone"
     retry = partial(attack_prepared, painted(cards, batch, killing(killer.identity)), out, None)
-    assert fork(partial(retry, Manner(retry_failed=True))).wait() == -signal.SIGKILL
+    assert fork(partial(retry, RunOptions(retry_failed=True))).wait() == -signal.SIGKILL
     assert fork(run).wait() == 0, "only when asked"
-    attack_prepared(painted(cards, batch), out, manner=Manner(retry_failed=True))
+    attack_prepared(painted(cards, batch), out, manner=RunOptions(retry_failed=True))
     assert len(store.table("results")) == 5
     assert read_status(out).failed == ()
 

@@ -17,7 +17,7 @@ from attnshift.attack import clean_path
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.inversion_cache import InversionCache
-from attnshift.execution.prepare import Prepared, prepare
+from attnshift.execution.prepare import PreparedRun, prepare
 from attnshift.execution.worker import inversions_in
 from attnshift.fingerprint import fingerprint_of
 from attnshift.results.store import Store
@@ -46,12 +46,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-Make = Callable[..., Prepared]
+Make = Callable[..., PreparedRun]
 
 
 @pytest.fixture
 def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
-    def attack(*changes: str, **others: Any) -> Prepared:
+    def attack(*changes: str, **others: Any) -> PreparedRun:
         usual: dict[str, Any] = {"cache": tmp_path / "cache", "limit": 2}
         return prepare(small_settings(photos, pipeline_folder, Path(), *SHORT, *changes, **(usual | others)))
 
@@ -80,7 +80,7 @@ class AskedError(Exception):
     pass
 
 
-def asked(prepared: Prepared) -> str:
+def asked(prepared: PreparedRun) -> str:
     """What names the first inversion of a run; nothing is attacked."""
 
     def ask(inputs: Mapping[str, Tensor], facts: Sequence[object], compute: object) -> NoReturn:

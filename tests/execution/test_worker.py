@@ -18,7 +18,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.memory import limit_memory
-from attnshift.execution.prepare import Prepared, prepare
+from attnshift.execution.prepare import PreparedRun, prepare
 from attnshift.execution.worker import NOT_FINITE, Failure, Result, Worker, read_task
 from doubles import items_of, painted, write_cards
 from small_runs import SURROGATE, small_settings
@@ -52,7 +52,7 @@ def holding(most: int, error: Callable[[], BaseException], seen: list[int] | Non
     return before
 
 
-def attack(prepared: Prepared, wanted: Sequence[str] | None = None) -> list[Result | Failure]:
+def attack(prepared: PreparedRun, wanted: Sequence[str] | None = None) -> list[Result | Failure]:
     items = list(prepared.plan)
     return prepared.worker.attack(items, [item.identity for item in items] if wanted is None else wanted)
 

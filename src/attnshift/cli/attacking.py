@@ -84,7 +84,7 @@ def attack(
         from attnshift.execution.memory import limit_memory
 
         limit_memory(memory_limit)
-    from attnshift.execution.coordinate import Manner, Settings, attack_folder
+    from attnshift.execution.coordinate import RunOptions, Settings, attack_folder
     from attnshift.telemetry import open_telemetry
 
     settings = Settings(
@@ -104,7 +104,7 @@ def attack(
         recipe=recipe,
         out=out,
     )
-    manner = Manner(_engine(engine, address, workers, cache), part, retry_failed)
+    manner = RunOptions(_engine(engine, address, workers, cache), part, retry_failed)
     console = Console(stderr=True)
     with (
         _profiled(console) if profile else nullcontext(),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from attnshift.data.datasets import Item
 from attnshift.errors import RunError, UserError
-from attnshift.execution.engines import Assignment, Died, Engine
+from attnshift.execution.engines import Assignment, Engine, WorkerDied
 from attnshift.execution.engines.local import LocalEngine
-from attnshift.execution.prepare import Prepared, Settings, prepare
+from attnshift.execution.prepare import PreparedRun, Settings, prepare
 from attnshift.execution.worker import Failure, Result
 from attnshift.profiling import part
 from attnshift.recipes.schema import Recipe
@@ -23,14 +23,14 @@ from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 from attnshift.telemetry import BatchBegun, ImageDone, ImageFailed, RunBegun, Telemetry
 
-__all__ = ["MakeEngine", "Manner", "Settings", "attack_folder", "attack_prepared"]
+__all__ = ["MakeEngine", "RunOptions", "Settings", "attack_folder", "attack_prepared"]
 
 
 MakeEngine = Callable[[RunSpec], Engine]
 
 
 @dataclass(frozen=True)
-class Manner:
+class RunOptions:
     """How a run is gone about; nothing here changes what comes out.
 
     Without an ``engine`` this process does the work; with one it only checks the input, on its CPU. ``shard`` is the
@@ -44,7 +44,7 @@ class Manner:
     name: str = ""
 
 
-def attack_folder(settings: Settings, telemetry: Telemetry | None = None, manner: Manner = Manner()) -> Store:
+def attack_folder(settings: Settings, telemetry: Telemetry | None = None, manner: RunOptions = RunOptions()) -> Store:
     """Run, or continue, the attack that ``settings`` describe. All input but the images is checked before anything is
     written; an image that cannot be read or attacked fails alone, and failed.parquet says why."""
     with part("loading"):
@@ -53,7 +53,7 @@ def attack_folder(settings: Settings, telemetry: Telemetry | None = None, manner
 
 
 def attack_prepared(
-    prepared: Prepared, out: Path, telemetry: Telemetry | None = None, manner: Manner = Manner()
+    prepared: PreparedRun, out: Path, telemetry: Telemetry | None = None, manner: RunOptions = RunOptions()
 ) -> Store:
     """Run, or continue, an attack whose input is loaded and checked, in the run folder ``out``."""
     telemetry = telemetry or Telemetry()
@@ -77,11 +77,11 @@ class _Run:
     those that are taken up once more at the end; ``reasons`` is what was last heard of workers that died of an item.
     """
 
-    prepared: Prepared
+    prepared: PreparedRun
     store: Store
     claims: Claims
     telemetry: Telemetry
-    manner: Manner
+    manner: RunOptions
     ledger: Ledger
     history: History
     pending: dict[int, tuple[Batch, Assignment]] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class _Run:
     def _work(self, engine: Engine, batches: Iterable[Batch]) -> None:
         for assignment, returned in engine(self._assignments(batches)):
             batch, _ = self.pending[assignment.number]
-            if isinstance(returned, Died):
+            if isinstance(returned, WorkerDied):
                 self.ledger.died(assignment.wanted)
                 self.history.deaths.update(assignment.wanted)
                 self.reasons |= dict.fromkeys(assignment.wanted, returned.reason)
@@ -171,13 +171,13 @@ class _Run:
             self.telemetry(ImageFailed(each.identity, files[each.identity], each.reason, attempts))
 
 
-def _engine(prepared: Prepared, telemetry: Telemetry, manner: Manner) -> Engine:
+def _engine(prepared: PreparedRun, telemetry: Telemetry, manner: RunOptions) -> Engine:
     if manner.engine is None:
         return LocalEngine(prepared.worker, telemetry)
     return manner.engine(prepared.worker.spec)
 
 
-def _begun(prepared: Prepared, store: Store, manner: Manner) -> RunBegun:
+def _begun(prepared: PreparedRun, store: Store, manner: RunOptions) -> RunBegun:
     spec = prepared.worker.spec
     return RunBegun(
         run=spec.digest,

@@ -23,7 +23,7 @@ from attnshift.results.spec import RunSpec, software
 
 __all__ = [
     "Inputs",
-    "Prepared",
+    "PreparedRun",
     "Settings",
     "check_settings",
     "check_surrogates",
@@ -66,7 +66,7 @@ class Settings(Inputs):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """An attack that can start: who carries it out, and on what."""
 
     worker: Worker
@@ -77,7 +77,7 @@ class Prepared:
         worker = self.worker
         worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
 
-    def with_recipe(self, recipe: Recipe | BaselineRecipe) -> Prepared:
+    def with_recipe(self, recipe: Recipe | BaselineRecipe) -> PreparedRun:
         """The same for another recipe, not checked yet."""
         spec = self.worker.spec.model_copy(update={"recipe": recipe})
         return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
@@ -88,7 +88,7 @@ def settings_with(inputs: Inputs, recipe: Recipe | BaselineRecipe, out: Path) ->
     return Settings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
 
 
-def prepare(settings: Settings, here: str = "") -> Prepared:
+def prepare(settings: Settings, here: str = "") -> PreparedRun:
     """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads.
 
     The images themselves are hashed and not decoded. ``here`` is the device for the check, where it is another one.
@@ -117,7 +117,7 @@ def prepare(settings: Settings, here: str = "") -> Prepared:
         software=software(),
         recipe=settings.recipe,
     )
-    prepared = Prepared(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
+    prepared = PreparedRun(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
     prepared.check()
     return prepared
 

@@ -23,7 +23,7 @@ from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.inversion_cache import InversionCache
-from attnshift.execution.work import Done, Work, work_of
+from attnshift.execution.work import BatchResult, Work, work_of
 from attnshift.profiling import part
 from attnshift.results.spec import RunSpec, software
 from attnshift.telemetry import Watch
@@ -95,7 +95,7 @@ class Worker:
 
     def _in_memory(
         self, items: Sequence[Item], tasks: Sequence[Task], watch: Watch | None
-    ) -> Iterator[tuple[Sequence[Item], tuple[Done, float] | str]]:
+    ) -> Iterator[tuple[Sequence[Item], tuple[BatchResult, float] | str]]:
         """All ``items`` at once, or in halves of halves where memory does not hold more; the reason where it does not
         hold one."""
         if not items:
@@ -121,7 +121,7 @@ class Worker:
         for half in (slice(middle), slice(middle, None)):
             yield from self._in_memory(items[half], tasks[half], watch)
 
-    def _result(self, item: Item, place: int, timed: tuple[Done, float], together: int) -> Result | Failure:
+    def _result(self, item: Item, place: int, timed: tuple[BatchResult, float], together: int) -> Result | Failure:
         done, seconds = timed
         spec = self.spec
         row = {**_row(item, spec), "seconds": seconds, "batch": together, **done.rows[place]}

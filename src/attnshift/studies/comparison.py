@@ -19,10 +19,10 @@ from attnshift.data.datasets import Item
 from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
-from attnshift.execution.coordinate import Manner, attack_prepared
+from attnshift.execution.coordinate import RunOptions, attack_prepared
 from attnshift.execution.prepare import (
     Inputs,
-    Prepared,
+    PreparedRun,
     check_surrogates,
     prepare,
     settings_with,
@@ -76,7 +76,7 @@ class Compared:
 class _Arm:
     name: str
     strength: float
-    attack: Prepared
+    attack: PreparedRun
     folder: Path
 
 
@@ -95,7 +95,7 @@ def compare(settings: Settings, telemetry: Telemetry | None = None, retry_failed
     remarks: dict[str, None] = {}
     for arm in arms:
         store = attack_prepared(
-            arm.attack, arm.folder, telemetry, Manner(name=arm.folder.name, retry_failed=retry_failed)
+            arm.attack, arm.folder, telemetry, RunOptions(name=arm.folder.name, retry_failed=retry_failed)
         )
         missing = _not_asked_yet(store, judges)
         if missing:
@@ -158,7 +158,7 @@ def _prepare(settings: Settings) -> list[_Arm]:
     """Load what all runs share once, and check every recipe against it."""
     wanted = {entrant.name: wants_masks(entrant.recipe) for entrant in settings.entrants}
     # Masks are part of what an image is: runs with and without them share no items.
-    shared: dict[bool, Prepared] = {}
+    shared: dict[bool, PreparedRun] = {}
     inversions = settings.cache or settings.out / "inversions"
     arms = []
     for entrant in settings.entrants:
@@ -184,7 +184,7 @@ def _scaled(entrant: Entrant, strength: float) -> Recipe | BaselineRecipe:
         raise UserError(f"strength {strength:g} is too much for {entrant.name}: {error}") from None
 
 
-def _check_recipe(name: str, recipe: Recipe | BaselineRecipe, attack: Prepared) -> None:
+def _check_recipe(name: str, recipe: Recipe | BaselineRecipe, attack: PreparedRun) -> None:
     try:
         attack.with_recipe(recipe).check()
     except UserError as error:

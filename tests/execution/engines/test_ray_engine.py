@@ -18,7 +18,7 @@ import pytest
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
 from attnshift.errors import RunError, UnavailableError
-from attnshift.execution.engines import Assignment, Died
+from attnshift.execution.engines import Assignment, WorkerDied
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.spec import RunSpec
 
@@ -176,7 +176,7 @@ def test_where_nothing_is_left_to_do_no_worker_starts(fake: FakeRay) -> None:
 def test_who_dies_gives_back_what_it_had_and_is_replaced(fake: FakeRay) -> None:
     fake.plans = [[None, GONE]]
     (_, first), *others = RayEngine(spec(), workers=1)(assignments(3))
-    assert isinstance(first, Died)
+    assert isinstance(first, WorkerDied)
     assert "died unexpectedly" in first.reason
     assert [results for _, results in others] == [["item1 done"], ["item2 done"]]
     assert [actor.killed for actor in fake.actors] == [True, False]
@@ -186,7 +186,7 @@ def test_a_worker_whose_work_raises_is_replaced_too(fake: FakeRay) -> None:
     """What it leaves behind on a GPU cannot be known."""
     fake.plans = [[None, failed(RuntimeError("device-side assert"))]]
     (_, first), (_, second) = RayEngine(spec(), workers=1)(assignments(2))
-    assert first == Died("device-side assert")
+    assert first == WorkerDied("device-side assert")
     assert second == ["item1 done"]
 
 
@@ -290,7 +290,7 @@ def test_a_host_that_comes_back_gets_workers_again(fake: FakeRay, monkeypatch: p
     fake.plans = [[None, GONE]]
     working = RayEngine(spec(threads=2))(assignments(2))
     _, first = next(working)
-    assert isinstance(first, Died)
+    assert isinstance(first, WorkerDied)
     fake.machines = []
     rounds: list[float] = []
 

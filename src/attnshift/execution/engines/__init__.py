@@ -9,7 +9,7 @@ from typing import Protocol
 from attnshift.data.datasets import Item
 from attnshift.execution.worker import Failure, Result
 
-__all__ = ["Assignment", "Died", "Engine", "Returned"]
+__all__ = ["Assignment", "WorkerDied", "Engine", "Returned"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Died:
+class WorkerDied:
     """The worker that had an assignment is gone, for the ``reason``."""
 
     reason: str
 
 
-Returned = tuple[Assignment, Sequence[Result | Failure] | Died]
+Returned = tuple[Assignment, Sequence[Result | Failure] | WorkerDied]
 
 
 class Engine(Protocol):

@@ -1,7 +1,7 @@
 """The engine for many machines: Ray actors hold the models, micro-batches go to whoever is free.
 
 Ray only carries: the plan decides what is attacked together, the coordinator stores and counts. An actor that dies, or
-whose host does, takes nothing with it: what it worked on comes back as ``Died`` and another one takes its place.
+whose host does, takes nothing with it: what it worked on comes back as ``WorkerDied`` and another one takes its place.
 """
 
 # Ray's decorators and handles have no types that a checker can follow.
@@ -25,7 +25,7 @@ from typing import Any
 
 from attnshift.data.datasets import Item
 from attnshift.errors import RunError, UnavailableError, UserError
-from attnshift.execution.engines import Assignment, Died, Returned
+from attnshift.execution.engines import Assignment, Returned, WorkerDied
 from attnshift.execution.worker import Failure, Result, Worker
 from attnshift.results.spec import RunSpec
 
@@ -224,7 +224,7 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             # Also where only the call failed: whatever state that has left behind goes with the actor.
             ray.kill(actor)
-            return assignment, Died(_line(getattr(error, "cause", error)))
+            return assignment, WorkerDied(_line(getattr(error, "cause", error)))
         self._idle.append(actor)
         return assignment, results
 

@@ -18,11 +18,11 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 
-__all__ = ["Done", "Work", "work_of"]
+__all__ = ["BatchResult", "Work", "work_of"]
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchResult:
     """A micro-batch that is attacked.
 
     ``arms`` hold what is shown of each image, [batch,3,height,width], multiples of 1/255; ``margins`` [models,batch]
@@ -34,7 +34,9 @@ class Done:
     rows: Sequence[Mapping[str, Any]]
 
     @classmethod
-    def judged(cls, surrogates: Surrogates, arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> Done:
+    def judged(
+        cls, surrogates: Surrogates, arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]
+    ) -> BatchResult:
         rounded = {arm: quantise(images) for arm, images in arms.items()}
         return cls(rounded, {arm: surrogates.judge(images)[1] for arm, images in rounded.items()}, rows)
 
@@ -51,7 +53,7 @@ class Work(Protocol):
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
-    ) -> Done:
+    ) -> BatchResult:
         """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for those of the images;
         an attack on pixels has neither."""
         ...

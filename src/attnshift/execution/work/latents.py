@@ -22,7 +22,7 @@ from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.fusion import effective_models
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.execution.work import Done
+from attnshift.execution.work import BatchResult
 from attnshift.recipes.schema import Recipe
 from attnshift.types import Draws, Goals
 
@@ -63,7 +63,7 @@ class LatentWork:
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
-    ) -> Done:
+    ) -> BatchResult:
         problem = pose(self.method, backbone, classifiers, tasks, inversions)
         outcome = finish(problem, watch)
         arms = {
@@ -76,7 +76,7 @@ class LatentWork:
         phrases = problem.interference.phrases if problem.interference else [""] * len(tasks)
         names = [classifier.name for classifier in classifiers]
         rows = [_row(outcome, place, names) | {"interference": phrase} for place, phrase in enumerate(phrases)]
-        return Done.judged(problem.surrogates, arms, rows)
+        return BatchResult.judged(problem.surrogates, arms, rows)
 
     def _check_fusion(self, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
         """Let criterion, views and fusion rule say at once what they cannot work with; items have targets, or none."""

@@ -18,7 +18,7 @@ from attnshift.data.datasets import Item
 from attnshift.data.images import quantise
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.execution.work import Done
+from attnshift.execution.work import BatchResult
 from attnshift.losses import CLASSIFICATION
 from attnshift.randomness import random_step
 from attnshift.recipes.schema import BaselineRecipe
@@ -50,7 +50,7 @@ class PixelWork:
         tasks: Sequence[Task],
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
-    ) -> Done:
+    ) -> BatchResult:
         images = quantise(torch.stack([task.image for task in tasks]).to(backbone.device))
         goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
         surrogates = _surrogates(classifiers, goals)
@@ -69,7 +69,7 @@ class PixelWork:
         }
         noise = random_step(images, attacked, draws.seed, draws.identities).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
-        return Done.judged(surrogates, arms, [row] * len(tasks))
+        return BatchResult.judged(surrogates, arms, [row] * len(tasks))
 
 
 def _rounded(images: Tensor, attacked: Tensor) -> Tensor:

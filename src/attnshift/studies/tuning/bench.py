@@ -15,7 +15,7 @@ from attnshift.attack.problem import Task, pose
 from attnshift.classifiers.classifier import Classifier
 from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
-from attnshift.execution.prepare import Prepared, prepare
+from attnshift.execution.prepare import PreparedRun, prepare
 from attnshift.execution.worker import read_task
 from attnshift.losses.classification import margins
 from attnshift.metrics.metrics import ssim
@@ -34,7 +34,7 @@ class Bench:
     """All that the trials share, loaded once. ``batches`` are the micro-batches of ``clean`` [batch,3,side,side] and
     the ``goals`` of the attack on them; ``right`` [models,batch]: which of them each tuning classifier knows."""
 
-    attack: Prepared
+    attack: PreparedRun
     """The attack with the recipe to start from."""
     tuning: list[Classifier]
     batches: list[list[Task]]
