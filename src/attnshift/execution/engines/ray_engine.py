@@ -113,7 +113,7 @@ class RayEngine:
             # No models are loaded for nothing.
             return
         waiting = chain([first], waiting)
-        self._call_up()
+        self._ping_idle()
         since = time.monotonic()
         while True:
             # None is taken before it can be worked on: somebody else may be free for it.
@@ -127,11 +127,11 @@ class RayEngine:
                 since = time.monotonic()
             elif not more:
                 return
-            self._hire()
-            self._despair(time.monotonic() - since)
+            self._start_workers()
+            self._give_up_if_stalled(time.monotonic() - since)
             for reference in self._ready():
                 if reference in self._starting:
-                    self._welcome(reference)
+                    self._worker_ready(reference)
                 else:
                     yield self._returned(reference)
 
@@ -147,7 +147,7 @@ class RayEngine:
             each.clear()
 
     @_signals_wait()
-    def _call_up(self) -> None:
+    def _ping_idle(self) -> None:
         """Ask those that had nothing to do whether they are still there."""
         while self._idle:
             actor = self._idle.pop()
@@ -159,7 +159,7 @@ class RayEngine:
         self._busy[actor.attack.remote(assignment.items, assignment.wanted)] = actor, assignment
 
     @_signals_wait()
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
         """Start actors until there are as many as wanted, unless they end too often before they are ready."""
         wanted = self.workers or self._room()
         options: dict[str, Any] = {
@@ -185,7 +185,7 @@ class RayEngine:
             int(min(machine.get(name, 0) // count for name, count in self._needs().items())) for machine in machines
         )
 
-    def _despair(self, seconds: float) -> None:
+    def _give_up_if_stalled(self, seconds: float) -> None:
         """Give up where nobody works, and nobody will."""
         if not self._busy and not self._starting and self._lost:
             raise RunError(f"no Ray worker is left; {self._lost} ended while they started, the last one: {self._why}")
@@ -202,7 +202,7 @@ class RayEngine:
         return []
 
     @_signals_wait()
-    def _welcome(self, reference: Any) -> None:
+    def _worker_ready(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
         try:
             ray.get(reference)
@@ -255,7 +255,7 @@ class _Actor:
 def _connect(address: str | None) -> None:
     """Join the cluster at ``address``, or start one."""
     if address not in (None, "auto"):
-        _knock(address)
+        _check_reachable(address)
     # What goes wrong is told by exceptions.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
@@ -271,7 +271,7 @@ def _connect(address: str | None) -> None:
         raise RunError(f"{where} ({_line(error)})") from None
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Ray itself knocks for minutes, and says so aloud."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
