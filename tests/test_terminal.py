@@ -16,7 +16,7 @@ from attnshift.cli.showing import print_summary
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
 from attnshift.results.store import Store
-from attnshift.terminal import LONGEST, one_line, tell
+from attnshift.terminal import LONGEST, one_line, print_error
 from report.made_up import FIRST, quality, results, verdicts
 
 NAMES = {
@@ -136,7 +136,7 @@ def test_of_a_long_line_both_ends_stay() -> None:
 
 
 def test_nothing_is_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    tell("[bold]x[/bold] [/nope]")
+    print_error("[bold]x[/bold] [/nope]")
     assert capsys.readouterr().err == "attnshift: [bold]x[/bold] [/nope]\n"
 
 

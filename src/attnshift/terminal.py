@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["LONGEST", "escaped", "one_line", "tell"]
+__all__ = ["LONGEST", "escaped", "one_line", "print_error"]
 
 LONGEST = 1000
 """Characters of a line; of a longer one the middle is left out, so that what is wrong and what to do both stay."""
@@ -20,7 +20,7 @@ def one_line(text: object) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[3 - LONGEST // 3 :]}"
 
 
-def tell(text: object) -> None:
+def print_error(text: object) -> None:
     """``text`` as a line on standard error. Nothing in it is read as markup."""
     print(f"attnshift: {one_line(text)}", file=sys.stderr)
 

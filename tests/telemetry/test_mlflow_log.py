@@ -90,14 +90,14 @@ def _leave_the_environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Non
     monkeypatch.chdir(folder)
 
 
-def tell(log: MLflow, *events: Event) -> None:
+def print_error(log: MLflow, *events: Event) -> None:
     for event in events:
         log(event)
 
 
 def test_a_run_has_its_parameters_and_its_curves(server: Server) -> None:
     log = MLflow("mine")
-    tell(log, *RECORDED)
+    print_error(log, *RECORDED)
     log.close()
     (run,) = server.runs
     assert server.experiments == ["mine"]
@@ -120,19 +120,19 @@ def test_a_run_has_its_parameters_and_its_curves(server: Server) -> None:
 
 def test_a_run_that_is_continued_is_the_same_run(server: Server) -> None:
     first = MLflow("mine")
-    tell(first, *RECORDED[:4])
+    print_error(first, *RECORDED[:4])
     first.close()
     assert server.runs[0].status == "KILLED"
-    tell(MLflow("mine"), begun(done=2, images=9))
+    print_error(MLflow("mine"), begun(done=2, images=9))
     assert server.runs[0].status == "RUNNING"
-    tell(MLflow("mine"), begun(run="other"), RunEnded(0, 0, 1.0, "error"))
+    print_error(MLflow("mine"), begun(run="other"), RunEnded(0, 0, 1.0, "error"))
     assert [run.status for run in server.runs] == ["RUNNING", "FAILED"]
     assert server.experiments == ["mine"]
 
 
 def test_metrics_wait_for_the_end_of_their_micro_batch(server: Server) -> None:
     log = MLflow("mine")
-    tell(log, begun(iterations=400))
+    print_error(log, begun(iterations=400))
     server.requests.clear()
     for number in range(3, 153):
         log(iteration(0, number, 1.0))
@@ -140,7 +140,7 @@ def test_metrics_wait_for_the_end_of_their_micro_batch(server: Server) -> None:
     for number in range(153, 203):
         log(iteration(0, number, 1.0))
     assert server.requests == [1000, 2], "what fills a request is sent before"
-    tell(log, done("a", -1.0, -1.0), RECORDED[-2])
+    print_error(log, done("a", -1.0, -1.0), RECORDED[-2])
     assert sum(server.requests) == len(server.runs[0].metrics) == 200 * 6 + 2
 
 
@@ -148,7 +148,7 @@ def test_every_surrogate_has_a_metric_of_its_own_in_letters_that_are_allowed(ser
     names = ("jpeg(quality=60)+a", "jpeg[quality=60]+a", "checkpoint:x@../b.safetensors", "lab:resnet")
     log = MLflow("mine")
     event = iteration(0, 2, 1.0)
-    tell(log, begun(surrogates=names))
+    print_error(log, begun(surrogates=names))
     log(type(event)(0, event.ids, 2, {}, dict.fromkeys(names, (1.0,)), {}))
     log(type(event)(1, event.ids, 2, {}, dict.fromkeys(names, (1.0,)), {}))
     log.close()
@@ -189,7 +189,7 @@ def test_mlflow_reads_what_was_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     _leave_the_environment(monkeypatch, tmp_path)
     for _ in range(2):
         log = MLflow("mine")
-        tell(log, *RECORDED)
+        print_error(log, *RECORDED)
         log.close()
     client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])

@@ -10,7 +10,7 @@ import typer
 from attnshift import __version__
 from attnshift.cli import attacking, comparing, judging, lab, looking
 from attnshift.errors import UserError
-from attnshift.terminal import tell
+from attnshift.terminal import print_error
 
 __all__ = ["app", "main"]
 
@@ -41,12 +41,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        tell(error)
+        print_error(error)
         raise SystemExit(2) from None
 
 
 def _stopped(number: int, frame: object) -> None:
-    tell("stopped; the same command continues an attack, a comparison, a training or a study")
+    print_error("stopped; the same command continues an attack, a comparison, a training or a study")
     raise SystemExit(128 + number)
 
 

@@ -31,7 +31,7 @@ from attnshift.cli.options import (
     Tensorboard,
 )
 from attnshift.errors import UserError
-from attnshift.terminal import tell
+from attnshift.terminal import print_error
 
 if TYPE_CHECKING:
     from attnshift.execution.coordinate import MakeEngine
@@ -113,7 +113,7 @@ def attack(
         store = attack_folder(settings, telemetry, manner)
     failed = len(store.table("failed"))
     if failed:
-        tell(f"{failed} images failed; attnshift status {out} says why, --retry-failed tries them again")
+        print_error(f"{failed} images failed; attnshift status {out} says why, --retry-failed tries them again")
         raise typer.Exit(1)
     console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
 
@@ -143,7 +143,7 @@ def validate(
 
     def complain(error: UserError) -> None:
         complaints.append(error)
-        tell(error)
+        print_error(error)
 
     inputs = (images, labels, pipeline, tuple(surrogate), size, 0, limit, device, 0, masks, target, precision)
     usable = run(Settings(*inputs, recipe=recipe, out=Path()), complain)

@@ -29,7 +29,7 @@ from attnshift.cli.options import (
     Tensorboard,
     check_share,
 )
-from attnshift.terminal import tell
+from attnshift.terminal import print_error
 
 __all__ = ["compare", "sweep"]
 
@@ -103,9 +103,9 @@ def compare(
     path = write_comparison(out, comparison)
     print(markdown(comparison))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
-        tell(remark)
+        print_error(remark)
     if comparison.missing:
-        tell(f"{comparison.missing}; {path} says why, --retry-failed tries them again")
+        print_error(f"{comparison.missing}; {path} says why, --retry-failed tries them again")
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ import typer
 from attnshift.cli.options import Judges, MinCleanAccuracy, check_share
 from attnshift.cli.showing import print_summary
 from attnshift.errors import UserError
-from attnshift.terminal import tell
+from attnshift.terminal import print_error
 
 __all__ = ["evaluate"]
 
@@ -65,4 +65,4 @@ def evaluate(
         evaluate_sets(store, chosen)
     print_summary(store)
     for remark in remarks:
-        tell(remark)
+        print_error(remark)

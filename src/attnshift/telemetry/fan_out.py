@@ -88,9 +88,9 @@ class Telemetry:
         if any(consumer.iterations for consumer in self._consumers):
             self(Iteration.of(batch, ids, surrogates, snapshot))
 
-    def _guarded(self, consumer: Consumer, tell: Callable[[], None]) -> None:
+    def _guarded(self, consumer: Consumer, print_error: Callable[[], None]) -> None:
         try:
-            tell()
+            print_error()
         # Whatever goes wrong in somebody who only looks on, in our code or in a library, ends neither run nor image.
         except Exception as error:  # noqa: BLE001
             self._consumers.remove(consumer)
