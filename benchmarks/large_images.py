@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 
 from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, pose
+from attnshift.attack.problem import Task, prepare_batch
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
@@ -158,7 +158,7 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
     gc.collect()
     with model.mode, Alive(model.held()) as alive:
         task = Task("one", torch.zeros(3, side, side), 0, "mug")
-        problem = pose(method, model.backbone, [model.classifier], [task])
+        problem = prepare_batch(method, model.backbone, [model.classifier], [task])
         value_and_grad(problem, problem.trajectory.start.clone(), NUMBER, AttackState.start(problem))
     return alive.peak
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from attnshift.attack.finish import finish
 from attnshift.attack.loop import AttackState, Gradient, value_and_grad
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.recipes.reading import load_recipe
@@ -42,7 +42,7 @@ class Posed:
     model: Model
     classifiers: Sequence[Classifier]
     tasks: Sequence[Task]
-    problem: Problem
+    problem: PreparedBatch
     latents: Tensor
 
     @classmethod
@@ -50,7 +50,7 @@ class Posed:
         classifiers = model.classifiers(surrogates)
         tasks = model.tasks(batch, classifiers[0])
         settings = [*settings, *(QUICK if preset == EXACT else [])]
-        problem = pose(Method.of(load_recipe(preset, settings)), model.backbone, classifiers, tasks)
+        problem = prepare_batch(Method.of(load_recipe(preset, settings)), model.backbone, classifiers, tasks)
         start = problem.trajectory.start
         step = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
         return cls(model, classifiers, tasks, problem, start + 0.02 * step)
@@ -119,7 +119,7 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
 
     def ours(method: Method) -> Tensor:
         parts = [tasks[at : at + model.batch] for at in range(0, count, model.batch)]
-        return torch.cat([finish(pose(method, model.backbone, classifiers, part)).images for part in parts])
+        return torch.cat([finish(prepare_batch(method, model.backbone, classifiers, part)).images for part in parts])
 
     return {
         "naive": lambda: quantise(torch.stack([attacked(task) for task in tasks])),

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
@@ -259,7 +259,7 @@ def attacked(
     """What ``judges`` see of the attacked ``tasks`` and of their control arm, as a run's tables hold it; and how many
     seconds the attack took."""
     begun = _now()
-    problem = pose(Method.of(recipe), model.backbone, surrogates, tasks)
+    problem = prepare_batch(Method.of(recipe), model.backbone, surrogates, tasks)
     images = finish(problem).images
     seconds = _now() - begun
     # Controls in 8 bits too: what is saved is what is judged.
@@ -385,8 +385,8 @@ def all_levels(posed: Posed) -> tuple[Iteration, Posed]:
     return lambda: inverted(others, _posed(posed).trajectory.start), changed
 
 
-def _posed(posed: Posed) -> Problem:
-    return pose(posed.problem.method, posed.model.backbone, posed.classifiers, posed.tasks)
+def _posed(posed: Posed) -> PreparedBatch:
+    return prepare_batch(posed.problem.method, posed.model.backbone, posed.classifiers, posed.tasks)
 
 
 class Kept(nn.Module):

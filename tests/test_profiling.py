@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnshift import profiling
 from attnshift.attack.finish import finish
-from attnshift.attack.problem import Task, pose
+from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.profiling import PARTS, Profile, part, profiled, time_backward, timed
@@ -139,7 +139,7 @@ def test_backward_passes_count_for_what_they_go_through(
     plain = posed("fast", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes])
     backbone = Slow(plain.backbone, clock)  # type: ignore[arg-type]
     with profiled() as seen:
-        problem = pose(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]
+        problem = prepare_batch(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]
         finish(problem)
     checkpointing, latent = "diffusion.checkpointing=true" in changes, "classification.space=latent" in changes
     passes = 2 if latent else 1

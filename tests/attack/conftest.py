@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -51,7 +51,7 @@ def tasks(exact_classifiers: list[Classifier]) -> list[Task]:
     ]
 
 
-Posed = Callable[..., Problem]
+Posed = Callable[..., PreparedBatch]
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def posed(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: li
 
     def build(
         preset: str, settings: Sequence[str] = (), rows: slice = slice(None), models: slice = slice(1, 2)
-    ) -> Problem:
-        return pose(Method.of(load_recipe(preset, settings)), exact, exact_classifiers[models], tasks[rows])
+    ) -> PreparedBatch:
+        return prepare_batch(Method.of(load_recipe(preset, settings)), exact, exact_classifiers[models], tasks[rows])
 
     return build

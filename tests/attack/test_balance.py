@@ -13,7 +13,7 @@ from torch import Tensor
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.optimiser import AdamW
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.types import Goals, Observation, Site
 
 if TYPE_CHECKING:
@@ -126,18 +126,18 @@ ENTROPY = ["terms.entropy.weight=0.3", "classification.weight=2.0", "diffusion.d
 BALANCED = ["optimiser.balance=gradnorm", *ENTROPY]
 
 
-def away(problem: Problem, seed: int = 0) -> Tensor:
+def away(problem: PreparedBatch, seed: int = 0) -> Tensor:
     start = problem.trajectory.start
     draw = torch.Generator().manual_seed(seed)
     return start + 0.02 * torch.randn(start.shape, dtype=start.dtype, generator=draw)
 
 
-def carried(problem: Problem, before: Gradient | None = None) -> AttackState:
+def carried(problem: PreparedBatch, before: Gradient | None = None) -> AttackState:
     optimiser = AdamW.start(problem.trajectory.start, 0.01, 0.0)
     return AttackState(optimiser) if before is None else replace(before.state, optimiser=optimiser)
 
 
-def gradients_apart(problem: Problem, latents: Tensor, iteration: int) -> dict[str, Tensor]:
+def gradients_apart(problem: PreparedBatch, latents: Tensor, iteration: int) -> dict[str, Tensor]:
     """The unweighted gradient of each term, each in a pass of its own."""
     found = {}
     objective = problem.method.objective

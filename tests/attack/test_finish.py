@@ -9,7 +9,7 @@ import torch
 
 from attnshift.attack.finish import Outcome, finish
 from attnshift.attack.loop import Snapshot
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.data.images import quantise
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHORT = ["optimiser.iterations=6", "optimiser.learning_rate=0.004", "finish.confidence=0.0"]
 
 
-def watched(problem: Problem) -> tuple[Outcome, list[Snapshot]]:
+def watched(problem: PreparedBatch) -> tuple[Outcome, list[Snapshot]]:
     seen: list[Snapshot] = []
     return finish(problem, seen.append), seen
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnshift.attack.interference import Choice, Subject, align, choose, class_of, observe_interference
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.diffusion.backbone import Read
@@ -431,7 +431,7 @@ def test_joint_tokens_need_a_prompt_that_names_both() -> None:
         assert Method.of(load_recipe("fast", [*joint, template])).reads_interference
 
 
-def words(problem: Problem, prompt: str, span: Sequence[int]) -> str:
+def words(problem: PreparedBatch, prompt: str, span: Sequence[int]) -> str:
     """What stands at ``span`` in the encoded prompt."""
     tokenizer = problem.backbone.tokenizer  # type: ignore[attr-defined]
     ids = tokenizer(prompt).input_ids
@@ -454,7 +454,7 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
     ]  # fmt: skip
     names = (true, "snowman")
     shown = [replace(task, class_name=name) for task, name in zip(tasks, names, strict=False)]
-    problem = pose(Method.of(load_recipe("fast", settings)), exact, exact_classifiers[:1], shown)
+    problem = prepare_batch(Method.of(load_recipe("fast", settings)), exact, exact_classifiers[:1], shown)
     assert problem.interference is not None
     assert problem.interference.joint is not None
     for image, (own, other) in enumerate(zip(problem.tokens, problem.interference.joint, strict=True)):
@@ -466,7 +466,7 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
         assert torch.equal(problem.trajectory.text[image], exact.embed([prompt])[0])
 
 
-def steered(posed: Posed, *settings: str, rows: slice = slice(None)) -> tuple[Problem, Interference]:
+def steered(posed: Posed, *settings: str, rows: slice = slice(None)) -> tuple[PreparedBatch, Interference]:
     given = ["interference.choose=given", "interference.phrase=crane", "diffusion.denoising_steps=3", *settings]
     problem = posed("fast", given, rows)
     assert problem.interference is not None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, Snapshot, attack, value_and_grad
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
 
@@ -21,7 +21,7 @@ FEW = ["reconstruction.updates=1", "reconstruction.updates_per_step=1"]
 PRESETS = [("fast", []), ("diffattack", FEW)]
 
 
-def away(problem: Problem, seed: int = 0) -> Tensor:
+def away(problem: PreparedBatch, seed: int = 0) -> Tensor:
     """Latents near the start, where the self-attention term has a gradient."""
     start = problem.trajectory.start
     step = torch.stack(
@@ -33,7 +33,7 @@ def away(problem: Problem, seed: int = 0) -> Tensor:
     return start + 0.02 * step
 
 
-def attention_clean(problem: Problem, seed: int = 0) -> Gradient:
+def attention_clean(problem: PreparedBatch, seed: int = 0) -> Gradient:
     """The objective's slope near the start, as the fourth iteration sees it."""
     return value_and_grad(problem, away(problem, seed), 3, AttackState.start(problem))
 

@@ -14,7 +14,7 @@ from attnshift.attack.finish import finish
 from attnshift.attack.loop import attack
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
@@ -284,12 +284,12 @@ BOX = (slice(None), slice(8, 40), slice(20, 60))
 PASTED = ["mask.source=given", "mask.paste_back=true", "diffusion.denoising_steps=2", "optimiser.iterations=2"]
 
 
-def boxed(exact: StableDiffusion, models: list[Classifier], tasks: list[Task], *settings: str) -> Problem:
+def boxed(exact: StableDiffusion, models: list[Classifier], tasks: list[Task], *settings: str) -> PreparedBatch:
     """Two problems whose object is a box."""
     mask = torch.zeros(1, 64, 64)
     mask[BOX] = 1
     shown = [replace(task, mask=mask) for task in tasks[:2]]
-    return pose(Method.of(load_recipe("fast", [*PASTED, *settings])), exact, models[1:2], shown)
+    return prepare_batch(Method.of(load_recipe("fast", [*PASTED, *settings])), exact, models[1:2], shown)
 
 
 def outside(images: Tensor) -> Tensor:
@@ -326,7 +326,7 @@ def test_a_soft_mask_blends(exact: StableDiffusion, exact_classifiers: list[Clas
     ramp = torch.linspace(0, 1, 64).expand(1, 64, 64)
     shown = [replace(tasks[0], mask=ramp)]
     problems = [
-        pose(
+        prepare_batch(
             Method.of(load_recipe("fast", [*PASTED, f"mask.paste_back={paste}"])), exact, exact_classifiers[1:2], shown
         )
         for paste in ("true", "false")
@@ -342,7 +342,7 @@ class Lab:
     """Ten test images with the renderer's masks, and the clean path's maps for an attention mask."""
 
     truth: Tensor
-    problem: Problem
+    problem: PreparedBatch
     attention: AttentionMaps
 
     def masks(self, **options: Any) -> Tensor:
@@ -362,7 +362,7 @@ def lab() -> Lab:
         for at, (each, image) in enumerate(zip(scenes, quantise(shown.images), strict=True))
     ]
     backbone, settings = load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
-    problem = pose(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
+    problem = prepare_batch(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
     sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
     with torch.no_grad():
         _, attention = denoise(backbone, problem.trajectory, problem.trajectory.start, sites)

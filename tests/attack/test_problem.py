@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, pose
+from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
@@ -22,7 +22,7 @@ FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
 def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, tasks: list[Task]) -> None:
     def start(shown: list[Task], seed: int = 0) -> torch.Tensor:
         method = Method.of(load_recipe("diffattack", [*FEW, f"seed={seed}"]))
-        return pose(method, exact, [lambda images: images.flatten(1)], shown).trajectory.start  # type: ignore[list-item]
+        return prepare_batch(method, exact, [lambda images: images.flatten(1)], shown).trajectory.start  # type: ignore[list-item]
 
     whole = start(tasks)
     torch.testing.assert_close(start(tasks[::-1]), whole.flip(0), rtol=1e-6, atol=1e-9)
@@ -44,10 +44,10 @@ def test_goals_are_the_tasks_own(
     labels = [task.label for task in tasks]
     aims = [(label + 1 + at) % 1000 for at, label in enumerate(labels)]
     shown = [replace(task, target=aim) for task, aim in zip(tasks, aims, strict=True)]
-    goals = pose(method, exact, exact_classifiers[:1], shown).surrogates.goals
+    goals = prepare_batch(method, exact, exact_classifiers[:1], shown).surrogates.goals
     assert goals.targets is not None
     assert (goals.labels.tolist(), goals.targets.tolist()) == (labels, aims)
-    assert pose(method, exact, exact_classifiers[:1], tasks).surrogates.goals.targets is None
+    assert prepare_batch(method, exact, exact_classifiers[:1], tasks).surrogates.goals.targets is None
 
 
 def test_rows_cut_everything_alike(posed: Posed) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
 from attnshift.types import Branch, Observation
@@ -23,7 +23,7 @@ SAMPLED = [f"terms.self_attention.rows={ROWS}"]
 ITERATION = 3
 
 
-def away(problem: Problem) -> Tensor:
+def away(problem: PreparedBatch) -> Tensor:
     """Latents near the start, those of an image the same in every batch."""
     draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in problem.identities]
     start = problem.trajectory.start
@@ -32,11 +32,11 @@ def away(problem: Problem) -> Tensor:
     )
 
 
-def looked(problem: Problem) -> Gradient:
+def looked(problem: PreparedBatch) -> Gradient:
     return value_and_grad(problem, away(problem), ITERATION, AttackState.start(problem))
 
 
-def picked(whole: Problem, branch: Branch) -> Observation:
+def picked(whole: PreparedBatch, branch: Branch) -> Observation:
     """What ``whole`` sees of ``branch`` once the maps are there and rows are picked of them, image by image."""
 
     def cut(seen: Branch) -> Branch:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnshift.attack.loop import attack
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import Selection
 from attnshift.classifiers import load_classifier
@@ -28,7 +28,7 @@ from attnshift.metrics.metrics import psnr, ssim
 from attnshift.recipes.reading import load_recipe
 from attnshift.types import Branch
 
-Steered = tuple[Problem, Branch, Branch]
+Steered = tuple[PreparedBatch, Branch, Branch]
 INDICES = (23, 25, 28)
 FINEST = Selection(grid="all")
 
@@ -58,7 +58,9 @@ def steered(world: World, *settings: str) -> Steered:
         "classification.weight=0.0", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0",
         "optimiser.iterations=6", "optimiser.learning_rate=0.05", "finish.keep=last",
     ]  # fmt: skip
-    problem = pose(Method.of(load_recipe("fast", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks)
+    problem = prepare_batch(
+        Method.of(load_recipe("fast", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks
+    )
     *_, last = attack(problem)
     sites = tuple(world.backbone.sites(64))
     sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and problem.interference)
@@ -72,7 +74,7 @@ def free(world: World) -> Steered:
     return steered(world, "terms.entropy.weight=1.0")
 
 
-def looks(branch: Branch, problem: Problem, select: Selection = FINEST) -> Tensor:
+def looks(branch: Branch, problem: PreparedBatch, select: Selection = FINEST) -> Tensor:
     """Where the class word looks, [batch, side, side]."""
     sites = select.sites(branch.attention, "cross", branch.latents.shape[-1])
     return torch.stack(
@@ -91,7 +93,7 @@ def on_object(maps: Tensor, masks: Tensor) -> Tensor:
     return (maps * inside).flatten(1).sum(1) / maps.flatten(1).sum(1)
 
 
-def true_share(branch: Branch, problem: Problem) -> Tensor:
+def true_share(branch: Branch, problem: PreparedBatch) -> Tensor:
     """The class word's part of the mass that it and the interference phrase have, on the probed sites."""
     assert problem.interference is not None
     sites = [site.seen("probe") for site in Selection().sites(branch.attention, "cross", branch.latents.shape[-1])]

@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.attack.loop import Carry, slope
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
-from attnshift.attack.problem import Task, pose
+from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses import TERMS
@@ -198,7 +198,7 @@ def test_gradient_reaches_the_latents_of_every_image(
     both = ["prompt.template=a photo of a {} and a {interference}"] if options.get("tokens") == "joint" else []
     recipe = load_recipe("fast", ["classification.weight=0.0", "diffusion.guidance=2.5", *both])
     method = replace(Method.of(recipe), objective=Objective({name: WeightedTerm(term(name, options), 1.0, Schedule())}))
-    problem = pose(method, backbone, classifiers[:1], tasks)
+    problem = prepare_batch(method, backbone, classifiers[:1], tasks)
     start = problem.trajectory.start
     away = start + 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
     found = slope(problem, away, 3, Carry(AdamW.start(away, 0.1, 0.0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import StableDiffusionPipeline
 
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.classifiers.classifier import Classifier
 from reference.naive_diffattack import Network, Preparation, embed, find_words
 
@@ -18,7 +18,7 @@ def bare(classifier: Classifier) -> Network:
     return Network(classifier.network, facts.size, facts.interpolation, tuple(facts.mean), tuple(facts.std))
 
 
-def prepared(problem: Problem, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
+def prepared(problem: PreparedBatch, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
     """The trajectory of image ``at`` of ``problem``, whose prompt is ``class_name``."""
     trajectory, row = problem.trajectory, slice(at, at + 1)
     embeddings = [each[row] for each in trajectory.unconditional]

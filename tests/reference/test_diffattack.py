@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
@@ -77,9 +77,9 @@ def test_objective_in_single_precision(prediction_type: str) -> None:
 
 def _run_engine(
     pipeline: StableDiffusionPipeline, classifier: Classifier, tasks: list[Task], settings: list[str]
-) -> tuple[Problem, list[Snapshot]]:
+) -> tuple[PreparedBatch, list[Snapshot]]:
     recipe = load_recipe("diffattack", [f"optimiser.iterations={ITERATIONS}", *settings])
-    problem = pose(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
+    problem = prepare_batch(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
     return problem, list(attack(problem))
 
 

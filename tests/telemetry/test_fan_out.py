@@ -11,7 +11,7 @@ import torch
 from attnshift.attack.finish import finish
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Problem, Task, pose
+from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import encode_png
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -157,7 +157,7 @@ def test_a_run_says_how_it_ended(error: BaseException | None, reason: str) -> No
 
 
 @pytest.fixture(scope="module")
-def problem(backbone: StableDiffusion, classifiers: Sequence[Classifier]) -> Problem:
+def problem(backbone: StableDiffusion, classifiers: Sequence[Classifier]) -> PreparedBatch:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     labels = classifiers[0](images).argmax(1).tolist()
     tasks = [
@@ -165,10 +165,10 @@ def problem(backbone: StableDiffusion, classifiers: Sequence[Classifier]) -> Pro
         for at, (label, name) in enumerate(zip(labels, ("mug", "ball"), strict=True))
     ]
     settings = [f"optimiser.iterations={ITERATIONS}", "finish.early=false"]
-    return pose(Method.of(load_recipe("fast", settings)), backbone, classifiers[:2], tasks)
+    return prepare_batch(Method.of(load_recipe("fast", settings)), backbone, classifiers[:2], tasks)
 
 
-def test_images_are_equal_to_the_byte_with_and_without_telemetry(problem: Problem) -> None:
+def test_images_are_equal_to_the_byte_with_and_without_telemetry(problem: PreparedBatch) -> None:
     recorder, stumbler = Recorder(), Stumbler(Iteration, RuntimeError("no"))
     telemetry = Telemetry([stumbler, recorder])
     names = problem.surrogates.names

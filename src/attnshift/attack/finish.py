@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import Selection
 from attnshift.data.images import quantise
@@ -45,7 +45,7 @@ class Outcome:
 
 
 @part("bookkeeping")
-def finish(problem: Problem, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
+def finish(problem: PreparedBatch, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
     """Run the attack on ``problem`` and keep of each image what its recipe asks for."""
     policy = problem.method.recipe.finish
     count = len(problem.images)
@@ -116,7 +116,7 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
 
 @part("controls")
 @torch.no_grad()
-def _noise(problem: Problem, latents: Tensor) -> Tensor:
+def _noise(problem: PreparedBatch, latents: Tensor) -> Tensor:
     """What the latents show when a random step takes the place of the attack's, [batch,3,height,width]."""
     seed = problem.method.recipe.seed
     return problem.render(random_step(problem.trajectory.start, latents, seed, problem.identities)).images
@@ -124,7 +124,7 @@ def _noise(problem: Problem, latents: Tensor) -> Tensor:
 
 @part("controls")
 @torch.no_grad()
-def _attention(problem: Problem, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _attention(problem: PreparedBatch, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""
     sites = _EVERYWHERE.sites(problem.backbone.sites(problem.images.shape[-1]), "cross", latents.shape[-1])
     before, after = (

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, pose
+from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.classifiers.probe import check_attackable
@@ -123,7 +123,7 @@ class LatentAttack:
         return numbers
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
-        problem = pose(self.method, self.backbone, self.classifiers, tasks)
+        problem = prepare_batch(self.method, self.backbone, self.classifiers, tasks)
         outcome = finish(problem)
         return AttackResult(outcome.images, problem.surrogates.judge(outcome.images)[1], outcome.iterations)
 

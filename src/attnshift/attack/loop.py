@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import Optimiser, start
-from attnshift.attack.problem import Problem
+from attnshift.attack.problem import PreparedBatch
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import Memory
 from attnshift.profiling import part, time_backward
@@ -31,7 +31,7 @@ class AttackState:
     balance: GradNorm = field(default_factory=GradNorm)
 
     @classmethod
-    def start(cls, problem: Problem) -> AttackState:
+    def start(cls, problem: PreparedBatch) -> AttackState:
         recipe = problem.method.recipe
         momentum = Momentum(recipe.classification.momentum, recipe.classification.clip)
         return cls(start(recipe.optimiser, problem.trajectory.start), momentum)
@@ -78,7 +78,7 @@ class Snapshot:
     state: AttackState
 
 
-def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
+def attack(problem: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
     """Optimise the start latents of ``problem``; the last snapshot, after the last update, has no losses.
 
     A consumer may send back the positions of snapshot rows that are finished, a bool tensor [active]: those images
@@ -105,7 +105,7 @@ def attack(problem: Problem) -> Generator[Snapshot, Tensor | None, None]:
     yield Snapshot(iterations, rows, latents, images, {}, margins, weights, state)
 
 
-def value_and_grad(problem: Problem, latents: Tensor, iteration: int, state: AttackState) -> Gradient:
+def value_and_grad(problem: PreparedBatch, latents: Tensor, iteration: int, state: AttackState) -> Gradient:
     """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction

@@ -26,7 +26,7 @@ from attnshift.randomness import normal
 from attnshift.recipes.schema import MaskSection
 from attnshift.types import Branch, Draws, Goals, Interference, Observation, Site, TokenSpan
 
-__all__ = ["Problem", "Task", "pose"]
+__all__ = ["PreparedBatch", "Task", "prepare_batch"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PreparedBatch:
     """A batch of tasks, prepared. ``rows`` keeps some of its images."""
 
     method: Method
@@ -106,7 +106,7 @@ class Problem:
     def _draws(self, iteration: int) -> Draws:
         return Draws(self.method.recipe.seed, self.identities, iteration)
 
-    def rows(self, keep: Tensor) -> Problem:
+    def rows(self, keep: Tensor) -> PreparedBatch:
         clean = Branch(
             self.clean.latents[keep],
             self.clean.images[keep],
@@ -130,13 +130,13 @@ class Problem:
 
 @part("preparation")
 @torch.no_grad()
-def pose(
+def prepare_batch(
     method: Method,
     backbone: Backbone,
     classifiers: Sequence[Classifier],
     tasks: Sequence[Task],
     inversions: Inversions = compute_uncached,
-) -> Problem:
+) -> PreparedBatch:
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
     recipe = method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
@@ -167,7 +167,7 @@ def pose(
     decoded = backbone.decode(final)
     residual = images - decoded if recipe.diffusion.residual else None
     masks = _masks(method, backbone, trajectory, tokens, classifiers, images, tasks)
-    return Problem(
+    return PreparedBatch(
         method=method,
         backbone=backbone,
         surrogates=Surrogates(timed(classifiers), method.criterion, goals),

@@ -15,7 +15,7 @@ from attnshift.attack.interference import Subject, check_choice, class_of, vocab
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, pose
+from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
@@ -64,7 +64,7 @@ class LatentWork:
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        problem = pose(self.method, backbone, classifiers, tasks, inversions)
+        problem = prepare_batch(self.method, backbone, classifiers, tasks, inversions)
         outcome = finish(problem, watch)
         arms = {
             "clean": problem.images,
