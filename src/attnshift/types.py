@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = [
     "AttentionMaps",
     "Branch",
-    "Draws",
+    "RandomKey",
     "Fused",
     "Goals",
     "Interference",
@@ -149,7 +149,7 @@ class Interference:
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomKey:
     """Names of an iteration's random draws: the run's seed, each image's identity, the iteration."""
 
     seed: int
@@ -169,7 +169,7 @@ class Observation:
     """Where the true class stands in each image's prompt."""
     progress: float
     """How much of the optimisation is done, in (0,1]."""
-    draws: Draws
+    draws: RandomKey
     weights: Tensor
     """How much each pixel counts, [batch,1,height,width] in (0,1]: 1 on the object, less outside of it."""
     interference: Interference | None = None

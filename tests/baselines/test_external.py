@@ -26,10 +26,10 @@ from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
 from attnshift.randomness import generator
 from attnshift.registry import Entry, build
-from attnshift.types import Draws, Goals
+from attnshift.types import Goals, RandomKey
 
 LABELS = [3, 7, 5]
-DRAWS = Draws(0, ("a", "b", "c"), 0)
+DRAWS = RandomKey(0, ("a", "b", "c"), 0)
 QUICK: list[ExternalBaseline] = [
     DI(steps=3),
     TI(steps=3, kernel_len=5),
@@ -59,8 +59,8 @@ def surrogates() -> Surrogates:
     return Surrogates(pair, CrossEntropy(), Goals.of(LABELS, [None] * 3))
 
 
-def only(surrogates: Surrogates, at: int) -> tuple[Surrogates, Draws]:
-    return surrogates.rows(torch.tensor([at])), Draws(0, DRAWS.identities[at : at + 1], 0)
+def only(surrogates: Surrogates, at: int) -> tuple[Surrogates, RandomKey]:
+    return surrogates.rows(torch.tensor([at])), RandomKey(0, DRAWS.identities[at : at + 1], 0)
 
 
 def entropy(surrogates: Surrogates, images: Tensor, classes: Tensor) -> Tensor:
@@ -150,8 +150,10 @@ def test_draws_belong_to_the_seed_and_the_image(
     baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor
 ) -> None:
     alone, _ = only(surrogates, 0)
-    first, *others = (baseline(alone, images[:1], draws) for draws in (Draws(0, ("a",), 0), Draws(1, ("a",), 0)))
-    others.append(baseline(alone, images[:1], Draws(0, ("z",), 0)))
+    first, *others = (
+        baseline(alone, images[:1], draws) for draws in (RandomKey(0, ("a",), 0), RandomKey(1, ("a",), 0))
+    )
+    others.append(baseline(alone, images[:1], RandomKey(0, ("z",), 0)))
     assert all(not torch.equal(first, other) for other in others)
 
 
@@ -261,7 +263,7 @@ def test_spectra_are_the_librarys_where_it_has_them() -> None:
 def test_an_image_whose_gradient_vanishes_stays(images: Tensor) -> None:
     flat = Surrogates([lambda shown: 0 * shown.mean((2, 3))], CrossEntropy(), Goals.of([0], [None]))
     for baseline in TRANSFER:
-        assert torch.equal(baseline(flat, images[:1], Draws(0, ("a",), 0)), images[:1])
+        assert torch.equal(baseline(flat, images[:1], RandomKey(0, ("a",), 0)), images[:1])
 
 
 def test_autoattack_turns_images_or_leaves_them(surrogates: Surrogates, images: Tensor) -> None:
@@ -284,7 +286,7 @@ def test_autoattack_asks_square_so_many_questions(images: Tensor) -> None:
     sure = Surrogates([constant], CrossEntropy(), Goals.of([0], [None]))
     for queries in (5, 20):
         asked.clear()
-        AutoAttack(attacks=("square",), queries=queries)(sure, images[:1], Draws(0, ("a",), 0))
+        AutoAttack(attacks=("square",), queries=queries)(sure, images[:1], RandomKey(0, ("a",), 0))
         assert 3 * queries < sum(asked) <= 3 * queries + 10
 
 

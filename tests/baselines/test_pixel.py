@@ -17,11 +17,11 @@ from attnshift.errors import RecipeError
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
-from attnshift.types import Draws, Goals
+from attnshift.types import Goals, RandomKey
 
 OWN = ("pgd", "mifgsm", "adaea")
 LABELS = (3, 7, 1)
-DRAWS = Draws(0, ("a", "b", "c"), 0)
+DRAWS = RandomKey(0, ("a", "b", "c"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_an_image_is_attacked_as_if_alone(surrogates: Surrogates, images: Tensor
     together = attack(surrogates, images, DRAWS)
     for place, identity in enumerate(DRAWS.identities):
         rows = torch.tensor([place])
-        alone = attack(surrogates.rows(rows), images[rows], Draws(0, (identity,), 0))
+        alone = attack(surrogates.rows(rows), images[rows], RandomKey(0, (identity,), 0))
         assert ((alone[0] - together[place]).abs() < 1e-5).float().mean() > 0.999
 
 

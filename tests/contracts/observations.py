@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attnshift.types import Branch, Draws, Interference, Observation, Site, TokenSpan
+from attnshift.types import Branch, Interference, Observation, RandomKey, Site, TokenSpan
 
 LATENT_SIDE, KEYS, HEADS, STEPS = 8, 6, 2, 2
 TOKENS: tuple[TokenSpan, ...] = ((1,), (2, 3), (1, 4, 5))
@@ -100,7 +100,7 @@ def observation(
         adversarial=branch(1, fill, dtype),
         tokens=TOKENS,
         progress=progress,
-        draws=Draws(0, ("first", "second", "third"), 7),
+        draws=RandomKey(0, ("first", "second", "third"), 7),
         weights=weights,
         interference=interference(clean, dtype),
     )

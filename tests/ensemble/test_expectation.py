@@ -13,9 +13,9 @@ from torch import Tensor
 from attnshift.ensemble.expectation import Expectation
 from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rotate, ScaleAndShift
 from attnshift.randomness import generator
-from attnshift.types import Draws
+from attnshift.types import RandomKey
 
-DRAWS = Draws(seed=3, identities=("left", "right"), iteration=4)
+DRAWS = RandomKey(seed=3, identities=("left", "right"), iteration=4)
 
 
 @dataclass(frozen=True)

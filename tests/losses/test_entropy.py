@@ -16,7 +16,7 @@ from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Entropy
 from attnshift.losses.objective import Memory, Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.types import AttentionMaps, Draws, Observation, Site
+from attnshift.types import AttentionMaps, Observation, RandomKey, Site
 from contracts.observations import HEADS, SITES, STEPS, TOKENS, maps, observation, softmax, with_maps
 
 ONE_PLACE = [1.0, 0.0, 0.0, 0.0]
@@ -37,7 +37,7 @@ def seen(looks: Mapping[Site, Sequence[Tensor]], tokens: int = 1, iteration: int
     return replace(
         with_maps(observation(), looks),
         tokens=(tuple(range(tokens)),) * images,
-        draws=Draws(0, identities, iteration),
+        draws=RandomKey(0, identities, iteration),
     )
 
 

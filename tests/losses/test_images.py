@@ -21,7 +21,7 @@ from attnshift.losses import TERMS
 from attnshift.losses.images import L2, Frequency, Lpips, Perceptual
 from attnshift.losses.objective import LossTerm
 from attnshift.registry import build
-from attnshift.types import Branch, Draws, Observation
+from attnshift.types import Branch, Observation, RandomKey
 
 OFFLINE: dict[str, LossTerm] = {
     "laplacian": Frequency(against="image"),
@@ -79,7 +79,7 @@ def observe(
         adversarial=Branch(none, changed, {}),
         tokens=((1,),) * len(clean),
         progress=0.5,
-        draws=Draws(0, tuple(map(str, range(len(clean)))), 0),
+        draws=RandomKey(0, tuple(map(str, range(len(clean)))), 0),
         weights=torch.ones_like(clean[:, :1]) if weights is None else weights,
     )
 

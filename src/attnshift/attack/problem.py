@@ -24,7 +24,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part, time_backward, timed
 from attnshift.randomness import normal
 from attnshift.recipes.schema import MaskSection
-from attnshift.types import Branch, Draws, Goals, Interference, Observation, Site, TokenSpan
+from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
 
 __all__ = ["PreparedBatch", "Task", "prepare_batch"]
 
@@ -103,8 +103,8 @@ class PreparedBatch:
             self.interference,
         )
 
-    def _draws(self, iteration: int) -> Draws:
-        return Draws(self.method.recipe.seed, self.identities, iteration)
+    def _draws(self, iteration: int) -> RandomKey:
+        return RandomKey(self.method.recipe.seed, self.identities, iteration)
 
     def rows(self, keep: Tensor) -> PreparedBatch:
         clean = Branch(

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from attnshift.profiling import part
 from attnshift.randomness import generator
-from attnshift.types import Branch, Draws, Site
+from attnshift.types import Branch, RandomKey, Site
 
 __all__ = ["at_drawn_rows", "query_rows", "row_probabilities"]
 
 
 @part("terms")
-def at_drawn_rows(branch: Branch, draws: Draws) -> Branch:
+def at_drawn_rows(branch: Branch, draws: RandomKey) -> Branch:
     """``branch`` with the probabilities of the drawn rows, [batch,heads,sample,keys], at every sampled site."""
     attention = dict(branch.attention)
     for site, steps in attention.items():
@@ -26,7 +26,7 @@ def at_drawn_rows(branch: Branch, draws: Draws) -> Branch:
     return replace(branch, attention=attention)
 
 
-def query_rows(site: Site, draws: Draws) -> Tensor:
+def query_rows(site: Site, draws: RandomKey) -> Tensor:
     """Which query rows of ``site`` an iteration reads, [batch,sample]; the same at all steps and in all branches."""
     drawn = [
         generator(draws.seed, identity, draws.iteration, "query rows", site.layer).permutation(site.side**2)

@@ -15,7 +15,7 @@ from attnshift.ensemble.fusion import FusionRule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import generator
 from attnshift.registry import STRICT, build
-from attnshift.types import Draws
+from attnshift.types import RandomKey
 
 __all__ = ["MIFGSM", "PGD", "AdaEA", "Baseline"]
 
@@ -37,7 +37,7 @@ class Baseline(ABC):
         """Raise what would stop the attack: a library that is absent, a goal that it cannot have."""
 
     @abstractmethod
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: Draws) -> Tensor: ...
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PGD(Baseline):
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         self._rule()(surrogates, images)
 
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor:
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         rule, step_size = self._rule(), self.step_size or self.epsilon / self.steps
         points = (images + self._offsets(images, draws)).clamp(0, 1) if self.starts_at_random else images
@@ -75,7 +75,7 @@ class PGD(Baseline):
     def _rule(self) -> FusionRule:
         return build(RULES, "fusion rule", self.fusion, self.fusion_options)
 
-    def _offsets(self, images: Tensor, draws: Draws) -> Tensor:
+    def _offsets(self, images: Tensor, draws: RandomKey) -> Tensor:
         drawn = [
             torch.from_numpy(generator(draws.seed, identity, "start").uniform(-1, 1, images.shape[1:]))
             for identity in draws.identities

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.ensemble.transforms import Transform
 from attnshift.randomness import generator
-from attnshift.types import Draws
+from attnshift.types import RandomKey
 
 __all__ = ["Expectation", "View", "as_it_is"]
 
@@ -29,7 +29,7 @@ class Expectation:
     every: int = 1
     transforms: Mapping[str, Transform] = field(default_factory=dict)
 
-    def views(self, draws: Draws) -> tuple[View, ...]:
+    def views(self, draws: RandomKey) -> tuple[View, ...]:
         """The views of one iteration, pure functions of the images that ``draws`` identifies, in that order.
 
         View ``number`` draws from (seed, identity, iteration, "eot", number, name of the transform) and from nothing
@@ -38,7 +38,7 @@ class Expectation:
         count = 1 if draws.iteration % self.every else self.draws
         return (as_it_is, *(partial(self._transformed, draws, number) for number in range(1, count)))
 
-    def _transformed(self, draws: Draws, number: int, images: Tensor) -> Tensor:
+    def _transformed(self, draws: RandomKey, number: int, images: Tensor) -> Tensor:
         for name, transform in self.transforms.items():
             generators = [
                 generator(draws.seed, identity, draws.iteration, "eot", number, name) for identity in draws.identities

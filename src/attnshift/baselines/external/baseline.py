@@ -18,7 +18,7 @@ from attnshift.baselines.pixel import Baseline, Radius
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import UserError
 from attnshift.randomness import generator
-from attnshift.types import Draws, Goals
+from attnshift.types import Goals, RandomKey
 
 __all__ = ["Averaged", "ExternalBaseline", "own_draws"]
 
@@ -53,7 +53,7 @@ class ExternalBaseline(Baseline):
         for library in self.libraries:
             _require(library, type(self).__name__)
 
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor:
         self.check(surrogates, images)
         network, found = Averaged(surrogates.classifiers), []
         for at, identity in enumerate(draws.identities):

@@ -24,7 +24,7 @@ from attnshift.ensemble.fusion import effective_models
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.execution.work import BatchResult
 from attnshift.recipes.schema import Recipe
-from attnshift.types import Draws, Goals
+from attnshift.types import Goals, RandomKey
 
 __all__ = ["LatentWork"]
 
@@ -86,7 +86,7 @@ class LatentWork:
             given = method.recipe.interference.choose == "given"
             label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
             goals = replace(goals, interference=torch.full_like(goals.labels, label))
-        views = method.expectation.views(Draws(method.recipe.seed, (item.identity,), 0))
+        views = method.expectation.views(RandomKey(method.recipe.seed, (item.identity,), 0))
         method.rule(Surrogates(classifiers, method.criterion, goals, views=views), probe)
 
 

@@ -23,7 +23,7 @@ from attnshift.losses import CLASSIFICATION
 from attnshift.randomness import random_step
 from attnshift.recipes.schema import BaselineRecipe
 from attnshift.registry import build
-from attnshift.types import Draws, Goals
+from attnshift.types import Goals, RandomKey
 
 __all__ = ["PixelWork"]
 
@@ -54,7 +54,7 @@ class PixelWork:
         images = quantise(torch.stack([task.image for task in tasks]).to(backbone.device))
         goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
         surrogates = _surrogates(classifiers, goals)
-        draws = Draws(self.recipe.seed, tuple(task.identity for task in tasks), 0)
+        draws = RandomKey(self.recipe.seed, tuple(task.identity for task in tasks), 0)
         attacked = _rounded(images, self.attack(surrogates, images, draws))
         row = {
             "iteration": 0,
