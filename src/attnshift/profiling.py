@@ -1,7 +1,7 @@
 """Where the time of an attack goes, part by part; every second counts for one part, the innermost.
 
-Inside ``profiled()`` the places that ``part`` and ``time_backward`` mark count their seconds. Outside of it the marks do
-nothing: no clock is read and no hook is set.
+Inside ``profiled()`` the places that ``part`` and ``time_backward`` mark count their seconds. Outside of it the
+marks do nothing: no clock is read and no hook is set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ITERATIONS", "PARTS", "Profile", "time_backward", "part", "profiled", "timed"]
+__all__ = ["ITERATIONS", "PARTS", "Profile", "part", "profiled", "time_backward", "timed"]
 
 ITERATIONS = ("denoising", "decoder", "classifiers", "fusion", "terms", "bookkeeping")
 """What iterations are made of, forward and backward: the denoising steps with the attention that is read; latents to

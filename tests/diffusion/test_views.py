@@ -171,8 +171,8 @@ def test_an_images_probe_maps_do_not_depend_on_a_longer_phrase_beside_it(
 
 def walk_with(trajectory: Trajectory, spoken: InterferenceText) -> Trajectory:
     return Trajectory(
-        trajectory.noise_schedule, trajectory.start, trajectory.text, trajectory.unconditional, None, trajectory.guidance,
-        spoken,
+        trajectory.noise_schedule, trajectory.start, trajectory.text, trajectory.unconditional, None,
+        trajectory.guidance, spoken,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, UserError
-from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 
 __all__ = ["Attacker", "WrappedModel", "missing"]
@@ -54,7 +54,7 @@ class Attacker:
             raise RecipeError(f"{batch!r} images cannot be attacked together; give a whole number from 1 on")
         return cls(
             load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline,
-            load_recipe(recipe) if isinstance(recipe, str) else recipe,
+            load_latent_recipe(recipe) if isinstance(recipe, str) else recipe,
             tuple(class_names),
             batch,
         )

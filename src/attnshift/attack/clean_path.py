@@ -13,7 +13,7 @@ from attnshift.diffusion.denoising import Trajectory
 from attnshift.diffusion.inversion import invert
 from attnshift.profiling import part
 
-__all__ = ["Inversions", "compute_uncached", "clean_path"]
+__all__ = ["Inversions", "clean_path", "compute_uncached"]
 
 Inversions = Callable[[Mapping[str, Tensor], Sequence[object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 """(inputs, facts, computation) -> its tensors. Inputs and the text of facts decide what the computation gives, beside

@@ -31,7 +31,8 @@ class Outcome:
     but in a random direction.
     ``iterations`` [batch] is the iterate that was kept, ``evaluated`` [batch] how many iterates were looked at;
     ``history`` holds for each image the weighted losses of every iteration, ``weights`` the share of each surrogate in
-    its direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before and after, one [side,side] each.
+    its direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before and after the
+    attack, one [side,side] for each image.
     """
 
     images: Tensor

@@ -18,7 +18,7 @@ from attnshift.data.datasets import check_class, check_target, identify
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, LabelError, RecipeError
-from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 
 __all__ = ["AttackResult", "LatentAttack"]
@@ -67,7 +67,7 @@ class LatentAttack:
             common_classes(self.classifiers)
         for classifier in self.classifiers:
             check_attackable(classifier)
-        self.method = Method.of(load_recipe(recipe) if isinstance(recipe, str) else recipe)
+        self.method = Method.of(load_latent_recipe(recipe) if isinstance(recipe, str) else recipe)
         self.batch = batch
 
     def __call__(

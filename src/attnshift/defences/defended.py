@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["Classify", "Defence", "Defended", "ClassifierDefence", "DefenceCache", "NeedsBackbone"]
+__all__ = ["ClassifierDefence", "Classify", "Defence", "DefenceCache", "Defended", "NeedsBackbone"]
 
 Classify = Callable[[Tensor], Tensor]
 """Images [batch,3,height,width] to logits [batch,classes]."""

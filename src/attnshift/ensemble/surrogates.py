@@ -14,7 +14,7 @@ from attnshift.ensemble.expectation import View, as_it_is
 from attnshift.losses.classification import margins
 from attnshift.types import Goals
 
-__all__ = ["EnsembleGradient", "Criterion", "SurrogateGradients", "Surrogates"]
+__all__ = ["Criterion", "EnsembleGradient", "SurrogateGradients", "Surrogates"]
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from attnshift.recipes.presets import preset_names, preset_text
 from attnshift.recipes.schema import BaselineRecipe, BaselineSection, Recipe
 from attnshift.registry import build, describe, suggest
 
-__all__ = ["load_recipe", "override", "parse_recipe", "read_recipe_file", "recipe_of"]
+__all__ = ["load_latent_recipe", "load_recipe", "override", "parse_recipe", "read_recipe_file", "recipe_of"]
 
 _DEEPEST = 12
 """Tables and lists of a recipe that may lie within each other; libraries follow deeper ones until the stack ends."""
@@ -42,6 +42,14 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe | BaselineR
     else:
         raise _unknown_recipe(source)
     return recipe_of(override(values, settings), source)
+
+
+def load_latent_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
+    """As ``load_recipe``, for what attacks latents alone: a recipe of an attack on pixels is a ``RecipeError``."""
+    recipe = load_recipe(source, settings)
+    if isinstance(recipe, BaselineRecipe):
+        raise RecipeError(f"recipe {source} attacks pixels, and a recipe of an attack on latents is wanted here")
+    return recipe
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe | BaselineRecipe:

@@ -10,10 +10,10 @@ from attnshift.defences.names import undefended
 __all__ = [
     "ROLES",
     "Verdicts",
-    "judges_by_defence",
     "counted_judges",
     "fools_most",
     "indexed",
+    "judges_by_defence",
     "roles_in",
     "where_label_is_kept",
 ]

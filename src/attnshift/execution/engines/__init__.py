@@ -9,7 +9,7 @@ from typing import Protocol
 from attnshift.data.datasets import Item
 from attnshift.execution.worker import Failure, Result
 
-__all__ = ["Assignment", "WorkerDied", "Engine", "Returned"]
+__all__ = ["Assignment", "Engine", "Returned", "WorkerDied"]
 
 
 @dataclass(frozen=True)

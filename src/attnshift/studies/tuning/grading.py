@@ -24,8 +24,8 @@ class Grade:
 def grade(right: Tensor, reached: Tensor, margin: Tensor, similarity: Tensor, floor: float) -> Grade:
     """Grade the attacked images: all [models,batch] over the tuning classifiers, but ``similarity`` [batch], an SSIM.
 
-    ``right``: seen as its class when clean; ``achieved``: seen as the attack wants it when attacked (``Goals.reached``);
-    ``margin``: by how many logits it then resists (``margins``).
+    ``right``: seen as its class when clean; ``achieved``: seen as the attack wants it when attacked
+    (``Goals.achieved``); ``margin``: by how many logits it then resists (``margins``).
 
     An image succeeds on a classifier where it is right, reached and similar enough (``similarity >= floor``). The score
     is the share of all models * batch verdicts that succeed, plus mean(s) / (2 * models * batch), where s is

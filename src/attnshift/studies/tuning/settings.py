@@ -13,7 +13,7 @@ from attnshift.attack.method import Method
 from attnshift.defences.names import same_classifier, undefended
 from attnshift.errors import RecipeError, UserError
 from attnshift.execution import prepare
-from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning.search import Search, standing_values
 
@@ -40,7 +40,7 @@ class Settings(prepare.Inputs):
 
 def recipe_with(settings: Settings, values: Mapping[str, Any]) -> Recipe:
     """The recipe to start from with ``values`` put in."""
-    return load_recipe(settings.preset, [*settings.changes, *(f"{key}={_toml(values[key])}" for key in values)])
+    return load_latent_recipe(settings.preset, [*settings.changes, *(f"{key}={_toml(values[key])}" for key in values)])
 
 
 def attack_settings(settings: Settings, recipe: Recipe | None = None) -> prepare.Settings:

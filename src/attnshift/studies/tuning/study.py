@@ -82,10 +82,10 @@ def next_trial(study: Study, settings: Settings, bench: Bench, number: int) -> F
     trial.set_user_attr("seconds", time.monotonic() - begun)
     if isinstance(result, str):
         trial.set_user_attr("reason", result)
-        return study.print_error(trial, state=TrialState.FAIL)
+        return study.tell(trial, state=TrialState.FAIL)
     for name, value in asdict(result).items():
         trial.set_user_attr(name, value)
-    return study.print_error(trial, result.score)
+    return study.tell(trial, result.score)
 
 
 def _sampler(seed: int, number: int) -> BaseSampler:
