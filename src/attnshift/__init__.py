@@ -1,51 +1,89 @@
-"""Natural-looking adversarial images by steering a diffusion model's attention."""
+"""Natural-looking adversarial images by steering a diffusion model's attention.
+
+What this package exports is its public interface; docs/versions.md says how stable each part is.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attnshift._version import __version__
+from attnshift.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from attnshift._version import __version__
     from attnshift.attack.latent_attack import AttackResult, LatentAttack
+    from attnshift.baselines.pixel import Baseline
     from attnshift.classifiers import load_classifier
     from attnshift.classifiers.classifier import Classifier
-    from attnshift.defences.defended import Defended
+    from attnshift.defences.defended import Defence, Defended
     from attnshift.defences.names import load_defended
     from attnshift.diffusion import load_pipeline
+    from attnshift.diffusion.backbone import Backbone
+    from attnshift.ensemble.fusion import FusionRule
+    from attnshift.ensemble.transforms import Transform
+    from attnshift.errors import AttnshiftError, UnavailableError, UserError
+    from attnshift.judging.verdicts import evaluate_run
+    from attnshift.losses.objective import LossTerm
     from attnshift.recipes.reading import load_recipe
-    from attnshift.recipes.schema import Recipe
+    from attnshift.recipes.schema import BaselineRecipe, Recipe
+    from attnshift.registry import STRICT
+    from attnshift.report.page import write_report
+    from attnshift.types import Observation, Site
 
 __all__ = [
+    "STRICT",
     "AttackResult",
+    "AttnshiftError",
+    "Backbone",
+    "Baseline",
+    "BaselineRecipe",
     "Classifier",
+    "Defence",
     "Defended",
+    "FusionRule",
     "LatentAttack",
+    "LossTerm",
+    "Observation",
     "Recipe",
+    "Site",
+    "Transform",
+    "UnavailableError",
+    "UserError",
     "__version__",
+    "evaluate_run",
     "load_classifier",
     "load_defended",
     "load_pipeline",
     "load_recipe",
+    "write_report",
 ]
 
 _HOMES = {
+    "STRICT": "attnshift.registry",
     "AttackResult": "attnshift.attack.latent_attack",
+    "AttnshiftError": "attnshift.errors",
+    "Backbone": "attnshift.diffusion.backbone",
+    "Baseline": "attnshift.baselines.pixel",
+    "BaselineRecipe": "attnshift.recipes.schema",
     "Classifier": "attnshift.classifiers.classifier",
+    "Defence": "attnshift.defences.defended",
     "Defended": "attnshift.defences.defended",
+    "FusionRule": "attnshift.ensemble.fusion",
     "LatentAttack": "attnshift.attack.latent_attack",
+    "LossTerm": "attnshift.losses.objective",
+    "Observation": "attnshift.types",
     "Recipe": "attnshift.recipes.schema",
+    "Site": "attnshift.types",
+    "Transform": "attnshift.ensemble.transforms",
+    "UnavailableError": "attnshift.errors",
+    "UserError": "attnshift.errors",
+    "__version__": "attnshift._version",
+    "evaluate_run": "attnshift.judging.verdicts",
     "load_classifier": "attnshift.classifiers",
     "load_defended": "attnshift.defences.names",
     "load_pipeline": "attnshift.diffusion",
     "load_recipe": "attnshift.recipes.reading",
+    "write_report": "attnshift.report.page",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are first used, so that the command line starts without torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'attnshift' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

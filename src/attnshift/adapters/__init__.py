@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from attnshift.lazy import lazy_names
 
 if TYPE_CHECKING:
     from attnshift.adapters.art_adapter import ArtAdapter
@@ -18,9 +19,5 @@ _HOMES = {
     "TorchattacksAdapter": "attnshift.adapters.torchattacks_adapter",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import an adapter when it is first used, and with it the one library that it needs."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'attnshift.adapters' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+# An adapter brings the one library that it needs.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

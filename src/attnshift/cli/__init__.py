@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attnshift import __version__
+from attnshift._version import __version__
 from attnshift.cli import attacking, comparing, judging, lab, looking
 from attnshift.errors import UserError
 from attnshift.terminal import print_error

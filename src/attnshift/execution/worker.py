@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attnshift import __version__
+from attnshift._version import __version__
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.problem import Task
 from attnshift.classifiers.classifier import Classifier

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from attnshift import __version__
+from attnshift._version import __version__
 from attnshift.metrics.curves import Reading
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.curves import Comparison, Line, Point, Rival

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from attnshift import __version__
+from attnshift._version import __version__
 from attnshift.report.figures import chance, curve, decimal, number, percent
 
 __all__ = ["render"]

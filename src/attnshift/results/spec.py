@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from attnshift import __version__
+from attnshift._version import __version__
 from attnshift.diffusion import Precision
 from attnshift.recipes.schema import AnyRecipe, BaselineRecipe
 from attnshift.registry import STRICT

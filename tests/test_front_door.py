@@ -1,0 +1,82 @@
+"""The public names of the package. A change of this list is a change of the interface: CHANGELOG.md names it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import attnshift
+from attnshift import adapters
+
+EXPORTED = [
+    "AttackResult",
+    "AttnshiftError",
+    "Backbone",
+    "Baseline",
+    "BaselineRecipe",
+    "Classifier",
+    "Defence",
+    "Defended",
+    "FusionRule",
+    "LatentAttack",
+    "LossTerm",
+    "Observation",
+    "Recipe",
+    "STRICT",
+    "Site",
+    "Transform",
+    "UnavailableError",
+    "UserError",
+    "__version__",
+    "evaluate_run",
+    "load_classifier",
+    "load_defended",
+    "load_pipeline",
+    "load_recipe",
+    "write_report",
+]
+
+
+def test_exported_names() -> None:
+    assert sorted(attnshift.__all__) == sorted(EXPORTED)
+
+
+@pytest.mark.parametrize("package", [attnshift, adapters], ids=lambda package: package.__name__)
+def test_every_name_is_imported_for_checkers_and_at_run_time(package: object) -> None:
+    """Three lists in one file say the same: what checkers see, ``__all__`` and the modules that names come from."""
+    source = Path(str(getattr(package, "__file__", ""))).read_text(encoding="utf-8")
+    seen = {
+        name.name
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If)
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for name in line.names
+    }
+    assert seen == set(package.__all__) == set(dir(package))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_name_is_what_it_says(name: str) -> None:
+    found = getattr(attnshift, name)
+    assert getattr(found, "__name__", name) == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'attnshift' has no attribute 'LatentAtack'"):
+        attnshift.LatentAtack  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_looking_at_the_names_imports_nothing_heavy() -> None:
+    program = "import sys, attnshift; dir(attnshift); print('torch' in sys.modules, 'pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+def test_checkers_may_read_the_annotations() -> None:
+    assert files("attnshift").joinpath("py.typed").is_file()
