@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import Carry, slope
+from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.problem import Task, prepare_batch
@@ -76,6 +79,12 @@ def term(name: str, options: dict[str, Any]) -> LossTerm:
     return built
 
 
+@cache
+def seen(fill: Fill = softmax, clean: Fill = softmax, dtype: torch.dtype = torch.float32) -> Observation:
+    """``observation``, made once: terms change nothing that they are shown."""
+    return observation(fill, clean, dtype)
+
+
 def running_sites(built: LossTerm, observed: Observation) -> list[Site]:
     """What the term reads of the attacked pass."""
     named = built.sites(tuple(observed.adversarial.attention), observed.adversarial.latents.shape[-1])
@@ -85,37 +94,101 @@ def running_sites(built: LossTerm, observed: Observation) -> list[Site]:
 @with_every_term
 def test_one_fp32_value_per_image(name: str, options: dict[str, Any]) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        values = term(name, options)(observation(dtype=dtype))
+        values = term(name, options)(seen(dtype=dtype))
         assert values.shape == (3,)
         assert values.dtype == torch.float32
         assert values.isfinite().all()
 
 
+FILLS: tuple[Fill, ...] = (uniform, one_hot, nothing)
+CLEAN_FILLS: tuple[Fill, ...] = (softmax, *FILLS)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a term reads beside the image: a term that reads no maps sees no difference between degenerate ones."""
+
+    attacked: bool
+    clean: bool
+
+
+class Watched(Mapping[Site, tuple[Tensor, ...]]):
+    """Attention maps that note whether one of them was read."""
+
+    def __init__(self, maps: Mapping[Site, tuple[Tensor, ...]]):
+        self.maps, self.read = maps, False
+
+    def __getitem__(self, site: Site) -> tuple[Tensor, ...]:
+        self.read = True
+        return self.maps[site]
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.maps)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+
+def reads(built: LossTerm) -> Reads:
+    """What ``built`` reads, seen from outside."""
+    observed = seen()
+    assert observed.interference is not None
+    attacked, clean, phrases = (
+        Watched(each.attention) for each in (observed.adversarial, observed.clean, observed.interference)
+    )
+    built(
+        replace(
+            observed,
+            adversarial=replace(observed.adversarial, attention=attacked),
+            clean=replace(observed.clean, attention=clean),
+            interference=replace(observed.interference, attention=phrases),
+        )
+    )
+    return Reads(attacked.read, clean.read or phrases.read)
+
+
+def degenerate(read: Reads) -> Iterator[Observation]:
+    """Observations with degenerate maps, each kind that a term which reads ``read`` can tell apart."""
+    fills = FILLS if read.attacked else FILLS[:1]
+    clean_fills = CLEAN_FILLS if read.clean else CLEAN_FILLS[:1]
+    for dtype, fill, clean in itertools.product((torch.float32, torch.bfloat16), fills, clean_fills):
+        yield seen(fill, clean, dtype)
+
+
 @with_every_term
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("clean", [softmax, uniform, one_hot, nothing])
-@pytest.mark.parametrize("fill", [uniform, one_hot, nothing])
-def test_value_and_gradient_are_finite_on_degenerate_maps_and_images(
-    name: str, options: dict[str, Any], fill: Fill, clean: Fill, dtype: torch.dtype
-) -> None:
-    observed = observation(fill, clean, dtype)
-    leaves = {
-        site: [each.clone().requires_grad_() for each in steps]
-        for site, steps in observed.adversarial.attention.items()
-    }
-    for image in (observed.images, observed.clean.images, torch.zeros_like(observed.images)):
-        pixels = image.clone().requires_grad_()
-        values = term(name, options)(with_images(with_maps(observed, leaves), pixels))
-        assert values.isfinite().all()
-        flat = [pixels, *(each for steps in leaves.values() for each in steps)]
-        gradients = torch.autograd.grad(values.sum(), flat, allow_unused=True)
-        assert any(each is not None for each in gradients)
-        assert all(each.isfinite().all() for each in gradients if each is not None)
+def test_value_and_gradient_are_finite_on_degenerate_maps_and_images(name: str, options: dict[str, Any]) -> None:
+    built = term(name, options)
+    for observed in degenerate(reads(built)):
+        leaves = {
+            site: [each.clone().requires_grad_() for each in steps]
+            for site, steps in observed.adversarial.attention.items()
+        }
+        for image in (observed.images, observed.clean.images, torch.zeros_like(observed.images)):
+            pixels = image.clone().requires_grad_()
+            values = built(with_images(with_maps(observed, leaves), pixels))
+            assert values.isfinite().all()
+            flat = [pixels, *(each for steps in leaves.values() for each in steps)]
+            gradients = torch.autograd.grad(values.sum(), flat, allow_unused=True)
+            assert any(each is not None for each in gradients)
+            assert all(each.isfinite().all() for each in gradients if each is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("l2", Reads(attacked=False, clean=False)),
+        ("entropy", Reads(attacked=True, clean=False)),
+        ("self_attention", Reads(attacked=True, clean=True)),
+        ("replace", Reads(attacked=True, clean=True)),
+    ],
+)
+def test_what_a_term_reads_is_seen(name: str, expected: Reads) -> None:
+    assert reads(term(name, {})) == expected
 
 
 @with_every_term
 def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
-    built, observed = term(name, options), observation()
+    built, observed = term(name, options), seen()
     together = built(observed)
     for image in range(3):
         torch.testing.assert_close(built(only(observed, image)), together[image : image + 1], rtol=1e-5, atol=1e-7)
@@ -123,7 +196,7 @@ def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
 
 @with_every_term
 def test_only_the_sites_it_names_are_read(name: str, options: dict[str, Any]) -> None:
-    built, observed = term(name, options), observation()
+    built, observed = term(name, options), seen()
     named = running_sites(built, observed)
     assert set(named) <= set(observed.adversarial.attention)
     cut = with_maps(observed, {site: observed.adversarial.attention[site] for site in named})
@@ -132,16 +205,16 @@ def test_only_the_sites_it_names_are_read(name: str, options: dict[str, Any]) ->
 
 @with_every_term
 def test_interference_is_needed_only_where_it_says_so(name: str, options: dict[str, Any]) -> None:
-    built, without = term(name, options), replace(observation(), interference=None)
+    built, without = term(name, options), replace(seen(), interference=None)
     if not built.reads_interference:
-        torch.testing.assert_close(built(without), built(observation()), rtol=0, atol=0)
+        torch.testing.assert_close(built(without), built(seen()), rtol=0, atol=0)
 
 
 @with_every_term
 def test_gradcheck(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Terms compute in fp32, which is too coarse for finite differences: here their casts go to float64.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    built, observed = term(name, options), observation(dtype=torch.float64)
+    built, observed = term(name, options), seen(dtype=torch.float64)
     named = running_sites(built, observed)
     drawn = scores(1, dtype=torch.float64)
     flat = [observed.adversarial.images.clone(), *(each for site in named for each in drawn[site])]
@@ -160,7 +233,7 @@ def test_gradcheck(name: str, options: dict[str, Any], monkeypatch: pytest.Monke
 @with_every_term
 def test_twenty_plain_gradient_steps_lower_it(name: str, options: dict[str, Any]) -> None:
     """Steps of a fixed length along the scores of the maps, and along the pixels."""
-    built, observed = term(name, options), observation()
+    built, observed = term(name, options), seen()
     named = running_sites(built, observed)
     drawn = scores(1)
     leaves = [observed.adversarial.images.clone(), *(each.clone() for site in named for each in drawn[site])]
@@ -201,9 +274,9 @@ def test_gradient_reaches_the_latents_of_every_image(
     problem = prepare_batch(method, backbone, classifiers[:1], tasks)
     start = problem.trajectory.start
     away = start + 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
-    found = slope(problem, away, 3, Carry(AdamW.start(away, 0.1, 0.0)))
+    found = value_and_grad(problem, away, 3, AttackState(AdamW.start(away, 0.1, 0.0)))
     assert found.losses[name].shape == (2,)
     assert found.gradient.isfinite().all()
     assert (found.gradient.flatten(1).norm(dim=1) > 0).all()
     if isinstance(method.objective.terms[name].term, Remembering) and options.get("smoothing") == "ema":
-        assert len(found.carry.memory[name]) == 2
+        assert len(found.state.memory[name]) == 2
