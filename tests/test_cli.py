@@ -477,7 +477,7 @@ def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
     ]  # fmt: skip
     refused = call(*arguments, "--target", "goldfihs")
     assert_one_line(refused)
-    assert "--target: target 'goldfihs' is neither a number nor a class" in refused.err
+    assert "option target: target 'goldfihs' is neither a number nor a class" in refused.err
     assert not command.out.exists()
     tuned = call(*arguments, "--target", "goldfish")
     assert tuned.status == 0, tuned.err

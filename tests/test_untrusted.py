@@ -33,7 +33,7 @@ def test_shapes_come_from_the_header(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, 3), "b": torch.tensor(1.0)}, path)
     assert safetensors_shapes(path) == {"a": (2, 3), "b": ()}
     declare_giant(path)
-    with pytest.raises(ModelError, match=r"is no safetensors file, or is cut off .*not fully covered"):
+    with pytest.raises(ModelError, match=r"is not a safetensors file, or is cut off .*not fully covered"):
         safetensors_shapes(path)
     with pytest.raises(ModelError, match="there is no file"):
         safetensors_shapes(tmp_path / "none.safetensors")
@@ -44,7 +44,7 @@ def test_shapes_come_from_the_header(tmp_path: Path) -> None:
 )
 def test_what_is_no_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=r"config\.json is no JSON file: ") as caught:
+    with pytest.raises(ModelError, match=r"config\.json is not a JSON file: ") as caught:
         read_json(tmp_path / "config.json")
     assert len(str(caught.value).splitlines()) == 1
 

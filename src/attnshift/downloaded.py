@@ -1,4 +1,6 @@
-"""Networks that others trained and that do not ship: looked for where their libraries keep them, never downloaded."""
+"""Weights of LPIPS, DISTS and others, read from the caches of their libraries; nothing is
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,35 @@ from torch import nn
 
 from attnshift.errors import UnavailableError
 
-__all__ = ["LpipsNetwork", "dists", "hub_file", "lpips", "only_weights", "reading"]
+__all__ = ["LpipsNetwork", "hub_file", "load_dists", "load_lpips", "only_weights", "reading"]
 
 LpipsNetwork = Literal["alex", "vgg", "squeeze"]
 
 
-def lpips(network: LpipsNetwork) -> nn.Module:
-    """LPIPS on that network, frozen, as torchmetrics has it: two images [batch,3,height,width] -> [batch,1,1,1].
+def load_lpips(network: LpipsNetwork) -> nn.Module:
+    """LPIPS of torchmetrics on ``network``, frozen: two images [batch,3,height,width] ->
+    [batch,1,1,1].
 
-    Only torchvision's network has to be there: torchmetrics brings the weights of its layers.
+    torchvision's weights of ``network`` must be in the cache, else ``UnavailableError`` is raised.
+    torchmetrics itself contains the weights of LPIPS.
     """
     return _lpips(network, _torchvision(network))
 
 
-def dists() -> nn.Module:
-    """DISTS on VGG-16, frozen, as torchmetrics has it: two images [batch,3,height,width] in [0,1] -> [batch]."""
+def load_dists() -> nn.Module:
+    """DISTS of torchmetrics on VGG-16, frozen: two images [batch,3,height,width] in [0,1] ->
+    [batch].
+
+    Raises ``UnavailableError`` if torchvision's weights of VGG-16 are not in the cache.
+    """
     return _dists(_torchvision("vgg"))
 
 
 def hub_file(url: str, what: str) -> Path:
-    """Where torch.hub keeps the file that ``url`` names; ``UnavailableError`` where it is not there."""
+    """Path of the file of ``url`` in torch.hub's cache.
+
+    Raises ``UnavailableError`` if it is missing.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.is_file():
         raise UnavailableError(f"needs {what}, and {path} is missing; put {url} there (TORCH_HOME moves the folder)")
@@ -44,7 +55,10 @@ def hub_file(url: str, what: str) -> Path:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """``UnavailableError`` where ``path`` does not hold the weights of ``what``; nothing but weights is read."""
+    """Raise ``UnavailableError`` if ``path`` does not hold weights of ``what``.
+
+    Only weights are read.
+    """
     try:
         with only_weights():
             yield
@@ -55,7 +69,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def only_weights() -> Iterator[None]:
-    """torch.load makes nothing but tensors, whoever calls it: torchvision does not ask for that by itself."""
+    """Make every ``torch.load`` read tensors only. torchvision does not ask for that by itself."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -77,11 +91,12 @@ def _torchvision(network: LpipsNetwork) -> Path:
 
 @cache
 def _lpips(network: LpipsNetwork, path: Path) -> nn.Module:
-    """The network whose backbone weights are the file ``path``; loaded once."""
+    """LPIPS whose backbone weights are the file ``path``, loaded once."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     with reading(path, f"lpips network '{network}'"):
-        # The metric itself keeps the values of all calls, and its last step loses the batch of a single image.
+        # The metric object keeps the values of all calls. Its last step also drops the batch axis
+        # of one image.
         return LearnedPerceptualImagePatchSimilarity(network).net
 
 

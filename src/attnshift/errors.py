@@ -1,13 +1,13 @@
-"""What can go wrong, as a tree.
+"""Exceptions of this package.
 
 AttnshiftError
-└── UserError             the input, a file or an option is wrong; the message says what, where and what to do
+└── UserError             the input, a file or an option is wrong; says what, where and what to do
     ├── ImageError        an image cannot be used
     ├── LabelError        a label or a label file cannot be used
-    ├── RecipeError       a recipe or a ``--set`` cannot be used
+    ├── RecipeError       a recipe or a change to one of its options cannot be used
     ├── ModelError        a pipeline or a classifier cannot be loaded or does not fit
     ├── RunError          a run folder cannot be used or continued
-    └── UnavailableError  a measure cannot be taken here: weights are not there, images are too small or too few
+    └── UnavailableError  a metric cannot be computed: no weights, or images too small or too few
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ __all__ = [
 
 
 class AttnshiftError(Exception):
-    """Root of everything that this package raises on purpose."""
+    """Root of all exceptions that this package raises on purpose."""
 
 
 class UserError(AttnshiftError):
-    """Shown as one line; the command line exits with status 2."""
+    """Wrong input. The command line shows the message on one line and exits with status 2."""
 
 
 class ImageError(UserError):
-    pass
+    """An image that cannot be used."""
 
 
 class LabelError(UserError):
-    pass
+    """A label, a target or a source of images that cannot be used."""
 
 
 class RecipeError(UserError):
-    pass
+    """A recipe that cannot be used."""
 
 
 class ModelError(UserError):
-    pass
+    """A pipeline or a classifier that cannot be loaded or does not fit."""
 
 
 class RunError(UserError):
-    pass
+    """A run folder that cannot be used or continued."""
 
 
 class UnavailableError(UserError):
-    """Caught where everything else can go on, which then shows ``NAME: unavailable: MESSAGE``."""
+    """A metric that cannot be computed. Commands show ``NAME: unavailable: MESSAGE`` and go on."""

@@ -1,4 +1,4 @@
-"""A short name for tensors: equal for equal ones, whatever file or library they came from."""
+"""Short hashes of tensors: equal tensors have equal hashes, from any file and any library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ __all__ = ["fingerprint", "fingerprint_of"]
 
 
 def fingerprint(networks: Mapping[str, nn.Module], facts: Iterable[object] = ()) -> str:
-    """Hash of all weights and buffers of ``networks``, and of the text of further ``facts``."""
+    """Hash of all weights and buffers of ``networks`` and of the text of ``facts``, as 24 hex
+    digits.
+    """
     tensors = {f"{name}.{key}": value for name, each in networks.items() for key, value in each.state_dict().items()}
     return fingerprint_of(tensors, facts)
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor], facts: Iterable[object] = ()) -> str:
-    """Hash of names, shapes, types and bytes of ``tensors``, in their order, and of the text of ``facts``."""
+    """Hash of names, shapes, types and bytes of ``tensors`` and of the text of ``facts``, in order."""
     digest = hashlib.blake2b(digest_size=12)
     for name, value in tensors.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())

@@ -1,8 +1,9 @@
-"""Every random draw of the project comes from here, as a pure function of what it is for.
+"""Random numbers as pure functions of a key.
 
-A draw is named by values such as ``(seed, image id, iteration, purpose)``. Nothing is shared and nothing is
-counted, so that neither the batch, nor the order, nor the worker, nor a resumed run can change a draw. Draws are
-made on the CPU in float64 and then moved, which makes them the same on every device.
+A key says what a draw is for, such as ``(seed, image id, iteration, purpose)``. No state is shared
+and no draws are counted, so a draw depends neither on the batch, nor on the order, nor on the
+worker, nor on whether a run was resumed. Draws are made on the CPU in float64 and then moved, so
+they are the same on every device.
 """
 
 from __future__ import annotations
@@ -19,28 +20,31 @@ if TYPE_CHECKING:
 __all__ = ["generator", "normal", "random_step"]
 
 
-def generator(*names: int | str) -> numpy.random.Generator:
-    """Random generator that belongs to ``names`` alone.
+def generator(*key: int | str) -> numpy.random.Generator:
+    """Random generator that depends on ``key`` alone.
 
     >>> float(generator(0, "image", 3).random()) == float(generator(0, "image", 3).random())
     True
     >>> float(generator(0, "image", 3).random()) == float(generator(0, "image", 4).random())
     False
     """
-    digest = hashlib.sha256(repr(names).encode()).digest()
+    digest = hashlib.sha256(repr(key).encode()).digest()
     return numpy.random.Generator(numpy.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
-def normal(shape: tuple[int, ...], *names: int | str) -> Tensor:
-    """Standard normal values of ``shape`` (fp32, on the CPU) that belong to ``names`` alone."""
+def normal(shape: tuple[int, ...], *key: int | str) -> Tensor:
+    """Standard normal values of ``shape`` (fp32, on the CPU) that depend on ``key`` alone."""
     import torch
 
-    return torch.from_numpy(generator(*names).standard_normal(shape)).float()
+    return torch.from_numpy(generator(*key).standard_normal(shape)).float()
 
 
 def random_step(start: Tensor, end: Tensor, seed: int, identities: Sequence[str]) -> Tensor:
-    """Points as far from ``start`` as ``end`` is (L2 norm), in a random direction that belongs to each image; all
-    [batch,channels,rows,columns]."""
+    """Points as far from ``start`` as ``end`` is (L2 norm), each in a random direction.
+
+    All are [batch,channels,rows,columns]. The direction depends on ``seed`` and the image's
+    identity.
+    """
     import torch
 
     drawn = [normal(tuple(start.shape[1:]), seed, identity, "noise") for identity in identities]

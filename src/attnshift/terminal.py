@@ -1,4 +1,4 @@
-"""What others wrote (names, paths, messages of libraries), on one line of a terminal that it cannot steer."""
+"""Text of others (names, paths, messages of libraries), made safe for one line of a terminal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import sys
 __all__ = ["LONGEST", "escaped", "one_line", "print_error"]
 
 LONGEST = 1000
-"""Characters of a line; of a longer one the middle is left out, so that what is wrong and what to do both stay."""
+"""Most characters of a line. A longer line loses its middle: the fault and the remedy both stay."""
 
 
 def one_line(text: object) -> str:
-    r"""``text`` without line breaks, with an escape for whatever does not print: control characters, text direction.
+    r"""``text`` on one line, with an escape for each character that does not print.
+
+    Such characters are, for instance, control characters and marks of text direction.
 
     >>> one_line("a\n\x1b[31mb")
     'a \\x1b[31mb'
@@ -21,7 +23,7 @@ def one_line(text: object) -> str:
 
 
 def print_error(text: object) -> None:
-    """``text`` as a line on standard error. Nothing in it is read as markup."""
+    """Print ``text`` as one line on standard error. Markup in it is not interpreted."""
     print(f"attnshift: {one_line(text)}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""Files and weights of others: read as data, and refused in one line where they are not what they should be."""
+"""Files and weights of others: read as data only, and refused in one line if they are damaged."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ UNUSABLE = (
     ImportError, MemoryError, EOFError, UnpicklingError, SafetensorError,
     StrictDataclassError,
 )  # fmt: skip
-"""What libraries raise where a model cannot be found, read or understood: configurations that nobody wrote by hand
-end in any of these."""
+"""Exceptions of libraries for a model that cannot be found, read or understood.
+
+A damaged or hostile configuration can lead to any of them.
+"""
 
 _LARGEST = 2**22
-"""Bytes of a configuration."""
+"""Largest size of a configuration, in bytes."""
 
 
 def reason(error: BaseException) -> str:
-    r"""The first line of what a library says, and the second one where the first only announces it.
+    r"""First line of a library's message.
+
+    If that line ends with a colon, the second line follows it.
 
     >>> reason(RuntimeError("cannot load:\n\tbias is missing\n\tweight too")), reason(MemoryError())
     ('cannot load: bias is missing', 'MemoryError')
@@ -40,9 +44,9 @@ def reason(error: BaseException) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What the JSON file ``path`` holds, or a ModelError."""
+    """Content of the JSON file ``path``. Raises ``ModelError`` if it cannot be read."""
     try:
-        # A device would be read for ever.
+        # Reading from a device might never end.
         if not path.is_file():
             raise FileNotFoundError
         if path.stat().st_size > _LARGEST:
@@ -53,11 +57,11 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no JSON file: {reason(error)}") from None
+        raise ModelError(f"{path} is not a JSON file: {reason(error)}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file ``path``, or a ModelError."""
+    """JSON object in the file ``path``. Raises ``ModelError`` if there is none."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds a {type(values).__name__}; expected a JSON object")
@@ -65,10 +69,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that the header of a safetensors file declares; no tensor is read.
+    """Names and shapes in the header of a safetensors file. No tensor is read.
 
-    Raises ModelError for a file that is none: safetensors holds the header against the file's length, so that one
-    which declares more than is there is refused before anything is allocated.
+    Raises ``ModelError`` for any other file. safetensors compares the header with the file's
+    length: a header that declares more bytes than the file has is refused before memory is
+    allocated.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -76,11 +81,14 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}") from None
     except UNUSABLE as error:
-        raise ModelError(f"{path} is no safetensors file, or is cut off ({reason(error)})") from None
+        raise ModelError(f"{path} is not a safetensors file, or is cut off ({reason(error)})") from None
 
 
 def check_finite(weights: Mapping[str, Tensor], where: object) -> None:
-    """Raise ModelError, which says ``where``, if one of the ``weights`` is infinite or not a number."""
+    """Raise ``ModelError`` if any of the ``weights`` is infinite or not a number.
+
+    The message starts with ``where``, the place of the weights.
+    """
     broken = sorted(key for key, value in weights.items() if value.is_floating_point() and not _finite(value))
     if broken:
         raise ModelError(
@@ -89,5 +97,6 @@ def check_finite(weights: Mapping[str, Tensor], where: object) -> None:
 
 
 def _finite(value: Tensor) -> bool:
-    # The extremes are not finite where any value is not, and are found many times faster than by asking each.
+    # A value that is not finite makes an extreme that is not finite. Finding the extremes is many
+    # times faster than testing each value.
     return value.numel() == 0 or all(bool(extreme.isfinite()) for extreme in torch.aminmax(value))

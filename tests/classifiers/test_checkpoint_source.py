@@ -60,11 +60,11 @@ def test_names_lie_beside_the_weights(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "is no JSON file"),
+        ("[", "is not a JSON file"),
         ('{"0": "ball"}', "must be a list"),
         ("[1, 2, 3, 4]", "must be a list of class names"),
-        ("[" * 100_000, "is no JSON file"),
-        ('["caf\xe9"]', "is no JSON file"),
+        ("[" * 100_000, "is not a JSON file"),
+        ('["caf\xe9"]', "is not a JSON file"),
         ('["ball", "mug", "donut"]', "has 3 class names, and the head"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_file_that_is_none_of_safetensors(weights: Path, damage: str) -> None:
         torch.save(read(weights), weights)
     else:
         weights.write_bytes(weights.read_bytes()[: 5000 if damage == "cut" else 0])
-    assert "is no safetensors file, or is cut off" in complaint(f"test_resnet@{weights}")
+    assert "is not a safetensors file, or is cut off" in complaint(f"test_resnet@{weights}")
 
 
 @pytest.mark.parametrize("archive", [False, True], ids=["pickle", "archive"])
@@ -106,7 +106,7 @@ def test_code_in_a_checkpoint_is_never_run(weights: Path, tmp_path: Path, suffix
 
 def test_what_a_file_declares_is_held_against_its_length(weights: Path) -> None:
     declare_giant(weights)
-    assert "is no safetensors file, or is cut off (Error" in complaint(f"test_resnet@{weights}")
+    assert "is not a safetensors file, or is cut off (Error" in complaint(f"test_resnet@{weights}")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=ascii)

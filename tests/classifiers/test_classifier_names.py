@@ -126,7 +126,7 @@ def test_weights_of_a_folder_that_are_not_finite(timm_folder: Path, tmp_path: Pa
 def test_what_a_file_declares_is_held_against_its_length(timm_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(timm_folder, tmp_path / "model")
     declare_giant(folder / "model.safetensors")
-    assert "is no safetensors file, or is cut off" in complaint(f"timm:{folder}")
+    assert "is not a safetensors file, or is cut off" in complaint(f"timm:{folder}")
 
 
 @pytest.mark.parametrize(

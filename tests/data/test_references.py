@@ -32,7 +32,7 @@ def test_a_reference_is_its_text(reference: Reference) -> None:
 
 
 @given(some.sampled_from(["file", "url", "row", "member"]), some.text(), some.integers(0), some.integers(0))
-def test_any_location_comes_back(kind: references.Kind, location: str, start: int, length: int) -> None:
+def test_any_location_comes_back(kind: references.ReferenceKind, location: str, start: int, length: int) -> None:
     start = start if kind in ("row", "member") else 0
     reference = Reference(kind, location, start, length if kind == "member" else 0)
     assert Reference.parse(str(reference)) == reference

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnshift.data.images import into_range, quantise, read_image, write_png
+from attnshift.errors import RunError
 
 
 def all_values() -> Tensor:
@@ -76,7 +77,7 @@ def test_a_failure_leaves_what_was_there(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match="disk full"):
         write_png(path, all_values(), {})
     assert (path.read_bytes() if path.exists() else None) == before
 

@@ -312,10 +312,10 @@ def test_lpips_properties(squeeze: Lpips) -> None:
 
 
 def test_lpips_loads_its_network_once(squeeze: Lpips) -> None:
-    from attnshift.downloaded import lpips
+    from attnshift.downloaded import load_lpips
 
-    network = lpips("squeeze")
+    network = load_lpips("squeeze")
     assert Lpips("squeeze") == squeeze
-    assert lpips("squeeze") is network
+    assert load_lpips("squeeze") is network
     assert not network.training
     assert not any(each.requires_grad for each in network.parameters())

@@ -116,7 +116,7 @@ def test_l2_and_linf_of_a_known_change() -> None:
 
 def test_lpips_against_piq(networks: dict[str, nn.Sequential], pair: tuple[Tensor, Tensor]) -> None:
     """On AlexNet's features with the weights of LPIPS' layers, which torchmetrics brings."""
-    layers = downloaded.lpips("alex").lins
+    layers = downloaded.load_lpips("alex").lins
     weights = [layer.model[-1].weight for layer in layers]
     assert len(weights) == 5
     theirs = piq.ContentLoss(
@@ -131,7 +131,7 @@ def test_dists_against_piq(
     networks: dict[str, nn.Sequential], pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both bring the weights of the paper's means and correlations; piq's come with a download."""
-    ours = downloaded.dists()
+    ours = downloaded.load_dists()
     weights = {"alpha": ours.alpha, "beta": ours.beta}
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, progress: weights)
     values = dists(*pair)

@@ -1,4 +1,7 @@
-"""Images in tar files in WebDataset's layout, read where they lie: KEY.png with KEY.cls or KEY.json beside it."""
+"""Images in tar files in WebDataset's layout: KEY.png with KEY.cls or KEY.json beside it.
+
+Shards are read in place and never unpacked.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attnshift.data.entries import Entries, Entry
 from attnshift.data.manifests import parse_object
 from attnshift.data.references import Reference, check_name, shown
+from attnshift.data.samples import Sample, Samples
 from attnshift.errors import LabelError, UserError
 
-__all__ = ["tar_entries"]
+__all__ = ["tar_samples"]
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST = 2**20
-"""Bytes that a member may have which is no image."""
+"""Largest size of a label member, in bytes."""
 
 
-def tar_entries(shards: Sequence[Path]) -> Entries:
-    """The samples of ``shards``, one after the other: neighbouring members that share all before the first dot."""
+def tar_samples(shards: Sequence[Path]) -> Samples:
+    """Samples of ``shards``, in order.
+
+    A sample is a run of members with the same name up to the first dot.
+    """
     for shard in shards:
         try:
             with _opened(shard) as archive:
-                sample = _Sample(shard, "")
+                sample = _TarSample(shard, "")
                 for member in _members(archive):
                     try:
                         key, suffix = _split(shard, member)
@@ -33,18 +39,18 @@ def tar_entries(shards: Sequence[Path]) -> Entries:
                         yield error
                         continue
                     if key != sample.key:
-                        yield from sample.entries()
-                        sample = _Sample(shard, key)
+                        yield from sample.finish()
+                        sample = _TarSample(shard, key)
                     if not member.isdir():
                         sample.add(archive, member, suffix)
-                yield from sample.entries()
+                yield from sample.finish()
         except LabelError as error:
             yield error
 
 
 @dataclass
-class _Sample:
-    """The members of one key, as they come."""
+class _TarSample:
+    """Members of one key, collected in their order."""
 
     shard: Path
     key: str
@@ -75,8 +81,8 @@ class _Sample:
             raise LabelError(f"{where}: {reason}; correct it or remove the sample") from None
         self.typed = suffix == "json"
 
-    def entries(self) -> Entries:
-        """The sample as an entry, or what is wrong with it; nothing where it has no members."""
+    def finish(self) -> Samples:
+        """Yield the finished sample or its error, or nothing if it has no members."""
         where = f"{self.shard} sample {self.key}"
         if self.error is not None:
             yield self.error
@@ -86,7 +92,7 @@ class _Sample:
             yield LabelError(f"{where}: no label beside the image; add {self.key}.cls, or a .json with a label")
         elif self.images:
             ((name, image),) = self.images
-            yield Entry(where, f"{self.shard.name}/{name}", image, self.values, typed=self.typed)
+            yield Sample(where, f"{self.shard.name}/{name}", image, self.values, typed=self.typed)
         elif self.values:
             yield LabelError(f"{where}: no image beside the label; add one of {', '.join(_IMAGES)}")
 
@@ -95,11 +101,11 @@ def _opened(shard: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(shard, "r:")
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise LabelError(f"{shard}: not an uncompressed tar file ({error}); unpack it, or make it anew") from None
+        raise LabelError(f"{shard}: not an uncompressed tar file ({error}); unpack it, or make it again") from None
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members in their order, of which the archive keeps none."""
+    """Members in their order. The archive's own list of members is cleared, to save memory."""
     name = str(archive.name)
     size = Path(name).stat().st_size
     try:
@@ -114,7 +120,10 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _check_end(archive: tarfile.TarFile, name: str) -> None:
-    """tarfile takes a damaged header, and a file that was cut between two members, for the end of the archive."""
+    """Raise ``LabelError`` if the archive ends too early.
+
+    tarfile reports a damaged header, or a file cut between two members, as a regular end.
+    """
     file = archive.fileobj
     if file is None:
         return
@@ -125,11 +134,11 @@ def _check_end(archive: tarfile.TarFile, name: str) -> None:
 
 
 def _split(shard: Path, member: tarfile.TarInfo) -> tuple[str, str]:
-    """Key and suffix; a folder has neither."""
+    """Key and suffix of ``member``, both empty for a folder."""
     check_name(member.name, str(shard), "member")
     parts = re.split(r"[/\\]", member.name)
     if ".." in parts or member.name.startswith(("/", "\\")):
-        raise LabelError(f"{shard}: member {shown(member.name)} does not lie inside the archive; make the shard anew")
+        raise LabelError(f"{shard}: member {shown(member.name)} lies outside the archive; make the shard again")
     if member.isdir():
         return "", ""
     key, _, suffix = parts[-1].partition(".")

@@ -1,4 +1,4 @@
-"""Which images a run is about, one after the other, wherever they are."""
+"""Items of a run: its images with labels, targets and masks, read one after the other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from attnshift.data.entries import Entries, Entry
 from attnshift.data.folders import inside
 from attnshift.data.references import Reference, check_name, fetch, shown
+from attnshift.data.samples import Sample, Samples
 from attnshift.data.sources import open_source
 from attnshift.errors import LabelError, UserError
 from attnshift.registry import suggest
@@ -21,27 +21,31 @@ __all__ = ["Item", "check_class", "check_target", "identify", "inside", "read_it
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a run. ``identity``, a hash that ``identify`` makes, names its results and draws."""
+    """One image of a run.
+
+    ``identity`` is a hash made by ``identify``; it names results and random draws.
+    """
 
     identity: str
     file: str
-    """What it is called where it comes from."""
+    """Name of the image in its source."""
     image: Reference
     label: int
     class_name: str
     mask: Reference | None = None
-    """Where its object is, as an image of its own."""
+    """Mask of the object, an image of its own."""
     target: int | None = None
-    """The class that it shall be seen as, called ``target_name``; absent in an untargeted attack."""
+    """Number of the target class, from 0; None in an untargeted attack."""
     target_name: str = ""
 
     def to_row(self) -> dict[str, str | int | None]:
-        """Its fields as plain values, from which ``from_row`` makes it again."""
+        """Fields as plain values; ``from_row`` reverses this."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return values | {"image": str(self.image), "mask": None if self.mask is None else str(self.mask)}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Item:
+        """Item from the values of ``to_row``."""
         values = {each.name: row[each.name] for each in fields(cls)}
         mask = None if row["mask"] is None else Reference.parse(row["mask"])
         return cls(**values | {"image": Reference.parse(row["image"]), "mask": mask})
@@ -58,25 +62,28 @@ def read_items(
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
 ) -> Iterator[Item]:
-    """Items of ``source`` in its order, the first ``limit`` of them if that is not 0, each read when it is asked for.
+    """Items of ``source`` in its order, each read on demand.
 
-    ``open_source`` says what a source may be. ``class_names`` gives the name of a label where the source has none;
-    ``classes`` is how many there are. ``masks`` is a folder that holds a mask under the name of each image. ``target``
-    is a class by number or name, for all images; else the source's column of that name may give each its own.
+    A ``limit`` above 0 is the largest number of items. ``open_source`` describes the kinds of
+    source. ``class_names`` gives the names of labels that the source does not name; ``classes`` is
+    the number of classes. ``masks`` is a folder with a mask under the name of each image.
+    ``target`` is a class, by number or name, for all images; without it, a column ``target`` of the
+    source may give each image its own.
 
-    Every complaint is a ``UserError`` that names the place. With ``problems``, what is found while reading goes there
-    and reading goes on without it, with the next row or the next file; what makes ``source`` none at all is raised.
-    ``examine`` is shown all that is fetched, image and mask, so that nobody needs to fetch it again; the ``UserError``
-    that it may raise is the entry's.
+    Every error is a ``UserError`` that names the place. If ``problems`` is given, it receives the
+    errors found while reading, and reading goes on with the next row or file. An error that makes
+    the whole ``source`` unusable is raised. ``examine`` receives all fetched bytes of images and
+    masks, so they need not be fetched twice. A ``UserError`` that it raises counts as an error of
+    that image.
     """
-    entries = open_source(source, labels, class_names, masks)
-    for_all = None if target is None else _find(target, class_names, classes, "--target")
+    samples = open_source(source, labels, class_names, masks)
+    for_all = None if target is None else _find(target, class_names, classes, "option target")
     make = _Maker(class_names, classes, for_all, examine or (lambda reference, content: None))
-    return _items(entries, make, labels or Path(source), limit, problems or _refuse)
+    return _items(samples, make, labels or Path(source), limit, problems or _refuse)
 
 
 def identify(content: bytes, label: int, class_name: str, target: int | None = None, mask: bytes | None = None) -> str:
-    """Hash of all that makes an image another task: its own bytes, its class, its target and its mask's bytes."""
+    """Hash of an image's bytes, class, target and mask, which define its task: 16 hex digits."""
     digest = hashlib.sha256(content)
     digest.update(f"{label}\0{class_name}".encode())
     if target is not None:
@@ -87,36 +94,36 @@ def identify(content: bytes, label: int, class_name: str, target: int | None = N
 
 
 def check_class(kind: str, number: int, classes: int, where: str) -> None:
-    """Raise a ``LabelError`` where none of so many ``classes`` has that number, which is a label or a target."""
+    """Raise ``LabelError`` unless ``number``, a label or a target, lies in 0 to ``classes - 1``."""
     if not 0 <= number < classes:
         raise LabelError(f"{where}: {kind} {number} is out of range; the surrogates have classes 0 to {classes - 1}")
 
 
 def check_target(target: int, label: int, where: str) -> None:
-    """Raise a ``LabelError`` where an image is of the ``target`` class already."""
+    """Raise ``LabelError`` if ``target`` is the image's own ``label``."""
     if target == label:
         raise LabelError(f"{where}: target {target} is the image's true class; choose another, or leave the image out")
 
 
 def _items(
-    entries: Entries, make: _Maker, listed: Path, limit: int, problems: Callable[[UserError], None]
+    samples: Samples, make: _Maker, listed: Path, limit: int, problems: Callable[[UserError], None]
 ) -> Iterator[Item]:
     seen: set[int] = set()
     targeted, empty = None, True
-    for entry in entries:
+    for sample in samples:
         empty = False
         try:
-            if isinstance(entry, UserError):
-                raise entry
-            item = make(entry)
+            if isinstance(sample, UserError):
+                raise sample
+            item = make(sample)
             number = int(item.identity, 16)
             if number in seen:
-                where = f"{entry.where}: {item.file} with label {item.label}"
+                where = f"{sample.where}: {item.file} with label {item.label}"
                 raise LabelError(f"{where} was listed before; remove one")
             if targeted is not None and targeted != (item.target is not None):
                 found = "no target" if item.target is None else "a target"
                 every = "give every image a target, or none"
-                raise LabelError(f"{entry.where}: {found}, unlike the images before; {every}")
+                raise LabelError(f"{sample.where}: {found}, unlike the images before; {every}")
         except UserError as error:
             problems(error)
             continue
@@ -135,41 +142,41 @@ def _refuse(error: UserError) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes an item of what a source says."""
+    """Function from a sample of a source to an item."""
 
     class_names: tuple[str, ...]
     classes: int
     for_all: int | None
     examine: Callable[[Reference, bytes], None]
 
-    def __call__(self, entry: Entry) -> Item:
-        where = entry.where
-        check_name(entry.file, where)
-        label = _label(entry.values.get("label"), entry.typed, where)
+    def __call__(self, sample: Sample) -> Item:
+        where = sample.where
+        check_name(sample.file, where)
+        label = _label(sample.values.get("label"), sample.typed, where)
         check_class("label", label, self.classes, where)
         known = self.class_names[label] if label < len(self.class_names) else ""
-        name = _text("class_name", entry.values.get("class_name"), where) or known
+        name = _text("class_name", sample.values.get("class_name"), where) or known
         if not name:
             raise LabelError(f"{where}: no class name for label {label}; add a class_name column")
-        target, target_name = self._target(entry), ""
+        target, target_name = self._target(sample), ""
         if target is not None:
-            check_target(target, label, f"{where}, {entry.file}")
+            check_target(target, label, f"{where}, {sample.file}")
             target_name = self.class_names[target] if target < len(self.class_names) else str(target)
-        image = self._fetch(entry.image, entry.content, where)
-        mask = None if entry.mask is None else self._fetch(entry.mask, None, where)
+        image = self._fetch(sample.image, sample.content, where)
+        mask = None if sample.mask is None else self._fetch(sample.mask, None, where)
         identity = identify(image, label, name, target, mask)
-        return Item(identity, entry.file, entry.image, label, name, entry.mask, target, target_name)
+        return Item(identity, sample.file, sample.image, label, name, sample.mask, target, target_name)
 
-    def _target(self, entry: Entry) -> int | None:
-        value = entry.values.get("target")
-        number = entry.typed and isinstance(value, int) and not isinstance(value, bool)
-        own = str(value) if number else _text("target", value, entry.where)
+    def _target(self, sample: Sample) -> int | None:
+        value = sample.values.get("target")
+        number = sample.typed and isinstance(value, int) and not isinstance(value, bool)
+        own = str(value) if number else _text("target", value, sample.where)
         if not own:
             return self.for_all
         if self.for_all is not None:
-            what = f"target {shown(own)} contradicts --target"
-            raise LabelError(f"{entry.where}: {what}; leave the option out or empty the column")
-        return _find(own, self.class_names, self.classes, entry.where)
+            what = f"target {shown(own)} contradicts option target"
+            raise LabelError(f"{sample.where}: {what}; leave the option out or empty the column")
+        return _find(own, self.class_names, self.classes, sample.where)
 
     def _fetch(self, reference: Reference, content: bytes | None, where: str) -> bytes:
         try:
@@ -184,7 +191,7 @@ def _label(value: object, typed: bool, where: str) -> int:
     if typed and isinstance(value, int) and not isinstance(value, bool):
         return value
     text = value if typed else str(value or "").strip()
-    # int() takes underscores for thousands, which no spreadsheet writes.
+    # int() reads underscores between digits, which no spreadsheet writes.
     if not typed and "_" not in str(text):
         with suppress(ValueError):
             return int(str(text))
@@ -193,7 +200,7 @@ def _label(value: object, typed: bool, where: str) -> int:
 
 
 def _text(kind: str, value: object, where: str) -> str:
-    """A name without the spaces around it; nothing where there is none."""
+    """Name without the spaces around it; empty if there is none."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -203,7 +210,7 @@ def _text(kind: str, value: object, where: str) -> str:
 
 
 def _find(text: str, class_names: Sequence[str], classes: int, where: str) -> int:
-    """The target that ``text`` gives by its number, or else by its exact name."""
+    """Number of the target class that ``text`` gives, as a number or as an exact name."""
     try:
         number = int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Images that are files of their own: what a manifest lists, or what lies in a folder of class subfolders."""
+"""Images that are files of their own: listed in a manifest, or sorted into class subfolders."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-from attnshift.data.entries import IMAGE_SUFFIXES, Entries, Entry
 from attnshift.data.manifests import read_manifest
 from attnshift.data.references import Reference, check_name, is_regular, is_there, scheme_of, shown
+from attnshift.data.samples import IMAGE_SUFFIXES, Sample, Samples
 from attnshift.errors import LabelError
 
-__all__ = ["CLASSES", "SCHEMES", "check_url", "class_entries", "class_folders", "inside", "manifest_entries"]
+__all__ = ["CLASS_LIST", "SCHEMES", "check_url", "class_folders", "class_samples", "inside", "manifest_samples"]
 
-CLASSES = "classes.txt"
-"""Beside class subfolders: their names, one a line, in label order."""
+CLASS_LIST = "classes.txt"
+"""File beside class subfolders that lists their names, one a line, in label order."""
 
 SCHEMES = ("http", "https", "s3", "gs", "az", "abfs", "hf", "memory")
-"""Where a source may lie."""
+"""Schemes of URLs that a source may have."""
 
 _LISTED = ("http", "https", "s3")
-"""What a manifest, which others may have written, can name by itself: never a file of this machine."""
+"""Schemes of URLs that a manifest may list.
+
+Others may have written it, so local files are excluded.
+"""
 
 _LEFT_ALONE = ("thumbs.db", "desktop.ini")
 
 
 def inside(root: Path, file: str, where: str) -> Path:
-    """The path of ``file`` below ``root``, which is resolved; a ``LabelError`` where it is no file inside of it."""
+    """Path of ``file`` below ``root``, a resolved path.
+
+    Raises ``LabelError`` unless it is a file inside.
+    """
     check_name(file, where)
     path = root / file
     if not file or not path.resolve().is_relative_to(root):
@@ -40,10 +46,11 @@ def inside(root: Path, file: str, where: str) -> Path:
     return path
 
 
-def manifest_entries(root: Path | str, labels: Path, masks: Path | None) -> Entries:
-    """What ``labels`` lists: files below ``root``, a folder or the prefix of URLs, or URLs that it names itself.
+def manifest_samples(root: Path | str, labels: Path, masks: Path | None) -> Samples:
+    """Samples of the manifest ``labels``: files below ``root``, or URLs.
 
-    ``masks`` is a folder that holds a mask under the name of each image.
+    ``root`` is a folder or a prefix of URLs. ``masks`` is a folder with a mask under the name of
+    each image.
     """
     for row in read_manifest(labels):
         if isinstance(row, LabelError):
@@ -56,11 +63,13 @@ def manifest_entries(root: Path | str, labels: Path, masks: Path | None) -> Entr
         except LabelError as error:
             yield error
             continue
-        yield Entry(row.where, file, image, row.values, mask, typed=row.typed)
+        yield Sample(row.where, file, image, row.values, mask, typed=row.typed)
 
 
 def check_url(url: str, where: str, schemes: Sequence[str] = SCHEMES) -> None:
-    """Raise a ``LabelError`` for what cannot be fetched, or should not be written into the records of a run."""
+    """Raise ``LabelError`` for a URL that cannot be fetched, or holds a secret that a run would
+    store.
+    """
     if "@" in re.split(r"[/?#]", url.partition("://")[2])[0]:
         raise LabelError(f"{where}: the URL holds a user or password, which a run would store; use the environment")
     if scheme_of(url) not in schemes:
@@ -69,7 +78,7 @@ def check_url(url: str, where: str, schemes: Sequence[str] = SCHEMES) -> None:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the subfolders of ``root`` but hidden ones, sorted."""
+    """Sorted names of the subfolders of ``root``, without hidden ones."""
     try:
         with os.scandir(root) as found:
             return sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
@@ -77,8 +86,8 @@ def class_folders(root: Path) -> list[str]:
         _complain(error)
 
 
-def class_entries(root: Path, class_names: Sequence[str], masks: Path | None) -> Entries:
-    """The images in the class subfolders of ``root``, by label and then by name, however deep they lie."""
+def class_samples(root: Path, class_names: Sequence[str], masks: Path | None) -> Samples:
+    """Samples of the class subfolders of ``root``, at any depth, by label and then by name."""
     labels = _labels_of(root, class_folders(root), class_names)
     with os.scandir(root) as beside:
         for each in beside:
@@ -96,7 +105,7 @@ def class_entries(root: Path, class_names: Sequence[str], masks: Path | None) ->
             except LabelError as error:
                 yield error
             else:
-                yield Entry(str(root / file), file, image, {"label": label, "class_name": called}, mask, typed=True)
+                yield Sample(str(root / file), file, image, {"label": label, "class_name": called}, mask, typed=True)
 
 
 def _locate(root: Path | str, file: str, where: str) -> Reference:
@@ -112,10 +121,10 @@ def _locate(root: Path | str, file: str, where: str) -> Reference:
 
 
 def _labels_of(root: Path, names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
-    """Subfolder -> label. Their own order is never taken for that of the labels: 1, 10, 2."""
+    """Map from subfolder to label. The order of names (1, 10, 2) is never used as label order."""
     for name in names:
         check_name(name, str(root), "subfolder")
-    listed = root / CLASSES
+    listed = root / CLASS_LIST
     if is_regular(listed):
         return _known(names, _read_classes(listed), f"{listed}: it has no line for subfolder")
     if all(name.isascii() and name.isdecimal() for name in names):
@@ -126,10 +135,12 @@ def _labels_of(root: Path, names: Sequence[str], class_names: Sequence[str]) -> 
             )
         return labels
     order = "their lexicographic order (1, 10, 2) is not label order"
-    advice = f"name all subfolders by label or by the surrogates' class names, or list them in {CLASSES}; {order}"
+    advice = f"name all subfolders by label or by the surrogates' class names, or list them in {CLASS_LIST}; {order}"
     for name in names:
         if class_names.count(name) > 1:
-            raise LabelError(f"{root}: subfolder {shown(name)} is the name of several classes; list all in {CLASSES}")
+            raise LabelError(
+                f"{root}: subfolder {shown(name)} is the name of several classes; list all in {CLASS_LIST}"
+            )
     return _known(names, class_names, f"{root}: {advice}; unknown is subfolder")
 
 
@@ -156,9 +167,13 @@ def _read_classes(path: Path) -> list[str]:
 
 
 def _files_below(root: Path, name: str) -> Iterator[str]:
-    """Files below ``root / name``, relative to ``root``: the names of one folder are in memory at a time."""
+    """Files below ``root / name``, relative to ``root``.
+
+    Memory holds the names of one folder at a time.
+    """
     for folder, below, files in os.walk(root / name, onerror=_complain):
-        # What looks like an image and is a folder, and links to folders, which os.walk passes over, are complained of.
+        # os.walk skips links to folders. They are listed here, so that they are refused, as are
+        # folders with the name of an image.
         odd = [each for each in below if each.lower().endswith(IMAGE_SUFFIXES) or Path(folder, each).is_symlink()]
         below[:] = sorted(each for each in below if not each.startswith(".") and each not in odd)
         for file in sorted(files + odd):

@@ -1,9 +1,8 @@
-"""Images in and out: encoded bytes to tensors in [0,1], and PNGs that say what they are."""
+"""Decoding of images to tensors in [0,1], and encoding to PNG files with text chunks."""
 
 from __future__ import annotations
 
 import io
-import os
 import struct
 import warnings
 import zlib
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from attnshift.data.references import Reference, fetch
 from attnshift.errors import ImageError
+from attnshift.files import atomic_write
 
 __all__ = [
     "FORMATS",
@@ -33,14 +33,17 @@ __all__ = [
 ]
 
 LARGEST = 64_000_000
-"""Pixels that an image may declare before it is decoded."""
+"""Largest number of pixels of an image, checked before it is decoded."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
-"""What is tried, whatever a file is called. Some other readers of Pillow start programs (EPS) or have no signature."""
+"""Formats that are tried, for any file name.
+
+Other readers of Pillow are left out: some start programs (EPS), others have no signature.
+"""
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "La", "RGBa", "RGBX"}
 
-# Pillow documents the first three; damaged files make it raise the others as well.
+# Pillow documents the first three. On damaged files it raises the others too.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -55,26 +58,28 @@ _DAMAGE = (
 
 
 def read_image(where: Path | Reference, side: int) -> Tensor:
-    """The image that is there, as ``decode_image`` decodes it; every complaint is an ``ImageError``."""
+    """Image at ``where``, decoded as by ``decode_image``. Every error is an ``ImageError``."""
     reference = Reference("file", str(where)) if isinstance(where, Path) else where
     return decode_image(fetch(reference), side, reference.name)
 
 
 def read_mask(where: Path | Reference, side: int) -> Tensor:
-    """The mask that is there, as ``decode_mask`` decodes it."""
+    """Mask at ``where``, decoded as by ``decode_mask``."""
     return _brightness(read_image(where, side))
 
 
 def decode_image(content: bytes, side: int, name: str) -> Tensor:
-    """RGB image [3,side,side] in [0,1]: turned as its EXIF says, shorter side resized, centre cropped to a square.
+    """RGB image [3,side,side] in [0,1].
 
-    Of an animation, the first frame. Transparent pixels are laid on white. ``name`` is what messages call the image.
-    Raises ``ImageError`` for what is not an 8-bit image of at most ``LARGEST`` pixels in one of ``FORMATS``.
+    The image is rotated as its EXIF tag says, its shorter side is resized, and its centre is
+    cropped to a square. An animation gives its first frame. Transparent pixels are laid on white.
+    Messages call the image ``name``. Raises ``ImageError`` unless ``content`` is an 8-bit image of
+    at most ``LARGEST`` pixels in one of ``FORMATS``.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of damage that it reads past, and of images between one and two times its own limit of
-            # pixels; ours is lower and refuses.
+            # Pillow warns of damage that it can read past, and of images above its own limit of
+            # pixels. Our limit is lower and raises.
             warnings.simplefilter("ignore")
             image = _decoded(content, side, name)
     except UnidentifiedImageError:
@@ -90,15 +95,16 @@ def decode_image(content: bytes, side: int, name: str) -> Tensor:
 
 
 def decode_mask(content: bytes, side: int, name: str) -> Tensor:
-    """Mask [1,side,side] in [0,1] from the brightness of an image that is read as ``decode_image`` reads it."""
+    """Mask [1,side,side] in [0,1]: the brightness of the image that ``decode_image`` reads."""
     return _brightness(decode_image(content, side, name))
 
 
 def into_range(images: Tensor) -> Tensor:
-    """Images clamped to [0,1], with a gradient for all values in it, the bounds included, up to rounding.
+    """Images clamped to [0,1], with a gradient for all values in [0,1], bounds included, up to
+    rounding.
 
-    torch's clamp passes nothing on at the bounds themselves (2.14; earlier versions did): a pixel that is black or
-    white in the image to attack could not leave its place.
+    torch's clamp passes no gradient at the bounds themselves (since 2.14). With it, a pixel that is
+    black or white in the image to attack could never change.
     """
     clamped = images.clamp(0, 1)
     inside = (images - clamped).abs() < 1e-6
@@ -122,17 +128,8 @@ def encode_png(image: Tensor, text: Mapping[str, str]) -> bytes:
 
 
 def write_png(path: Path, image: Tensor, text: Mapping[str, str]) -> None:
-    """Write ``encode_png(image, text)``; the file appears whole or not at all."""
-    content = encode_png(image, text)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write ``encode_png(image, text)``. The file appears whole or not at all."""
+    atomic_write(path, encode_png(image, text))
 
 
 def _decoded(content: bytes, side: int, name: str) -> Image.Image:
@@ -140,7 +137,8 @@ def _decoded(content: bytes, side: int, name: str) -> Image.Image:
         width, height = opened.size
         if width * height > LARGEST:
             raise ImageError(f"{name}: {width}x{height} pixels; at most {LARGEST} are read; scale it down first")
-        # Pillow opens 16-bit colour PNGs as 8-bit modes and drops the low bits; only the decoder's name tells.
+        # Pillow opens 16-bit colour PNGs in 8-bit modes and drops the low bits. The arguments of
+        # the decoder are the only sign of it.
         if opened.mode not in _MODES or any(";16" in str(tile.args) for tile in opened.tile):
             raise ImageError(f"{name}: pixel format {opened.mode} is not 8-bit; convert it to 8-bit RGB first")
         image = ImageOps.exif_transpose(opened)
@@ -156,6 +154,6 @@ def _brightness(image: Tensor) -> Tensor:
 
 @cache
 def _formats() -> list[str]:
-    """Those of ``FORMATS`` that this Pillow can read."""
+    """Names in ``FORMATS`` that the installed Pillow can read."""
     Image.init()
     return [each for each in FORMATS if each in Image.OPEN]

@@ -1,4 +1,4 @@
-"""Files that list images: CSV with a line of column names, or one JSON object per line."""
+"""Manifests, files that list images: CSV with a line of column names, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from attnshift.errors import LabelError
 __all__ = ["Row", "parse_object", "read_manifest"]
 
 _LONGEST = 2**20
-"""Characters that a line may have."""
+"""Largest number of characters of a line."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a manifest says about one image; ``typed`` as in an ``Entry``."""
+    """Row of a manifest, about one image. ``typed`` means the same as in a ``Sample``."""
 
     where: str
     values: Mapping[str, object]
@@ -28,14 +28,15 @@ class Row:
 
     @property
     def file(self) -> object:
-        """The column ``file``, or Hugging Face's ``file_name``."""
+        """Value of the column ``file``, or of Hugging Face's ``file_name``."""
         return self.values.get("file", self.values.get("file_name"))
 
 
 def read_manifest(labels: Path) -> Iterator[Row | LabelError]:
-    """The rows of ``labels``, read line by line; JSON lines if the name ends in .jsonl, else CSV.
+    """Rows of ``labels``, read line by line: JSON lines if its name ends in .jsonl, else CSV.
 
-    An error stands in the place of what cannot be used; it is the last where nothing after it can be told apart.
+    An error takes the place of a row that cannot be used. If the rows after it cannot be separated,
+    the error is the last value.
     """
     if not is_regular(labels):
         raise LabelError(f"{labels}: no such label file; it holds the columns file,label[,class_name][,target]")
@@ -44,7 +45,7 @@ def read_manifest(labels: Path) -> Iterator[Row | LabelError]:
 
 
 def parse_object(text: str | bytes) -> dict[str, object]:
-    """The JSON object in ``text``, or a ``ValueError`` that says why it is none."""
+    """JSON object in ``text``. Raises ``ValueError`` with the reason if there is none."""
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -116,7 +117,7 @@ def _opened(labels: Path) -> TextIO:
 
 
 def _lines(file: TextIO, labels: Path) -> Iterator[str]:
-    """The lines of ``file``, each no longer than memory can be trusted with."""
+    """Lines of ``file``. Raises ``LabelError`` at a line that is too long for memory."""
     try:
         while line := file.readline(_LONGEST):
             if len(line) == _LONGEST:

@@ -1,4 +1,6 @@
-"""Images in the rows of parquet files: a column ``image`` of bytes, as Hugging Face writes it, and ``label``."""
+"""Images in the rows of parquet files, with the columns ``image`` (bytes, as Hugging Face writes
+it) and ``label``.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +15,32 @@ import pyarrow
 from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
-from attnshift.data.entries import Entries, Entry
 from attnshift.data.references import Reference, is_regular
+from attnshift.data.samples import Sample, Samples
 from attnshift.errors import ImageError, LabelError
 
-__all__ = ["parquet_entries", "read_row"]
+__all__ = ["parquet_samples", "read_row"]
 
 _ROWS = 8
-"""Rows that are in memory at once."""
+"""Number of rows in memory at once."""
 
 _BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError)
 
 
-def parquet_entries(files: Sequence[Path]) -> Entries:
-    """The rows of ``files``, one file after the other."""
+def parquet_samples(files: Sequence[Path]) -> Samples:
+    """Samples of the rows of ``files``, one file after the other."""
     for file in files:
         try:
-            yield from _entries(file)
+            yield from _samples(file)
         except LabelError as error:
             yield error
 
 
 def read_row(path: Path, number: int) -> bytes:
-    """The image in row ``number``, from 0. Rows that are asked for in their order are read only once."""
+    """Encoded image in row ``number``, from 0.
+
+    Rows read in their order are each read from disk once.
+    """
     if not is_regular(path):
         raise ImageError(f"{path} row {number}: no such parquet file; put it back where it was found")
     changed = path.stat()
@@ -48,7 +53,7 @@ def read_row(path: Path, number: int) -> bytes:
     return content
 
 
-def _entries(file: Path) -> Entries:
+def _samples(file: Path) -> Samples:
     try:
         with ParquetFile(file, pre_buffer=False, buffer_size=2**20) as parquet:
             optional = _check_columns(file, parquet.schema_arrow)
@@ -56,22 +61,25 @@ def _entries(file: Path) -> Entries:
             number = 0
             for batch in parquet.iter_batches(_ROWS, columns=[image, "label", *optional]):
                 for row in batch.to_pylist():
-                    yield _entry(file, number, row)
+                    yield _sample(file, number, row)
                     number += 1
     except _BROKEN as error:
         raise LabelError(f"{file}: not a readable parquet file ({_line(error)}); copy it again") from None
 
 
-def _entry(file: Path, number: int, row: dict[str, Any]) -> Entry | LabelError:
+def _sample(file: Path, number: int, row: dict[str, Any]) -> Sample | LabelError:
     where, content = f"{file} row {number}", _bytes(row["image"])
     if content is None:
         return LabelError(f"{where}: no image bytes; a path alone is not followed: embed the images, or leave it out")
     reference = Reference("row", str(file.absolute()), number)
-    return Entry(where, f"{file.name} row {number}", reference, row, content=content, typed=True)
+    return Sample(where, f"{file.name} row {number}", reference, row, content=content, typed=True)
 
 
 def _check_columns(file: Path, schema: pyarrow.Schema) -> list[str]:
-    """Names of the columns that are there beside the two that must be."""
+    """Names of the optional columns that ``schema`` has.
+
+    Raises ``LabelError`` for a column that does not fit.
+    """
     for name in ("image", "label", "class_name", "target"):
         if schema.names.count(name) > 1:
             raise LabelError(f"{file}: column {name} is there {schema.names.count(name)} times; keep one of them")
@@ -122,16 +130,18 @@ def _line(error: BaseException) -> str:
 
 @dataclass
 class _Reader:
-    """An open file and the place that it was last read at."""
+    """An open file and the place of the last read."""
 
     file: ParquetFile
     lock: Lock
     rows: Iterator[bytes | None] = field(default_factory=lambda: iter(()))
     following: int = -1
-    """Number of the row that ``rows`` yields next; -1 where it yields no more."""
+    """Number of the row that ``rows`` yields next; -1 if it yields no more."""
 
     def read(self, number: int) -> bytes | None:
-        """The image in row ``number``, found from the last place onwards or from the start of its row group."""
+        """Encoded image in row ``number``, read from the last place on or from the start of its row
+        group.
+        """
         with self.lock:
             group, first = self._group_of(number)
             if not first <= self.following <= number:
@@ -144,7 +154,7 @@ class _Reader:
             return None
 
     def _group_of(self, number: int) -> tuple[int, int]:
-        """The row group of row ``number``, and the number of its first row."""
+        """Row group of row ``number``, and the number of the group's first row."""
         first = 0
         for group in range(self.file.metadata.num_row_groups):
             count = self.file.metadata.row_group(group).num_rows
@@ -161,5 +171,5 @@ class _Reader:
 
 @lru_cache(maxsize=2)
 def _reader(path: Path, changed: int, size: int) -> _Reader:
-    """The reader of one version of a file."""
+    """Reader of one version of a file."""
     return _Reader(ParquetFile(path, pre_buffer=False, buffer_size=2**20), Lock())

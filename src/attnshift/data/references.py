@@ -1,4 +1,4 @@
-"""Where the bytes of an image are, and how they are got from there."""
+"""References to the bytes of images, and fetching of those bytes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from attnshift.errors import ImageError, LabelError
 
 __all__ = [
     "LARGEST_FILE",
-    "Kind",
     "Reference",
+    "ReferenceKind",
     "check_name",
     "fetch",
     "is_folder",
@@ -27,23 +27,24 @@ __all__ = [
 ]
 
 LARGEST_FILE = 256 * 2**20
-"""Bytes that the encoded file of an image may have."""
+"""Largest size of an encoded image, in bytes."""
 
-Kind = Literal["file", "url", "row", "member"]
+ReferenceKind = Literal["file", "url", "row", "member"]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the bytes of an image are: a ``file``, a ``url``, the ``row`` of a parquet file or the ``member`` of a tar.
+    """Place of an image's bytes.
 
-    ``location`` is the absolute path or the URL of the file. ``start`` is the number of the row, from 0, or the place
-    of the member's first byte; ``length`` is how many bytes the member has.
+    ``kind`` says if it is a file, a URL, a row of a parquet file or a member of a tar file.
+    ``location`` is the absolute path or the URL of the file. ``start`` is the number of the row,
+    from 0, or the offset of the member's first byte. ``length`` is the member's size in bytes.
 
     >>> str(Reference("member", "/data/a.tar", 512, 2048))
     'member:512:2048:/data/a.tar'
     """
 
-    kind: Kind
+    kind: ReferenceKind
     location: str
     start: int = 0
     length: int = 0
@@ -54,7 +55,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """The reference that ``str`` has written."""
+        """Reference from its text, as ``str`` writes it.
+
+        Raises ``ValueError`` for any other text.
+        """
         kind, _, rest = text.partition(":")
         match kind:
             case "file" | "url":
@@ -65,19 +69,20 @@ class Reference:
             case "member":
                 start, length, location = rest.split(":", 2)
                 return cls(kind, location, int(start), int(length))
-        raise ValueError(f"{shown(text)} is no reference; it starts with file:, url:, row: or member:")
+        raise ValueError(f"{shown(text)} is not a reference; it starts with file:, url:, row: or member:")
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Name for messages."""
         suffix = {"row": f" row {self.start}", "member": f" at byte {self.start}"}.get(self.kind, "")
         return self.location + suffix
 
 
 def fetch(reference: Reference) -> bytes:
-    """The encoded bytes, at most ``LARGEST_FILE`` of them, or an ``ImageError`` of one line.
+    """Encoded bytes of an image, at most ``LARGEST_FILE`` of them.
 
-    A local file is opened only if it is a regular one: never a folder, a pipe or a device.
+    Every error is an ``ImageError``. Of local files, only regular ones are opened: never a folder,
+    a pipe or a device.
     """
     content = _READERS[reference.kind](reference) if reference.length <= LARGEST_FILE else None
     if content is None or len(content) > LARGEST_FILE:
@@ -87,7 +92,7 @@ def fetch(reference: Reference) -> bytes:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether ``path`` is a file that can be opened without side effects: no folder, pipe or device."""
+    """True if ``path`` can be opened without side effects: no folder, pipe or device."""
     return stat.S_ISREG(_mode(path))
 
 
@@ -100,7 +105,7 @@ def is_there(path: Path) -> bool:
 
 
 def scheme_of(text: str) -> str:
-    """The scheme of a URL, in lower case, and nothing for a path.
+    """Scheme of a URL, in lower case; empty for a path.
 
     >>> scheme_of("S3://bucket/a.png"), scheme_of("photos/a.png")
     ('s3', '')
@@ -110,25 +115,25 @@ def scheme_of(text: str) -> str:
 
 
 def path_of(url: str) -> Path:
-    """The path of a ``file://`` URL."""
+    """Path of a ``file://`` URL."""
     _, slash, path = url.partition("://")[2].partition("/")
     return Path(unquote(slash + path))
 
 
 def check_name(text: str, where: str, kind: str = "file") -> None:
-    """Raise a ``LabelError`` where a name holds what cannot be shown on a line or cannot be stored as UTF-8."""
+    """Raise ``LabelError`` if a name holds control characters or cannot be stored as UTF-8."""
     if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text):
         raise LabelError(f"{where}: {kind} {shown(text)} holds control characters or is not UTF-8; rename it")
 
 
 def shown(value: object) -> str:
-    """``value`` as it is quoted in a message: escaped, on one line, and cut where it is long."""
+    """``value`` quoted for a message: escaped, on one line, and cut if it is long."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 120 else f"{text[:100]}… ({len(text)} characters)"
 
 
 def _mode(path: Path) -> int:
-    """What kind of file ``path`` is, followed through links; 0 where it is none, as with names no system allows."""
+    """File mode of ``path``, with links followed; 0 if there is no file or its name is not allowed."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):
@@ -173,7 +178,8 @@ def _read_url(reference: Reference) -> bytes:
     import fsspec
 
     try:
-        # One file system, not fsspec.open: that would follow chains such as simplecache::https://...
+        # fsspec.open would follow chains such as simplecache::https://..., so one file system is
+        # asked directly.
         files = fsspec.filesystem(scheme)
         with files.open(url, "rb") as file:
             return file.read(LARGEST_FILE + 1)
@@ -189,7 +195,7 @@ def _line(error: BaseException) -> str:
     return f"{name}: {' '.join(str(error).split())[:200]}" if str(error).strip() else name
 
 
-_READERS: Mapping[Kind, Callable[[Reference], bytes]] = {
+_READERS: Mapping[ReferenceKind, Callable[[Reference], bytes]] = {
     "file": _read_file,
     "url": _read_url,
     "row": _read_row,

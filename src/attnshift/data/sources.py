@@ -1,4 +1,4 @@
-"""Of what kind a source of images is: recognised by what is there, and refused where that leaves a choice."""
+"""Recognition of the kind of a source of images. An ambiguous source is refused."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnshift.data.entries import Entries
-from attnshift.data.folders import check_url, class_entries, class_folders, manifest_entries
+from attnshift.data.folders import check_url, class_folders, class_samples, manifest_samples
 from attnshift.data.references import check_name, is_folder, is_regular, path_of, scheme_of, shown
+from attnshift.data.samples import Samples
 from attnshift.errors import LabelError
 
 __all__ = ["open_source"]
 
 _MANIFESTS = ("metadata.csv", "metadata.jsonl")
 _COMPRESSED = re.compile(r"\.(gz|bz2|xz|zst|lz4|tgz|tbz2?|txz|tzst|zip|7z)$", re.IGNORECASE)
-# Compressed ones count as well, to be refused rather than passed over.
+# Compressed shards match too: they are refused and not skipped.
 _SHARD = re.compile(r"\.((tar|parquet)(\.(gz|bz2|xz|zst|lz4))?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST_SHARDS = 100_000
 
 
-def open_source(source: str | Path, labels: Path | None, class_names: Sequence[str], masks: Path | None) -> Entries:
-    """What ``source`` holds, read when it is asked for. With ``labels``, a CSV or JSON lines file:
+def open_source(source: str | Path, labels: Path | None, class_names: Sequence[str], masks: Path | None) -> Samples:
+    """Samples of ``source``, read on demand. With ``labels``, a CSV or JSON lines file, it is
 
-    - a folder, or the prefix of URLs such as s3://bucket/photos, below which the files lie.
+    - a folder, or a prefix of URLs such as s3://bucket/photos, that contains the listed files.
 
-    Without it:
+    Without ``labels`` it is one of
 
-    - a folder that has metadata.csv or metadata.jsonl, or such a file alone: files lie beside it, or are URLs;
-    - a folder of class subfolders, whose names give the labels, or have a place in classes.txt;
-    - a parquet file or a folder of them; a tar shard, a folder of them, or shard-{000..009}.tar.
+    - a folder with metadata.csv or metadata.jsonl, or that file itself: it lists files beside it,
+      or URLs;
+    - a folder of class subfolders, whose names are labels or class names, or are listed in
+      classes.txt;
+    - a parquet file, or a folder of them;
+    - a tar shard, a folder of them, or shard-{000..009}.tar.
 
-    ``masks`` go with files in a folder alone. What is none of these, or two at once, is a ``LabelError``.
+    ``masks`` are allowed for files in a folder only. Raises ``LabelError`` if ``source`` is none of
+    these kinds, or two at once.
     """
     text = str(source)
     check_name(text, "the source", "name")
@@ -51,50 +55,51 @@ def open_source(source: str | Path, labels: Path | None, class_names: Sequence[s
     if is_folder(path):
         return _in_folder(path, class_names, masks)
     if is_regular(path) and path.suffix.lower() in (".csv", ".jsonl"):
-        return manifest_entries(path.parent.resolve(), path, _resolved(masks))
+        return manifest_samples(path.parent.resolve(), path, _resolved(masks))
     _refuse_masks(masks, text)
     return _in_files(_expanded(path), text)
 
 
-def _below_url(prefix: str, labels: Path | None, masks: Path | None) -> Entries:
+def _below_url(prefix: str, labels: Path | None, masks: Path | None) -> Samples:
     check_url(prefix, "the source")
     _refuse_masks(masks, prefix)
     if prefix.lower().endswith((".tar", ".parquet", ".csv", ".jsonl")) or _COMPRESSED.search(prefix):
-        raise LabelError(f"{prefix}: a file that holds or lists images is read from disk alone; download it first")
+        raise LabelError(f"{prefix}: a file that holds or lists images is only read from disk; download it first")
     if "?" in prefix or "#" in prefix:
         raise LabelError(f"{prefix}: files cannot lie below a URL with ? or #; write whole URLs into the label file")
     if labels is None:
-        raise LabelError(f"{prefix}: give --labels, a file that lists what lies there")
-    return manifest_entries(prefix, labels, None)
+        raise LabelError(f"{prefix}: give option labels, a file that lists what lies there")
+    return manifest_samples(prefix, labels, None)
 
 
-def _listed(folder: Path, labels: Path, masks: Path | None) -> Entries:
+def _listed(folder: Path, labels: Path, masks: Path | None) -> Samples:
     if is_regular(folder) and folder.suffix.lower() in (".tar", ".parquet", ".csv", ".jsonl"):
-        raise LabelError(f"{folder}: it holds labels of its own; leave --labels {labels} out, or give a folder")
+        raise LabelError(f"{folder}: it holds labels of its own; leave out option labels ({labels}), or give a folder")
     if not is_folder(folder):
         raise LabelError(f"{folder}: no such folder of images")
     if not is_regular(labels):
         raise LabelError(f"{labels}: no such label file; it holds the columns file,label[,class_name][,target]")
-    return manifest_entries(folder.resolve(), labels, _resolved(masks))
+    return manifest_samples(folder.resolve(), labels, _resolved(masks))
 
 
-def _in_folder(folder: Path, class_names: Sequence[str], masks: Path | None) -> Entries:
+def _in_folder(folder: Path, class_names: Sequence[str], masks: Path | None) -> Samples:
     found: dict[str, list[Path]] = {}
     for path in _shards(folder):
         found.setdefault("parquet files" if ".parquet" in path.name.lower() else "tar files", []).append(path)
     found |= {name: [folder / name] for name in _MANIFESTS if is_regular(folder / name)}
-    # A manifest beside subfolders lists what lies in them; anything else there is a second kind of source.
+    # A manifest beside subfolders lists the files in them. Anything else there is a second kind of
+    # source.
     if class_folders(folder) and not (len(found) == 1 and set(found) <= set(_MANIFESTS)):
         found["subfolders"] = []
     if len(found) > 1:
-        raise LabelError(f"{folder} has {' and '.join(found)}; give --labels, or the one that is meant")
+        raise LabelError(f"{folder} has {' and '.join(found)}; give option labels, or the one that is meant")
     if not found:
-        raise LabelError(f"{folder}: nothing there says what the labels are; give --labels, a CSV with file,label")
+        raise LabelError(f"{folder}: nothing there gives labels; give option labels, a CSV with file,label")
     (paths,) = found.values()
     if not paths:
-        return class_entries(folder.resolve(), class_names, _resolved(masks))
+        return class_samples(folder.resolve(), class_names, _resolved(masks))
     if paths[0].name in _MANIFESTS:
-        return manifest_entries(folder.resolve(), paths[0], _resolved(masks))
+        return manifest_samples(folder.resolve(), paths[0], _resolved(masks))
     _refuse_masks(masks, str(folder))
     return _in_files(paths, str(folder))
 
@@ -107,9 +112,9 @@ def _shards(folder: Path) -> list[Path]:
         raise LabelError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
 
 
-def _in_files(paths: Sequence[Path], source: str) -> Entries:
-    from attnshift.data.archives import tar_entries
-    from attnshift.data.parquet import parquet_entries
+def _in_files(paths: Sequence[Path], source: str) -> Samples:
+    from attnshift.data.archives import tar_samples
+    from attnshift.data.parquet import parquet_samples
 
     for path in paths:
         if _COMPRESSED.search(path.name):
@@ -118,15 +123,18 @@ def _in_files(paths: Sequence[Path], source: str) -> Entries:
             raise LabelError(f"{path}: no such folder of images, and no file of them")
     suffixes = {path.suffix.lower() for path in paths}
     if suffixes == {".tar"}:
-        return tar_entries(paths)
+        return tar_samples(paths)
     if suffixes == {".parquet"}:
-        return parquet_entries(paths)
+        return parquet_samples(paths)
     kinds = "a folder, a .csv or .jsonl that lists images, .parquet, or .tar"
     raise LabelError(f"{source}: not a source of images; give {kinds}")
 
 
 def _expanded(path: Path) -> list[Path]:
-    """The shards that ``shard-{000..009}.tar`` stands for, numbers as wide as the first; or ``path`` itself."""
+    """Shards of a range such as ``shard-{000..009}.tar``, or ``path`` itself if it has no range.
+
+    All numbers are as wide as the first.
+    """
     braces = _BRACES.search(path.name)
     if braces is None or is_regular(path):
         return [path]
@@ -140,7 +148,9 @@ def _expanded(path: Path) -> list[Path]:
 
 def _refuse_masks(masks: Path | None, source: str) -> None:
     if masks is not None:
-        raise LabelError(f"--masks {masks}: masks go with a folder of image files, and {source} is none; leave it out")
+        raise LabelError(
+            f"option masks ({masks}): masks need a folder of image files, which {source} is not; leave it out"
+        )
 
 
 def _resolved(masks: Path | None) -> Path | None:

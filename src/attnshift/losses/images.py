@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
-from attnshift.downloaded import LpipsNetwork, lpips
+from attnshift.downloaded import LpipsNetwork, load_lpips
 from attnshift.errors import ModelError, UnavailableError
 from attnshift.registry import STRICT
 from attnshift.types import Observation, Site
@@ -170,7 +170,7 @@ def _dwt2(images: Tensor, low_pass: tuple[float, ...]) -> tuple[Tensor, Tensor]:
 
 def _lpips(network: LpipsNetwork) -> nn.Module:
     try:
-        return lpips(network)
+        return load_lpips(network)
     except UnavailableError as error:
         raise ModelError(
             f"loss term 'lpips' with network '{network}': {error}; the term 'perceptual' needs none"

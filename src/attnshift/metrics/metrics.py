@@ -60,7 +60,7 @@ def linf(reference: Tensor, candidate: Tensor) -> Tensor:
 def lpips(reference: Tensor, candidate: Tensor) -> Tensor:
     """From 0 for equal images up: difference of AlexNet's features at the images' own size, version 0.1."""
     _check_sides(reference, _LPIPS_SIDE)
-    network = downloaded.lpips("alex").to(reference)
+    network = downloaded.load_lpips("alex").to(reference)
     return _in_parts(lambda first, second: network(second, first, normalize=True), reference, candidate)
 
 
@@ -70,7 +70,7 @@ def dists(reference: Tensor, candidate: Tensor) -> Tensor:
     At the images' own size; the authors' code shrinks larger ones until the shorter side has 256 pixels.
     """
     _check_sides(reference, _DISTS_SIDE)
-    network = downloaded.dists().to(reference)
+    network = downloaded.load_dists().to(reference)
     return _in_parts(lambda first, second: network(second, first), reference, candidate)
 
 
