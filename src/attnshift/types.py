@@ -173,8 +173,6 @@ class Observation:
     weights: Tensor
     """How much each pixel counts, [batch,1,height,width] in (0,1]: 1 on the object, less outside of it."""
     interference: Interference | None = None
-    memory: tuple[Tensor, ...] | None = None
-    """What the term that looks remembered of the iteration before, one tensor per image."""
 
 
 @dataclass(frozen=True)
@@ -189,5 +187,5 @@ class Fused:
     """Classification loss of each model, [models,batch]."""
     margins: Tensor
     """Logits by which each model still resists, [models,batch]; negative where the attack has what it is after."""
-    memory: Tensor | None = None
-    """What the rule wants back in the next iteration, [batch,...]."""
+    state: Tensor | None = None
+    """What the rule is handed in the next iteration, [batch,...]."""

@@ -19,7 +19,7 @@ from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses import TERMS
-from attnshift.losses.objective import LossTerm, Objective, Remembering, WeightedTerm
+from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, WeightedTerm, evaluate
 from attnshift.losses.schedules import Schedule
 from attnshift.recipes.reading import load_recipe
 from attnshift.registry import build
@@ -73,7 +73,10 @@ CASES = [
 with_every_term = pytest.mark.parametrize(("name", "options"), CASES)
 
 
-def term(name: str, options: dict[str, Any]) -> LossTerm:
+Built = LossTerm | StatefulTerm
+
+
+def term(name: str, options: dict[str, Any]) -> Built:
     built = build(TERMS, "term", name, options)
     assert isinstance(built, LossTerm)
     return built
@@ -85,7 +88,12 @@ def seen(fill: Fill = softmax, clean: Fill = softmax, dtype: torch.dtype = torch
     return observation(fill, clean, dtype)
 
 
-def running_sites(built: LossTerm, observed: Observation) -> list[Site]:
+def values_of(built: Built, observed: Observation) -> Tensor:
+    """One value per image in the first iteration, [batch]."""
+    return evaluate(built, observed)[0]
+
+
+def running_sites(built: Built, observed: Observation) -> list[Site]:
     """What the term reads of the attacked pass."""
     named = built.sites(tuple(observed.adversarial.attention), observed.adversarial.latents.shape[-1])
     return [site for site in named if site.view != "reference"]
@@ -94,7 +102,7 @@ def running_sites(built: LossTerm, observed: Observation) -> list[Site]:
 @with_every_term
 def test_one_fp32_value_per_image(name: str, options: dict[str, Any]) -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        values = term(name, options)(seen(dtype=dtype))
+        values = values_of(term(name, options), seen(dtype=dtype))
         assert values.shape == (3,)
         assert values.dtype == torch.float32
         assert values.isfinite().all()
@@ -129,20 +137,21 @@ class Watched(Mapping[Site, tuple[Tensor, ...]]):
         return len(self.maps)
 
 
-def reads(built: LossTerm) -> Reads:
+def reads(built: Built) -> Reads:
     """What ``built`` reads, seen from outside."""
     observed = seen()
     assert observed.interference is not None
     attacked, clean, phrases = (
         Watched(each.attention) for each in (observed.adversarial, observed.clean, observed.interference)
     )
-    built(
+    evaluate(
+        built,
         replace(
             observed,
             adversarial=replace(observed.adversarial, attention=attacked),
             clean=replace(observed.clean, attention=clean),
             interference=replace(observed.interference, attention=phrases),
-        )
+        ),
     )
     return Reads(attacked.read, clean.read or phrases.read)
 
@@ -165,7 +174,7 @@ def test_value_and_gradient_are_finite_on_degenerate_maps_and_images(name: str, 
         }
         for image in (observed.images, observed.clean.images, torch.zeros_like(observed.images)):
             pixels = image.clone().requires_grad_()
-            values = built(with_images(with_maps(observed, leaves), pixels))
+            values = values_of(built, with_images(with_maps(observed, leaves), pixels))
             assert values.isfinite().all()
             flat = [pixels, *(each for steps in leaves.values() for each in steps)]
             gradients = torch.autograd.grad(values.sum(), flat, allow_unused=True)
@@ -189,9 +198,11 @@ def test_what_a_term_reads_is_seen(name: str, expected: Reads) -> None:
 @with_every_term
 def test_batch_mates_change_nothing(name: str, options: dict[str, Any]) -> None:
     built, observed = term(name, options), seen()
-    together = built(observed)
+    together = values_of(built, observed)
     for image in range(3):
-        torch.testing.assert_close(built(only(observed, image)), together[image : image + 1], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            values_of(built, only(observed, image)), together[image : image + 1], rtol=1e-5, atol=1e-7
+        )
 
 
 @with_every_term
@@ -200,14 +211,14 @@ def test_only_the_sites_it_names_are_read(name: str, options: dict[str, Any]) ->
     named = running_sites(built, observed)
     assert set(named) <= set(observed.adversarial.attention)
     cut = with_maps(observed, {site: observed.adversarial.attention[site] for site in named})
-    torch.testing.assert_close(built(cut), built(observed), rtol=0, atol=0)
+    torch.testing.assert_close(values_of(built, cut), values_of(built, observed), rtol=0, atol=0)
 
 
 @with_every_term
 def test_interference_is_needed_only_where_it_says_so(name: str, options: dict[str, Any]) -> None:
     built, without = term(name, options), replace(seen(), interference=None)
     if not built.reads_interference:
-        torch.testing.assert_close(built(without), built(seen()), rtol=0, atol=0)
+        torch.testing.assert_close(values_of(built, without), values_of(built, seen()), rtol=0, atol=0)
 
 
 @with_every_term
@@ -223,7 +234,7 @@ def test_gradcheck(name: str, options: dict[str, Any], monkeypatch: pytest.Monke
         maps = iter([one.softmax(-1) for one in each])
         steps = len(each) // max(len(named), 1)
         seen = with_maps(with_images(observed, images), {site: [next(maps) for _ in range(steps)] for site in named})
-        return built(seen) + 0 * images.sum()
+        return values_of(built, seen) + 0 * images.sum()
 
     leaves = [each.requires_grad_() for each in flat]
     assert value(*leaves).dtype == torch.float64
@@ -243,9 +254,8 @@ def test_twenty_plain_gradient_steps_lower_it(name: str, options: dict[str, Any]
         images, *rest = leaves
         maps = iter([each.softmax(-1) for each in rest])
         steps = len(rest) // max(len(named), 1)
-        values = built(
-            with_maps(with_images(observed, images), {site: [next(maps) for _ in range(steps)] for site in named})
-        )
+        moved = with_maps(with_images(observed, images), {site: [next(maps) for _ in range(steps)] for site in named})
+        values = values_of(built, moved)
         first = values.detach() if first is None else first
         gradients = torch.autograd.grad(values.sum(), leaves, allow_unused=True)
         for image in range(3):
@@ -278,5 +288,5 @@ def test_gradient_reaches_the_latents_of_every_image(
     assert found.losses[name].shape == (2,)
     assert found.gradient.isfinite().all()
     assert (found.gradient.flatten(1).norm(dim=1) > 0).all()
-    if isinstance(method.objective.terms[name].term, Remembering) and options.get("smoothing") == "ema":
-        assert len(found.state.memory[name]) == 2
+    if options.get("smoothing") == "ema":
+        assert len(found.state.terms[name]) == 2

@@ -144,9 +144,9 @@ def test_progress_follows_those_that_give_way() -> None:
     rule = Progress(temperature=1.0, decay=0.5)
     first = rule(pulled(Linear("a", [1, 0, 0], 3.0), Linear("b", [0, 1, 0], 3.0)), grey())
     assert first.weights[:, 0].tolist() == [0.5, 0.5]
-    second = rule(pulled(Linear("a", [1, 0, 0], 1.0), Linear("b", [0, 1, 0], 3.5)), grey(), first.memory)
+    second = rule(pulled(Linear("a", [1, 0, 0], 1.0), Linear("b", [0, 1, 0], 3.5)), grey(), first.state)
     assert second.weights[:, 0].tolist() == pytest.approx(shares(math.exp(1.0), math.exp(-0.25)))
-    third = rule(pulled(Linear("a", [1, 0, 0], 1.0), Linear("b", [0, 1, 0], 3.0)), grey(), second.memory)
+    third = rule(pulled(Linear("a", [1, 0, 0], 1.0), Linear("b", [0, 1, 0], 3.0)), grey(), second.state)
     assert third.weights[:, 0].tolist() == pytest.approx(shares(math.exp(0.5), math.exp(-0.125 + 0.25)))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Entropy
-from attnshift.losses.objective import Memory, Objective, WeightedTerm
+from attnshift.losses.objective import Objective, TermState, TermStates, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.types import AttentionMaps, Observation, RandomKey, Site
 from contracts.observations import HEADS, SITES, STEPS, TOKENS, maps, observation, softmax, with_maps
@@ -47,8 +47,13 @@ def heads(*looks: Sequence[float]) -> Tensor:
 
 
 def value(term: Entropy, *steps: Tensor) -> float:
-    (only,) = term(seen({up(steps[0].shape[1]): steps}, steps[0].shape[3])).tolist()
+    (only,) = values_of(term, seen({up(steps[0].shape[1]): steps}, steps[0].shape[3])).tolist()
     return only
+
+
+def values_of(term: Entropy, observed: Observation, state: TermState | None = None) -> Tensor:
+    """One value per image, [batch]."""
+    return term(observed, state)[0]
 
 
 def relative_entropy(look: numpy.ndarray) -> float:
@@ -131,7 +136,7 @@ def test_head_of_weight_0_is_not_read(order: Any) -> None:
 @pytest.mark.parametrize(("weights", "shares"), [((), (0.5, 0.5)), ((1.0, 3.0), (0.25, 0.75))])
 def test_random_maps_by_hand(order: Any, grid: Any, side: int, weights: Any, shares: tuple[float, ...]) -> None:
     observed = observation()
-    values = Entropy(order, select=Selection(grid=grid, heads=weights))(observed)
+    values = values_of(Entropy(order, select=Selection(grid=grid, heads=weights)), observed)
     for image in range(3):
         expected = by_hand(observed.adversarial.attention, side, image, order, shares)
         assert float(values[image]) == pytest.approx(expected, rel=1e-4)
@@ -143,7 +148,7 @@ def test_lowering_the_term_raises_the_entropy() -> None:
     for _ in range(5):
         look = scores.softmax(0)
         entropies.append(relative_entropy(look.detach().double().numpy()))
-        (gradient,) = torch.autograd.grad(Entropy()(seen({up(1): [look.view(1, 1, 4, 1)]})).sum(), scores)
+        (gradient,) = torch.autograd.grad(values_of(Entropy(), seen({up(1): [look.view(1, 1, 4, 1)]})).sum(), scores)
         scores = (scores - gradient).detach().requires_grad_()
     assert entropies == sorted(entropies)
     assert entropies[-1] > entropies[0] + 0.1
@@ -155,7 +160,7 @@ def test_gradient_of_a_name_of_one_token() -> None:
     The mass of the map is 0.01, as it is in a real model.
     """
     look = (0.01 * heads(HALVING)).requires_grad_()
-    (gradient,) = torch.autograd.grad(Entropy()(seen({up(1): [look]})).sum(), look)
+    (gradient,) = torch.autograd.grad(values_of(Entropy(), seen({up(1): [look]})).sum(), look)
     expected = [(math.log(share) + 1.75 * math.log(2)) / (0.01 * math.log(4)) for share in HALVING]
     torch.testing.assert_close(gradient.flatten(), torch.tensor(expected), rtol=1e-3, atol=1e-3)
     assert float(gradient.norm()) > 50
@@ -181,7 +186,7 @@ def staying(term: Entropy, observed: Observation) -> dict[str, Tensor]:
         site: [each.clone().requires_grad_() for each in steps]
         for site, steps in observed.adversarial.attention.items()
     }
-    total = term(with_maps(observed, looks)).sum()
+    total = values_of(term, with_maps(observed, looks)).sum()
     return {
         site.layer: torch.stack(
             [each.abs().sum((2, 3)) > 0 for each in torch.autograd.grad(total, steps, retain_graph=True)], 1
@@ -212,15 +217,15 @@ def test_dropout_differs_by_image_site_iteration_and_seed_and_repeats() -> None:
 def test_dropout_of_an_image_is_not_its_batch_mates_business() -> None:
     looks, term = drawn(5, 8), Entropy(dropout=0.5)
     observed = seen(looks)
-    together, stay = term(observed), staying(term, observed)["up"]
+    together, stay = values_of(term, observed), staying(term, observed)["up"]
     assert len(set(together.tolist())) > 1
     backwards = replace(observed, draws=replace(observed.draws, identities=observed.draws.identities[::-1]))
-    torch.testing.assert_close(term(backwards), together.flip(0))
+    torch.testing.assert_close(values_of(term, backwards), together.flip(0))
     assert torch.equal(staying(term, backwards)["up"], stay.flip(0))
     for image, identity in enumerate(observed.draws.identities):
         alone = seen({site: [each[:1] for each in steps] for site, steps in looks.items()})
         alone = replace(alone, draws=replace(alone.draws, identities=(identity,)))
-        torch.testing.assert_close(term(alone), together[image : image + 1])
+        torch.testing.assert_close(values_of(term, alone), together[image : image + 1])
 
 
 def test_dropout_leaves_out_as_many_heads_as_it_says() -> None:
@@ -236,7 +241,7 @@ def test_one_head_always_stays_and_it_can_be_any(order: Any) -> None:
     assert (stay.sum(1) >= 1).all()
     assert float(stay.sum(1).float().mean()) < 1.1
     assert (stay.sum(0) > 20).all()
-    assert Entropy(order, 0.99)(observed).isfinite().all()
+    assert values_of(Entropy(order, 0.99), observed).isfinite().all()
 
 
 @with_both_orders
@@ -247,7 +252,7 @@ def test_head_of_weight_0_is_never_the_one_that_stays(order: Any) -> None:
     assert (stay.sum(1) >= 1).all()
     assert (stay.sum(0)[1:] > 20).all()
     looks = heads(ONE_PLACE, FLAT, FLAT).expand(200, -1, -1, -1)
-    torch.testing.assert_close(term(seen({up(3): [looks]})), torch.zeros(200), rtol=0, atol=1e-6)
+    torch.testing.assert_close(values_of(term, seen({up(3): [looks]})), torch.zeros(200), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 3.0, 4.0)])
@@ -257,7 +262,7 @@ def test_heads_that_stay_are_scaled_up_to_a_mean_of_their_site(weights: tuple[fl
     stay = staying(term, observed)
     counts = [stay[layer][:, 0].sum(1) for layer in ("one", "other")]
     assert not torch.equal(*counts)
-    values = term(observed)
+    values = values_of(term, observed)
     for image in range(12):
         mean = numpy.zeros(4)
         for site, steps in observed.adversarial.attention.items():
@@ -274,11 +279,11 @@ def test_value_of_a_site_with_dropout_is_that_of_the_heads_that_stay(order: Any)
     observed = seen(drawn(12, 4, 2))
     term = Entropy(order, 0.5)
     stay = staying(term, observed)["up"][:, 0]
-    values = term(observed)
+    values = values_of(term, observed)
     for image in range(12):
         shares = tuple(stay[image].float().tolist())
         alone = Entropy(order, select=Selection(heads=shares))
-        torch.testing.assert_close(alone(observed)[image], values[image])
+        torch.testing.assert_close(values_of(alone, observed)[image], values[image])
 
 
 def iterations(sites: Sequence[Site]) -> list[Observation]:
@@ -300,42 +305,41 @@ def smoothed_by_hand(seen_so_far: Sequence[Observation], strength: float) -> Att
 @pytest.mark.parametrize("strength", [0.25, 0.8])
 def test_ema_over_three_iterations_by_hand(order: Any, strength: float) -> None:
     term = Entropy(order, smoothing="ema", strength=strength)
-    memory = None
+    state = None
     passed: list[Observation] = []
     for observed in iterations(cross_sites(2)):
         passed.append(observed)
         smooth = smoothed_by_hand(passed, strength)
-        observed = replace(observed, memory=memory)
-        for image, found in enumerate(term(observed).tolist()):
+        values, state = term(observed, state)
+        for image, found in enumerate(values.tolist()):
             assert found == pytest.approx(by_hand(smooth, 2, image, order, (0.5, 0.5)), abs=1e-6)
-        memory = term.remember(observed)
-        assert memory is not None
-        assert len(memory) == 3
+        assert state is not None
+        assert len(state) == 3
 
 
 @with_both_orders
 def test_ema_through_an_objective(order: Any) -> None:
     whole = Objective({"entropy": WeightedTerm(Entropy(order, smoothing="ema", strength=0.25), 2.0, Schedule())})
-    memory: Memory = {}
+    states: TermStates = {}
     passed: list[Observation] = []
     for observed in iterations(cross_sites(2)):
         passed.append(observed)
         smooth = smoothed_by_hand(passed, 0.25)
-        for image, found in enumerate(whole(observed, memory)["entropy"].tolist()):
+        values, states = whole(observed, states)
+        for image, found in enumerate(values["entropy"].tolist()):
             assert found == pytest.approx(2 * by_hand(smooth, 2, image, order, (0.5, 0.5)), abs=2e-6)
-        memory = whole.remember(observed, memory)
 
 
 def test_ema_of_grids_of_several_sides() -> None:
-    """Each site finds its own maps again in the memory."""
+    """Each site finds its own maps again in the state."""
     sites = [site for site in SITES if site.kind == "cross" and site.side > 1]
     select = Selection(grid="all")
     first, second, _ = iterations(sites)
     term = Entropy("per_head", smoothing="ema", strength=0.5, select=select)
-    observed = replace(second, memory=term.remember(first))
+    _, state = term(first, None)
     smooth = {site: [each.float() for each in steps] for site, steps in smoothed_by_hand((first, second), 0.5).items()}
-    plain = Entropy("per_head", select=select)(with_maps(observation(), smooth))
-    torch.testing.assert_close(term(observed), plain)
+    plain = values_of(Entropy("per_head", select=select), with_maps(observation(), smooth))
+    torch.testing.assert_close(values_of(term, second, state), plain)
 
 
 def test_ema_passes_the_gradient_to_the_newest_maps_only() -> None:
@@ -346,11 +350,11 @@ def test_ema_passes_the_gradient_to_the_newest_maps_only() -> None:
         {site: [each.clone().requires_grad_() for each in steps] for site, steps in each.adversarial.attention.items()}
         for each in iterations(sites)[:2]
     )
-    memory = term.remember(with_maps(observation(), old))
-    assert memory is not None
-    assert not any(each.requires_grad for each in memory)
+    _, state = term(with_maps(observation(), old), None)
+    assert state is not None
+    assert not any(each.requires_grad for each in state)
     leaves = [each for site in sites for each in (*new[site], *old[site])]
-    found = term(replace(with_maps(observation(), new), memory=memory)).sum()
+    found = values_of(term, with_maps(observation(), new), state).sum()
     gradients = iter(torch.autograd.grad(found, leaves, allow_unused=True))
 
     smooth = {
@@ -360,7 +364,7 @@ def test_ema_passes_the_gradient_to_the_newest_maps_only() -> None:
         ]
         for site in sites
     }
-    plain = Entropy()(with_maps(observation(), smooth)).sum()
+    plain = values_of(Entropy(), with_maps(observation(), smooth)).sum()
     expected = iter(torch.autograd.grad(plain, [each for site in sites for each in smooth[site]]))
     for _ in sites:
         for _ in range(STEPS):
@@ -372,8 +376,8 @@ def test_ema_passes_the_gradient_to_the_newest_maps_only() -> None:
 
 
 @pytest.mark.parametrize("smoothing", ["none", "tv"])
-def test_nothing_is_remembered_without_ema(smoothing: Any) -> None:
-    assert Entropy(smoothing=smoothing).remember(observation()) is None
+def test_there_is_no_state_without_ema(smoothing: Any) -> None:
+    assert Entropy(smoothing=smoothing)(observation(), None)[1] is None
 
 
 def variation(strength: float, *steps: Tensor, select: Selection | None = None) -> float:
@@ -421,7 +425,7 @@ def test_tv_of_a_single_step_is_0() -> None:
 def test_tv_of_random_maps_by_hand(order: Any) -> None:
     observed = observation()
     attention = observed.adversarial.attention
-    values = Entropy(order, smoothing="tv", strength=0.7)(observed)
+    values = values_of(Entropy(order, smoothing="tv", strength=0.7), observed)
     for image, span in enumerate(TOKENS):
         distances = []
         for site in cross_sites(2):

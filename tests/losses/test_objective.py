@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import pytest
 import torch
 from torch import Tensor
 
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Contrast, Entropy, Replace, Variance
-from attnshift.losses.objective import LossTerm, Memory, Objective, WeightedTerm
+from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, TermState, TermStates, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
 from attnshift.types import Observation, Site
@@ -56,15 +55,15 @@ def test_nothing_beyond_the_union_is_read() -> None:
     clean = {site: whole.clean.attention[site] for site in union}
     cut = with_maps(whole, {site: whole.adversarial.attention[site] for site in union})
     cut = replace(cut, clean=replace(cut.clean, attention=clean))
-    expected = objective()(whole)
+    expected, _ = objective()(whole)
     assert set(expected) == {"structure", "variance", "coarse"}
-    for name, values in objective()(cut).items():
+    for name, values in objective()(cut)[0].items():
         assert torch.equal(values, expected[name])
 
 
 def test_terms_are_weighted_by_their_schedules() -> None:
     observed = observation(progress=0.25)
-    values = objective()(observed)
+    values, _ = objective()(observed)
     torch.testing.assert_close(values["structure"], 3.0 * SelfAttention(select=Selection(grid="half"))(observed))
     torch.testing.assert_close(values["variance"], 2.0 * 0.25 * Variance()(observed))
 
@@ -72,16 +71,16 @@ def test_terms_are_weighted_by_their_schedules() -> None:
 def test_term_that_is_switched_off_is_not_evaluated() -> None:
     late = Objective({"late": WeightedTerm(Failing(), 1.0, Schedule(window=(0.6, 1.0)))})
     never = Objective({"never": WeightedTerm(Failing(), 0.0, Schedule())})
-    assert late(observation(progress=0.5)) == {}
-    assert never(observation()) == {}
+    assert late(observation(progress=0.5)) == ({}, {})
+    assert never(observation()) == ({}, {})
 
 
 def test_no_terms_read_nothing() -> None:
     assert Objective({}).sites(SITES, LATENT_SIDE) == ()
-    assert Objective({})(observation()) == {}
+    assert Objective({})(observation()) == ({}, {})
 
 
-def always(**terms: LossTerm) -> Objective:
+def always(**terms: LossTerm | StatefulTerm) -> Objective:
     return Objective({name: WeightedTerm(term, 1.0, Schedule()) for name, term in terms.items()})
 
 
@@ -114,29 +113,26 @@ def test_interference_is_read_where_any_term_reads_it() -> None:
 
 
 @dataclass(frozen=True)
-class Recalling:
-    """A term that notes what it is handed and remembers it with a mark of its own added."""
+class Counting:
+    """A term that notes the states that it is handed and adds a mark of its own to each."""
 
     mark: float
-    handed: list[tuple[str, tuple[Tensor, ...] | None]] = field(default_factory=list)
+    handed: list[list[float] | None] = field(default_factory=list)
     reads_interference: ClassVar[bool] = False
+    stateful: ClassVar[bool] = True
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return ()
 
-    def __call__(self, observation: Observation) -> Tensor:
-        self.handed.append(("value", observation.memory))
-        return torch.zeros(3)
-
-    def remember(self, observation: Observation) -> tuple[Tensor, ...]:
-        self.handed.append(("remember", observation.memory))
-        before = observation.memory or (torch.zeros(1),) * 3
-        return tuple(each + self.mark for each in before)
+    def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState]:
+        self.handed.append(None if state is None else [float(each) for each in state])
+        before = state or (torch.zeros(1),) * 3
+        return torch.zeros(3), tuple(each + self.mark for each in before)
 
 
 @dataclass(frozen=True)
-class Forgetful:
-    """A term without a memory, which must never be handed one."""
+class Stateless:
+    """A term that must never be handed a state."""
 
     reads_interference: ClassVar[bool] = False
 
@@ -144,45 +140,55 @@ class Forgetful:
         return ()
 
     def __call__(self, observation: Observation) -> Tensor:
-        assert observation.memory is None
         return torch.zeros(3)
 
 
-def test_only_terms_with_something_to_remember_are_in_the_memory() -> None:
+def test_only_terms_with_a_state_have_one() -> None:
     whole = always(
         variance=Variance(), structure=SelfAttention(), plain=Entropy(), tv=Entropy(smoothing="tv"),
         ema=Entropy(smoothing="ema"),
     )  # fmt: skip
-    memory = whole.remember(observation(), {})
-    assert list(memory) == ["ema"]
-    assert len(memory["ema"]) == 3
-    assert whole.remember(observation(), memory).keys() == memory.keys()
-    assert always(variance=Variance()).remember(observation(), {}) == {}
+    _, states = whole(observation())
+    assert list(states) == ["ema"]
+    assert len(states["ema"]) == 3
+    assert whole(observation(), states)[1].keys() == states.keys()
+    assert always(variance=Variance())(observation())[1] == {}
 
 
-def test_each_term_is_handed_its_own_memory_only() -> None:
-    ones, tens, forgetful = Recalling(1.0), Recalling(10.0), Forgetful()
-    whole = always(ones=ones, forgetful=forgetful, tens=tens)
-    memory: Memory = {}
+def test_each_term_is_handed_its_own_state_only_and_once_an_iteration() -> None:
+    ones, tens = Counting(1.0), Counting(10.0)
+    whole = always(ones=ones, stateless=Stateless(), tens=tens)
+    states: TermStates = {}
     for _ in range(3):
-        whole(observation(), memory)
-        memory = whole.remember(observation(), memory)
-    assert {name: [float(each) for each in kept] for name, kept in memory.items()} == {
+        _, states = whole(observation(), states)
+    assert {name: [float(each) for each in kept] for name, kept in states.items()} == {
         "ones": [3.0] * 3,
         "tens": [30.0] * 3,
     }
     for term in (ones, tens):
-        seen = [(when, None if kept is None else [float(each) for each in kept]) for when, kept in term.handed]
-        expected = [None, [term.mark] * 3, [2 * term.mark] * 3]
-        assert seen == [(when, kept) for kept in expected for when in ("value", "remember")]
+        assert term.handed == [None, [term.mark] * 3, [2 * term.mark] * 3]
 
 
-def test_memory_of_a_term_that_is_not_there_is_nobodys() -> None:
-    whole = always(forgetful=Forgetful())
-    assert torch.equal(whole(observation(), {"gone": (torch.ones(1),) * 3})["forgetful"], torch.zeros(3))
+def test_the_state_goes_on_while_the_term_is_switched_off() -> None:
+    late = Objective({"late": WeightedTerm(Counting(1.0), 1.0, Schedule(window=(0.6, 1.0)))})
+    values, states = late(observation(progress=0.5))
+    assert values == {}
+    assert [float(each) for each in states["late"]] == [1.0] * 3
+    values, states = late(observation(progress=0.7), states)
+    assert values.keys() == {"late"}
+    assert [float(each) for each in states["late"]] == [2.0] * 3
 
 
-@pytest.mark.parametrize("memory", [None, {}])
-def test_memory_that_the_observation_brings_along_is_not_the_terms(memory: Memory | None) -> None:
-    stray = replace(observation(), memory=(torch.ones(1),) * 3)
-    assert always(forgetful=Forgetful())(stray, memory).keys() == {"forgetful"}
+def test_a_term_that_is_switched_off_keeps_no_graph() -> None:
+    ema = Objective({"ema": WeightedTerm(Entropy(smoothing="ema"), 1.0, Schedule(window=(0.6, 1.0)))})
+    sites = [site for site in SITES if site.kind == "cross" and site.side == 2]
+    whole = observation(progress=0.5)
+    leaves = {site: [each.clone().requires_grad_() for each in whole.adversarial.attention[site]] for site in sites}
+    _, states = ema(with_maps(whole, leaves))
+    assert not any(each.requires_grad for each in states["ema"])
+
+
+def test_the_state_of_a_term_that_is_not_there_is_nobodys() -> None:
+    values, states = always(stateless=Stateless())(observation(), {"gone": (torch.ones(1),) * 3})
+    assert torch.equal(values["stateless"], torch.zeros(3))
+    assert states == {}

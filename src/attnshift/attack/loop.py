@@ -12,7 +12,7 @@ from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.problem import PreparedBatch
 from attnshift.ensemble.momentum import Momentum
-from attnshift.losses.objective import Memory
+from attnshift.losses.objective import TermStates
 from attnshift.profiling import part, time_backward
 from attnshift.types import Fused
 
@@ -21,13 +21,13 @@ __all__ = ["AttackState", "Gradient", "Snapshot", "attack", "value_and_grad"]
 
 @dataclass(frozen=True)
 class AttackState:
-    """What an iteration hands to the next beside the latents: the optimiser, the fused direction's momentum, what the
-    fusion rule and the terms remember, the running norms."""
+    """What an iteration hands to the next beside the latents: the optimiser, the fused direction's momentum, the states
+    of the fusion rule and of the terms, the running norms."""
 
     optimiser: Optimiser
     momentum: Momentum = field(default_factory=Momentum)
     fusion: Tensor | None = None
-    memory: Memory = field(default_factory=dict)
+    terms: TermStates = field(default_factory=dict)
     balance: GradNorm = field(default_factory=GradNorm)
 
     @classmethod
@@ -41,7 +41,7 @@ class AttackState:
             self.optimiser.rows(keep),
             self.momentum.rows(keep),
             None if self.fusion is None else self.fusion[keep],
-            {name: tuple(past[row] for row in keep.tolist()) for name, past in self.memory.items()},
+            {name: tuple(past[row] for row in keep.tolist()) for name, past in self.terms.items()},
             self.balance.rows(keep),
         )
 
@@ -124,7 +124,8 @@ def value_and_grad(problem: PreparedBatch, latents: Tensor, iteration: int, stat
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (points * direction).flatten(1).sum(1)
         with part("terms"):
-            terms = {"classification": pull} | method.objective(seen, state.memory)
+            values, term_states = method.objective(seen, state.terms)
+            terms = {"classification": pull} | values
         time_backward("terms", *terms.values())
         balance = state.balance
         if method.recipe.optimiser.balance == "gradnorm":
@@ -140,6 +141,5 @@ def value_and_grad(problem: PreparedBatch, latents: Tensor, iteration: int, stat
             (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
     losses = {name: value.detach() for name, value in terms.items()}
     losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
-    memory = method.objective.remember(seen, state.memory)
-    after = AttackState(state.optimiser, momentum, fused.memory, memory, balance)
+    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance)
     return Gradient(gradient, branch.images.detach(), losses, fused, after)

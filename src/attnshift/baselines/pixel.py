@@ -64,11 +64,11 @@ class PGD(Baseline):
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         rule, step_size = self._rule(), self.step_size or self.epsilon / self.steps
         points = (images + self._offsets(images, draws)).clamp(0, 1) if self.starts_at_random else images
-        accumulated, memory = torch.zeros_like(images), None
+        accumulated, state = torch.zeros_like(images), None
         for _ in range(self.steps):
-            fused = rule(surrogates, points, memory)
+            fused = rule(surrogates, points, state)
             lengths = fused.direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
-            accumulated, memory = self.decay * accumulated + fused.direction / lengths, fused.memory
+            accumulated, state = self.decay * accumulated + fused.direction / lengths, fused.state
             points = (points - step_size * accumulated.sign()).clamp(low, high)
         return points
 

@@ -24,7 +24,7 @@ class Logits:
 
     __pydantic_config__ = STRICT
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, memory: Tensor | None = None) -> Fused:
+    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
         blend = surrogates.blend(points)
         return Fused(blend.gradient, blend.weights, blend.losses, blend.margins)
 
@@ -49,7 +49,7 @@ class AdaEA:
     eta: Annotated[float, Field(ge=-1, le=1)] = -0.3
     step: Annotated[float, Field(gt=0)] = 2 / 255
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, memory: Tensor | None = None) -> Fused:
+    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
         seen = surrogates.gradients(points)
         reach = self._reach(surrogates, points, seen.gradients, seen.active)
         blend = surrogates.blend(points, softmax_over(self.beta * reach, seen.active))

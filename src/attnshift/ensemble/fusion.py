@@ -43,10 +43,11 @@ Positive = Annotated[float, Field(gt=0)]
 class FusionRule(Protocol):
     """A rule receives the classifiers and not ready gradients: some rules probe trial images.
 
-    ``points`` [batch,...] are where the gradients are wanted; ``memory`` is what the rule's last answer held.
+    ``points`` [batch,...] are where the gradients are wanted. ``state`` [batch,...] is ``Fused.state`` of the iteration
+    before, None in the first one and for a rule that has none.
     """
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, memory: Tensor | None = None) -> Fused: ...
+    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused: ...
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,18 @@ class _Weighing(ABC):
     __pydantic_config__ = STRICT
     scale: Scale = "norm"
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, memory: Tensor | None = None) -> Fused:
+    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
         seen = surrogates.gradients(points)
-        weights = softmax_over(self.scores(surrogates, seen, memory), seen.active)
+        weights = softmax_over(self.scores(surrogates, seen, state), seen.active)
         direction = combine(seen.gradients, weights, self.scale)
-        return Fused(direction, weights, seen.losses, seen.margins, self.remember(seen, memory))
+        return Fused(direction, weights, seen.losses, seen.margins, self.next_state(seen, state))
 
     @abstractmethod
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         """The higher, the more a model counts, [models,batch]; weights are their softmax over the models that pull."""
 
-    def remember(self, seen: SurrogateGradients, memory: Tensor | None) -> Tensor | None:
-        """What the next iteration is to know, [batch,...]."""
+    def next_state(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor | None:
+        """The state for the next iteration, [batch,...]; None for a rule that has none."""
         return None
 
 
@@ -75,7 +76,7 @@ class _Weighing(ABC):
 class Uniform(_Weighing):
     """Every model that still pulls counts the same; with ``scale = "raw"`` by the gradient of their mean loss."""
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         return torch.zeros_like(seen.losses)
 
 
@@ -85,7 +86,7 @@ class Weighted(_Weighing):
 
     weights: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         strangers = sorted(set(self.weights) - set(surrogates.names))
         if strangers:
             raise RecipeError(
@@ -108,7 +109,7 @@ class Consensus(_Weighing):
 
     tau: Positive = 5.0
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         units = _units(seen.gradients).flatten(2)
         return self.tau * torch.cosine_similarity(units, units.sum(0, keepdim=True), dim=2, eps=1e-30)
 
@@ -124,17 +125,17 @@ class Progress(_Weighing):
     temperature: Positive = 1.0
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.7
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
-        return self._decrease(seen, memory) / self.temperature
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+        return self._decrease(seen, state) / self.temperature
 
-    def remember(self, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def next_state(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         """[batch,2,models]: the margins, and the running mean of their decrease."""
-        return torch.stack([seen.margins.T, self._decrease(seen, memory).T], 1)
+        return torch.stack([seen.margins.T, self._decrease(seen, state).T], 1)
 
-    def _decrease(self, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
-        if memory is None:
+    def _decrease(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+        if state is None:
             return torch.zeros_like(seen.margins)
-        before, mean = memory[:, 0].T, memory[:, 1].T
+        before, mean = state[:, 0].T, state[:, 1].T
         return self.decay * mean + (1 - self.decay) * (before - seen.margins)
 
 
@@ -144,7 +145,7 @@ class Laggard(_Weighing):
 
     temperature: Positive = 1.0
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         return seen.margins / self.temperature
 
 
@@ -156,7 +157,7 @@ class Worst(_Weighing):
     scale: Scale = "raw"
     smooth: Annotated[float, Field(ge=0)] = 0.0
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, memory: Tensor | None) -> Tensor:
+    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         losses = seen.losses.masked_fill(~seen.active, -torch.inf)
         if self.smooth:
             return losses / self.smooth

@@ -6,7 +6,7 @@ A phrase's *token maps* a_j are the attention that each position pays to its tok
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attnshift.attention.maps import grid_weights, phrase_map, resized, site_maps, token_maps
 from attnshift.attention.selection import Selection
+from attnshift.losses.objective import TermState
 from attnshift.randomness import generator
 from attnshift.registry import STRICT
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
@@ -63,6 +64,7 @@ class Entropy:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
+    stateful: ClassVar[bool] = True
     order: Literal["mean_then_entropy", "per_head"] = "mean_then_entropy"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     smoothing: Literal["none", "ema", "tv"] = "none"
@@ -72,42 +74,39 @@ class Entropy:
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return self.select.sites(available, "cross", latent_side)
 
-    def __call__(self, observation: Observation) -> Tensor:
-        return torch.stack([self._value(observation, image) for image in range(len(observation.tokens))])
+    def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState | None]:
+        """The state of an image is its smoothed maps, in one row; there is none without ``ema``."""
+        values, smoothed = [], []
+        for image in range(len(observation.tokens)):
+            maps = self._maps(observation, state, image)
+            values.append(self._value(observation, image, maps))
+            smoothed.append(torch.cat([each.detach().flatten() for each in maps.values()]))
+        return torch.stack(values), tuple(smoothed) if self.smoothing == "ema" else None
 
-    def remember(self, observation: Observation) -> tuple[Tensor, ...] | None:
-        """The smoothed maps of each image, for its next iteration; nothing where no smoothing asks for it."""
-        if self.smoothing != "ema":
-            return None
-        images = range(len(observation.tokens))
-        return tuple(torch.cat([maps.detach().flatten() for maps in self._maps(observation, at)]) for at in images)
-
-    def _value(self, observation: Observation, image: int) -> Tensor:
-        branch = observation.adversarial
-        sites = self.sites(branch.attention, branch.latents.shape[-1])
-        kept = [
-            self._kept(observation, site, image, maps)
-            for site, maps in zip(sites, self._maps(observation, image), strict=True)
-        ]
+    def _value(self, observation: Observation, image: int, maps: Mapping[Site, Tensor]) -> Tensor:
+        kept = [self._kept(observation, site, image, each) for site, each in maps.items()]
         if self.order == "mean_then_entropy":
-            side = max(site.side for site in sites)
-            means = [resized(_over_heads(maps, shares).mean(0), side) for maps, shares in kept]
+            side = max(site.side for site in maps)
+            means = [resized(_over_heads(each, shares).mean(0), side) for each, shares in kept]
             value = 1 - _entropy(torch.stack(means).mean(0)).mean()
         else:
-            value = 1 - torch.stack([_over_heads(_entropy(maps), shares).mean() for maps, shares in kept]).mean()
+            value = 1 - torch.stack([_over_heads(_entropy(each), shares).mean() for each, shares in kept]).mean()
         if self.smoothing == "tv":
-            value = value + self.strength * torch.stack([_variation(maps, shares) for maps, shares in kept]).mean()
+            value = value + self.strength * torch.stack([_variation(each, shares) for each, shares in kept]).mean()
         return value
 
-    def _maps(self, observation: Observation, image: int) -> list[Tensor]:
+    def _maps(self, observation: Observation, state: TermState | None, image: int) -> dict[Site, Tensor]:
         """Each site's maps [steps, heads, tokens, side, side], smoothed over iterations if that is asked for."""
         branch, span = observation.adversarial, observation.tokens[image]
         sites = self.sites(branch.attention, branch.latents.shape[-1])
-        maps = [site_maps(branch.attention, site, self.select, span, image) for site in sites]
-        if self.smoothing != "ema" or observation.memory is None:
+        maps = {site: site_maps(branch.attention, site, self.select, span, image) for site in sites}
+        if self.smoothing != "ema" or state is None:
             return maps
-        past = observation.memory[image].split([each.numel() for each in maps])
-        return [torch.lerp(each, old.view_as(each), self.strength) for each, old in zip(maps, past, strict=True)]
+        past = state[image].split([each.numel() for each in maps.values()])
+        return {
+            site: torch.lerp(each, old.view_as(each), self.strength)
+            for (site, each), old in zip(maps.items(), past, strict=True)
+        }
 
     def _kept(self, observation: Observation, site: Site, image: int, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The heads that stay, [steps, kept, tokens, side, side], and their shares in a mean, [kept]."""

@@ -3,49 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, get_args, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard, get_args, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from attnshift.losses.schedules import Schedule
 from attnshift.types import Observation, Site, View
 
-__all__ = ["LossTerm", "Memory", "Objective", "Remembering", "WeightedTerm"]
+__all__ = [
+    "LossTerm",
+    "Objective",
+    "StatefulTerm",
+    "TermState",
+    "TermStates",
+    "WeightedTerm",
+    "evaluate",
+    "is_stateful",
+]
 
-Memory = Mapping[str, tuple[Tensor, ...]]
-"""What terms remember of an iteration for the next one: by name of the term, one tensor per image."""
+TermState = tuple[Tensor, ...]
+"""What a term hands from one iteration to the next: one constant tensor of any shape for each image."""
+TermStates = Mapping[str, TermState]
+"""The state of each term that has one, by the term's name."""
 
 
 @runtime_checkable
-class LossTerm(Protocol):
-    """A penalty that the attack lowers: one fp32 value per image, [batch], never reduced over the batch."""
+class _Reader(Protocol):
+    """A term's account of what it reads."""
 
-    reads_interference: ClassVar[bool]
+    @property
+    def reads_interference(self) -> bool:
+        """Whether it needs ``Observation.interference``."""
+        ...
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         """The attention sites that it reads, each in the view in which it reads it."""
         ...
 
+
+@runtime_checkable
+class LossTerm(_Reader, Protocol):
+    """A penalty that the attack lowers: one fp32 value per image, [batch], never reduced over the batch."""
+
     def __call__(self, observation: Observation) -> Tensor: ...
 
 
 @runtime_checkable
-class Remembering(LossTerm, Protocol):
-    """A term whose value also depends on what it saw an iteration before."""
+class StatefulTerm(_Reader, Protocol):
+    """A loss term whose value also depends on its own state after the iteration before.
 
-    def remember(self, observation: Observation) -> tuple[Tensor, ...] | None:
-        """What the next iteration's observation holds as ``memory``; constants."""
+    It says so by ``stateful = True``. The state is None in the first iteration; an image that leaves the batch takes
+    its tensor along. A term is called in every iteration, also where its weight is 0: its state goes on.
+    """
+
+    @property
+    def stateful(self) -> bool: ...
+
+    def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState | None]:
+        """One fp32 value per image, [batch], and the state for the next iteration, without gradient."""
         ...
+
+
+def is_stateful(term: LossTerm | StatefulTerm) -> TypeGuard[StatefulTerm]:
+    """Tell a term that is called with its state from one that is called with the observation alone."""
+    return bool(getattr(term, "stateful", False))
+
+
+def evaluate(
+    term: LossTerm | StatefulTerm, observation: Observation, state: TermState | None = None
+) -> tuple[Tensor, TermState | None]:
+    """The value of a term of either kind, [batch], and its next state; None for a term that has none."""
+    return term(observation, state) if is_stateful(term) else (term(observation), None)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
 class WeightedTerm:
-    term: LossTerm
+    """A term with its weight, and the schedule that the weight follows."""
+
+    term: LossTerm | StatefulTerm
     weight: float
     schedule: Schedule
 
     def at(self, progress: float) -> float:
+        """The weight when the share ``progress``, in (0,1], of the iterations is done."""
         return self.weight * self.schedule(progress)
 
 
@@ -71,22 +113,19 @@ class Objective:
         weights = {name: weighted.at(progress) for name, weighted in self.terms.items()}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def __call__(self, observation: Observation, memory: Memory | None = None) -> dict[str, Tensor]:
-        """Weighted value of each term that is switched on, [batch] each."""
-        return {
-            name: weight * self.terms[name].term(_recalling(observation, memory, name))
-            for name, weight in self.weights(observation.progress).items()
-        }
-
-    def remember(self, observation: Observation, memory: Memory) -> Memory:
-        """What the terms want to know in the next iteration of what they saw in this one."""
-        kept = {
-            name: weighted.term.remember(_recalling(observation, memory, name))
-            for name, weighted in self.terms.items()
-            if isinstance(weighted.term, Remembering)
-        }
-        return {name: each for name, each in kept.items() if each is not None}
-
-
-def _recalling(observation: Observation, memory: Memory | None, name: str) -> Observation:
-    return replace(observation, memory=(memory or {}).get(name))
+    def __call__(
+        self, observation: Observation, states: TermStates | None = None
+    ) -> tuple[dict[str, Tensor], TermStates]:
+        """Weighted value of each term that is switched on, [batch] each, and the states for the next iteration."""
+        values, after = {}, {}
+        weights, before = self.weights(observation.progress), states or {}
+        for name, weighted in self.terms.items():
+            if name not in weights and not is_stateful(weighted.term):
+                continue
+            with torch.set_grad_enabled(name in weights and torch.is_grad_enabled()):
+                value, state = evaluate(weighted.term, observation, before.get(name))
+            if name in weights:
+                values[name] = weights[name] * value
+            if state is not None:
+                after[name] = state
+        return values, after
