@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, from benchmarks/results.
+"""Tables of docs/performance.md, made from benchmarks/results.
 
 python benchmarks/table.py [--write]      prints them, or puts them into the page
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from results import read
@@ -16,6 +17,8 @@ __all__ = ["PAGE", "markdown", "written"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- from here on written by benchmarks/table.py -->", "<!-- to here -->"
+WIDTH = 100
+"""Characters in a line of prose."""
 Figures = Mapping[str, Any]
 
 
@@ -23,19 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"into docs/{PAGE.name}")
     if parser.parse_args(arguments).write:
-        PAGE.write_text(written(PAGE.read_text()))
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(markdown())
 
 
 def written(page: str) -> str:
-    """``page`` with the tables as they are now."""
+    """Return ``page`` with the tables as they are now."""
     before, _, rest = page.partition(START)
     return f"{before}{START}\n\n{markdown()}\n{END}{rest.partition(END)[2]}"
 
 
 def markdown() -> str:
-    """All tables for which something was measured, on the CPU and on the GPU."""
+    """Return all tables for which something was measured, on the CPU and on the GPU."""
     parts = []
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
         models = dict(sorted(read(device).items()))
@@ -138,8 +141,11 @@ def _large_images(models: Mapping[str, Figures]) -> list[str]:
     ]
     titles = ["", "side", "precision", "whole maps, GB", "whole maps + checkpointing, GB"]
     titles += ["rows=256 + checkpointing, GB", "weights, GB"]
-    told = "Computed, not measured; above the weights, which are those of denoiser, autoencoder and surrogate"
-    return [*_table(titles, rows), f"{told} (`python benchmarks/large_images.py`)."] if rows else []
+    told = [
+        "Computed, not measured, by `python benchmarks/large_images.py`. The figures come on top of the",
+        "weights, which are those of denoiser, autoencoder and surrogate.",
+    ]
+    return [*_table(titles, rows), *told] if rows else []
 
 
 def _batches(models: Mapping[str, Figures]) -> list[str]:
@@ -168,10 +174,10 @@ def _rates(models: Mapping[str, Figures]) -> list[str]:
                     f"{rate / 1e9:.3g}",
                     f"{ceilings[precision] / 1e9:.3g}",
                     f"**{taken['share']:.0%}**",
-                    ", ".join(f"{kernel} {share:.0%}" for kernel, share in taken["kernels"]),
+                    ", ".join(f"{kernel.removeprefix('aten::')} {share:.0%}" for kernel, share in taken["kernels"]),
                 ]
             )
-    titles = ["", "", "10⁹ operations", "10⁹ a second", "matrix products", "share", "largest kernels"]
+    titles = ["", "", "10⁹ operations", "10⁹ a second", "matrix products", "share", "largest kernels (aten)"]
     return [*_table(titles, rows), *_circumstances(shown, "rates", "rates", ("batch",))]
 
 
@@ -189,7 +195,7 @@ def _surrogates(models: Mapping[str, Figures]) -> list[str]:
 
 
 def _switches(models: Mapping[str, Figures]) -> list[str]:
-    """A row for each variant against what it changes one thing of, then those that compute the same numbers."""
+    """Return a row for each variant and its reference, then for each that computes the same numbers."""
     shown = {name: each for name, each in models.items() if "switches" in each}
     lines: list[str] = []
     for each in shown.values():
@@ -226,14 +232,14 @@ def _workers(models: Mapping[str, Figures]) -> list[str]:
 
 
 def _reading(reading: Figures, itself: bool) -> tuple[str, str]:
-    """Success and gap in words; nothing has a gap to itself."""
+    """Return success and gap in words; a variant has no gap to itself."""
     success = reading["reason"] if reading["success"] is None else _share(reading["success"], "")
     gap = "" if itself or reading["gap"] is None else _share(reading["gap"], "+")
     return success, gap
 
 
 def _share(told: Sequence[float | None], sign: str) -> str:
-    """A value with its interval in per cent, if there is one."""
+    """Return a value in per cent, with its interval if there is one."""
     value, low, high = (None if each is None else f"{100 * each:{sign}.0f}" for each in told)
     return f"{value} %" if low is None or high is None else f"{value} % [{low}, {high}]"
 
@@ -244,7 +250,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _circumstances(models: Mapping[str, Figures], part: str, script: str, further: Sequence[str] = ()) -> list[str]:
-    """One line for all models: the machine, once where it is the same, then what differs from model to model."""
+    """Return the machine, once where it is the same, then what differs by model, and last the command."""
     if not models:
         return []
     measured = {name: each["measured"][part] for name, each in models.items()}
@@ -256,7 +262,7 @@ def _circumstances(models: Mapping[str, Figures], part: str, script: str, furthe
         parts += [f"{key} {value}" for key, value in own.items() if value is not None]
         said.append(f"{name}: {', '.join(parts)}")
     same = f"{machines.pop()}. " if len(machines) == 1 else ""
-    return [f"{same}{'; '.join(said)} (`python benchmarks/{script}.py`)."]
+    return [*wrap(f"{same}{'; '.join(said)}.", WIDTH), "", f"Measured by `python benchmarks/{script}.py`."]
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

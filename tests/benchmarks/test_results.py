@@ -40,7 +40,7 @@ def test_a_part_leaves_the_others_be(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_page_shows_what_was_measured() -> None:
     """If not, `python benchmarks/table.py --write` mends it."""
-    page = table.PAGE.read_text()
+    page = table.PAGE.read_text(encoding="utf-8")
     assert table.written(page) == page
 
 
