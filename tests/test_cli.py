@@ -21,7 +21,7 @@ import attnshift
 from attnshift import __version__
 from attnshift.catalogue import catalogue
 from attnshift.cli import main
-from attnshift.registry import Entry
+from attnshift.registry import Table
 from attnshift.results.store import Store
 from small_runs import SURROGATE, contents, pngs, write_labels, write_photos
 
@@ -677,14 +677,14 @@ def test_list_shows_every_entry_with_its_line_and_source(call: Call) -> None:
             assert " ".join(f"{entry['name']} {entry['summary']}{source}".split()) in text
 
 
-def tables() -> dict[str, dict[str, Entry]]:
+def tables() -> dict[str, Table]:
     """Every table that a package of attnshift declares, wherever it stands."""
     found = {}
     for module in pkgutil.iter_modules(attnshift.__path__, "attnshift."):
         if not module.ispkg:
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            if isinstance(value, dict) and value and all(isinstance(each, Entry) for each in value.values()):
+            if isinstance(value, Table):
                 found[f"{module.name}.{name}"] = value
     return found
 

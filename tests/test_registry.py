@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from attnshift.errors import RecipeError
-from attnshift.registry import STRICT, Entry, build, look_up, suggest
+from attnshift.registry import STRICT, Entry, Table, build, look_up, suggest
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,27 @@ class Brush:
     span: tuple[int, int] = (0, -1)
 
 
-TABLE = {
-    "brush": Entry("a brush", "nowhere", f"{__name__}:Brush"),
-    "absent": Entry("not there", "nowhere", "attnshift.no_such_module:Thing"),
-}
+TABLE = Table(
+    "tool",
+    {
+        "brush": Entry("a brush", "nowhere", f"{__name__}:Brush"),
+        "absent": Entry("not there", "nowhere", "attnshift.no_such_module:Thing"),
+    },
+)
 
 
 def test_entry_is_imported_when_it_is_used() -> None:
-    assert look_up(TABLE, "tool", "brush") is Brush
+    assert look_up(TABLE, "brush") is Brush
     assert "attnshift.no_such_module" not in sys.modules
     with pytest.raises(ModuleNotFoundError):
-        look_up(TABLE, "tool", "absent")
+        look_up(TABLE, "absent")
 
 
 def test_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(RecipeError, match=r"^unknown tool 'brsh'; did you mean 'brush'\?; known: brush, absent$"):
-        look_up(TABLE, "tool", "brsh")
+        look_up(TABLE, "brsh")
     with pytest.raises(RecipeError, match=r"^unknown tool 'xyz'; known: brush, absent$"):
-        look_up(TABLE, "tool", "xyz")
+        look_up(TABLE, "xyz")
 
 
 def test_suggestion_only_where_something_is_near() -> None:
@@ -46,9 +49,9 @@ def test_suggestion_only_where_something_is_near() -> None:
 
 
 def test_options_are_set_and_the_others_keep_their_defaults() -> None:
-    assert build(TABLE, "tool", "brush", {"width": 2.5, "span": [1, 2]}) == Brush(2.5, 3, False, (1, 2))
-    assert build(TABLE, "tool", "brush", {"width": 2}) == Brush(2.0)
-    assert build(TABLE, "tool", "brush", {}) == Brush()
+    assert build(TABLE, "brush", {"width": 2.5, "span": [1, 2]}) == Brush(2.5, 3, False, (1, 2))
+    assert build(TABLE, "brush", {"width": 2}) == Brush(2.0)
+    assert build(TABLE, "brush", {}) == Brush()
 
 
 @pytest.mark.parametrize(
@@ -69,5 +72,5 @@ def test_options_are_set_and_the_others_keep_their_defaults() -> None:
 )
 def test_wrong_options_are_refused_in_one_line(options: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=f"^tool 'brush': {message}") as refused:
-        build(TABLE, "tool", "brush", options)
+        build(TABLE, "brush", options)
     assert "\n" not in str(refused.value)

@@ -14,7 +14,7 @@ from attnshift.recipes.presets import preset_names, preset_summary
 from attnshift.registry import Table
 from attnshift.telemetry import TELEMETRY
 
-__all__ = ["catalogue"]
+__all__ = ["catalogue", "clashes"]
 
 _TABLES: dict[str, Table] = {
     "terms": TERMS,
@@ -46,3 +46,8 @@ def catalogue() -> dict[str, list[dict[str, str]]]:
         {"name": f"lab:{name}", "summary": "see docs/lab.md", "reference": ""} for name in classifier_names()
     ]
     return families
+
+
+def clashes() -> list[str]:
+    """One line for each plug-in whose name is taken."""
+    return [line for table in _TABLES.values() for line in table.clashes()]

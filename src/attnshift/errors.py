@@ -8,6 +8,7 @@ AttnshiftError
     ├── ModelError        a pipeline or a classifier cannot be loaded or does not fit
     ├── RunError          a run folder cannot be used or continued
     └── UnavailableError  a metric cannot be computed: no weights, or images too small or too few
+        └── PluginError   a plug-in of an installed package cannot be used
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "ImageError",
     "LabelError",
     "ModelError",
+    "PluginError",
     "RecipeError",
     "RunError",
     "UnavailableError",
@@ -54,3 +56,7 @@ class RunError(UserError):
 
 class UnavailableError(UserError):
     """A metric that cannot be computed. Commands show ``NAME: unavailable: MESSAGE`` and go on."""
+
+
+class PluginError(UnavailableError):
+    """A plug-in that cannot be imported or does not fit. The message names its package."""

@@ -1,8 +1,12 @@
 """From a name in a recipe or on the command line to an object.
 
-Every family of the package (terms, rules, sources, metrics, ...) is one literal table ``name -> Entry``. An entry says
+Every family of the package (terms, rules, sources, metrics, ...) is one ``Table`` of names and entries. An entry says
 in words what it is and where it comes from, and names its implementation as ``module:attribute``, which is imported
 only when it is used: listing the tables imports nothing heavy.
+
+Installed packages add entries to a table through entry points (docs/extending.md). Their metadata is read when a name
+is asked for that is not one of ours, and their code is imported when the entry is used. Nothing else is ever imported:
+no path that a recipe names, and no package that is not installed.
 """
 
 from __future__ import annotations
@@ -10,18 +14,21 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from attnshift.errors import RecipeError
+from attnshift.errors import PluginError, RecipeError
+from attnshift.plugins import Plugin, installed_plugins, misfit
 
-__all__ = ["STRICT", "Entry", "Table", "build", "describe", "look_up", "suggest"]
+__all__ = ["STRICT", "Entry", "Table", "build", "check", "describe", "load", "look_up", "suggest"]
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-"""What every recipe and every option obeys: no unknown keys, no silent conversions, no infinities."""
+"""Rules for every recipe and every option: no unknown keys, no silent conversions, no infinities."""
 
 
 @dataclass(frozen=True)
@@ -29,32 +36,137 @@ class Entry:
     summary: str
     reference: str
     target: str
+    package: str = ""
+    """The installed package that adds the entry, with its version; empty for entries of attnshift."""
 
     def load(self) -> Any:
+        """Import the implementation. ``PluginError`` for a plug-in that cannot be imported."""
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return attrgetter(attribute)(importlib.import_module(module))
+        # The module of a plug-in is code of others, which can raise anything.
+        except Exception as error:
+            if not self.package:
+                raise
+            raise PluginError(
+                f"package {self.package}: {self.target} cannot be imported ({type(error).__name__}: {error}); "
+                "mend the package, or uninstall it"
+            ) from error
 
 
-Table = Mapping[str, Entry]
+class Table(Mapping[str, Entry]):
+    """Entries by name: our ``own``, and behind them those of installed packages.
+
+    ``family`` is what messages call an entry. ``group`` is the group of entry points that adds entries; a table without
+    one is closed. ``contract`` names the protocols (``module:attribute``) of which an entry must fit one: the object
+    that ``build`` makes, or the implementation itself in tables that ``look_up`` reads.
+
+    A plug-in never replaces one of our entries, so that a recipe means the same wherever it is read. A name that two
+    packages have is in the table and cannot be loaded.
+    """
+
+    def __init__(self, family: str, own: Mapping[str, Entry], group: str = "", contract: Sequence[str] = ()):
+        self.family, self.group, self.contract = family, group, tuple(contract)
+        self._own = dict(own)
+
+    @cached_property
+    def _plugins(self) -> Mapping[str, tuple[Plugin, ...]]:
+        return installed_plugins().get(self.group, {})
+
+    def __getitem__(self, name: str) -> Entry:
+        # Our names are answered without a search for packages.
+        return self._own[name] if name in self._own else _entry(self.family, name, self._plugins[name])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._own
+        yield from sorted(self._plugins.keys() - self._own.keys())
+
+    def __len__(self) -> int:
+        return len(self._own.keys() | self._plugins.keys())
+
+    def clashes(self) -> list[str]:
+        """One line for each plug-in that has the name of one of our entries and is therefore not used."""
+        return [
+            f"{self.family} '{name}' of package {plugin.package} is not used: attnshift has one of that name"
+            for name in sorted(self._plugins.keys() & self._own.keys())
+            for plugin in self._plugins[name]
+        ]
 
 
-def look_up(table: Table, family: str, name: str) -> Any:
-    """The implementation called ``name``, or a ``RecipeError`` that suggests the nearest one."""
+def _entry(family: str, name: str, plugins: Sequence[Plugin]) -> Entry:
+    if len(plugins) == 1:
+        (plugin,) = plugins
+        return Entry(plugin.summary, plugin.package, plugin.target, plugin.package)
+    packages = " and ".join(plugin.package for plugin in plugins)
+    return _Ambiguous(f"{packages} both have a {family} '{name}'; uninstall one of them", packages, "", packages)
+
+
+class _Ambiguous(Entry):
+    def load(self) -> Any:
+        raise PluginError(self.summary)
+
+
+def look_up(table: Table, name: str) -> Any:
+    """The implementation called ``name``, once it fits the table's contract.
+
+    ``RecipeError`` where there is no such name, with the nearest one; ``PluginError`` where a plug-in does not fit.
+    """
+    return check(table, name, load(table, name))
+
+
+def build(table: Table, name: str, options: Mapping[str, object]) -> Any:
+    """Look ``name`` up and construct it with ``options``, checked against the types of its fields.
+
+    ``RecipeError`` for a name or an option that does not exist, ``PluginError`` where a plug-in does not fit.
+    """
+    implementation = load(table, name)
+    try:
+        adapter = TypeAdapter(implementation)
+        _check_strict(table, name, implementation)
+        made = adapter.validate_json(json.dumps(dict(options)))
+    except ValidationError as error:
+        raise RecipeError(f"{table.family} '{name}': {describe(error, implementation)}") from None
+    except PydanticUserError as error:
+        raise _refused(table, name, f"is no dataclass whose fields are its options ({error.code})") from error
+    return check(table, name, made)
+
+
+def check(table: Table, name: str, made: Any) -> Any:
+    """``made``, once it fits the contract of ``table``.
+
+    The error says which member it lacks: a ``PluginError`` for a plug-in, and a ``RecipeError`` for an object that the
+    caller made.
+    """
+    complaints = [misfit(made, contract) for contract in table.contract]
+    if complaints and all(complaints):
+        raise _refused(table, name, complaints[0])
+    return made
+
+
+def load(table: Table, name: str) -> Any:
+    """The implementation called ``name``, not checked; ``RecipeError`` where there is none, with the nearest name."""
     if name not in table:
-        raise RecipeError(f"unknown {family} '{name}'{suggest(name, table)}; known: {', '.join(table)}")
+        raise RecipeError(f"unknown {table.family} '{name}'{suggest(name, table)}; known: {', '.join(table)}")
     return table[name].load()
 
 
-def build(table: Table, family: str, name: str, options: Mapping[str, object]) -> Any:
-    """Look ``name`` up and construct it with ``options``, checked against the types of its fields."""
-    implementation = look_up(table, family, name)
-    try:
-        return TypeAdapter(implementation).validate_json(json.dumps(dict(options)))
-    except ValidationError as error:
-        raise RecipeError(f"{family} '{name}': {describe(error, implementation)}") from None
+def _refused(table: Table, name: str, complaint: str) -> PluginError | RecipeError:
+    package = table[name].package if name in table else ""
+    if package:
+        return PluginError(f"{table.family} '{name}' of package {package} {complaint}")
+    return RecipeError(f"{table.family} '{name}' {complaint}")
 
 
-def suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
+def _check_strict(table: Table, name: str, implementation: Any) -> None:
+    """Unknown options must be refused; pydantic ignores them unless a class says otherwise."""
+    if not isinstance(implementation, type):
+        return
+    config = getattr(implementation, "model_config", getattr(implementation, "__pydantic_config__", {}))
+    if config.get("extra") != "forbid":
+        raise _refused(table, name, "lacks __pydantic_config__ = attnshift.STRICT")
+
+
+def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """``; did you mean 'y'`` where something near is known, else nothing.
 
     >>> suggest("varience", ["variance", "entropy"])

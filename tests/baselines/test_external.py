@@ -25,7 +25,7 @@ from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
 from attnshift.randomness import generator
-from attnshift.registry import Entry, build
+from attnshift.registry import Entry, Table, build
 from attnshift.types import Goals, RandomKey
 
 LABELS = [3, 7, 5]
@@ -332,7 +332,7 @@ def test_a_missing_library_is_named(
     ],
 )
 def test_options_are_checked(target: str, options: dict[str, Any], complaint: str) -> None:
-    table = {"it": Entry("", "", f"attnshift.baselines.external.{target}")}
+    table = Table("baseline", {"it": Entry("", "", f"attnshift.baselines.external.{target}")})
     with pytest.raises(RecipeError, match=f"baseline 'it': {complaint}"):
-        build(table, "baseline", "it", options)
-    assert build(table, "baseline", "it", {}) is not None
+        build(table, "it", options)
+    assert build(table, "it", {}) is not None

@@ -43,7 +43,7 @@ def logits(dtype: torch.dtype = torch.float32) -> Tensor:
 @with_every_criterion
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_one_fp32_value_per_image(name: str, options: dict[str, Any], goals: Goals, dtype: torch.dtype) -> None:
-    values = build(CLASSIFICATION, "loss", name, options)(logits(dtype), goals)
+    values = build(CLASSIFICATION, name, options)(logits(dtype), goals)
     assert values.shape == (4,)
     assert values.dtype == torch.float32
 
@@ -62,7 +62,7 @@ def test_value_and_gradient_are_finite_on_degenerate_logits(
         "huge": 1e5 * logits(),
     }[degenerate]
     leaf = values.to(dtype).requires_grad_()
-    losses = build(CLASSIFICATION, "loss", name, options)(leaf, goals)
+    losses = build(CLASSIFICATION, name, options)(leaf, goals)
     assert losses.isfinite().all()
     (gradient,) = torch.autograd.grad(losses.sum(), leaf)
     assert gradient.isfinite().all()
@@ -71,20 +71,20 @@ def test_value_and_gradient_are_finite_on_degenerate_logits(
 @with_every_criterion
 def test_it_pushes_every_image_that_is_not_fooled(name: str, options: dict[str, Any], goals: Goals) -> None:
     leaf = logits().requires_grad_()
-    (gradient,) = torch.autograd.grad(build(CLASSIFICATION, "loss", name, options)(leaf, goals).sum(), leaf)
+    (gradient,) = torch.autograd.grad(build(CLASSIFICATION, name, options)(leaf, goals).sum(), leaf)
     assert (gradient.norm(dim=1) > 0).all()
 
 
 @with_every_criterion
 def test_lower_is_more_adversarial(name: str, options: dict[str, Any], goals: Goals) -> None:
-    criterion = build(CLASSIFICATION, "loss", name, options)
+    criterion = build(CLASSIFICATION, name, options)
     fooled = torch.zeros(4, 10).scatter(1, AIMS[:, None], 0.1 if options.get("goal") == "uniform" else 5.0)
     assert (criterion(logits(), goals) > criterion(fooled, goals)).all()
 
 
 @with_every_criterion
 def test_batch_mates_change_nothing(name: str, options: dict[str, Any], goals: Goals) -> None:
-    criterion, whole = build(CLASSIFICATION, "loss", name, options), logits()
+    criterion, whole = build(CLASSIFICATION, name, options), logits()
     alone = [criterion(whole[at : at + 1], goals.rows(slice(at, at + 1))) for at in range(4)]
     torch.testing.assert_close(criterion(whole, goals), torch.cat(alone), rtol=1e-6, atol=0)
 
@@ -93,5 +93,5 @@ def test_batch_mates_change_nothing(name: str, options: dict[str, Any], goals: G
 def test_gradcheck(name: str, options: dict[str, Any], goals: Goals, monkeypatch: pytest.MonkeyPatch) -> None:
     # Losses compute in fp32, which is too coarse for finite differences: here their casts go to float64.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    criterion, leaf = build(CLASSIFICATION, "loss", name, options), logits(torch.float64).requires_grad_()
+    criterion, leaf = build(CLASSIFICATION, name, options), logits(torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda each: criterion(each, goals), (leaf,))

@@ -51,7 +51,7 @@ with_every_filter = pytest.mark.parametrize(
 
 
 def placed(name: str, options: dict[str, Any], backbone: StableDiffusion) -> Defence | ClassifierDefence:
-    built = build(DEFENCES, "defence", name, options)
+    built = build(DEFENCES, name, options)
     return built.on(backbone) if isinstance(built, NeedsBackbone) else built
 
 
@@ -167,4 +167,4 @@ def test_what_is_drawn_belongs_to_the_seed(name: str, backbone: StableDiffusion)
 @pytest.mark.parametrize("name", DEFENCES)
 def test_options_are_checked(name: str) -> None:
     with pytest.raises(RecipeError, match=f"defence '{name}': strenght"):
-        build(DEFENCES, "defence", name, {"strenght": 1})
+        build(DEFENCES, name, {"strenght": 1})

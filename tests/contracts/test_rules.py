@@ -35,7 +35,7 @@ LABELS = torch.tensor([0, 1, 2])
 
 
 def rule(name: str, options: dict[str, Any]) -> FusionRule:
-    built = build(RULES, "fusion rule", name, options)
+    built = build(RULES, name, options)
     assert isinstance(built, FusionRule)
     return built
 

@@ -77,7 +77,7 @@ Built = LossTerm | StatefulTerm
 
 
 def term(name: str, options: dict[str, Any]) -> Built:
-    built = build(TERMS, "term", name, options)
+    built = build(TERMS, name, options)
     assert isinstance(built, LossTerm)
     return built
 

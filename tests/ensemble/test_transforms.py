@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rotate, ScaleAndShift, Transform
 from attnshift.errors import RecipeError
 from attnshift.randomness import generator
-from attnshift.registry import Entry, build
+from attnshift.registry import Entry, Table, build
 
 ALL: list[Transform] = [Rotate(), ScaleAndShift(), ResizeAndPad(0.5), Colour(), Noise(), Jpeg()]
 NEUTRAL = [Rotate(0.0), ScaleAndShift((1.0, 1.0), 0.0), ResizeAndPad(1.0), Colour(0.0, 0.0, 0.0, 0.0), Noise(0.0)]
@@ -332,22 +332,25 @@ def test_jpeg_draws_a_quality_for_each_image() -> None:
         torch.testing.assert_close(image[None], Jpeg((quality, quality))(shown[:1], generators(1)))
 
 
-TABLE = {
-    name: Entry("", "", f"attnshift.ensemble.transforms:{name}")
-    for name in ("Rotate", "ScaleAndShift", "ResizeAndPad", "Colour", "Noise", "Jpeg")
-}
+TABLE = Table(
+    "transform",
+    {
+        name: Entry("", "", f"attnshift.ensemble.transforms:{name}")
+        for name in ("Rotate", "ScaleAndShift", "ResizeAndPad", "Colour", "Noise", "Jpeg")
+    },
+)
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_options_may_be_left_out(name: str) -> None:
-    built = build(TABLE, "transform", name, {})
+    built = build(TABLE, name, {})
     assert built == type(built)()
 
 
 def test_ranges_from_a_recipe() -> None:
     options = {"scale": [1, 1.5], "shift": 0}
-    assert build(TABLE, "transform", "ScaleAndShift", options) == ScaleAndShift((1.0, 1.5), 0.0)
-    assert build(TABLE, "transform", "Jpeg", {"quality": [100, 100]}) == Jpeg((100.0, 100.0))
+    assert build(TABLE, "ScaleAndShift", options) == ScaleAndShift((1.0, 1.5), 0.0)
+    assert build(TABLE, "Jpeg", {"quality": [100, 100]}) == Jpeg((100.0, 100.0))
 
 
 @pytest.mark.parametrize(
@@ -375,5 +378,5 @@ def test_ranges_from_a_recipe() -> None:
 )
 def test_bad_options_are_refused_in_one_line(name: str, options: dict[str, object], complaint: str) -> None:
     with pytest.raises(RecipeError, match=rf"transform '{name}': {complaint}") as caught:
-        build(TABLE, "transform", name, options)
+        build(TABLE, name, options)
     assert "\n" not in str(caught.value)

@@ -121,7 +121,7 @@ def test_the_table_builds_each_term_and_none_reads_attention(squeeze: Lpips) -> 
         "perceptual": {},
         "lpips": {"network": "squeeze"},
     }
-    built = {name: build(TERMS, "term", name, chosen) for name, chosen in options.items()}
+    built = {name: build(TERMS, name, chosen) for name, chosen in options.items()}
     for each in built.values():
         assert isinstance(each, LossTerm)
         assert each.sites((), 8) == ()
@@ -264,7 +264,7 @@ def test_lpips_without_weights_is_one_line_at_construction(
     checkpoints: Path, network: str, weights: str, file: str
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        build(TERMS, "term", "lpips", {"network": network})
+        build(TERMS, "lpips", {"network": network})
     assert str(caught.value) == (
         f"loss term 'lpips' with network '{network}': needs torchvision's {weights}, and {checkpoints / file} is "
         f"missing; put https://download.pytorch.org/models/{file} there (TORCH_HOME moves the folder); the term "

@@ -42,23 +42,21 @@ class Method:
         logits = recipe.classification
         _check_joint(recipe)
         terms = {
-            name: WeightedTerm(
-                build(TERMS, "term", name, section.options), section.weight, _schedule(section.schedule, name)
-            )
+            name: WeightedTerm(build(TERMS, name, section.options), section.weight, _schedule(section.schedule, name))
             for name, section in recipe.terms.items()
             if section.weight
         }
         return cls(
             recipe,
-            build(RECONSTRUCTIONS, "reconstruction", recipe.reconstruction.method, recipe.reconstruction.options),
+            build(RECONSTRUCTIONS, recipe.reconstruction.method, recipe.reconstruction.options),
             Objective(terms),
-            build(CLASSIFICATION, "classification loss", logits.loss, logits.options),
-            build(RULES, "fusion rule", logits.fusion, logits.fusion_options),
+            build(CLASSIFICATION, logits.loss, logits.options),
+            build(RULES, logits.fusion, logits.fusion_options),
             Expectation(
                 recipe.expectation.draws,
                 recipe.expectation.every,
                 {
-                    name: build(TRANSFORMS, "transform", name, section.options)
+                    name: build(TRANSFORMS, name, section.options)
                     for name, section in recipe.expectation.transforms.items()
                 },
             ),

@@ -2,43 +2,48 @@
 
 from attnshift.registry import Entry, Table
 
-BASELINES: Table = {
-    "pgd": Entry(
-        "projected gradient descent from a random start", "Madry et al., ICLR 2018", "attnshift.baselines.pixel:PGD"
-    ),
-    "mifgsm": Entry(
-        "momentum iterative fast gradient sign method, on the surrogates' mean logits",
-        "Dong et al., CVPR 2018",
-        "attnshift.baselines.pixel:MIFGSM",
-    ),
-    "adaea": Entry(
-        "MI-FGSM along AdaEA's direction over the surrogates",
-        "Chen et al., ICCV 2023",
-        "attnshift.baselines.pixel:AdaEA",
-    ),
-    "difgsm": Entry(
-        "MI-FGSM through randomly resized and padded images (extra baselines)",
-        "Xie et al., CVPR 2019",
-        "attnshift.baselines.external.torchattack_baselines:DI",
-    ),
-    "tifgsm": Entry(
-        "MI-FGSM with a gradient that is smoothed over shifts (extra baselines)",
-        "Dong et al., CVPR 2019",
-        "attnshift.baselines.external.torchattack_baselines:TI",
-    ),
-    "ssa": Entry(
-        "MI-FGSM through copies with a changed spectrum (extra baselines)",
-        "Long et al., ECCV 2022",
-        "attnshift.baselines.external.torchattack_baselines:SSA",
-    ),
-    "bsr": Entry(
-        "MI-FGSM through copies whose blocks are shuffled and turned (extra baselines)",
-        "Wang et al., CVPR 2024",
-        "attnshift.baselines.external.torchattack_baselines:BSR",
-    ),
-    "autoattack": Entry(
-        "four attacks in turn; measures the surrogates, does not transfer (extra baselines)",
-        "Croce and Hein, ICML 2020",
-        "attnshift.baselines.external.art_baselines:AutoAttack",
-    ),
-}
+BASELINES = Table(
+    "baseline",
+    {
+        "pgd": Entry(
+            "projected gradient descent from a random start", "Madry et al., ICLR 2018", "attnshift.baselines.pixel:PGD"
+        ),
+        "mifgsm": Entry(
+            "momentum iterative fast gradient sign method, on the surrogates' mean logits",
+            "Dong et al., CVPR 2018",
+            "attnshift.baselines.pixel:MIFGSM",
+        ),
+        "adaea": Entry(
+            "MI-FGSM along AdaEA's direction over the surrogates",
+            "Chen et al., ICCV 2023",
+            "attnshift.baselines.pixel:AdaEA",
+        ),
+        "difgsm": Entry(
+            "MI-FGSM through randomly resized and padded images (extra baselines)",
+            "Xie et al., CVPR 2019",
+            "attnshift.baselines.external.torchattack_baselines:DI",
+        ),
+        "tifgsm": Entry(
+            "MI-FGSM with a gradient that is smoothed over shifts (extra baselines)",
+            "Dong et al., CVPR 2019",
+            "attnshift.baselines.external.torchattack_baselines:TI",
+        ),
+        "ssa": Entry(
+            "MI-FGSM through copies with a changed spectrum (extra baselines)",
+            "Long et al., ECCV 2022",
+            "attnshift.baselines.external.torchattack_baselines:SSA",
+        ),
+        "bsr": Entry(
+            "MI-FGSM through copies whose blocks are shuffled and turned (extra baselines)",
+            "Wang et al., CVPR 2024",
+            "attnshift.baselines.external.torchattack_baselines:BSR",
+        ),
+        "autoattack": Entry(
+            "four attacks in turn; measures the surrogates, does not transfer (extra baselines)",
+            "Croce and Hein, ICML 2020",
+            "attnshift.baselines.external.art_baselines:AutoAttack",
+        ),
+    },
+    group="attnshift.baselines",
+    contract=("attnshift.baselines.pixel:Baseline",),
+)

@@ -73,7 +73,7 @@ class PGD(Baseline):
         return points
 
     def _rule(self) -> FusionRule:
-        return build(RULES, "fusion rule", self.fusion, self.fusion_options)
+        return build(RULES, self.fusion, self.fusion_options)
 
     def _offsets(self, images: Tensor, draws: RandomKey) -> Tensor:
         drawn = [

@@ -10,43 +10,48 @@ from attnshift.registry import Entry, Table, look_up
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
 
-SOURCES: Table = {
-    "timm": Entry(
-        "a pretrained timm model, or a folder in timm's format",
-        "Wightman, timm",
-        "attnshift.classifiers.timm_source:load_timm",
-    ),
-    "random": Entry(
-        "a timm architecture with random weights, to try a set-up where nothing can be downloaded",
-        "Wightman, timm",
-        "attnshift.classifiers.timm_source:load_random",
-    ),
-    "torchvision": Entry(
-        "a pretrained torchvision model, as NAME or NAME@WEIGHTS",
-        "torchvision.models",
-        "attnshift.classifiers.torchvision_source:load_torchvision",
-    ),
-    "huggingface": Entry(
-        "an image classifier from the Hugging Face hub, or a folder in its format; safetensors, no remote code",
-        "Wolf et al., transformers",
-        "attnshift.classifiers.huggingface_source:load_huggingface",
-    ),
-    "zeroshot": Entry(
-        "a CLIP or SigLIP model and the names of the classes, one a line in label order, as MODEL@NAMES.txt",
-        "Radford et al., ICML 2021; Wolf et al., transformers",
-        "attnshift.classifiers.zeroshot_source:load_zeroshot",
-    ),
-    "checkpoint": Entry(
-        "a timm architecture with weights from a local file, as ARCHITECTURE@PATH.safetensors",
-        "Wightman, timm",
-        "attnshift.classifiers.checkpoint_source:load_checkpoint",
-    ),
-    "lab": Entry(
-        "a classifier of the built-in tabletop world",
-        "docs/lab.md",
-        "attnshift.lab.shipped:load_lab_classifier",
-    ),
-}
+SOURCES = Table(
+    "classifier source",
+    {
+        "timm": Entry(
+            "a pretrained timm model, or a folder in timm's format",
+            "Wightman, timm",
+            "attnshift.classifiers.timm_source:load_timm",
+        ),
+        "random": Entry(
+            "a timm architecture with random weights, to try a set-up where nothing can be downloaded",
+            "Wightman, timm",
+            "attnshift.classifiers.timm_source:load_random",
+        ),
+        "torchvision": Entry(
+            "a pretrained torchvision model, as NAME or NAME@WEIGHTS",
+            "torchvision.models",
+            "attnshift.classifiers.torchvision_source:load_torchvision",
+        ),
+        "huggingface": Entry(
+            "an image classifier from the Hugging Face hub, or a folder in its format; safetensors, no remote code",
+            "Wolf et al., transformers",
+            "attnshift.classifiers.huggingface_source:load_huggingface",
+        ),
+        "zeroshot": Entry(
+            "a CLIP or SigLIP model and the names of the classes, one a line in label order, as MODEL@NAMES.txt",
+            "Radford et al., ICML 2021; Wolf et al., transformers",
+            "attnshift.classifiers.zeroshot_source:load_zeroshot",
+        ),
+        "checkpoint": Entry(
+            "a timm architecture with weights from a local file, as ARCHITECTURE@PATH.safetensors",
+            "Wightman, timm",
+            "attnshift.classifiers.checkpoint_source:load_checkpoint",
+        ),
+        "lab": Entry(
+            "a classifier of the built-in tabletop world",
+            "docs/lab.md",
+            "attnshift.lab.shipped:load_lab_classifier",
+        ),
+    },
+    group="attnshift.sources",
+    contract=("attnshift.classifiers.classifier:Source",),
+)
 
 
 def load_classifier(name: str) -> Classifier:
@@ -55,7 +60,7 @@ def load_classifier(name: str) -> Classifier:
     if not separator or not model:
         raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")
     try:
-        classifier = look_up(SOURCES, "classifier source", source)(model)
+        classifier = look_up(SOURCES, source)(model)
     except (OSError, ValueError) as error:
         # A name that no file can have.
         raise ModelError(f"cannot load '{name}': {error.strerror if isinstance(error, OSError) else error}") from error

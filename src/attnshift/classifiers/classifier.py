@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from attnshift.classifiers.probe import probe
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 
-__all__ = ["Classifier", "Interpolation", "Preprocessing", "common_classes"]
+__all__ = ["Classifier", "Interpolation", "Preprocessing", "Source", "common_classes"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -123,6 +123,12 @@ class Classifier:
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)
         return self
+
+
+class Source(Protocol):
+    """Load the classifier ``name``, what stands behind ``source:`` in a full name, or raise ``ModelError``."""
+
+    def __call__(self, name: str) -> Classifier: ...
 
 
 def common_classes(classifiers: Sequence[Classifier]) -> int:

@@ -12,14 +12,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attnshift.terminal import one_line
+from attnshift.terminal import one_line, print_error
 
 __all__ = ["list_command", "report", "status"]
 
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List every preset, term, rule, source, metric, defence and backbone, with where it comes from."""
-    from attnshift.catalogue import catalogue
+    from attnshift.catalogue import catalogue, clashes
 
     families = catalogue()
     if as_json:
@@ -35,8 +35,10 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         grid.add_column(no_wrap=True, min_width=24)
         for each in entries:
             source = f" ({each['reference']})" if each["reference"] else ""
-            grid.add_row(Text(f"  {each['name']}"), Text(each["summary"] + source))
+            grid.add_row(Text("  " + one_line(each["name"])), Text(one_line(each["summary"] + source)))
         console.print(grid if entries else "  none")
+    for line in clashes():
+        print_error(line)
 
 
 def status(

@@ -34,7 +34,7 @@ def load_defended(name: str, pipeline: Callable[[], Backbone] | None = None) -> 
         return load_classifier(name)
     from attnshift.defences.defended import Defended, NeedsBackbone
 
-    defence = build(DEFENCES, "defence", first["defence"], _options(first["options"] or "", name))
+    defence = build(DEFENCES, first["defence"], _options(first["options"] or "", name))
     classifier = load_defended(first["rest"], pipeline)
     if isinstance(defence, NeedsBackbone):
         if pipeline is None:

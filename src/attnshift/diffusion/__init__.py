@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from attnshift.errors import ModelError
-from attnshift.registry import Entry, Table, look_up
+from attnshift.errors import ModelError, PluginError
+from attnshift.registry import Entry, Table, look_up, suggest
 
 if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Backbone
 
 Precision = Literal["float32", "bfloat16"]
 
-BACKBONES: Table = {
-    "stable_diffusion": Entry(
-        "Stable Diffusion 1.x and 2.x, epsilon and v-prediction, from a diffusers folder or hub name",
-        "Rombach et al., CVPR 2022",
-        "attnshift.diffusion.stable_diffusion:load_stable_diffusion",
-    ),
-    "lab": Entry(
-        "the Stable Diffusion of the built-in tabletop world",
-        "docs/lab.md",
-        "attnshift.lab.shipped:load_lab_pipeline",
-    ),
-}
+BACKBONES = Table(
+    "backbone",
+    {
+        "stable_diffusion": Entry(
+            "Stable Diffusion 1.x and 2.x, epsilon and v-prediction, from a diffusers folder or hub name",
+            "Rombach et al., CVPR 2022",
+            "attnshift.diffusion.stable_diffusion:STABLE_DIFFUSION",
+        ),
+        "lab": Entry(
+            "the Stable Diffusion of the built-in tabletop world",
+            "docs/lab.md",
+            "attnshift.lab.shipped:LAB",
+        ),
+    },
+    group="attnshift.backbones",
+    contract=("attnshift.diffusion.backbone:Loader",),
+)
 
-RECONSTRUCTIONS: Table = {
-    "null_text": Entry(
-        "tune the unconditional embedding of each step (70 updates for 5 steps)",
-        "Mokady et al., CVPR 2023",
-        "attnshift.diffusion.reconstruction:NullText",
-    ),
-    "negative_prompt": Entry(
-        "the conditional embedding in place of the unconditional one",
-        "Miyake et al., WACV 2025",
-        "attnshift.diffusion.reconstruction:NegativePrompt",
-    ),
-    "offset": Entry(
-        "add the constant by which each step misses its stored latent",
-        "Ju et al., ICLR 2024",
-        "attnshift.diffusion.reconstruction:Offset",
-    ),
-}
+RECONSTRUCTIONS = Table(
+    "reconstruction",
+    {
+        "null_text": Entry(
+            "tune the unconditional embedding of each step (70 updates for 5 steps)",
+            "Mokady et al., CVPR 2023",
+            "attnshift.diffusion.reconstruction:NullText",
+        ),
+        "negative_prompt": Entry(
+            "the conditional embedding in place of the unconditional one",
+            "Miyake et al., WACV 2025",
+            "attnshift.diffusion.reconstruction:NegativePrompt",
+        ),
+        "offset": Entry(
+            "add the constant by which each step misses its stored latent",
+            "Ju et al., ICLR 2024",
+            "attnshift.diffusion.reconstruction:Offset",
+        ),
+    },
+    contract=("attnshift.diffusion.reconstruction:Reconstruction",),
+)
+
+
+_USUAL = "stable_diffusion"
 
 
 def as_precision(text: str) -> Precision:
@@ -53,11 +66,52 @@ def as_precision(text: str) -> Precision:
 
 
 def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
-    """The pipeline called ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, or a hub name.
+    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, or a hub name.
 
-    ``precision`` is that of its weights; steps and losses are in float32 in any case.
+    Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses it; a name of the
+    hub is read as Stable Diffusion. ``precision`` is that of the weights; steps and losses are in float32 in any case.
+    ``ModelError`` for a pipeline that cannot be loaded.
     """
-    backbone, _, model = source.partition(":")
-    if backbone not in BACKBONES:
-        backbone, model = "stable_diffusion", source
-    return look_up(BACKBONES, "backbone", backbone)(model, precision)
+    backbone, model = _named(source)
+    return look_up(BACKBONES, backbone)(model, precision)
+
+
+def _named(source: str) -> tuple[str, str]:
+    """Backbone of a pipeline's name, and what the backbone is asked to load."""
+    prefix, colon, model = source.partition(":")
+    if prefix in BACKBONES:
+        return prefix, model
+    # One letter is a drive of Windows.
+    if colon and len(prefix) > 1 and not Path(source).exists():
+        known = ", ".join(BACKBONES)
+        raise ModelError(
+            f"pipeline '{source}': unknown backbone '{prefix}'{suggest(prefix, BACKBONES)}; known: {known}"
+        )
+    return _backbone_of(Path(source)), source
+
+
+def _backbone_of(folder: Path) -> str:
+    """Backbone that reads the pipeline class of ``folder``; Stable Diffusion for what names none."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return _USUAL
+    # It needs torch, which listing the backbones does not.
+    from attnshift.untrusted import read_object
+
+    wanted = read_object(index).get("_class_name")
+    if not isinstance(wanted, str):
+        return _USUAL
+    known = []
+    for name in BACKBONES:
+        try:
+            pipelines = look_up(BACKBONES, name).pipelines
+        except PluginError:
+            # It is listed, and refused with its reason where it is asked for by name.
+            continue
+        if wanted in pipelines:
+            return name
+        known += [f"{each} ({name})" for each in pipelines]
+    raise ModelError(
+        f"{index} names the pipeline class {wanted!r:.80}, which no backbone reads; known: {', '.join(known)}; "
+        "a folder of another class is read as one of them with BACKBONE: in front of its name"
+    )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from attnshift.diffusion import Precision
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.types import Site, TokenSpan
 
-__all__ = ["Backbone", "Prediction", "Probe", "Read"]
+__all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
 
 
 @dataclass(frozen=True)
@@ -104,3 +105,18 @@ class Backbone(Protocol):
     def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
         """Predict the noise in ``latents``, and read on the way what ``reads`` asks for."""
         ...
+
+
+@dataclass(frozen=True)
+class Loader:
+    """An entry of ``BACKBONES``: loads what stands behind ``BACKBONE:`` in a pipeline's name, or a local folder.
+
+    ``pipelines`` are the pipeline classes of diffusers that it reads, as a folder's model_index.json names them in
+    ``_class_name``. ``load`` raises ``ModelError`` for what cannot be loaded.
+    """
+
+    pipelines: tuple[str, ...]
+    load: Callable[[str, Precision], Backbone]
+
+    def __call__(self, source: str, precision: Precision = "float32") -> Backbone:
+        return self.load(source, precision)

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from attnshift.diffusion import Precision
 from attnshift.diffusion.attention import attention_sites, record_attention
-from attnshift.diffusion.backbone import Prediction, Read
+from attnshift.diffusion.backbone import Loader, Prediction, Read
 from attnshift.diffusion.checks import check_folder, check_levels, check_parts
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.errors import ModelError
@@ -32,7 +32,7 @@ from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
 from attnshift.untrusted import UNUSABLE, check_finite, reason
 
-__all__ = ["StableDiffusion", "load_stable_diffusion"]
+__all__ = ["STABLE_DIFFUSION", "StableDiffusion", "load_stable_diffusion"]
 
 
 class StableDiffusion:
@@ -222,6 +222,9 @@ def load_stable_diffusion(source: str, precision: Precision = "float32", name: s
         return StableDiffusion(pipeline, name)
     except UNUSABLE as error:
         raise ModelError(f"cannot load the pipeline {name}: {reason(error)}") from error
+
+
+STABLE_DIFFUSION = Loader(("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"), load_stable_diffusion)
 
 
 def _silence() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from attnshift.errors import UnavailableError
 from attnshift.metrics import METRICS
+from attnshift.metrics.metrics import Metric
+from attnshift.registry import look_up
 
-__all__ = ["Metric", "measurable", "measure"]
-
-Metric = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["measurable", "measure"]
 
 
 def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -21,9 +21,9 @@ def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
     metrics: dict[str, Metric] = {}
     reasons: dict[str, str] = {}
     image = torch.full((1, 3, size, size), 0.5)
-    for name, entry in METRICS.items():
-        metric = entry.load()
+    for name in METRICS:
         try:
+            metric: Metric = look_up(METRICS, name)
             metric(image, image)
         except UnavailableError as error:
             reasons[name] = str(error)

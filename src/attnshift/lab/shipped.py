@@ -7,11 +7,12 @@ from dataclasses import replace
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.timm_source import load_timm
 from attnshift.diffusion import Precision
+from attnshift.diffusion.backbone import Loader
 from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
 from attnshift.lab.weights import classifier_folder, pipeline_folder
 
-__all__ = ["load_lab_classifier", "load_lab_pipeline"]
+__all__ = ["LAB", "load_lab_classifier", "load_lab_pipeline"]
 
 
 def load_lab_classifier(name: str) -> Classifier:
@@ -24,3 +25,6 @@ def load_lab_pipeline(source: str = "", precision: Precision = "float32") -> Sta
     if source:
         raise ModelError(f"pipeline 'lab:{source}': the lab has one pipeline, called lab")
     return load_stable_diffusion(str(pipeline_folder()), precision, "lab")
+
+
+LAB = Loader((), load_lab_pipeline)

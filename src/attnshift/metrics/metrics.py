@@ -6,6 +6,7 @@ Where one cannot be taken it raises ``UnavailableError`` with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +19,19 @@ from torchmetrics.functional.image import (
 from attnshift import downloaded
 from attnshift.errors import UnavailableError
 
-__all__ = ["dists", "l2", "linf", "lpips", "ms_ssim", "psnr", "ssim"]
+__all__ = ["Metric", "dists", "l2", "linf", "lpips", "ms_ssim", "psnr", "ssim"]
 
 _MS_SSIM_SIDE, _LPIPS_SIDE, _DISTS_SIDE = 176, 31, 16
 """Least sides in pixels: the coarsest of five scales holds a window, AlexNet's and VGG's last features a pixel."""
 
 _TOGETHER = 4
 """Images whose features are held at once."""
+
+
+class Metric(Protocol):
+    """How far each image [batch,3,height,width] in [0,1] is from its reference, or how near: [batch], in fp32."""
+
+    def __call__(self, reference: Tensor, candidate: Tensor) -> Tensor: ...
 
 
 def ssim(reference: Tensor, candidate: Tensor) -> Tensor:

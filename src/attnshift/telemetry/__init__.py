@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from attnshift.registry import Entry, Table
+from attnshift.registry import Entry, Table, check, load
 from attnshift.telemetry.events import (
     EVENTS,
     BatchBegun,
@@ -35,23 +36,28 @@ __all__ = [
     "open_telemetry",
 ]
 
-TELEMETRY: Table = {
-    "jsonl": Entry(
-        "every event as a line of JSON in a file", "docs/telemetry.md", "attnshift.telemetry.json_lines:JsonLines"
-    ),
-    "tensorboard": Entry(
-        "losses, margins and shares as curves (extra tensorboard)",
-        "docs/telemetry.md",
-        "attnshift.telemetry.tensorboard_log:TensorBoard",
-    ),
-    "mlflow": Entry(
-        "a run with its parameters and curves in an experiment (extra mlflow)",
-        "docs/telemetry.md",
-        "attnshift.telemetry.mlflow_log:MLflow",
-    ),
-    "rich": Entry("a bar, and a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:Bar"),
-    "plain": Entry("a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:Lines"),
-}
+TELEMETRY = Table(
+    "telemetry",
+    {
+        "jsonl": Entry(
+            "every event as a line of JSON in a file", "docs/telemetry.md", "attnshift.telemetry.json_lines:JsonLines"
+        ),
+        "tensorboard": Entry(
+            "losses, margins and shares as curves (extra tensorboard)",
+            "docs/telemetry.md",
+            "attnshift.telemetry.tensorboard_log:TensorBoard",
+        ),
+        "mlflow": Entry(
+            "a run with its parameters and curves in an experiment (extra mlflow)",
+            "docs/telemetry.md",
+            "attnshift.telemetry.mlflow_log:MLflow",
+        ),
+        "rich": Entry("a bar, and a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:Bar"),
+        "plain": Entry("a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:Lines"),
+    },
+    group="attnshift.telemetry",
+    contract=("attnshift.telemetry.fan_out:Consumer",),
+)
 """The consumers of events, each made from where it writes to."""
 
 
@@ -61,10 +67,16 @@ def open_telemetry(
     mlflow: str | None = None,
     terminal: bool = False,
     stream: TextIO | None = None,
+    others: Mapping[str, str] | None = None,
 ) -> Telemetry:
     """Those that the options ask for, and a bar on ``stream`` if it is a ``terminal``, else lines; the default is
-    standard error. A ``UserError`` where one cannot be had."""
-    wanted = {"jsonl": log, "tensorboard": tensorboard, "mlflow": mlflow}
-    consumers: list[Consumer] = [TELEMETRY[name].load()(to) for name, to in wanted.items() if to is not None]
-    consumers.append(TELEMETRY["rich" if terminal else "plain"].load()(stream or sys.stderr))
+    standard error. ``others`` gives where they write to by name, as plug-ins need it. A ``UserError`` where one cannot
+    be had."""
+    wanted = {"jsonl": log, "tensorboard": tensorboard, "mlflow": mlflow, **(others or {})}
+    consumers = [_consumer(name, to) for name, to in wanted.items() if to is not None]
+    consumers.append(_consumer("rich" if terminal else "plain", stream or sys.stderr))
     return Telemetry(consumers)
+
+
+def _consumer(name: str, to: Path | str | TextIO) -> Consumer:
+    return check(TELEMETRY, name, load(TELEMETRY, name)(to))

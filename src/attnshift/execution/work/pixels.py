@@ -36,7 +36,7 @@ class PixelWork:
     @classmethod
     def of(cls, recipe: BaselineRecipe) -> PixelWork:
         """Build the attack that ``recipe`` names, or raise ``RecipeError``."""
-        return cls(recipe, build(BASELINES, "baseline", recipe.baseline.attack, recipe.baseline.options))
+        return cls(recipe, build(BASELINES, recipe.baseline.attack, recipe.baseline.options))
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
         goals = Goals.of([items[0].label], [items[0].target], backbone.device)
@@ -79,4 +79,4 @@ def _rounded(images: Tensor, attacked: Tensor) -> Tensor:
 
 
 def _surrogates(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
-    return Surrogates(classifiers, build(CLASSIFICATION, "classification loss", "cross_entropy", {}), goals)
+    return Surrogates(classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals)
