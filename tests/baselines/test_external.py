@@ -15,8 +15,8 @@ import torchattack
 from torch import Tensor, nn
 
 from attnshift.baselines.external.art_baselines import AutoAttack
-from attnshift.baselines.external.baseline import Averaged, ExternalBaseline, own_draws
-from attnshift.baselines.external.torchattack_baselines import BSR, DI, SSA, TI, Spectrum, TorchattackBaseline
+from attnshift.baselines.external.baseline import Averaged, ExternalBaseline, seed_generators
+from attnshift.baselines.external.torchattack_baselines import BSR, DI, SSA, TI, SpectrumSimulation, TorchattackBaseline
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
@@ -140,7 +140,7 @@ def test_global_generators_are_left_alone_by_a_failure() -> None:
         return (torch.rand(1).item() + numpy.random.rand() + random.random()) / 0
 
     before = state()
-    with pytest.raises(ZeroDivisionError), own_draws(0, "a", torch.device("cpu")):
+    with pytest.raises(ZeroDivisionError), seed_generators(0, "a", torch.device("cpu")):
         draw_and_fail()
     assert state() == before
 
@@ -241,7 +241,7 @@ def test_translation_invariance_smooths_each_gradient_before_the_momentum(
 
 
 def test_spectrum_simulation_averages_gradients_before_the_momentum(surrogates: Surrogates, images: Tensor) -> None:
-    spectrum = Spectrum(Averaged(surrogates.classifiers), 1, 0.5, 8 / 255)
+    spectrum = SpectrumSimulation(Averaged(surrogates.classifiers), 1, 0.5, 8 / 255)
 
     def average(point: Tensor) -> Tensor:
         return torch.stack([slope_of(spectrum, 3, point) for _ in range(3)]).mean(0)
@@ -257,7 +257,7 @@ def test_spectra_are_the_librarys_where_it_has_them() -> None:
     torch.manual_seed(5)
     expected = torchattack.SSA(nn.Identity(), eps=8 / 255, rho=0.3).transform(image)
     torch.manual_seed(5)
-    torch.testing.assert_close(Spectrum(nn.Identity(), 1, 0.3, 8 / 255)(image), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(SpectrumSimulation(nn.Identity(), 1, 0.3, 8 / 255)(image), expected, rtol=0, atol=1e-4)
 
 
 def test_an_image_whose_gradient_vanishes_stays(images: Tensor) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines import BASELINES
-from attnshift.baselines.pixel import MIFGSM, PGD, AdaEA, Baseline
+from attnshift.baselines.pixel import MIFGSM, PGD, AdaptiveEnsembleAttack, Baseline
 from attnshift.classifiers import load_classifier
-from attnshift.ensemble.blending import AdaEA as AdaEARule
+from attnshift.ensemble.blending import AdaEA
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.lab.render import render
@@ -81,8 +81,8 @@ def test_mifgsm_is_algorithm_1(surrogates: Surrogates, images: Tensor) -> None:
 
 
 def test_adaea_goes_where_its_rule_points(surrogates: Surrogates, images: Tensor) -> None:
-    step = AdaEA(epsilon=0.04, steps=1)(surrogates, images, DRAWS)
-    direction = AdaEARule()(surrogates, images).direction
+    step = AdaptiveEnsembleAttack(epsilon=0.04, steps=1)(surrogates, images, DRAWS)
+    direction = AdaEA()(surrogates, images).direction
     assert torch.equal(step, (images - 0.04 * direction.sign()).clamp(0, 1).clamp(images - 0.04, images + 0.04))
     assert (direction == 0).any(), "its filter leaves positions out"
 

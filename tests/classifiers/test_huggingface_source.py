@@ -119,7 +119,7 @@ def test_preprocessing_is_the_image_processors_own(case: str) -> None:
     processor = huggingface_source._processor(PROCESSORS[case])
     interpolation = huggingface_source._interpolation(PROCESSORS[case])
     image = photograph(200)
-    measured = huggingface_source.measure(case, processor, interpolation)
+    measured = huggingface_source.measure_preprocessing(case, processor, interpolation)
     expected = PROCESSORS[case](images=image, return_tensors="pt")["pixel_values"][0]
     assert levels_apart(measured, image, expected) < 1.6
 
@@ -128,7 +128,7 @@ def test_preprocessing_is_the_image_processors_own(case: str) -> None:
 def test_the_size_before_the_cut_is_found_to_the_pixel(size: tuple[int, int]) -> None:
     cut, whole = ({"height": side, "width": side} for side in size)
     processor = huggingface_source._processor(BitImageProcessor(size=whole, crop_size=cut))
-    measured = huggingface_source.measure("bit", processor, "bicubic")
+    measured = huggingface_source.measure_preprocessing("bit", processor, "bicubic")
     assert (measured.size[0], (measured.resized or measured.size)[0]) == size
 
 
@@ -142,7 +142,7 @@ def test_the_size_before_the_cut_is_found_to_the_pixel(size: tuple[int, int]) ->
 )
 def test_a_processor_that_does_something_else_is_refused(processor: Any) -> None:
     with pytest.raises(ModelError, match=r"does more than to resize, cut and normalise.*Classifier\.wrap"):
-        huggingface_source.measure("odd", huggingface_source._processor(processor), "bilinear")
+        huggingface_source.measure_preprocessing("odd", huggingface_source._processor(processor), "bilinear")
 
 
 def _edit(folder: Path, name: str, values: Mapping[str, Any]) -> None:
@@ -162,13 +162,13 @@ def test_weights_without_a_head_are_refused(vit: Path, tmp_path: Path) -> None:
     """transformers would draw one at random."""
     ViTModel(ViTConfig(**VIT)).save_pretrained(tmp_path)
     shutil.copy(vit / "preprocessor_config.json", tmp_path)
-    assert "no fitting weights for classifier.bias (2 in all)" in complaint(tmp_path)
+    assert "no weights that fit classifier.bias (2 in all)" in complaint(tmp_path)
 
 
 def test_more_classes_than_weights_are_refused(vit: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(vit, tmp_path / "model")
     _edit(folder, "config.json", {"id2label": {str(index): f"class {index}" for index in range(7)}})
-    assert "no fitting weights for classifier" in complaint(folder)
+    assert "no weights that fit classifier" in complaint(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
@@ -200,11 +200,11 @@ def test_what_a_file_declares_is_held_against_its_length(vit: Path, tmp_path: Pa
     [
         ({"num_labels": 10**10}, "num_labels is 10000000000; expected a whole number from 1 to 1000000"),
         ({"num_labels": "many"}, "num_labels is 'many'"),
-        ({"id2label": {"0": "ball", "1": "mug"}}, "no fitting weights for classifier.bias"),
+        ({"id2label": {"0": "ball", "1": "mug"}}, "no weights that fit classifier.bias"),
         ({"id2label": {"0": "a", "1": "b", "2": "c", "7": "d"}}, "are numbered"),
         ({"model_type": "nothing of the kind"}, "cannot load"),
         ({"hidden_size": "wide"}, "cannot load"),
-        ({"hidden_size": 18}, "no fitting weights for"),
+        ({"hidden_size": 18}, "no weights that fit"),
         ({"hidden_size": 100_000}, "weights, and model.safetensors holds"),
         ({"patch_size": 0}, "cannot load"),
     ],

@@ -197,7 +197,7 @@ def test_logits_of_a_log_softmax_are_logits() -> None:
         ({"size": 16}, "cannot take images (2, 3, 16, 16)"),
         ({"std": (0.2, 0.2, 0)}, "std above 0"),
         ({"mean": (0.5,)}, "must be three values"),
-        ({"interpolation": "lanczos"}, "'lanczos' is none of nearest, bilinear, bicubic"),
+        ({"interpolation": "lanczos"}, "'lanczos' is not one of nearest, bilinear, bicubic"),
         ({"size": 0}, "at least 1 pixel"),
     ],
 )

@@ -15,7 +15,7 @@ from attnshift.classifiers.gradcam import grad_cam
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.gaussian_blur import GaussianBlur
-from attnshift.defences.jpeg import Jpeg
+from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.smoothing import Smoothing
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.lab.render import render
@@ -67,7 +67,7 @@ def test_images_pass_the_defence_one_by_one(resnet: Classifier, images: Tensor) 
 
 
 def test_a_chain_is_differentiable_where_all_of_it_is(resnet: Classifier) -> None:
-    assert Defended(Defended(resnet, Jpeg()), BitDepth()).differentiable
+    assert Defended(Defended(resnet, JpegCompression()), BitDepth()).differentiable
     assert not Defended(Defended(resnet, Smoothing()), BitDepth()).differentiable
     assert not Defended(Defended(resnet, BitDepth()), Smoothing()).differentiable
 
@@ -85,10 +85,10 @@ def test_changed_fields_change_behind_the_defences(resnet: Classifier, images: T
 def test_an_ensemble_attacks_through_it(resnet: Classifier, images: Tensor) -> None:
     """Steps along the gradient lower the true class behind the defence, though a file's JPEG has no gradient."""
     labels = resnet(images).argmax(1)
-    defended = Defended(resnet, Jpeg(40))
+    defended = Defended(resnet, JpegCompression(40))
     surrogates = Surrogates([defended], CrossEntropy(), Goals(labels))
     gradients, losses, _ = surrogates.gradients(images)
-    assert surrogates.names == ("Jpeg(quality=40)+lab:resnet",)
+    assert surrogates.names == ("JpegCompression(quality=40)+lab:resnet",)
     assert (gradients[0].flatten(1).norm(dim=1) > 0).all()
     after, _ = surrogates.judge(images - 4 / 255 * gradients[0].sign())
     assert (after < losses).all()
@@ -96,7 +96,7 @@ def test_an_ensemble_attacks_through_it(resnet: Classifier, images: Tensor) -> N
 
 def test_grad_cam_looks_past_the_defence(resnet: Classifier, images: Tensor) -> None:
     labels = torch.tensor([0, 1, 2])
-    assert torch.equal(grad_cam(Defended(resnet, Jpeg()), images, labels), grad_cam(resnet, images, labels))
+    assert torch.equal(grad_cam(Defended(resnet, JpegCompression()), images, labels), grad_cam(resnet, images, labels))
 
 
 def test_a_defence_before_several_classifiers_acts_once(resnet: Classifier, images: Tensor) -> None:

@@ -16,9 +16,9 @@ from torchvision.transforms.functional import gaussian_blur
 from attnshift.data.images import quantise
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.defences.gaussian_blur import GaussianBlur
-from attnshift.defences.jpeg import Jpeg
+from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.median import Median
-from attnshift.defences.resize_and_pad import ResizeAndPad
+from attnshift.defences.resize_and_pad import RandomResizeAndPad
 
 
 def pictures(count: int = 2, height: int = 40, width: int = 56) -> Tensor:
@@ -33,7 +33,7 @@ def pictures(count: int = 2, height: int = 40, width: int = 56) -> Tensor:
 @pytest.mark.parametrize("quality", [10, 75, 100])
 def test_jpeg_is_what_a_file_holds(quality: int) -> None:
     shown = pictures()
-    for image, seen in zip(shown, Jpeg(quality)(shown), strict=True):
+    for image, seen in zip(shown, JpegCompression(quality)(shown), strict=True):
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=quality)
@@ -44,14 +44,14 @@ def test_jpeg_is_what_a_file_holds(quality: int) -> None:
 
 def test_jpeg_costs_more_at_lower_quality() -> None:
     shown = pictures()
-    errors = [float((Jpeg(quality)(shown) - shown).square().mean()) for quality in (95, 75, 30, 5)]
+    errors = [float((JpegCompression(quality)(shown) - shown).square().mean()) for quality in (95, 75, 30, 5)]
     assert errors == sorted(errors)
 
 
 def test_jpeg_has_the_files_values_and_the_codecs_gradient() -> None:
     leaf, weights = pictures().requires_grad_(), torch.randn(2, 3, 40, 56)
-    seen = Jpeg(90)(leaf)
-    assert torch.equal(seen, Jpeg(90)(leaf.detach()))
+    seen = JpegCompression(90)(leaf)
+    assert torch.equal(seen, JpegCompression(90)(leaf.detach()))
     codec = jpeg_codec_differentiable(leaf, torch.tensor([90.0]))
     gradients = [torch.autograd.grad((each * weights).sum(), leaf)[0] for each in (seen, codec)]
     assert torch.equal(*gradients)
@@ -59,8 +59,8 @@ def test_jpeg_has_the_files_values_and_the_codecs_gradient() -> None:
 
 
 def test_jpeg_takes_what_noise_has_pushed_out_of_range() -> None:
-    assert (Jpeg(95)(torch.full((1, 3, 16, 16), 1.2)) > 0.98).all()
-    assert (Jpeg(95)(torch.full((1, 3, 16, 16), -0.2)) < 0.02).all()
+    assert (JpegCompression(95)(torch.full((1, 3, 16, 16), 1.2)) > 0.98).all()
+    assert (JpegCompression(95)(torch.full((1, 3, 16, 16), -0.2)) < 0.02).all()
 
 
 def test_bit_depth_by_hand() -> None:
@@ -117,7 +117,7 @@ def test_resize_and_pad_keeps_the_content_on_black() -> None:
     side, count = 60, 40
     # Not quite the same white, or all would be one content.
     white = torch.stack([torch.full((3, side, side), 1 - number / 255) for number in range(count)])
-    seen = ResizeAndPad(0.7)(white)[:, 0] > 0.3
+    seen = RandomResizeAndPad(0.7)(white)[:, 0] > 0.3
     sides = seen.any(1).sum(1)
     assert torch.equal(sides, seen.any(2).sum(1))
     assert 0.7 * side <= sides.min() < sides.max() <= side
@@ -131,7 +131,7 @@ def test_resize_and_pad_keeps_the_content_on_black() -> None:
 def test_what_is_drawn_belongs_to_the_file() -> None:
     """Images that one 8-bit file holds draw the same; another size or a pixel more draws anew."""
     shown = quantise(pictures(1))
-    defence, bit = ResizeAndPad(0.5), shown.clone()
+    defence, bit = RandomResizeAndPad(0.5), shown.clone()
     bit[0, 0, 0, 0] += 1 / 255 if bit[0, 0, 0, 0] < 0.5 else -1 / 255
     first = defence(shown)
     torch.testing.assert_close(defence(shown + 1e-4), first, rtol=0, atol=2e-4)

@@ -11,7 +11,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.defences import DEFENCES
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.defences.defended import Defended
-from attnshift.defences.jpeg import Jpeg
+from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.names import load_defended, load_surrogate, same_classifier, undefended
 from attnshift.defences.purification import Purification, Purifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -41,10 +41,10 @@ def complaint(name: str) -> str:
     ("prefix", "defences"),
     [
         ("", []),
-        ("jpeg+", [Jpeg(75)]),
-        ("jpeg()+", [Jpeg(75)]),
-        ("jpeg(quality=60)+", [Jpeg(60)]),
-        ("jpeg( quality = 60 )+bit_depth(bits=3)+", [Jpeg(60), BitDepth(3)]),
+        ("jpeg+", [JpegCompression(75)]),
+        ("jpeg()+", [JpegCompression(75)]),
+        ("jpeg(quality=60)+", [JpegCompression(60)]),
+        ("jpeg( quality = 60 )+bit_depth(bits=3)+", [JpegCompression(60), BitDepth(3)]),
     ],
     ids=str,
 )
@@ -126,5 +126,5 @@ def test_who_is_related() -> None:
 
 def test_default_names_are_related_too(backbone: StableDiffusion) -> None:
     plain = load_defended(PLAIN)
-    for defence in (Jpeg(), Purification(prompt="a (b)+c").on(backbone)):
+    for defence in (JpegCompression(), Purification(prompt="a (b)+c").on(backbone)):
         assert undefended(Defended(plain, defence).name) == PLAIN

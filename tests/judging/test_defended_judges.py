@@ -12,7 +12,7 @@ import torch
 from attnshift.classifiers import load_classifier
 from attnshift.cli import main
 from attnshift.data.images import read_image
-from attnshift.defences.jpeg import Jpeg
+from attnshift.defences.jpeg import JpegCompression
 from attnshift.errors import ModelError, RunError
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.store import Store
@@ -47,7 +47,7 @@ def test_defended_judges_on_the_command_line(
     for row in (row for row in verdicts if row["classifier"] == judges[0]):
         image = read_image(store.image_path(row["id"], row["arm"]), SIDE)[None]
         with torch.no_grad():
-            shares = classifier(Jpeg(20)(image)).softmax(1)[0]
+            shares = classifier(JpegCompression(20)(image)).softmax(1)[0]
         assert row["predicted_probability"] == pytest.approx(float(shares.max()), rel=1e-4)
     shares = {name: [row["predicted_probability"] for row in verdicts if row["classifier"] == name] for name in judges}
     assert len({tuple(each) for each in shares.values()}) == 3

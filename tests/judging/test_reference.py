@@ -17,7 +17,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.cli import main
 from attnshift.data.images import read_image, read_mask, write_png
 from attnshift.defences.defended import Defended
-from attnshift.defences.jpeg import Jpeg
+from attnshift.defences.jpeg import JpegCompression
 from attnshift.errors import LabelError, ModelError, RunError
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.judging.visibility import measure_visibility
@@ -62,7 +62,7 @@ def test_the_reference_is_asked_about_every_arm(store: Store) -> None:
 
 
 def test_a_classifier_from_python_can_be_the_reference(store: Store) -> None:
-    own = Defended(load_classifier("random:test_vit"), Jpeg(50), "mine")
+    own = Defended(load_classifier("random:test_vit"), JpegCompression(50), "mine")
     judge(store, JUDGE, reference=own)
     assert roles(store) == {SURROGATE: "surrogate", "mine": "reference", JUDGE: "judge"}
 
@@ -137,7 +137,7 @@ def test_a_reference_that_is_plainly_wrong_is_refused(store: Store) -> None:
 
 
 def test_judges_behind_a_defence_have_a_role_of_their_own(store: Store) -> None:
-    judge(store, JUDGE, f"jpeg+{JUDGE}", f"jpeg+{OTHER}", Defended(load_classifier(OTHER), Jpeg(50), "mine"))
+    judge(store, JUDGE, f"jpeg+{JUDGE}", f"jpeg+{OTHER}", Defended(load_classifier(OTHER), JpegCompression(50), "mine"))
     assert roles(store) == {
         SURROGATE: "surrogate",
         JUDGE: "judge",

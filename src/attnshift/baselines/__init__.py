@@ -1,4 +1,4 @@
-"""Attacks of the field, on pixels, as baselines on the same images and judges."""
+"""Baselines: published attacks on pixels, for comparison on the same images and judges."""
 
 from attnshift.registry import Entry, Table
 
@@ -16,30 +16,30 @@ BASELINES = Table(
         "adaea": Entry(
             "MI-FGSM along AdaEA's direction over the surrogates",
             "Chen et al., ICCV 2023",
-            "attnshift.baselines.pixel:AdaEA",
+            "attnshift.baselines.pixel:AdaptiveEnsembleAttack",
         ),
         "difgsm": Entry(
-            "MI-FGSM through randomly resized and padded images (extra baselines)",
+            "MI-FGSM with randomly resized and padded images (extra baselines)",
             "Xie et al., CVPR 2019",
             "attnshift.baselines.external.torchattack_baselines:DI",
         ),
         "tifgsm": Entry(
-            "MI-FGSM with a gradient that is smoothed over shifts (extra baselines)",
+            "MI-FGSM with a gradient smoothed over shifts (extra baselines)",
             "Dong et al., CVPR 2019",
             "attnshift.baselines.external.torchattack_baselines:TI",
         ),
         "ssa": Entry(
-            "MI-FGSM through copies with a changed spectrum (extra baselines)",
+            "MI-FGSM over copies with a changed spectrum (extra baselines)",
             "Long et al., ECCV 2022",
             "attnshift.baselines.external.torchattack_baselines:SSA",
         ),
         "bsr": Entry(
-            "MI-FGSM through copies whose blocks are shuffled and turned (extra baselines)",
+            "MI-FGSM over copies with shuffled and rotated blocks (extra baselines)",
             "Wang et al., CVPR 2024",
             "attnshift.baselines.external.torchattack_baselines:BSR",
         ),
         "autoattack": Entry(
-            "four attacks in turn; measures the surrogates, does not transfer (extra baselines)",
+            "four attacks in turn; tests the surrogates themselves, not transfer (extra baselines)",
             "Croce and Hein, ICML 2020",
             "attnshift.baselines.external.art_baselines:AutoAttack",
         ),

@@ -1,4 +1,4 @@
-"""The attacks on pixels that every comparison needs: within a radius of the image, along the ensemble's direction."""
+"""Baselines of our own: sign steps on pixels within a radius of the image."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from attnshift.randomness import generator
 from attnshift.registry import STRICT, build
 from attnshift.types import RandomKey
 
-__all__ = ["MIFGSM", "PGD", "AdaEA", "Baseline"]
+__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "Baseline"]
 
 Radius = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
 class Baseline(ABC):
-    """An attack on pixels: images [batch,3,height,width] in [0,1] to images within ``epsilon`` of them (L-infinity).
+    """Attack on pixels: images [batch,3,height,width] in [0,1] -> images of the same kind.
 
-    Its options are its fields. What it draws at random belongs to the image, by ``draws``.
+    The result is within ``epsilon`` of the images (L-infinity). Options are fields. Random draws
+    depend on the key ``draws`` of each image.
     """
 
     __pydantic_config__ = STRICT
@@ -34,26 +35,30 @@ class Baseline(ABC):
 
     @abstractmethod
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
-        """Raise what would stop the attack: a library that is absent, a goal that it cannot have."""
+        """Raise ``UserError`` if the attack cannot run, as with a missing library or goal."""
 
     @abstractmethod
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor: ...
+    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor:
+        """Attacked images in [0,1], of the shape of ``images``."""
 
 
 @dataclass(frozen=True)
 class PGD(Baseline):
-    """Projected gradient descent: Madry et al. (ICLR 2018), section 2.1, from a random point of the ball.
+    """Projected gradient descent from a random point of the ball: Madry et al.
 
-    A step moves every value by ``step_size``, by the sign of the direction that the rule ``fusion`` makes of the
-    surrogates' gradients; by default that of their mean logits. The last iterate is the result.
+    (ICLR 2018), section 2.1.
+
+    Each step moves every value by ``step_size`` against the sign of a direction. The fusion rule
+    ``fusion`` computes the direction from the surrogates' gradients, by default from their mean
+    logits. The result is the last iterate.
     """
 
     starts_at_random: ClassVar[bool] = True
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
     step_size: Radius | None = 2 / 255
-    """Absent: ``epsilon / steps``."""
+    """Change of a value in each step; None stands for ``epsilon / steps``."""
     decay: Annotated[float, Field(ge=0)] = 0.0
-    """What the accumulated direction keeps of itself in each step."""
+    """Factor on the accumulated direction in each step (the momentum's decay)."""
     fusion: str = "logits"
     fusion_options: dict[str, Any] = field(default_factory=dict)
 
@@ -85,7 +90,7 @@ class PGD(Baseline):
 
 @dataclass(frozen=True)
 class MIFGSM(PGD):
-    """Momentum iterative fast gradient sign method: Dong et al. (CVPR 2018), algorithms 1 and 2, on the mean logits."""
+    """Momentum iterative FGSM on the mean logits: Dong et al. (CVPR 2018), algorithms 1 and 2."""
 
     starts_at_random: ClassVar[bool] = False
     epsilon: Radius = 16 / 255
@@ -94,7 +99,10 @@ class MIFGSM(PGD):
 
 
 @dataclass(frozen=True)
-class AdaEA(MIFGSM):
-    """MI-FGSM along the direction of the adaptive model ensemble attack: Chen et al. (ICCV 2023)."""
+class AdaptiveEnsembleAttack(MIFGSM):
+    """MI-FGSM along the direction of the adaptive model ensemble attack: Chen et al.
+
+    (ICCV 2023).
+    """
 
     fusion: str = "adaea"

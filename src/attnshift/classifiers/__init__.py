@@ -55,16 +55,19 @@ SOURCES = Table(
 
 
 def load_classifier(name: str) -> Classifier:
-    """The classifier called ``source:name``, such as ``timm:resnet50`` or ``lab:resnet``, once it answers as one."""
+    """Classifier of the name ``source:name``, such as ``timm:resnet50`` or ``lab:resnet``.
+
+    Raises ``ModelError`` if it cannot be loaded, or if ``probe`` finds that it gives no logits.
+    """
     source, separator, model = name.partition(":")
     if not separator or not model:
         raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")
     try:
         classifier = look_up(SOURCES, source)(model)
     except (OSError, ValueError) as error:
-        # A name that no file can have.
+        # The name is not allowed for a file.
         raise ModelError(f"cannot load '{name}': {error.strerror if isinstance(error, OSError) else error}") from error
-    # It needs torch, which listing the sources does not.
+    # This import loads torch. Listing the sources must not.
     from attnshift.classifiers.probe import probe
 
     return probe(classifier)

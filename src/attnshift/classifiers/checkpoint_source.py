@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attnshift.classifiers.classifier import Classifier
-from attnshift.classifiers.timm_source import check_name, preprocessing
+from attnshift.classifiers.timm_source import check_architecture, preprocessing
 from attnshift.errors import ModelError
 from attnshift.untrusted import check_finite, read_json, safetensors_shapes
 
@@ -17,12 +17,14 @@ __all__ = ["load_checkpoint"]
 
 
 def load_checkpoint(name: str) -> Classifier:
-    """``ARCHITECTURE@PATH.safetensors``: the weights of a timm network, as its ``state_dict`` names them.
+    """Classifier ``ARCHITECTURE@PATH.safetensors``: a timm network with the weights in that file.
 
-    The classes are counted at the head; ``PATH.classes.json`` beside it may name them, as a list in their order. The
-    preprocessing is that of the architecture's timm configuration, which a tag chooses: ``resnet50.tv_in1k@PATH…``.
+    The keys are those of the network's ``state_dict``. The head gives the number of classes.
+    ``PATH.classes.json`` may name the classes, as a list in label order. The preprocessing is that
+    of the architecture's timm configuration, which a tag selects: ``resnet50.tv_in1k@PATH…``.
 
-    Raises ModelError where the file is no safetensors file, or where a key, a shape or a value does not fit.
+    Raises ``ModelError`` if the file is not a safetensors file, or if a key, a shape or a value
+    does not fit.
     """
     architecture, _, file = name.partition("@")
     path = Path(file)
@@ -31,7 +33,7 @@ def load_checkpoint(name: str) -> Classifier:
             f"checkpoint '{name}' is not of the form ARCHITECTURE@PATH.safetensors; pickles (.pt, .pth, .bin) are "
             "never opened: save the state_dict with safetensors.torch.save_file"
         )
-    check_name(architecture)
+    check_architecture(architecture)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the safetensors file in it, or load the folder as timm:{path}")
     safetensors_shapes(path)
@@ -41,7 +43,10 @@ def load_checkpoint(name: str) -> Classifier:
 
 
 def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Module:
-    """The network with as many classes as its head's weights have, once every key and shape fits."""
+    """Network with ``weights`` and as many classes as their head has.
+
+    Raises ``ModelError`` if a key or a shape does not fit.
+    """
     heads = timm.get_pretrained_cfg_value(architecture, "classifier") or ()
     head = f"{heads if isinstance(heads, str) else next(iter(heads), 'head')}.weight"
     if head not in weights:
@@ -61,7 +66,7 @@ def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Mo
 
 
 def _class_names(path: Path, classes: int) -> tuple[str, ...]:
-    """Those of ``PATH.classes.json``; none without the file."""
+    """Class names in ``PATH.classes.json``; empty if there is no such file."""
     listed = path.with_suffix(".classes.json")
     if not listed.exists():
         return ()

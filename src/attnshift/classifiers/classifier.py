@@ -1,4 +1,4 @@
-"""A classifier owns its network and its preprocessing: everyone else hands it images in [0,1]."""
+"""Classifiers: a network with its own preprocessing, called with images in [0,1]."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images [batch,3,height,width] in [0,1] become a network's input: resized, cut, then normalised per channel.
+    """Function from images [batch,3,height,width] in [0,1] to a network's input.
 
-    Images are brought to ``resized``, of which the network sees the centre of ``size``; without ``resized`` they are
-    brought to ``size`` and seen whole. Where ``size`` is the larger one, black surrounds the image. Rows come first.
+    Images are resized to ``resized`` (rows, columns), cropped to the centre of ``size``, and
+    normalised per channel with ``mean`` and ``std``. Without ``resized`` they are resized to
+    ``size`` and not cropped. If ``size`` is larger than ``resized``, black surrounds the image.
 
-    Libraries resize 8-bit images, round them and clip what a bicubic kernel overshoots. Here they stay real numbers
-    that a gradient passes: within 1.6 levels of 255 of theirs, and more where contrast is at its limit.
+    Libraries resize 8-bit images, round them, and clip values that a bicubic kernel puts out of
+    range. Here values stay real numbers, so that a gradient passes. The difference is at most 1.6
+    levels of 255, and larger at extreme contrast.
     """
 
     size: tuple[int, int]
@@ -45,9 +47,9 @@ class Preprocessing:
         return (images - mean) / std
 
     def lay_over(self, maps: Tensor, sides: Sequence[int]) -> Tensor:
-        """What ``maps`` [batch,1,rows,columns] say about the network's input, over images of ``sides``.
+        """Maps of the network's input, [batch,1,rows,columns], placed over images of ``sides``.
 
-        Zero where the network does not see the image.
+        The result, [batch,1,*sides], is zero at pixels that the network does not see.
         """
         if self.resized is not None:
             maps = nn.functional.interpolate(maps, self.size, mode="bilinear")
@@ -55,10 +57,10 @@ class Preprocessing:
         return nn.functional.interpolate(maps, tuple(sides), mode="bilinear")
 
     def _margins(self, resized: tuple[int, int]) -> list[int]:
-        """Left, right, top, bottom: what is added around the resized image; negative where it is cut."""
+        """Pixels added to the resized image at left, right, top and bottom; negative if cropped."""
         margins = []
         for side, given in reversed([*zip(self.size, resized, strict=True)]):
-            # Of an odd number of pixels torchvision cuts the half that round() gives.
+            # torchvision rounds half of an odd number of pixels with round().
             first = (side - given) // 2 if side > given else -round((given - side) / 2)
             margins += [first, side - given - first]
         return margins
@@ -66,9 +68,10 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Images [batch,3,height,width] in [0,1] -> logits [batch,classes]. Differentiable; its weights are constants.
+    """Images [batch,3,height,width] in [0,1] -> logits [batch,classes], fp32.
 
-    ``class_names`` gives the class order where it is known, or is empty.
+    It is differentiable in the images; its weights are constants. ``class_names`` are in label
+    order, or empty if unknown.
     """
 
     name: str
@@ -91,20 +94,23 @@ class Classifier:
         class_names: Sequence[str] = (),
         resized: int | tuple[int, int] | None = None,
     ) -> Classifier:
-        """Any ``network`` that gives logits [batch,classes] for normalised images [batch,3,*size].
+        """Classifier from a ``network`` of normalised images [batch,3,*size] to logits
+        [batch,classes].
 
-        ``mean`` and ``std`` per channel are those of images in [0,1]; ``resized`` as in ``Preprocessing``. The network
-        is put into evaluation mode and its weights no longer take gradients.
+        ``mean`` and ``std`` are per channel, for images in [0,1]; ``resized`` is as in
+        ``Preprocessing``. The network is put into evaluation mode, and its weights take no
+        gradients from then on.
 
-        Raises ModelError where the numbers cannot be meant, or where two random images show that the network gives
-        something else than logits.
+        Raises ``ModelError`` if one of the numbers is out of range, or if two random images show
+        that the network does not return logits.
 
         >>> Classifier.wrap(network, "mine", 224, (0.5,) * 3, (0.5,) * 3)  # doctest: +SKIP
         """
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ModelError(f"{name}: mean {tuple(mean)} and std {tuple(std)} must be three values, std above 0")
         if interpolation not in get_args(Interpolation):
-            raise ModelError(f"{name}: interpolation '{interpolation}' is none of {', '.join(get_args(Interpolation))}")
+            known = ", ".join(get_args(Interpolation))
+            raise ModelError(f"{name}: interpolation '{interpolation}' is not one of {known}")
         sides = tuple((each, each) if isinstance(each, int) else each for each in (size, resized or size))
         if min(min(each) for each in sides) < 1:
             raise ModelError(f"{name}: size {size} and resized {resized} must be at least 1 pixel")
@@ -117,7 +123,7 @@ class Classifier:
         return self.network(self.preprocessing(images)).float()
 
     def fingerprint(self) -> str:
-        """Another one wherever weights, preprocessing or class order are others."""
+        """Hash of weights, preprocessing and class names."""
         return fingerprint({"network": self.network}, (self.preprocessing, self.class_names))
 
     def to(self, device: torch.device | str) -> Classifier:
@@ -132,7 +138,7 @@ class Source(Protocol):
 
 
 def common_classes(classifiers: Sequence[Classifier]) -> int:
-    """How many classes all surrogates have; a ``ModelError`` where they do not agree."""
+    """Number of classes of all ``classifiers``. Raises ``ModelError`` if they differ."""
     if len({each.classes for each in classifiers}) > 1:
         listed = ", ".join(f"{each.name} has {each.classes}" for each in classifiers)
         raise ModelError(f"the surrogates do not have the same classes: {listed}")

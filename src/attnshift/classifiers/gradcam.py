@@ -1,4 +1,4 @@
-"""Where a classifier looks: Grad-CAM at the last features of a network."""
+"""Grad-CAM, maps of the pixels that speak for a class, at a network's last features."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ __all__ = ["grad_cam"]
 
 @torch.no_grad()
 def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Where ``images`` [batch,3,height,width] in [0,1] speak for ``labels`` [batch]: [batch,1,height,width] in [0,1].
+    """Grad-CAM maps [batch,1,height,width] in [0,1] of ``images`` [batch,3,height,width] in [0,1].
 
-    Each map is divided by its own maximum once it has the images' size; it is all zeros where nothing is positive, and
-    zero at a margin that the classifier cuts off.
-    Constants. Selvaraju et al., "Grad-CAM", ICCV 2017, eq. 1 and 2, at what timm's ``forward_features`` returns:
-    weights = mean over positions of the logit's gradient, map = relu(sum over channels of weights * features).
+    Each map shows which pixels speak for the image's label in ``labels`` [batch]. It is resized to
+    the image and divided by its maximum. It is zero if no value is positive, and at a margin that
+    the classifier crops. Maps are constants, without a gradient.
 
-    Where the gradient is zero at every final patch token, as in a transformer that reads its class token alone, the
-    features are the patch tokens that enter the last block's attention, ``blocks[-1].norm1``: the last ones that
-    such a logit depends on.
+    Selvaraju et al., "Grad-CAM", ICCV 2017, eq. 1 and 2, at the features of timm's
+    ``forward_features``: weights = mean over positions of the logit's gradient, map = relu(sum over
+    channels of weights * features).
 
-    Raises ModelError for a network whose features are not understood as a map.
+    In a transformer whose head reads the class token alone, the gradient is zero at all final patch
+    tokens. There, the features are the patch tokens that enter the last block's attention,
+    ``blocks[-1].norm1``: the last tokens that such a logit depends on.
+
+    Raises ``ModelError`` for a network whose features cannot be read as a map.
     """
     inputs = classifier.preprocessing(images)
     features = _final_features(classifier, inputs)
     as_maps = _layout(classifier, features)
     with torch.enable_grad():
         logits = classifier.network.forward_head(features)  # type: ignore[operator]
-        slopes = _slopes(logits, labels, features)
-    if slopes.any() and not as_maps(slopes).any():
-        features, slopes = _before_last_attention(classifier, inputs, labels)
-        if not as_maps(slopes).any():
+        gradients = _logit_gradients(logits, labels, features)
+    if gradients.any() and not as_maps(gradients).any():
+        features, gradients = _before_last_attention(classifier, inputs, labels)
+        if not as_maps(gradients).any():
             raise _refusal(classifier, "its logits do not depend on the patch tokens at blocks[-1].norm1")
-    weights = as_maps(slopes).mean((2, 3), keepdim=True)
+    weights = as_maps(gradients).mean((2, 3), keepdim=True)
     maps = (weights * as_maps(features)).sum(1, keepdim=True).relu().float()
     maps = classifier.preprocessing.lay_over(maps, images.shape[-2:])
     peaks = maps.amax((2, 3), keepdim=True)
@@ -47,7 +50,7 @@ def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _final_features(classifier: Classifier, inputs: Tensor) -> Tensor:
-    """What the head reads, as a leaf: the gradient goes through the head alone."""
+    """Features that the head reads, as a leaf, so that the gradient passes the head alone."""
     network = classifier.network
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
         raise _refusal(classifier, f"{type(network).__name__} has no forward_features and forward_head")
@@ -57,16 +60,20 @@ def _final_features(classifier: Classifier, inputs: Tensor) -> Tensor:
     return features.detach().requires_grad_()
 
 
-def _slopes(logits: Tensor, labels: Tensor, features: Tensor) -> Tensor:
-    """Gradient of each image's own logit; images do not mix, so that of the sum holds them all."""
+def _logit_gradients(logits: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+    """Gradient of each image's own logit.
+
+    Images do not mix, so the gradient of the sum contains all.
+    """
     return torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features)[0]
 
 
 def _layout(classifier: Classifier, features: Tensor) -> Callable[[Tensor], Tensor]:
-    """What turns tensors that are laid out as ``features`` into [batch,channels,rows,columns]."""
+    """Function that brings tensors of the layout of ``features`` to [batch,channels,rows,columns]."""
     network, shape = classifier.network, tuple(features.shape)
     grid = _token_grid(network, shape[1]) if len(shape) == 3 else None
-    # The other axes can be as long as the channels: timm's networks with channels last say so in output_fmt.
+    # Another axis can be as long as the channels. timm's networks with channels last state it in
+    # output_fmt.
     axis = 3 if getattr(network, "output_fmt", None) == "NHWC" else 1
     if len(shape) == 4 and shape[axis] == getattr(network, "num_features", None):
         grid = shape[1:3] if axis == 3 else shape[2:]
@@ -74,12 +81,13 @@ def _layout(classifier: Classifier, features: Tensor) -> Callable[[Tensor], Tens
         raise _refusal(classifier, f"features of shape {shape} are not understood")
     if len(shape) == 4:
         return lambda values: values.movedim(axis, 1)
-    # From the end: prefix tokens come first, and some networks add them only after the last block (CaiT, XCiT).
+    # Patch tokens are last. Prefix tokens are first, and some networks add them after the last
+    # block (CaiT, XCiT).
     return lambda tokens: tokens[:, -math.prod(grid) :].transpose(1, 2).unflatten(2, grid)
 
 
 def _token_grid(network: nn.Module, tokens: int) -> tuple[int, ...] | None:
-    """Rows and columns of the patch tokens among ``tokens``."""
+    """Rows and columns of the patch tokens among ``tokens``, or None if they form no grid."""
     patches = tokens - (getattr(network, "num_prefix_tokens", None) or 0)
     grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
     if grid is None or math.prod(grid) != patches:
@@ -88,7 +96,7 @@ def _token_grid(network: nn.Module, tokens: int) -> tuple[int, ...] | None:
 
 
 def _before_last_attention(classifier: Classifier, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens [batch,tokens,channels] that enter the last block's attention, and the logits' gradient there."""
+    """Tokens [batch,tokens,channels] before the last block's attention, and their gradient."""
     network = classifier.network
     blocks = getattr(network, "blocks", None)
     norm = getattr(blocks[-1], "norm1", None) if blocks else None  # type: ignore[index]
@@ -102,7 +110,7 @@ def _before_last_attention(classifier: Classifier, inputs: Tensor, labels: Tenso
 
     with norm.register_forward_hook(cut), torch.enable_grad():
         logits = network.forward_head(network.forward_features(inputs))  # type: ignore[operator]
-        return leaves[-1], _slopes(logits, labels, leaves[-1])
+        return leaves[-1], _logit_gradients(logits, labels, leaves[-1])
 
 
 def _refusal(classifier: Classifier, found: str) -> ModelError:

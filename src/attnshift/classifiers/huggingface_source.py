@@ -1,4 +1,4 @@
-"""Image classifiers in Hugging Face's format, with the preprocessing that their image processor carries out."""
+"""Image classifiers in Hugging Face's format, with the preprocessing of their image processor."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from attnshift.errors import ModelError
 from attnshift.randomness import generator
 from attnshift.untrusted import UNUSABLE, check_finite, reason, safetensors_shapes
 
-__all__ = ["check_code", "load_huggingface", "load_network", "measure"]
+__all__ = ["check_code", "load_huggingface", "load_network", "measure_preprocessing"]
 
 Processor = Callable[[NDArray[numpy.uint8]], Tensor]
-"""One image [height,width,3] -> what the network gets, [3,rows,columns]."""
+"""One image [height,width,3] -> the network's input [3,rows,columns]."""
 
 _MOST_CLASSES = 10**6
-"""transformers names every class; this is far more than anybody has named."""
+"""Most classes of a model. transformers names each class, so a huge number would fill the memory.
+"""
 
 
 def load_huggingface(name: str) -> Classifier:
-    """The model ``name`` of the hub, or the folder ``name``: config.json, preprocessor_config.json, model.safetensors.
+    """Classifier ``name`` of the Hugging Face hub, or in the folder ``name``.
 
-    Code that comes with a model is never run, and pickles are never opened. A model without a classification head of
-    its own, which transformers would fill with random weights, is refused.
+    The folder holds config.json, preprocessor_config.json and model.safetensors. Code of a model is
+    never run, and pickles are never opened. Raises ``ModelError`` for a model without a
+    classification head, since transformers would give it random weights.
     """
     network, preprocessing = load_network(
         f"huggingface:{name}", name, AutoModelForImageClassification, "take a model with a classification head"
@@ -43,16 +45,17 @@ def load_huggingface(name: str) -> Classifier:
     if sorted(labels) != list(range(len(labels))):
         raise ModelError(f"the classes of huggingface:{name} are numbered {sorted(labels)!s:.80}; expected 0, 1, 2, …")
     names = tuple(str(labels[index]) for index in range(len(labels)))
-    # What transformers invents where a model states no names.
+    # transformers makes up these names if a model states none.
     named = names != tuple(f"LABEL_{index}" for index in range(len(names)))
     return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(names), names if named else ())
 
 
 def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any, Preprocessing]:
-    """The model ``name`` as transformers' automatic class ``kind`` loads it, and what its image processor does.
+    """Model ``name``, loaded by transformers' automatic class ``kind``, and its preprocessing.
 
-    Raises ModelError, which says ``called``, for one that brings code, that is not whole, or that is of another kind;
-    where weights are missing it says what to take ``otherwise``.
+    Raises ``ModelError`` for a model that contains code, is incomplete or is of another kind.
+    Messages call the model ``called``; if weights are missing, they end with the advice
+    ``otherwise``.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -67,7 +70,7 @@ def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            # What does not fit is refused below, by name.
+            # Weights that do not fit are refused below, by name.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -77,13 +80,16 @@ def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any
         ) from error
     absent = sorted({*found["missing_keys"], *(each[0] for each in found["mismatched_keys"])})
     if absent:
-        raise ModelError(f"{called} holds no fitting weights for {absent[0]} ({len(absent)} in all); {otherwise}")
+        raise ModelError(f"{called} has no weights that fit {absent[0]} ({len(absent)} in all); {otherwise}")
     check_finite(network.state_dict(), called)
-    return network, measure(called, _processor(processor), _interpolation(processor))
+    return network, measure_preprocessing(called, _processor(processor), _interpolation(processor))
 
 
 def check_code(called: str, *configs: dict[str, Any]) -> None:
-    """Raise ModelError where one of the ``configs`` of a model, its own first, asks to run code that came with it."""
+    """Raise ``ModelError`` if one of ``configs`` asks to run code, or if the model is timm's.
+
+    The first of them is the model's own configuration.
+    """
     if any("auto_map" in config for config in configs):
         raise ModelError(f"{called} asks to run code of its own (auto_map), which is never done")
     if configs[0].get("model_type") == "timm_wrapper" or "architecture" in configs[0]:
@@ -97,7 +103,10 @@ def _check_classes(called: str, config: dict[str, Any]) -> None:
 
 
 def _check_extent(called: str, folder: Path, kind: Any) -> None:
-    """transformers would draw at random what a configuration asks for beyond the file, and find memory for it first."""
+    """Raise ``ModelError`` if the configuration describes far more weights than the file holds.
+
+    transformers would allocate memory for them and fill them at random.
+    """
     file = folder / "model.safetensors"
     if not file.is_file():
         return
@@ -109,15 +118,15 @@ def _check_extent(called: str, folder: Path, kind: Any) -> None:
         raise ModelError(f"{called}: config.json describes {asked} weights, and model.safetensors holds {there}")
 
 
-def measure(name: str, processor: Processor, interpolation: Interpolation) -> Preprocessing:
-    """What ``processor`` does to square images, as a ``Preprocessing``.
+def measure_preprocessing(name: str, processor: Processor, interpolation: Interpolation) -> Preprocessing:
+    """Preprocessing that equals ``processor`` on square images, found by measurement.
 
-    An image processor is a program, and some do more than their values say: ConvNeXT's cuts the centre out of a larger
-    image, EfficientNet's normalises twice. So it is measured. Black and white give mean and std, ramps the size before
-    the cut; a smooth image then proves that nothing else happens to it.
+    The values in the configuration are not enough: ConvNeXT's processor crops a larger image, and
+    EfficientNet's normalises twice. Black and white images give mean and std, and ramps give the
+    size before the crop. A smooth image then shows that the processor does nothing else.
 
-    Raises ModelError where its answer on that image is another by more than 4 levels of 255 on average: a pixel more on
-    one side, of an odd number that is cut, is less.
+    Raises ``ModelError`` if the two differ on that image by more than 4 levels of 255 on average.
+    The choice of the side at which an odd pixel is cropped makes a smaller difference.
     """
     black, white = (processor(numpy.full((256, 256, 3), level, numpy.uint8)).double() for level in (0, 255))
     spread = (white - black).mean((1, 2))
@@ -137,7 +146,10 @@ def measure(name: str, processor: Processor, interpolation: Interpolation) -> Pr
 
 
 _RISE, _TILT = 239, 16
-"""Levels that a ramp rises by along its own axis and across it; the tilt keeps rounding from favouring a slope."""
+"""Levels of 255 that a ramp rises by, along its axis and across it.
+
+The tilt averages rounding errors out.
+"""
 
 
 def _ramp(side: int) -> NDArray[numpy.uint8]:
@@ -146,15 +158,16 @@ def _ramp(side: int) -> NDArray[numpy.uint8]:
 
 
 def _length(ramp: Tensor, side: int) -> int:
-    """How many pixels the resized image has along a ramp over ``side`` pixels, from the means of those that are left.
+    """Length in pixels of a resized image, from a ramp over ``side`` pixels.
 
-    The slope is fitted where no kernel reaches beyond the image; rounding to 8 bits then costs less than half a pixel.
+    ``ramp`` holds the means of the pixels left after the crop. The slope is fitted to inner pixels,
+    whose kernels lie inside the image. The error from rounding to 8 bits is below half a pixel.
     """
     inner = ramp[4:-4] if len(ramp) > 16 else ramp
     places = torch.arange(len(inner), dtype=torch.float64)
     places = places - places.mean()
     slope = float((places * inner).sum() / (places**2).sum())
-    # The ramp rises from the first pixel's centre to the last one's.
+    # The ramp rises from the centre of the first pixel to the centre of the last.
     return round(_RISE / 255 * side / (side - 1) / slope) if slope > 0 else len(ramp)
 
 
@@ -177,13 +190,16 @@ def _processor(processor: Any) -> Processor:
 
 
 def _interpolation(processor: Any) -> Interpolation:
-    """Pillow numbers its filters; of those that do not exist here, as Lanczos, bicubic is the nearest."""
+    """Interpolation of ``processor``, by Pillow's number.
+
+    Bicubic stands for unknown ones, such as Lanczos.
+    """
     known: dict[int | None, Interpolation] = {0: "nearest", 2: "bilinear", None: "bilinear"}
     return known.get(getattr(processor, "resample", 3), "bicubic")
 
 
 class _Logits(nn.Module):
-    """A network of transformers that returns its logits alone."""
+    """Network of transformers that returns only its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two random images tell whether a network is a classifier at all, whatever source it came from."""
+"""Test of a network with two random images: it must return logits, as any classifier does."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["check_attackable", "probe"]
 
 _MATES = 0.01
-"""How far logits of an image may move, relative to the largest of them, where it is shown alone: rounding is far less,
-and statistics of a batch are far more."""
+"""Largest change of an image's logits without its batch mates, relative to the largest logit.
+
+Rounding causes far less, and batch statistics cause far more.
+"""
 
 
 @torch.no_grad()
 def probe(classifier: Classifier) -> Classifier:
-    """``classifier``, once it has given finite logits [2,classes] that differ for two random images.
+    """``classifier``, after a test: two random images give finite, different logits [2,classes].
 
-    Its classes are counted where it states 0. Raises ModelError, in one line, for anything else than logits, and for
-    logits of an image that depend on what else stands in its batch.
+    If it states 0 classes, the result has their true number. Raises ``ModelError`` if it returns
+    anything but logits, or if an image's logits depend on its batch mates.
     """
     images = _images(classifier)
     name, output = classifier.name, _answer(classifier, images)
@@ -64,7 +66,7 @@ def check_attackable(classifier: Classifier) -> None:
                 f"{classifier.name} cannot be attacked: no gradient passes it; take out argmax, detach() and "
                 "no_grad(), or let it be a judge"
             )
-        # Not the plain sum, which is constant after a log softmax over two classes, or nearly so.
+        # A plain sum would be (nearly) constant after a log softmax over two classes.
         weights = torch.linspace(-1, 1, output.shape[1], dtype=output.dtype, device=output.device)
         (gradient,) = torch.autograd.grad((output * weights).sum(), images, allow_unused=True)
     if gradient is not None and not bool(gradient.isfinite().all()):
@@ -77,7 +79,7 @@ def check_attackable(classifier: Classifier) -> None:
 
 
 def _images(classifier: Classifier) -> Tensor:
-    """Two images that need not be resized."""
+    """Two random images of a size that is not resized."""
     preprocessing = classifier.preprocessing
     sides = preprocessing.resized or preprocessing.size
     images = torch.from_numpy(generator("probe").random((2, 3, *sides))).to(torch.get_default_dtype())
@@ -85,7 +87,7 @@ def _images(classifier: Classifier) -> Tensor:
 
 
 def _answer(classifier: Classifier, images: Tensor) -> object:
-    """What the network gives for ``images``."""
+    """Output of the network for ``images``. Raises ``ModelError`` if the network fails."""
     inputs = classifier.preprocessing(images)
     try:
         return classifier.network(inputs)
@@ -100,7 +102,7 @@ def _check_mates(classifier: Classifier, images: Tensor, together: Tensor) -> No
         if moved <= _MATES * float(together.abs().max()):
             return
     again = _answer(classifier, images)
-    # Where the same question has two answers, the network draws at random, and this tells nothing.
+    # A network that draws at random gives two answers to one question. Then this test says nothing.
     if isinstance(again, Tensor) and torch.equal(again, together):
         raise ModelError(
             f"{classifier.name} gives an image other logits when another one stands beside it; let its batch norms use "

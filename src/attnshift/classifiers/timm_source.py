@@ -1,4 +1,4 @@
-"""Classifiers from timm, with the preprocessing that their own configuration states."""
+"""Classifiers from timm, with the preprocessing of their configuration."""
 
 from __future__ import annotations
 
@@ -16,45 +16,51 @@ from attnshift.errors import ModelError
 from attnshift.registry import suggest
 from attnshift.untrusted import UNUSABLE, check_finite, read_object, reason, safetensors_shapes
 
-__all__ = ["check_name", "load_random", "load_timm", "preprocessing"]
+__all__ = ["check_architecture", "load_random", "load_timm", "preprocessing"]
 
 _MOST_CLASSES = 10**6
-"""Far more than anybody has named, and few enough to have memory for."""
+"""Most classes of a model. A huge number in a configuration would fill the memory."""
 
 
 def load_timm(name: str) -> Classifier:
-    """Pretrained model ``name`` of timm, or the folder ``name`` with config.json and model.safetensors."""
+    """Pretrained model ``name`` of timm, or of the folder ``name``.
+
+    A folder holds config.json and model.safetensors. Raises ``ModelError`` if it cannot be loaded.
+    """
     if Path(name).is_dir():
         _check_folder(Path(name))
         network = _create(f"local-dir:{name}", pretrained=True)
         stated = (network.pretrained_cfg or {}).get("num_classes")  # type: ignore[union-attr, operator]
         if stated not in (None, network.num_classes):
-            # timm then leaves the head as it was drawn.
+            # In this case timm keeps the head's random weights.
             raise ModelError(f"{name}/config.json states {stated} classes, and its model_args {network.num_classes}")
         return _wrap(f"timm:{name}", network)
-    check_name(name)
+    check_architecture(name)
     return _wrap(f"timm:{name}", _create(name, pretrained=True))
 
 
 def load_random(name: str) -> Classifier:
-    """Architecture ``name`` with random weights that depend on the name alone."""
-    check_name(name)
+    """Architecture ``name`` of timm with random weights that depend on the name alone.
+
+    Raises ``ModelError`` if timm does not know it.
+    """
+    check_architecture(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
         return _wrap(f"random:{name}", _create(name, pretrained=False))
 
 
-def check_name(name: str) -> None:
-    """Raise ModelError unless timm knows the architecture ``name``, with or without a tag."""
+def check_architecture(name: str) -> None:
+    """Raise ``ModelError`` unless timm knows the architecture ``name``, with or without a tag."""
     if not timm.is_model(name.partition(".")[0]):
         hint = suggest(name, timm.list_models())
         raise ModelError(f"timm has no model '{name}'{hint}; timm.list_models() lists them")
 
 
 def preprocessing(network: nn.Module) -> Preprocessing:
-    """What the configuration of ``network`` states, including the margin that timm cuts off when it evaluates.
+    """Preprocessing in the configuration of ``network``, including timm's crop at evaluation.
 
-    Its ways to cut are one and the same on square images.
+    timm's modes of cropping are all the same on square images.
     """
     config = resolve_data_config({}, model=network)
     height, width = config["input_size"][1:]
@@ -75,7 +81,7 @@ def _create(name: str, pretrained: bool) -> nn.Module:
 
 
 def _check_folder(folder: Path) -> None:
-    """timm would open a pickle where there are no safetensors."""
+    """Raise ``ModelError`` unless ``folder`` holds safetensors, else timm would open a pickle."""
     path = folder / "config.json"
     classes = read_object(path).get("num_classes", 1)
     if type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:

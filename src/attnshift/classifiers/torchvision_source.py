@@ -1,4 +1,4 @@
-"""Classifiers from torchvision, with the preprocessing that their weights were evaluated with."""
+"""Classifiers from torchvision, with the preprocessing that belongs to their weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ __all__ = ["load_torchvision"]
 
 
 def load_torchvision(name: str) -> Classifier:
-    """``MODEL`` with torchvision's default weights, or ``MODEL@WEIGHTS``, such as ``resnet50@IMAGENET1K_V1``.
+    """Classifier ``MODEL`` with torchvision's default weights, or ``MODEL@WEIGHTS``.
 
-    torchvision publishes its weights as pickles; nothing but tensors is made of them.
+    An example is ``resnet50@IMAGENET1K_V1``. torchvision publishes weights as pickles; only tensors
+    are read from them. Raises ``ModelError`` if the model or the weights are unknown or cannot be
+    loaded.
     """
     model, _, wanted = name.partition("@")
-    # Those of this module alone: detectors, segmenters, video and quantized models live in modules of their own.
+    # This module holds classifiers alone. Detectors, segmenters, video and quantized models have
+    # their own modules.
     known = models.list_models(module=models)
     if model not in known:
         hint = suggest(model, known)
@@ -41,7 +44,7 @@ def load_torchvision(name: str) -> Classifier:
 
 
 def _preprocessing(weights: models.WeightsEnum) -> Preprocessing:
-    """Of the shorter side, as for the square images that we have."""
+    """Preprocessing of ``weights`` for square images: their sizes are those of the shorter side."""
     evaluated = weights.transforms()
     (size,), (resized,) = evaluated.crop_size, evaluated.resize_size
     return Preprocessing(

@@ -1,4 +1,4 @@
-"""Classes by their names alone: models in the manner of CLIP that compare images with texts."""
+"""Zero-shot classifiers: CLIP and similar models, which compare images with the names of classes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from attnshift.untrusted import UNUSABLE, reason
 __all__ = ["PROMPT", "load_zeroshot", "read_names"]
 
 PROMPT = "a photo of a {}"
-"""What an image is compared with, for each class (Radford et al., ICML 2021, section 3.1.4)."""
+"""Text that stands for a class (Radford et al., ICML 2021, section 3.1.4)."""
 
 _LARGEST = 2**24
-"""Bytes of a file of class names."""
+"""Largest size of a file of class names, in bytes."""
 
 _TOGETHER = 64
-"""Texts that are encoded at once."""
+"""Number of texts that are encoded at once."""
 
 
 def load_zeroshot(name: str) -> Classifier:
-    """``MODEL@NAMES.txt``: a model of the Hugging Face hub, or a folder in its format, and a file of class names.
+    """Classifier ``MODEL@NAMES.txt``: a CLIP or SigLIP model and a file of class names.
 
-    An image's logits are its scaled cosine similarities to ``PROMPT`` with each name (Radford et al., "Learning
-    transferable visual models", ICML 2021); the texts are encoded once, and a gradient reaches the image. Safetensors
-    only, and code that comes with a model is never run. SigLIP's bias, which no class order depends on, is kept.
+    ``MODEL`` is a name on the Hugging Face hub or a folder in its format. An image's logits are its
+    scaled cosine similarities to ``PROMPT`` with each name (Radford et al., "Learning transferable
+    visual models", ICML 2021). Texts are encoded once, and a gradient reaches the image. SigLIP's
+    bias, which does not change the order of classes, is kept. Only safetensors are read, and code
+    of a model is never run.
 
-    Raises ModelError for names that ``read_names`` refuses or that are too long for the model, and where the model's
-    own logits are something else than this.
+    Raises ``ModelError`` for names that ``read_names`` refuses or that are too long for the model,
+    and for a model whose own logits are different.
     """
     model, path = _split(name)
     called, names = f"zeroshot:{name}", read_names(path)
@@ -58,13 +60,14 @@ def load_zeroshot(name: str) -> Classifier:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """One class a line, in the order of the labels: UTF-8, whatever its line ends, with or without a mark in front.
+    """Class names in the file ``path``: UTF-8 text, one name a line, in label order.
 
-    Raises ModelError for a line that is blank, and for a name that is given twice in whatever case: their texts are
-    one and the same to most models.
+    Any line ends are read, and a byte order mark is skipped. Raises ``ModelError`` for a blank line
+    and for a name given twice. Upper and lower case count as equal, since most models cannot tell
+    them apart.
     """
     try:
-        # A device would be read for ever.
+        # Reading from a device might never end.
         if not (path.is_file() or path.is_dir()):
             raise FileNotFoundError
         if path.stat().st_size > _LARGEST:
@@ -83,13 +86,16 @@ def read_names(path: Path) -> tuple[str, ...]:
         first = lines.setdefault(each.casefold(), number)
         if first < number:
             raise ModelError(
-                f"{path} line {number}: '{each}' stands in line {first} already; say what tells them apart"
+                f"{path} line {number}: '{each}' is also in line {first}; give the two classes different names"
             )
     return names
 
 
 def _split(name: str) -> tuple[str, Path]:
-    """Model and file: at the first ``@`` that a file's path stands behind, since folders may be named with one."""
+    """Model and file of ``name``, split at the first ``@`` with an existing file behind it.
+
+    The name of a folder may contain an ``@`` too.
+    """
     parts = name.split("@")
     given = [("@".join(parts[:at]), "@".join(parts[at:])) for at in range(1, len(parts))]
     splits = [(model, Path(file)) for model, file in given if model and file]
@@ -99,19 +105,22 @@ def _split(name: str) -> tuple[str, Path]:
 
 
 def _tokens(called: str, model: str, network: Any, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """What the model's tokenizer makes of the prompts, one row for each; no two rows are equal."""
+    """Tokens of the prompts, one row for each name.
+
+    Raises ``ModelError`` if a row is too long, or if two rows are equal.
+    """
     longest = network.config.text_config.max_position_embeddings
     prompts = [PROMPT.format(each) for each in names]
     try:
         check_code(called, {}, get_tokenizer_config(model))
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         rows = [tuple(each) for each in tokenizer(prompts)["input_ids"]]
-        # SigLIP has been trained on texts that were filled up, and does not tell the filling from the text.
+        # SigLIP was trained on texts padded to full length and does not mask the padding.
         filled = {"padding": "max_length", "max_length": longest} if "siglip" in network.config.model_type else {}
         texts = tokenizer(prompts, return_tensors="pt", **({"padding": True} | filled))
     except UNUSABLE as error:
         raise ModelError(f"cannot load the tokenizer of '{called}': {reason(error)}; check its folder") from error
-    # Without its files transformers makes a tokenizer that knows no words.
+    # If files are missing, transformers makes a tokenizer without words.
     if _letters(PROMPT.format("")) not in _letters(tokenizer.decode(rows[0])):
         raise ModelError(
             f"the tokenizer of '{called}' cannot read '{prompts[0]}'; are its files in the model's folder?"
@@ -132,7 +141,7 @@ def _letters(text: str) -> str:
 
 
 def _encoded(network: Any, texts: dict[str, Tensor]) -> Tensor:
-    """The texts as unit vectors, [classes,width]."""
+    """Embeddings of ``texts`` as unit vectors, [classes,width]."""
     count = len(texts["input_ids"])
     parts = [
         _features(network.get_text_features(**{key: each[start : start + _TOGETHER] for key, each in texts.items()}))
@@ -142,13 +151,13 @@ def _encoded(network: Any, texts: dict[str, Tensor]) -> Tensor:
 
 
 def _features(output: Any) -> Tensor:
-    """Unit vectors [batch,width]; some versions of transformers give them alone, and some within a record."""
+    """Unit vectors [batch,width]. Versions of transformers return them directly or in a record."""
     vectors = output if isinstance(output, Tensor) else output.pooler_output
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
 
 class _ZeroShot(nn.Module):
-    """Normalised images [batch,3,rows,columns] -> similarities to ``texts`` [classes,width], scaled."""
+    """Normalised images [batch,3,rows,columns] -> scaled similarities to ``texts`` [classes,width]."""
 
     def __init__(self, network: Any, texts: Tensor) -> None:
         super().__init__()
@@ -164,7 +173,7 @@ class _ZeroShot(nn.Module):
 def _prove(
     called: str, network: Any, classifier: _ZeroShot, texts: dict[str, Tensor], preprocessing: Preprocessing
 ) -> None:
-    """That the logits are those which the model itself gives for an image and all texts."""
+    """Raise ``ModelError`` unless ``classifier`` gives the model's own logits for a test image."""
     sides = preprocessing.resized or preprocessing.size
     image = preprocessing(torch.from_numpy(generator("zero-shot").random((1, 3, *sides), dtype="float32")))
     expected = network(**texts, pixel_values=image).logits_per_image

@@ -1,4 +1,7 @@
-"""What stands between an image and a classifier. Adversarial training is one that the lab's ``robust`` carries."""
+"""Defences: changes of an image, or of a classifier, that shall make attacks fail.
+
+Adversarial training is not among them; the lab's classifier ``robust`` was trained with it.
+"""
 
 from attnshift.registry import Entry, Table
 
@@ -6,9 +9,9 @@ DEFENCES = Table(
     "defence",
     {
         "jpeg": Entry(
-            "JPEG compression, to what a file of that quality holds",
+            "JPEG compression of the image at a given quality",
             "Dziugaite et al., 2016; Guo et al., ICLR 2018",
-            "attnshift.defences.jpeg:Jpeg",
+            "attnshift.defences.jpeg:JpegCompression",
         ),
         "bit_depth": Entry("fewer bits per channel", "Xu et al., NDSS 2018", "attnshift.defences.bit_depth:BitDepth"),
         "median": Entry(
@@ -20,9 +23,9 @@ DEFENCES = Table(
             "attnshift.defences.gaussian_blur:GaussianBlur",
         ),
         "resize_and_pad": Entry(
-            "a random size and a random place on black",
+            "the image at a random size and a random place on black",
             "Xie et al., ICLR 2018",
-            "attnshift.defences.resize_and_pad:ResizeAndPad",
+            "attnshift.defences.resize_and_pad:RandomResizeAndPad",
         ),
         "smoothing": Entry(
             "a vote over noisy copies, with a certified radius",
@@ -30,7 +33,7 @@ DEFENCES = Table(
             "attnshift.defences.smoothing:Smoothing",
         ),
         "purification": Entry(
-            "noise, and the pipeline's own denoising after it",
+            "noise, then denoising by the run's pipeline",
             "Nie et al., ICML 2022 (DiffPure), in latent space",
             "attnshift.defences.purification:Purification",
         ),

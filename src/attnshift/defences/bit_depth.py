@@ -16,9 +16,9 @@ __all__ = ["BitDepth"]
 
 @dataclass(frozen=True)
 class BitDepth:
-    """Rounds every value to the nearest of the 2^``bits`` (1 to 8) that are evenly spaced from 0 to 1.
+    """Rounding of each value to 2^``bits`` levels (``bits`` from 1 to 8), evenly spaced in [0,1].
 
-    Rounding has no slope; the gradient passes as if nothing had been rounded (straight through).
+    Rounding has a zero gradient. The gradient passes as if nothing were rounded (straight through).
     """
 
     __pydantic_config__ = STRICT

@@ -1,4 +1,4 @@
-"""A classifier behind a defence is a classifier."""
+"""Protocols of defences, and classifiers behind a defence, which are classifiers themselves."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Classify = Callable[[Tensor], Tensor]
 
 @runtime_checkable
 class Defence(Protocol):
-    """Changes the image: images [batch,3,height,width] in [0,1] to images of the same shape, dtype and device.
+    """Change of the image: images [batch,3,height,width] in [0,1] -> images of the same kind.
 
-    Whatever it draws at random is drawn by seed and by the image's content. ``differentiable``: a gradient passes.
+    Shape, dtype and device stay. Random draws depend on the seed and the image's content.
+    ``differentiable`` is true if a gradient passes.
     """
 
     differentiable: ClassVar[bool]
@@ -32,7 +33,11 @@ class Defence(Protocol):
 
 @runtime_checkable
 class ClassifierDefence(Protocol):
-    """Changes the classifier: its logits [batch,classes] come from many questions to the undefended one."""
+    """Change of the classifier: ``poll`` makes logits [batch,classes] of many calls of
+    ``classify``.
+
+    ``differentiable`` is true if a gradient passes.
+    """
 
     differentiable: ClassVar[bool]
 
@@ -41,7 +46,7 @@ class ClassifierDefence(Protocol):
 
 @runtime_checkable
 class NeedsBackbone(Protocol):
-    """The options of a defence that is one only on a diffusion model."""
+    """Options of a defence that needs a diffusion model; ``on`` returns the defence."""
 
     differentiable: ClassVar[bool]
 
@@ -50,17 +55,20 @@ class NeedsBackbone(Protocol):
 
 @dataclass(frozen=True, eq=False, init=False)
 class Defended(Classifier):
-    """``classifier`` as it answers behind ``defence``, with its network, preprocessing, classes and class names.
+    """``classifier`` behind ``defence``.
 
-    Each image passes the defence alone, so that batch mates change no bit of what it becomes. Grad-CAM, which asks the
-    network itself, looks past the defence.
+    Network, preprocessing and classes are the classifier's own.
+
+    Each image passes the defence alone, so batch mates change no bit of the result. Grad-CAM uses
+    the network itself and skips the defence.
     """
 
     classifier: Classifier
     defence: Defence | ClassifierDefence
 
     def __init__(self, classifier: Classifier, defence: Defence | ClassifierDefence, name: str = "", **changes: Any):
-        # ``dataclasses.replace`` hands over all fields; what it changes has to change behind the defence.
+        # ``dataclasses.replace`` passes all fields. Its changes apply to the classifier behind the
+        # defence.
         inner = replace(classifier, **changes) if changes else classifier
         super().__init__(
             name or f"{defence}+{inner.name}", inner.network, inner.preprocessing, inner.classes, inner.class_names
@@ -70,7 +78,7 @@ class Defended(Classifier):
 
     @property
     def differentiable(self) -> bool:
-        """Whether a gradient passes, through all defences of a chain."""
+        """True if a gradient passes all defences of a chain."""
         inner = self.classifier
         return self.defence.differentiable and (not isinstance(inner, Defended) or inner.differentiable)
 
@@ -81,10 +89,10 @@ class Defended(Classifier):
 
 
 class DefenceCache:
-    """``images`` [batch,3,height,width], shown to one classifier after the other; what stands before several of them
-    acts once.
+    """Logits of several classifiers for the same ``images`` [batch,3,height,width].
 
-    It keeps what it made of the images; hold it no longer than them.
+    A defence that several classifiers share is applied once. The results of defences are kept as
+    long as this object exists.
     """
 
     def __init__(self, images: Tensor):

@@ -16,7 +16,10 @@ __all__ = ["GaussianBlur"]
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """Blurs with a Gaussian of standard deviation ``sigma`` pixels, cut off at 3 sigma; the border is mirrored."""
+    """Blur by a Gaussian of standard deviation ``sigma`` pixels.
+
+    It is cut off at 3 sigma, and the border is mirrored.
+    """
 
     __pydantic_config__ = STRICT
     differentiable: ClassVar[bool] = True
@@ -27,6 +30,6 @@ class GaussianBlur:
             return images
         from kornia.filters import gaussian_blur2d
 
-        # A mirror shows no more than the image.
+        # A mirrored border cannot be wider than the image.
         rows, columns = (2 * min(math.ceil(3 * self.sigma), side - 1) + 1 for side in images.shape[-2:])
         return gaussian_blur2d(images, (rows, columns), (self.sigma, self.sigma)).clamp(0, 1)

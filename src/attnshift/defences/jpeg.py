@@ -15,15 +15,15 @@ from torch import Tensor
 from attnshift.defences.straight_through import straight_through, wants_gradient
 from attnshift.registry import STRICT
 
-__all__ = ["Jpeg"]
+__all__ = ["JpegCompression"]
 
 
 @dataclass(frozen=True)
-class Jpeg:
-    """What a JPEG file of this ``quality`` (1 to 100), written and read by Pillow, holds of the image in 8 bits.
+class JpegCompression:
+    """JPEG compression at ``quality`` (1 to 100): the 8-bit image is written and read by Pillow.
 
-    Chroma is 4:2:0. The values are always the file's; their gradient is that of kornia's differentiable codec (Reich et
-    al., WACV 2024) at the same quality.
+    Chroma is 4:2:0. Values are those of the file. The gradient is that of kornia's differentiable
+    codec (Reich et al., WACV 2024) at the same quality.
     """
 
     __pydantic_config__ = STRICT

@@ -16,10 +16,11 @@ __all__ = ["Median"]
 
 @dataclass(frozen=True)
 class Median:
-    """The median of ``size`` x ``size`` pixels (1 to 15) around each, channel by channel; the border repeats itself.
+    """Median of ``size`` x ``size`` pixels (1 to 15) around each pixel, per channel.
 
-    As in the authors' scipy filter an even window reaches one pixel further to the top left and its median is the upper
-    one; scipy mirrors the border, which for their sizes, 2 and 3, is the same. The gradient goes to the pixel chosen.
+    The border is repeated. As in the authors' scipy filter, an even window extends one pixel
+    further to the top left, and its median is the upper one. scipy mirrors the border, which is the
+    same for their sizes, 2 and 3. The gradient goes to the chosen pixel.
     """
 
     __pydantic_config__ = STRICT

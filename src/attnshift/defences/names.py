@@ -1,4 +1,4 @@
-"""Classifiers by name, behind defences or not: ``DEFENCE[(options)]+...+SOURCE:NAME``."""
+"""Names of classifiers with or without defences: ``DEFENCE[(options)]+...+SOURCE:NAME``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["load_defended", "load_surrogate", "same_classifier", "undefended"]
 
 _FIRST = re.compile(r"""(?P<defence>\w+)(?:\((?P<options>(?:[^()"']|"[^"]*"|'[^']*')*)\))?\+(?P<rest>.*)""", re.DOTALL)
-"""``:`` stands before any ``+`` of a source's own name, and so a folder's name may hold one."""
+"""First defence of a name.
+
+A folder's name may contain ``+``, since ``SOURCE:`` always stands before it.
+"""
 
 
 def load_defended(name: str, pipeline: Callable[[], Backbone] | None = None) -> Classifier:
-    """The classifier called ``[DEFENCE[(options)]+...]SOURCE:NAME``; an image passes the defences from left to right.
+    """Classifier of the name ``[DEFENCE[(options)]+...]SOURCE:NAME``.
 
-    Options are written as in TOML: ``jpeg(quality=60)+bit_depth(bits=4)+lab:resnet``. ``pipeline`` gives the diffusion
-    model for defences that need one, and is called only then. ``RecipeError`` for a defence or an option that does not
-    exist, ``ModelError`` for a classifier that does not, and where a defence needs a pipeline and there is none.
+    An image passes the defences from left to right. Options are written as in TOML:
+    ``jpeg(quality=60)+bit_depth(bits=4)+lab:resnet``. ``pipeline`` returns the diffusion model; it
+    is called only for defences that need one. Raises ``RecipeError`` for an unknown defence or
+    option, and ``ModelError`` for an unknown classifier or if a defence needs a pipeline and
+    ``pipeline`` is None.
     """
     first = _FIRST.fullmatch(name)
     if first is None:
@@ -44,7 +49,10 @@ def load_defended(name: str, pipeline: Callable[[], Backbone] | None = None) -> 
 
 
 def load_surrogate(name: str) -> Classifier:
-    """The classifier called ``name``, as ``load_defended`` reads it, to be attacked: a gradient must pass it."""
+    """Classifier of the ``name``, in the form of ``load_defended``, for use as a surrogate.
+
+    Raises ``ModelError`` if no gradient passes it.
+    """
     rest = name
     while first := _FIRST.fullmatch(rest):
         defence, rest = first["defence"], first["rest"]
@@ -54,7 +62,7 @@ def load_surrogate(name: str) -> Classifier:
                 "give it to evaluate as a judge, or attack what stands behind it"
             )
     classifier = load_defended(name)
-    # It needs torch, which reading names does not.
+    # This import loads torch. Reading names must not.
     from attnshift.classifiers.probe import check_attackable
 
     check_attackable(classifier)
@@ -62,7 +70,7 @@ def load_surrogate(name: str) -> Classifier:
 
 
 def undefended(name: str) -> str:
-    """What stands behind the defences that ``name`` names.
+    """Part of ``name`` behind all defences.
 
     >>> undefended("jpeg(quality=60)+median+lab:resnet")
     'lab:resnet'
@@ -73,9 +81,9 @@ def undefended(name: str) -> str:
 
 
 def same_classifier(names: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Those of ``names`` that are the classifier of one of ``others``, behind whatever defences.
+    """Names in ``names`` that have the classifier of a name in ``others``. Defences do not count.
 
-    >>> relatives(["jpeg+lab:resnet", "jpeg+lab:coatnet"], ["lab:resnet"])
+    >>> same_classifier(["jpeg+lab:resnet", "jpeg+lab:coatnet"], ["lab:resnet"])
     {'jpeg+lab:resnet'}
     """
     seen = {undefended(other) for other in others}
@@ -87,7 +95,7 @@ def _options(text: str, name: str) -> dict[str, Any]:
         options = tomllib.loads(f"options = {{{text}}}")["options"]
     except tomllib.TOMLDecodeError:
         options = None
-    # TOML knows more than numbers and texts, and a text with a line break could end the table.
+    # TOML has more types than numbers and texts, and a line break in a text could end the table.
     if options is None or not all(isinstance(value, int | float | str) for value in options.values()):
         raise RecipeError(f'{name}: the options ({text}) are not of the form (key=value, key="text")')
     return options

@@ -1,4 +1,4 @@
-"""Diffusion purification (Nie et al., "DiffPure", ICML 2022), in the latent space of the run's own pipeline."""
+"""Diffusion purification (Nie et al., "DiffPure", ICML 2022), in the latents of the run's pipeline."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ __all__ = ["Purification", "Purifier"]
 
 @dataclass(frozen=True)
 class Purification:
-    """Encodes, adds noise up to the share ``strength`` of the diffusion process, denoises, decodes.
+    """Purification: encode the image, add noise, denoise, decode.
 
-    ``strength`` is rounded up to whole ones of ``schedule_steps`` steps; at 0 only the autoencoder acts. Denoising is
-    conditional on ``prompt`` alone, without guidance. The authors work on pixels and solve the reverse stochastic
-    equation (strength 0.15 on ImageNet); here the steps are DDIM's, and all randomness lies in the noise that is added.
+    ``strength`` is the share of the diffusion process up to which noise is added. It is rounded up
+    to a whole number of the ``schedule_steps`` steps; at 0 only the autoencoder acts. Denoising is
+    conditional on ``prompt``, without guidance. The authors work on pixels and solve the reverse
+    stochastic equation (strength 0.15 on ImageNet). Here the steps are DDIM's, and only the added
+    noise is random.
 
-    Judges only: the gradient through all steps is not offered.
+    It is for judges only: no gradient passes it.
     """
 
     __pydantic_config__ = STRICT
@@ -43,7 +45,7 @@ class Purification:
 
 @dataclass(frozen=True)
 class Purifier:
-    """The defence that ``options`` describe, with ``backbone`` as its diffusion model."""
+    """Purification with ``options``, by the diffusion model ``backbone``."""
 
     differentiable: ClassVar[bool] = False
     options: Purification
@@ -54,14 +56,15 @@ class Purifier:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Purified images; ``ModelError`` for a size that the backbone cannot take."""
+        """Purified images. Raises ``ModelError`` for a size that the backbone cannot take."""
         self.backbone.check_size(images.shape[-1])
         shown = images.float().to(self.backbone.device)
         latents = self._denoised(self.backbone.encode(shown), generators(images, self.options.seed, "purification"))
         return self.backbone.decode(latents).clamp(0, 1).to(images)
 
     def _denoised(self, latents: Tensor, draws: list[numpy.random.Generator]) -> Tensor:
-        # Rounded first: 0.07 of 100 steps are 7, not the 8 that 7.000000000000001 would be.
+        # Rounding comes first: 0.07 of 100 steps is 7.000000000000001 in floating point and must
+        # not become 8.
         steps = math.ceil(round(self.options.strength * self.options.schedule_steps, 6))
         if steps == 0:
             return latents

@@ -12,16 +12,17 @@ from attnshift.defences.content import generators
 from attnshift.ensemble import transforms
 from attnshift.registry import STRICT
 
-__all__ = ["ResizeAndPad"]
+__all__ = ["RandomResizeAndPad"]
 
 
 @dataclass(frozen=True)
-class ResizeAndPad:
-    """Resizes the image to a random share of its sides, from ``smallest`` to 1, and places it at random on black.
+class RandomResizeAndPad:
+    """Image at a random size, from ``smallest`` to 1 of its sides, and a random place on black.
 
-    The authors enlarge 299 pixels to 299 up to 330 and pad to 331, which their networks read. Ours resize whatever
-    comes to their own input, so that only the ratio remains: ``smallest`` = 299 / 331, rounded. Bilinear, where
-    the authors take the nearest pixel.
+    The authors resize 299 pixels to a random size from 299 to 330 and pad to 331, the input of
+    their networks. Our classifiers resize any image to their own input, so only the ratio remains:
+    ``smallest`` = 299 / 331, rounded. We interpolate bilinearly; the authors take the nearest
+    pixel.
     """
 
     __pydantic_config__ = STRICT

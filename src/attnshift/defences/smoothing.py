@@ -1,4 +1,4 @@
-"""Randomised smoothing (Cohen, Rosenfeld and Kolter, "Certified adversarial robustness", ICML 2019)."""
+"""Randomised smoothing (Cohen et al., "Certified adversarial robustness", ICML 2019)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from attnshift.registry import STRICT
 __all__ = ["Certificate", "Smoothing", "lower_bound"]
 
 _TOGETHER = 100
-"""Copies that are classified at once."""
+"""Number of copies that are classified at once."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a smoothed classifier vouches for, all [batch].
+    """Certified classes and radii of a smoothed classifier, all [batch].
 
-    ``classes``: the class, or -1 where it abstains. ``radii``: the L2 distance in [0,1] pixels within which it gives
-    that class to every image, 0 where it abstains. Each is wrong with a probability of at most alpha. ``bounds`` in
-    [0,1]: a lower bound of the share of noisy copies that are seen as the class that most of them are.
+    ``classes`` are the classes, or -1 for an abstention. ``radii`` are L2 distances, for pixels in
+    [0,1]: all images within the radius get the same class; 0 for an abstention. Each statement is
+    wrong with a probability of at most alpha. ``bounds`` in [0,1] are lower bounds of the share of
+    noisy copies that get the most frequent class.
     """
 
     classes: Tensor
@@ -37,14 +38,15 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """The class that the classifier gives to most of ``copies`` of an image with Gaussian noise of deviation ``sigma``.
+    """Vote over ``copies`` of an image with Gaussian noise of standard deviation ``sigma``.
 
-    Noise is added in [0,1] pixels and not clamped, as in the paper. The logits are the logarithms of the shares of the
-    votes, so that their softmax is the shares. They never abstain; ``certify`` does.
+    Noise is added to pixels in [0,1] and the sum is not clamped, as in the paper. Logits are the
+    logarithms of the shares of votes, so their softmax gives the shares. ``poll`` never abstains;
+    ``certify`` may.
 
-    ``copies`` is the paper's n; no radius exceeds sigma * Phi^-1(alpha^(1/n)), which is 1.50 sigma for 100 copies and
-    3.81 sigma for the paper's 100,000. ``selection`` is its n0. Classifiers that have not been trained on such noise
-    vouch for little.
+    ``copies`` is the paper's n, and ``selection`` is its n0. No radius exceeds sigma *
+    Phi^-1(alpha^(1/n)), which is 1.50 sigma for 100 copies and 3.81 sigma for the paper's 100,000.
+    Classifiers that were not trained with such noise have small radii.
     """
 
     __pydantic_config__ = STRICT
@@ -57,15 +59,16 @@ class Smoothing:
 
     @torch.no_grad()
     def poll(self, classify: Classify, images: Tensor) -> Tensor:
-        """Logarithms of the shares of the votes, [batch,classes]; a class without votes has the lowest finite one."""
+        """Logarithms of the shares of votes, [batch,classes], with a finite value for no votes."""
         votes = torch.stack([self._votes(classify, image, self.copies, "estimation") for image in images.split(1)])
         return (votes.float() / self.copies).clamp(min=torch.finfo(torch.float32).tiny).log()
 
     @torch.no_grad()
     def certify(self, classify: Classify, images: Tensor) -> Certificate:
-        """Algorithm CERTIFY of the paper: ``selection`` copies choose the class, ``copies`` others bound its share p.
+        """Certificate by the paper's algorithm CERTIFY.
 
-        The radius is sigma * Phi^-1(p), and the classifier abstains where p is not above one half.
+        ``selection`` copies choose the class; ``copies`` other ones bound its share p from below.
+        The radius is sigma * Phi^-1(p). The classifier abstains unless p is above one half.
         """
         classes, radii, bounds = [], [], []
         for image in images.split(1):
@@ -79,7 +82,7 @@ class Smoothing:
         return Certificate(torch.tensor(classes), torch.tensor(radii), torch.tensor(bounds))
 
     def _votes(self, classify: Classify, image: Tensor, copies: int, purpose: str) -> Tensor:
-        """How many of the ``copies`` of ``image`` [1,3,height,width] each class gets, [classes]."""
+        """Number of the ``copies`` of ``image`` [1,3,height,width] that each class gets, [classes]."""
         (draw,) = generators(image, self.seed, "smoothing", purpose)
         votes = []
         for start in range(0, copies, _TOGETHER):
@@ -91,9 +94,10 @@ class Smoothing:
 
 
 def lower_bound(successes: int, count: int, alpha: float) -> float:
-    """One-sided lower confidence bound of a proportion at level 1 - ``alpha`` (Clopper and Pearson, Biometrika 1934).
+    """One-sided lower confidence bound of a proportion, at level 1 - ``alpha``.
 
-    The p at which ``successes`` or more of ``count`` have the probability ``alpha``, by bisection on the exact tail.
+    It is the p at which ``successes`` or more of ``count`` have the probability ``alpha``, found by
+    bisection on the exact tail (Clopper and Pearson, Biometrika 1934).
 
     >>> round(lower_bound(10, 10, 0.05), 4)  # 0.05 ** (1 / 10)
     0.7411

@@ -1,4 +1,8 @@
-"""Gradients past what has none: backward pass differentiable approximation (Athalye et al., ICML 2018, section 4.1)."""
+"""Straight-through gradients, for functions without a useful gradient of their own.
+
+The backward pass is that of a differentiable approximation (BPDA, Athalye et al., ICML 2018,
+section 4.1).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ __all__ = ["straight_through", "wants_gradient"]
 
 
 def wants_gradient(images: Tensor) -> bool:
-    """Whether what is made of ``images`` will have a gradient."""
+    """True if results computed from ``images`` will have a gradient."""
     return torch.is_grad_enabled() and images.requires_grad
 
 
 def straight_through(exact: Tensor, smooth: Tensor) -> Tensor:
-    """The values of ``exact``, to the bit, with the gradient of ``smooth``, of the same shape."""
+    """Values of ``exact``, to the bit, with the gradient of ``smooth``; both have the same shape."""
     return _StraightThrough.apply(exact.detach(), smooth)  # type: ignore[return-value]
 
 

@@ -1,1 +1,1 @@
-"""Attacks on pixels that other libraries carry out."""
+"""Baselines that other libraries implement."""

@@ -1,4 +1,4 @@
-"""Attacks by the Adversarial Robustness Toolbox (ART)."""
+"""Baselines of the Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
@@ -17,35 +17,40 @@ from attnshift.types import Goals
 
 __all__ = ["AutoAttack"]
 
-Part = Literal["apgd-ce", "apgd-dlr", "deepfool", "square"]
+AttackName = Literal["apgd-ce", "apgd-dlr", "deepfool", "square"]
 
 
 @dataclass(frozen=True)
 class AutoAttack(ExternalBaseline):
-    """AutoAttack: Croce and Hein (ICML 2020), as ART has it: ``attacks`` one after the other until one succeeds.
+    """AutoAttack (Croce and Hein, ICML 2020) by ART: ``attacks`` in turn until one succeeds.
 
-    An image that no attack turns, or that the surrogates' mean is wrong about when clean, comes back as it was: this
-    is a measure of the surrogates' own robustness, and no attack that is made to transfer. It knows no targets.
+    An image is returned unchanged if no attack succeeds, or if the surrogates' mean is wrong about
+    the clean image. AutoAttack measures the robustness of the surrogates themselves; it is not made
+    to transfer. It cannot be targeted.
 
-    The published standard version has APGD on cross-entropy, targeted APGD on the ratio of logit differences, targeted
-    FAB, and Square. ART has the untargeted ratio and, instead of FAB, DeepFool, whose result counts where it lies
-    within ``epsilon``; and its APGD returns the last iterate, not the best. Steps, restarts, queries and the first
-    step size, twice ``epsilon``, are the published ones, not ART's.
+    The published standard version has APGD on cross-entropy, targeted APGD on the difference of
+    logits ratio, targeted FAB, and Square. ART has the untargeted ratio. In place of FAB it has
+    DeepFool, whose result counts if it lies within ``epsilon``. Its APGD returns the last iterate
+    and not the best. Steps, restarts, queries and the first step size (twice ``epsilon``) are the
+    published ones, not ART's.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("art", "multiprocess")
-    attacks: Annotated[tuple[Part, ...], Field(min_length=1)] = ("apgd-ce", "apgd-dlr", "deepfool", "square")
+    attacks: Annotated[tuple[AttackName, ...], Field(min_length=1)] = ("apgd-ce", "apgd-dlr", "deepfool", "square")
     steps: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Of APGD and of DeepFool."""
+    """Steps of APGD and of DeepFool."""
     restarts: Annotated[int, Field(ge=1, le=100)] = 1
-    """Of APGD and of Square."""
+    """Restarts of APGD and of Square."""
     queries: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
-    """Proposals that Square may make in each restart; ART asks the surrogates three times for each."""
+    """Proposals of Square in each restart.
+
+    ART calls the surrogates three times for each proposal.
+    """
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         super().check(surrogates, images)
         if surrogates.goals.targets is not None:
-            raise RecipeError("baseline 'autoattack' cannot be targeted: ART's takes targets only as detours")
+            raise RecipeError("baseline 'autoattack' cannot be targeted: ART uses targets only on the way; drop them")
         if "apgd-dlr" in self.attacks and _classes(Averaged(surrogates.classifiers), images[:1]) < 3:
             raise RecipeError("baseline 'autoattack': apgd-dlr needs three classes; leave it out of attacks")
 
@@ -66,7 +71,7 @@ class AutoAttack(ExternalBaseline):
         found = sequence.generate(image.cpu().float().numpy(), goals.labels.cpu().numpy())
         return torch.from_numpy(found).to(image)
 
-    def _part(self, name: Part, estimator: Any) -> Any:
+    def _part(self, name: AttackName, estimator: Any) -> Any:
         from art.attacks.evasion import AutoProjectedGradientDescent, DeepFool, SquareAttack
 
         if name == "deepfool":

@@ -1,4 +1,4 @@
-"""What every attack of another library needs here: one network, one image at a time, draws that belong to the image."""
+"""Base of all external baselines: one network, one image at a time, random draws by image."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from attnshift.errors import UserError
 from attnshift.randomness import generator
 from attnshift.types import Goals, RandomKey
 
-__all__ = ["Averaged", "ExternalBaseline", "own_draws"]
+__all__ = ["Averaged", "ExternalBaseline", "seed_generators"]
 
 
 class Averaged(nn.Module):
-    """``classifiers`` as one: the mean of their logits (Dong et al., "MI-FGSM", CVPR 2018, section 3.4).
+    """Mean of the logits of ``classifiers`` (Dong et al., "MI-FGSM", CVPR 2018, section 3.4).
 
-    Its weights are none: what another library does to a network's mode or weights reaches no classifier.
+    As a module it has no weights, so a library that changes a network's mode or weights cannot
+    change a classifier.
     """
 
     def __init__(self, classifiers: Sequence[Callable[[Tensor], Tensor]]):
@@ -39,11 +40,11 @@ class Averaged(nn.Module):
 
 @dataclass(frozen=True)
 class ExternalBaseline(Baseline):
-    """A baseline that another library carries out, on the mean of the surrogates' logits.
+    """Baseline that another library implements, on the mean of the surrogates' logits.
 
-    Its library sees one image at a time and draws from generators that are seeded for that image. What it returns is
-    brought within ``epsilon`` and [0,1]; an image for which it returns no numbers, because a gradient vanished, stays
-    as it was.
+    The library gets one image at a time, and global generators are seeded for that image. Its
+    result is clamped to ``epsilon`` around the image and to [0,1]. If the result is not finite,
+    because a gradient vanished, the image stays unchanged.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +59,7 @@ class ExternalBaseline(Baseline):
         network, found = Averaged(surrogates.classifiers), []
         for at, identity in enumerate(draws.identities):
             image = images[at : at + 1].detach()
-            with own_draws(draws.seed, identity, image.device), torch.enable_grad():
+            with seed_generators(draws.seed, identity, image.device), torch.enable_grad():
                 answer = self._attack(network, image, surrogates.goals.rows(slice(at, at + 1))).detach()
             answer = answer if bool(answer.isfinite().all()) else image
             found.append(answer.clamp((image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)))
@@ -66,12 +67,12 @@ class ExternalBaseline(Baseline):
 
     @abstractmethod
     def _attack(self, network: nn.Module, image: Tensor, goals: Goals) -> Tensor:
-        """What the library makes of ``image`` [1,3,height,width]; global generators are the image's own meanwhile."""
+        """Result of the library for ``image`` [1,3,height,width]. Global generators are seeded."""
 
 
 @contextmanager
-def own_draws(seed: int, identity: str, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python for one image; afterwards they are as they were."""
+def seed_generators(seed: int, identity: str, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python for one image; restore them at the end."""
     number = int(generator(seed, identity, "peer").integers(2**32))
     of_numpy, of_python = numpy.random.get_state(), random.getstate()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""Transfer attacks by torchattack: MI-FGSM on what the surrogates make of changed copies of the image."""
+"""Transfer attacks of torchattack: MI-FGSM over changed copies of the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.types import Goals
 
-__all__ = ["BSR", "DI", "SSA", "TI", "Smoothed", "Spectrum"]
+__all__ = ["BSR", "DI", "SSA", "TI", "SmoothedGradient", "SpectrumSimulation"]
 
 
 def _odd(length: int) -> int:
@@ -29,14 +29,14 @@ def _odd(length: int) -> int:
 
 @dataclass(frozen=True)
 class TorchattackBaseline(ExternalBaseline):
-    """Momentum iterative sign steps (Dong et al., CVPR 2018), with a target towards it."""
+    """Momentum iterative sign steps (Dong et al., CVPR 2018), towards the target if there is one."""
 
     libraries: ClassVar[tuple[str, ...]] = ("torchattack",)
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
     step_size: Radius | None = None
-    """Absent: ``epsilon / steps``."""
+    """Change of a value in each step; None stands for ``epsilon / steps``."""
     decay: Annotated[float, Field(ge=0)] = 1.0
-    """What the accumulated direction keeps of itself in each step."""
+    """Factor on the accumulated direction in each step (the momentum's decay)."""
 
     def _attack(self, network: nn.Module, image: Tensor, goals: Goals) -> Tensor:
         loop: dict[str, Any] = {
@@ -47,24 +47,24 @@ class TorchattackBaseline(ExternalBaseline):
             "decay": self.decay,
             "targeted": goals.targets is not None,
         }
-        attack = self._built(importlib.import_module("torchattack"), network, loop)
+        attack = self._build(importlib.import_module("torchattack"), network, loop)
         return attack(image, goals.labels if goals.targets is None else goals.targets)
 
     @abstractmethod
-    def _built(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
-        """The ``library``'s attack on ``network``, with the options of its ``loop``."""
+    def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+        """Attack of the ``library`` on ``network``, with the options of its ``loop``."""
 
 
 @dataclass(frozen=True)
 class DI(TorchattackBaseline):
     """Diverse inputs: Xie et al. (CVPR 2019), section 3.3, M-DI2-FGSM.
 
-    With probability ``diversity_prob`` the surrogates see the image resized to a random side and laid at a random place
-    on black. From the image's own side up to ``resize_rate`` times it, or, where that is below 1, down to it.
+    With probability ``diversity_prob`` the surrogates see the image resized to a random side, at a
+    random place on black. The side lies between the image's own and ``resize_rate`` times it.
     """
 
     resize_rate: Annotated[float, Field(ge=0.1, le=4)] = 1.1
-    """The paper's 330 of 299 pixels. Torchattack's own default is 0.9."""
+    """1.1 is the paper's 330 of 299 pixels. torchattack's own default is 0.9."""
     diversity_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
@@ -73,7 +73,7 @@ class DI(TorchattackBaseline):
         if int(side * self.resize_rate) == side:
             raise RecipeError(f"baseline 'di': resize_rate {self.resize_rate} does not change a side of {side} pixels")
 
-    def _built(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+    def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
         return library.DIFGSM(network, resize_rate=self.resize_rate, diversity_prob=self.diversity_prob, **loop)
 
 
@@ -81,38 +81,40 @@ class DI(TorchattackBaseline):
 class TI(TorchattackBaseline):
     """Translation invariance: Dong et al. (CVPR 2019), section 3.2, on top of MI-FGSM.
 
-    The gradient at the image is smoothed by a Gaussian kernel of ``kernel_len`` pixels, that is ``n_sig`` deviations to
-    either side. The kernel is torchattack's, and so is the loop, but that of its MIFGSM: its TIFGSM (1.7) smooths into
-    the variable that holds the momentum and so has none. With ``decay`` 0 both are the same.
+    The gradient at the image is smoothed by a Gaussian kernel of ``kernel_len`` pixels, which
+    covers ``n_sig`` standard deviations on either side. The kernel is torchattack's; the loop is
+    that of its MIFGSM. Its TIFGSM (1.7) stores the smoothed gradient in the variable of the
+    momentum and so has no momentum. With ``decay`` 0 both are the same.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torchattack", "scipy")
     kernel_len: Annotated[int, Field(ge=1, le=99), AfterValidator(_odd)] = 15
-    """The paper's, for images of 299 pixels."""
+    """15 is the paper's length, for images of 299 pixels."""
     n_sig: Annotated[int, Field(ge=1, le=20)] = 3
 
-    def _built(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+    def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
         kernel = torch.from_numpy(library.TIFGSM.gkern(self.kernel_len, self.n_sig))
-        return library.MIFGSM(Smoothed(network, kernel), **loop)
+        return library.MIFGSM(SmoothedGradient(network, kernel), **loop)
 
 
 @dataclass(frozen=True)
 class SSA(TorchattackBaseline):
     """Spectrum simulation: Long et al. (ECCV 2022), section 3.3, on top of MI-FGSM.
 
-    The gradient is the mean over ``num_spectrum`` copies with noise of deviation ``sigma``, the spectrum of which is
-    multiplied by factors from 1 - ``rho`` to 1 + ``rho``. The loop is that of torchattack's MIFGSM and the copies are
-    made here: its SSA (1.7) takes images of 224 pixels only and starts its momentum anew in each step.
+    The gradient is the mean over ``num_spectrum`` copies. A copy gets noise of standard deviation
+    ``sigma``, and its spectrum is multiplied by factors from 1 - ``rho`` to 1 + ``rho``. The loop
+    is that of torchattack's MIFGSM, and the copies are made here. torchattack's SSA (1.7) takes
+    images of 224 pixels only and resets its momentum in each step.
     """
 
     num_spectrum: Annotated[int, Field(ge=1, le=1000)] = 20
     rho: Annotated[float, Field(ge=0, le=1)] = 0.5
     sigma: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Absent: ``epsilon``, as in the paper."""
+    """Standard deviation of the noise; None stands for ``epsilon``, as in the paper."""
 
-    def _built(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+    def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
         sigma = self.epsilon if self.sigma is None else self.sigma
-        attack = library.MIFGSM(Spectrum(network, self.num_spectrum, self.rho, sigma), **loop)
+        attack = library.MIFGSM(SpectrumSimulation(network, self.num_spectrum, self.rho, sigma), **loop)
         attack.lossfn = lambda logits, label: nn.functional.cross_entropy(logits, label.expand(len(logits)))
         return attack
 
@@ -121,20 +123,20 @@ class SSA(TorchattackBaseline):
 class BSR(TorchattackBaseline):
     """Block shuffle and rotation: Wang et al. (CVPR 2024).
 
-    The gradient is the mean over ``num_scale`` copies, cut into ``num_block`` by ``num_block`` blocks of random sizes
-    that are shuffled and turned by up to 24 degrees.
+    The gradient is the mean over ``num_scale`` copies. Each copy is cut into ``num_block`` by
+    ``num_block`` blocks of random sizes, which are shuffled and rotated by up to 24 degrees.
     """
 
     num_scale: Annotated[int, Field(ge=1, le=1000)] = 20
     num_block: Annotated[int, Field(ge=1, le=16)] = 2
-    """The paper's; the authors' code, and with it torchattack, has 3."""
+    """2 is the paper's value. The authors' code has 3, and so has torchattack."""
 
-    def _built(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+    def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
         return library.BSR(network, num_scale=self.num_scale, num_block=self.num_block, **loop)
 
 
-class Smoothed(nn.Module):
-    """``network``, but the gradient at its input is smoothed by ``kernel`` [length,length], channel by channel."""
+class SmoothedGradient(nn.Module):
+    """``network`` with its input gradient smoothed by ``kernel`` [length,length], per channel."""
 
     def __init__(self, network: nn.Module, kernel: Tensor):
         super().__init__()
@@ -151,10 +153,10 @@ class Smoothed(nn.Module):
         return nn.functional.conv2d(gradient, kernel, padding="same", groups=3)
 
 
-class Spectrum(nn.Module):
-    """Logits [copies,classes] of ``network`` for copies of one image with another spectrum (SSA).
+class SpectrumSimulation(nn.Module):
+    """Logits [copies,classes] of ``network`` for copies of one image with a changed spectrum (SSA).
 
-    A copy is IDCT(DCT(image + noise) * factors); draws come from torch's generator, copy by copy.
+    A copy is IDCT(DCT(image + noise) * factors). Draws come from torch's generator, copy by copy.
     """
 
     def __init__(self, network: nn.Module, copies: int, rho: float, sigma: float):
@@ -172,7 +174,7 @@ class Spectrum(nn.Module):
 
 
 def _cosines(side: int) -> Tensor:
-    """The orthonormal DCT-II as a matrix [side,side] in float64; its rows are the frequencies."""
+    """Orthonormal DCT-II as a matrix [side,side] in float64, with one row for each frequency."""
     at = torch.arange(side, dtype=torch.float64)
     waves = (math.pi / side * (at + 0.5) * at[:, None]).cos() * (2 / side) ** 0.5
     waves[0] /= 2**0.5
