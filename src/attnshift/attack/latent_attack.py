@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,9 @@ from attnshift.classifiers.probe import check_attackable
 from attnshift.data.datasets import check_class, check_target, identify
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
+from attnshift.ensemble.fusion import FusionRule
 from attnshift.errors import ImageError, LabelError, RecipeError
+from attnshift.losses.objective import LossTerm, StatefulTerm
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 
@@ -46,6 +48,9 @@ class LatentAttack:
     ``pipeline`` and ``surrogates`` are names, as on the command line, or loaded objects; ``recipe`` is a preset's name,
     the path of a recipe file, or a ``Recipe``. ``batch`` images are attacked together.
 
+    ``terms`` are loss terms of your own by name, and ``rule`` is a fusion rule in place of the recipe's. A section of
+    the recipe with a term's name sets its weight and schedule; without one its weight is 1.
+
     >>> attack = LatentAttack("lab", ["lab:resnet"], "fast")           # doctest: +SKIP
     >>> result = attack(images, labels, ["mug", "tree"])               # doctest: +SKIP
     """
@@ -57,6 +62,8 @@ class LatentAttack:
         recipe: str | Recipe = "fast",
         batch: int = 8,
         device: str = "cpu",
+        terms: Mapping[str, LossTerm | StatefulTerm] | None = None,
+        rule: FusionRule | None = None,
     ):
         self.backbone: Backbone = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         self.backbone.to(device)
@@ -67,7 +74,7 @@ class LatentAttack:
             common_classes(self.classifiers)
         for classifier in self.classifiers:
             check_attackable(classifier)
-        self.method = Method.of(load_latent_recipe(recipe) if isinstance(recipe, str) else recipe)
+        self.method = Method.of(load_latent_recipe(recipe) if isinstance(recipe, str) else recipe, terms, rule)
         self.batch = batch
 
     def __call__(

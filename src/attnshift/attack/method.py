@@ -17,10 +17,10 @@ from attnshift.ensemble.fusion import FusionRule
 from attnshift.ensemble.surrogates import Criterion
 from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION, TERMS
-from attnshift.losses.objective import Objective, WeightedTerm
+from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.recipes.schema import Recipe
-from attnshift.registry import build, describe
+from attnshift.recipes.schema import Recipe, TermSection
+from attnshift.registry import build, check, describe
 
 __all__ = ["Method"]
 
@@ -37,13 +37,24 @@ class Method:
     """Factor on ``recipe.classification.weight``."""
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Method:
-        """Build everything that ``recipe`` names, or raise ``RecipeError``. A term of weight 0 is switched off."""
+    def of(
+        cls,
+        recipe: Recipe,
+        given: Mapping[str, LossTerm | StatefulTerm] | None = None,
+        rule: FusionRule | None = None,
+    ) -> Method:
+        """Build everything that ``recipe`` names, or raise ``RecipeError``. A term of weight 0 is switched off.
+
+        ``given`` terms and a given ``rule`` are objects in place of what the recipe names, or beside it. The weight and
+        the schedule of a given term are those of its section in the recipe; without a section its weight is 1.
+        """
         logits = recipe.classification
         _check_joint(recipe)
+        given = given or {}
+        sections = recipe.terms | {name: TermSection(weight=1.0) for name in given if name not in recipe.terms}
         terms = {
-            name: WeightedTerm(build(TERMS, name, section.options), section.weight, _schedule(section.schedule, name))
-            for name, section in recipe.terms.items()
+            name: WeightedTerm(_term(name, section, given), section.weight, _schedule(section.schedule, name))
+            for name, section in sections.items()
             if section.weight
         }
         return cls(
@@ -51,7 +62,7 @@ class Method:
             build(RECONSTRUCTIONS, recipe.reconstruction.method, recipe.reconstruction.options),
             Objective(terms),
             build(CLASSIFICATION, logits.loss, logits.options),
-            build(RULES, logits.fusion, logits.fusion_options),
+            build(RULES, logits.fusion, logits.fusion_options) if rule is None else check(RULES, "given", rule),
             Expectation(
                 recipe.expectation.draws,
                 recipe.expectation.every,
@@ -66,6 +77,14 @@ class Method:
     @property
     def reads_interference(self) -> bool:
         return self.objective.reads_interference or self.criterion.reads_interference
+
+
+def _term(name: str, section: TermSection, given: Mapping[str, LossTerm | StatefulTerm]) -> LossTerm | StatefulTerm:
+    if name not in given:
+        return build(TERMS, name, section.options)
+    if section.options:
+        raise RecipeError(f"term '{name}' is a given object; set its options there, and not in the recipe")
+    return check(TERMS, name, given[name])
 
 
 def _check_joint(recipe: Recipe) -> None:
