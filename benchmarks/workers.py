@@ -19,7 +19,7 @@ from timing import machine, median_ratio, medians, take_turns
 
 from attnshift.errors import AttnshiftError
 from attnshift.execution.engines import Assignment, Engine, WorkerDied
-from attnshift.execution.prepare import PreparedRun, Settings, prepare
+from attnshift.execution.prepare import AttackSettings, PreparedRun, prepare_run
 from attnshift.lab.export import export_images
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Batch
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         count, rounds, settings = 4, 1, ("optimiser.iterations=2",)
     with TemporaryDirectory() as folder:
-        figures = time_workers(prepare(_settings(Path(folder), count, settings)), rounds)
+        figures = time_workers(prepare_run(_settings(Path(folder), count, settings)), rounds)
     print("lab", *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
     if not options.quick:
         record("cpu", "lab", figures, "workers", machine() | {"rounds": rounds, "images": count, "batch": BATCH})
@@ -94,11 +94,11 @@ def _check(returned: object) -> None:
         raise AttnshiftError(f"a worker died, and what was timed is not what it should be: {returned.reason}")
 
 
-def _settings(folder: Path, count: int, changes: Sequence[str]) -> Settings:
+def _settings(folder: Path, count: int, changes: Sequence[str]) -> AttackSettings:
     export_images(folder, 0, "tuning", count)
     recipe = load_recipe("fast", changes)
-    inputs = (folder, folder / "labels.csv", "lab", ("lab:resnet",))
-    return Settings(*inputs, batch=BATCH, threads=1, recipe=recipe, out=folder / "run")
+    inputs = {"images": folder, "labels": folder / "labels.csv", "surrogates": ("lab:resnet",)}
+    return AttackSettings(**inputs, batch=BATCH, threads=1, recipe=recipe, out=folder / "run")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from attnshift.classifiers import load_classifier
 from attnshift.data.datasets import Item
 from attnshift.data.images import read_image, write_png
 from attnshift.data.references import Reference
-from attnshift.execution.coordinate import Settings, attack_folder
+from attnshift.execution.coordinate import attack_folder
+from attnshift.execution.prepare import AttackSettings
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Plan
 from attnshift.results.store import Store
@@ -50,14 +51,20 @@ def write_labels(folder: Path, rows: Sequence[tuple[str, int | str, str]]) -> Pa
     return folder / "labels.csv"
 
 
-def small_settings(photos: Path, pipeline: Path, out: Path, *changes: str, **others: Any) -> Settings:
+def small_settings(photos: Path, pipeline: Path, out: Path, *changes: str, **others: Any) -> AttackSettings:
     """Preset ``fast`` cut to two iterations; ``photos`` is what ``write_photos`` filled.
 
     The last iterate is kept: against an untrained surrogate the best one is often the first, where nothing is changed.
     """
     recipe = load_recipe("fast", ["optimiser.iterations=2", "finish.keep=last", *changes])
-    usual: dict[str, Any] = {"surrogates": (SURROGATE,), "batch": 2}
-    return Settings(photos / "images", photos / "labels.csv", str(pipeline), recipe=recipe, out=out, **(usual | others))
+    usual: dict[str, Any] = {
+        "images": photos / "images",
+        "labels": photos / "labels.csv",
+        "pipeline": str(pipeline),
+        "surrogates": (SURROGATE,),
+        "batch": 2,
+    }
+    return AttackSettings(recipe=recipe, out=out, **(usual | others))
 
 
 def planned(*names: str) -> Plan:
@@ -65,7 +72,7 @@ def planned(*names: str) -> Plan:
     return Plan.draw(Item(name, f"{name}.png", Reference("file", f"/{name}.png"), 0, "mug") for name in names)
 
 
-def run_small(settings: Settings) -> Store:
+def run_small(settings: AttackSettings) -> Store:
     return attack_folder(settings)
 
 

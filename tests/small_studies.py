@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attnshift.studies.tuning import Choices, Range, Search, Settings, Trial, Tuned, read_search
+from attnshift.studies.tuning import Choices, Range, Search, Trial, Tuned, TuningSettings, read_search
 from small_runs import SURROGATE as TUNING
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 SURROGATE = "random:test_convnext"
 RATE, LOSS = "optimiser.learning_rate", "classification.loss"
 SEARCH: Search = {LOSS: Choices(choices=("margin", "cross_entropy")), RATE: Range(low=0.001, high=0.5, log=True)}
-Make = Callable[..., Settings]
+Make = Callable[..., TuningSettings]
 """Settings of the smallest study, but for what is named."""
 
 

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import attnshift
 from attnshift import __version__
 from attnshift.catalogue import catalogue
-from attnshift.cli import main
+from attnshift.cli import app, main
+from attnshift.cli.printing import with_flags
 from attnshift.registry import Table
 from attnshift.results.store import Store
 from small_runs import SURROGATE, contents, pngs, write_labels, write_photos
@@ -341,10 +344,10 @@ def test_shards_and_processes_share_a_run(command: Command, call: Call, tmp_path
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--shard", "3/2"), "--shard 3/2: expected I/N"),
-        (("--shard", "first"), "--shard first: expected I/N"),
-        (("--engine", "rai"), "--engine rai: known are local and ray"),
-        (("--workers", "2"), "give --engine ray"),
+        (("--shard", "3/2"), "--shard is 3/2; expected I/N"),
+        (("--shard", "first"), "--shard is first; expected I/N"),
+        (("--engine", "rai"), "--engine is rai; known are local and ray"),
+        (("--workers", "2"), "set --engine to ray"),
         (("--precision", "float8"), "--precision float8: known are float32, bfloat16"),
         (("--memory-limit", "0.1"), "--memory-limit is 0.1; it is in gigabytes"),
         (("--engine", "ray", "--profile"), "leave --engine out"),
@@ -550,7 +553,7 @@ def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) 
         ((), "--recipe"),
         (("--recipe", "fsat"), "did you mean 'fast'"),
         (("--recipe", "fast", "--at", "1.5"), "--at is 1.5"),
-        (("--recipe", "fast", "--strength", "-1"), "--strength of fast is -1"),
+        (("--recipe", "fast", "--strength", "-1"), "--strength of fast: -1"),
         (("--recipe", "fast", "--min-clean-accuracy", "2"), "--min-clean-accuracy is 2"),
     ],
 )
@@ -655,6 +658,18 @@ def test_help_names_every_command(call: Call) -> None:
         assert f" {name} " in ended.out
     for name in ("render", "train", "check"):
         assert f" {name} " in call("lab", "--help").out
+
+
+def test_an_option_has_one_name_and_one_flag_in_all_commands() -> None:
+    """Messages name options as Python does; the command line has to know which flag that is."""
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    options = [option for command in root.commands.values() for option in command.params]
+    flags = {(option.name, option.opts[0]) for option in options if option.opts[0].startswith("--")}
+    names = [name for name, _ in flags]
+    assert sorted(names) == sorted(set(names))
+    assert {("surrogates", "--surrogate"), ("min_clean_accuracy", "--min-clean-accuracy")} <= flags
+    assert all(with_flags(f"use `{name}`") == f"use {flag}" for name, flag in flags)
 
 
 def test_version(call: Call) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from attnshift import cli
 from attnshift.cli import main
-from attnshift.cli.showing import print_summary
+from attnshift.cli.printing import print_summary
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
 from attnshift.results.store import Store

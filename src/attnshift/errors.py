@@ -9,6 +9,10 @@ AttnshiftError
     ├── RunError          a run folder cannot be used or continued
     └── UnavailableError  a metric cannot be computed: no weights, or images too small or too few
         └── PluginError   a plug-in of an installed package cannot be used
+
+A message names an option as Python does, in backticks: "`size` is 60; it must lie between 8 and
+4096". The command line prints the option's flag in its place: "--size is 60; …". Nothing below
+``cli/`` writes a flag.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from attnshift import __version__
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import LabelError, ModelError, RecipeError, RunError, UserError
-from attnshift.execution.coordinate import Settings, attack_folder
-from attnshift.execution.prepare import items_of, prepare
+from attnshift.execution.coordinate import attack_folder
+from attnshift.execution.prepare import AttackSettings, items_of, prepare_run
 from attnshift.recipes.reading import load_recipe
 from attnshift.results import store as store_module
 from attnshift.results.arms import ARMS
@@ -363,5 +363,5 @@ def test_settings_are_all_used() -> None:
     """A field that nothing reads would be an option that does nothing."""
     import inspect
 
-    source = inspect.getsource(attack_folder) + inspect.getsource(prepare) + inspect.getsource(items_of)
-    assert all(f"settings.{name}" in source for name in Settings.__dataclass_fields__)
+    source = inspect.getsource(attack_folder) + inspect.getsource(prepare_run) + inspect.getsource(items_of)
+    assert all(f"settings.{name}" in source for name in AttackSettings.__dataclass_fields__)

@@ -26,7 +26,7 @@ from attnshift.cli import main
 from attnshift.data.images import read_image
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
-from attnshift.execution.prepare import PreparedRun, prepare
+from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import NOT_FINITE
 from attnshift.results.ledger import DEATHS, read_history
 from attnshift.results.plan import Shard
@@ -51,7 +51,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(four: Path, pipeline_folder: Path) -> PreparedRun:
     """A real attack, in two batches: one denoising step and one iteration."""
     changes = ("diffusion.denoising_steps=1", "optimiser.iterations=1", "finish.early=false")
-    return prepare(small_settings(four, pipeline_folder, Path(), *changes))
+    return prepare_run(small_settings(four, pipeline_folder, Path(), *changes))
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Command:
         self.before: Callable[[Sequence[Task]], None] = lambda tasks: None
         self.planned: Callable[[], object] = lambda: None
         self.batch = 2
-        patch.setattr("attnshift.execution.coordinate.prepare", self._prepare)
+        patch.setattr("attnshift.execution.coordinate.prepare_run", self._prepare)
 
     def __call__(self, *more: str) -> tuple[int, list[str]]:
         """Its exit status, and its lines on standard error but for the hint at what comes next."""
@@ -442,9 +442,9 @@ def test_two_different_runs_do_not_both_get_a_new_folder(
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_shards_make_one_run(tiny: PreparedRun, whole: Whole, tmp_path: Path, order: tuple[int, int]) -> None:
     out = tmp_path / "run"
-    store = attack_prepared(tiny, out, manner=RunOptions(shard=Shard(order[0], 2)))
+    store = attack_prepared(tiny, out, options=RunOptions(shard=Shard(order[0], 2)))
     assert len(store.table("results")) == 2
-    attack_prepared(tiny, out, manner=RunOptions(shard=Shard(order[1], 2)))
+    attack_prepared(tiny, out, options=RunOptions(shard=Shard(order[1], 2)))
     assert_whole(out, whole.store)
 
 
@@ -469,7 +469,7 @@ def test_what_always_kills_its_process_is_left_out(
     (failed,) = status.failed
     assert (failed.file, status.left, status.troubled) == (killer.file, 0, {})
     assert f"ended its worker {times} times" in failed.reason
-    assert "--retry-failed" in failed.reason
+    assert "`retry_failed`" in failed.reason
     assert [row["id"] for row in store.table("failed")] == [killer.identity]
     done = {row["id"]: row["batch"] for row in store.table("results")}
     assert set(done) == {item.identity for item in items_of(cards)} - {killer.identity}
@@ -479,7 +479,7 @@ def test_what_always_kills_its_process_is_left_out(
     retry = partial(attack_prepared, painted(cards, batch, killing(killer.identity)), out, None)
     assert fork(partial(retry, RunOptions(retry_failed=True))).wait() == -signal.SIGKILL
     assert fork(run).wait() == 0, "only when asked"
-    attack_prepared(painted(cards, batch), out, manner=RunOptions(retry_failed=True))
+    attack_prepared(painted(cards, batch), out, options=RunOptions(retry_failed=True))
     assert len(store.table("results")) == 5
     assert read_status(out).failed == ()
 

@@ -18,7 +18,8 @@ from attnshift.classifiers import load_classifier
 from attnshift.cli import main
 from attnshift.data.images import read_image, write_png
 from attnshift.errors import LabelError, ModelError, RunError, UserError
-from attnshift.execution.coordinate import Settings, attack_folder
+from attnshift.execution.coordinate import attack_folder
+from attnshift.execution.prepare import AttackSettings
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, Told, contents, pngs, run_small, small_settings
 
@@ -48,7 +49,7 @@ def masked(photos: Path, masks: Path, pipeline_folder: Path, tmp_path_factory: p
     return run_small(small_settings(photos, pipeline_folder, out, *GIVEN, masks=masks))
 
 
-def refused(settings: Settings, error: type[UserError]) -> str:
+def refused(settings: AttackSettings, error: type[UserError]) -> str:
     with pytest.raises(error) as caught:
         run_small(settings)
     assert len(str(caught.value).splitlines()) == 1
@@ -62,13 +63,13 @@ def test_masks_without_use_are_refused(
 ) -> None:
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", f"mask.source={source}", masks=masks)
     message = refused(settings, UserError)
-    assert f"--masks {masks} has no use" in message
+    assert f"`masks` is {masks}, which this recipe does not read" in message
     assert "mask.source=given" in message
 
 
 def test_a_given_mask_without_masks_is_refused(photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", *GIVEN)
-    assert "give --masks FOLDER" in refused(settings, UserError)
+    assert "set `masks` to their folder" in refused(settings, UserError)
 
 
 def test_a_mask_that_is_missing_is_noticed_before_anything_is_written(
@@ -181,7 +182,7 @@ def test_the_command_line_hands_masks_over_and_complains_in_one_line(
     before = contents(masked.folder)
     status, _ = call(masked.folder, "--masks", str(masks), *given)
     assert (status, contents(masked.folder)) == (0, before), "the very run that is finished already"
-    for arguments, message in ((given, "give --masks FOLDER"), (["--masks", str(masks)], "has no use")):
+    for arguments, message in ((given, "set `masks` to their folder"), (["--masks", str(masks)], "has no use")):
         status, said = call(tmp_path / "run", *arguments)
         assert status == 2
         assert len(said.splitlines()) == 1

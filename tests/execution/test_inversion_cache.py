@@ -17,7 +17,7 @@ from attnshift.attack import clean_path
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.inversion_cache import InversionCache
-from attnshift.execution.prepare import PreparedRun, prepare
+from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import inversions_in
 from attnshift.fingerprint import fingerprint_of
 from attnshift.results.store import Store
@@ -53,7 +53,7 @@ Make = Callable[..., PreparedRun]
 def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
     def attack(*changes: str, **others: Any) -> PreparedRun:
         usual: dict[str, Any] = {"cache": tmp_path / "cache", "limit": 2}
-        return prepare(small_settings(photos, pipeline_folder, Path(), *SHORT, *changes, **(usual | others)))
+        return prepare_run(small_settings(photos, pipeline_folder, Path(), *SHORT, *changes, **(usual | others)))
 
     return attack
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import LabelError, RecipeError, RunError, UserError
-from attnshift.execution.coordinate import Settings
+from attnshift.execution.prepare import AttackSettings
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
@@ -47,7 +47,7 @@ def with_targets(photos: Path, folder: Path, targets: Sequence[str]) -> Path:
     return folder
 
 
-def refused(settings: Settings, error: type[UserError]) -> str:
+def refused(settings: AttackSettings, error: type[UserError]) -> str:
     with pytest.raises(error) as caught:
         run_small(settings)
     assert len(str(caught.value).splitlines()) == 1
@@ -175,14 +175,14 @@ class First(nn.Module):
         return self.network(images)[:, : self.classes]
 
 
-Among = Callable[..., Settings]
+Among = Callable[..., AttackSettings]
 
 
 @pytest.fixture
 def among(photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Among:
     """(classes, target, changes) -> settings of a run on one photo of class 0 of so many classes without names."""
 
-    def settings(classes: int, target: str | None, *changes: str) -> Settings:
+    def settings(classes: int, target: str | None, *changes: str) -> AttackSettings:
         def few(name: str) -> Any:
             classifier = load_classifier(name)
             return replace(classifier, network=First(classifier.network, classes), classes=classes, class_names=())

@@ -18,7 +18,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.memory import limit_memory
-from attnshift.execution.prepare import PreparedRun, prepare
+from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import NOT_FINITE, Failure, Result, Worker, read_task
 from doubles import items_of, painted, write_cards
 from small_runs import SURROGATE, small_settings
@@ -91,7 +91,7 @@ def test_an_image_that_memory_does_not_hold_fails_alone(cards: Path) -> None:
     results = attack(painted(cards, 7, before))
     (failure,) = (each for each in results if isinstance(each, Failure))
     assert failure.identity == large
-    assert failure.reason.startswith("memory does not hold one image of 16 px; use a smaller --size")
+    assert failure.reason.startswith("memory does not hold one image of 16 px; use a smaller `size`")
     assert len(results) == 7
 
 
@@ -156,7 +156,7 @@ def test_an_image_is_read_as_it_was_planned(cards: Path, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def real(photos: Path, pipeline_folder: Path) -> Worker:
     changes = ("diffusion.denoising_steps=1", "optimiser.iterations=1")
-    return prepare(small_settings(photos, pipeline_folder, Path(), *changes)).worker
+    return prepare_run(small_settings(photos, pipeline_folder, Path(), *changes)).worker
 
 
 def test_a_worker_loaded_anew_gives_the_same(real: Worker, photos: Path) -> None:
@@ -203,7 +203,7 @@ def test_other_weights_under_the_same_name_are_found(real: Worker, monkeypatch: 
 def test_a_limit_that_cannot_be_meant(gigabytes: float) -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.raises(
-        UserError, match=r"--memory-limit is .*; it is in gigabytes and must lie between 0.5 and 100000"
+        UserError, match=r"`memory_limit` is .*; it is in gigabytes and must lie between 0.5 and 100000"
     ):
         limit_memory(gigabytes)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before

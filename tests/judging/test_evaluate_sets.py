@@ -189,5 +189,5 @@ def test_features_that_there_are_not_stop_the_command_before_anybody_judges(
 
 def test_features_without_sets_are_refused(store: Store, call: Callable[..., list[str]]) -> None:
     assert call("evaluate", store.folder, "--features", OTHER) == [
-        f"attnshift: --features {OTHER} has no use without --sets; add --sets, or leave it out"
+        f"attnshift: --features is {OTHER}, which is used with --sets alone; add --sets, or leave it out"
     ]

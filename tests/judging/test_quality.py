@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.cli.showing import print_summary
+from attnshift.cli.printing import print_summary
 from attnshift.errors import ModelError, UnavailableError
 from attnshift.judging.quality import measurable
 from attnshift.judging.verdicts import evaluate_run

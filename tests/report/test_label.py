@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as draws
 
-from attnshift.cli.showing import print_summary
+from attnshift.cli.printing import print_summary
 from attnshift.metrics.statistics import wilson
 from attnshift.report.page import write_report
 from attnshift.report.summary import Summary, summarise

@@ -61,7 +61,7 @@ def test_places_where_no_run_can_be(tmp_path: Path, spec: RunSpec, place: str) -
         "below a file": tmp_path / "file" / "run",
         "below a device": Path("/dev/null/x"),
     }
-    with pytest.raises(RunError, match="choose another --out"):
+    with pytest.raises(RunError, match="choose another `out`"):
         Store.start(out[place], spec, PLAN)
     assert (tmp_path / "file").read_text() == "precious"
 

@@ -22,7 +22,7 @@ from attnshift.recipes.strength import at_strength
 from attnshift.report.curves import measure
 from attnshift.results.store import Store
 from attnshift.studies import comparison
-from attnshift.studies.comparison import Entrant, Settings, compare, read_entrants
+from attnshift.studies.comparison import ComparisonSettings, Entrant, compare_recipes, read_entrants
 from attnshift.telemetry import Event, ImageDone, RunBegun
 from small_runs import SIDE, SURROGATE, Told, contents, pngs, small_settings
 
@@ -41,13 +41,13 @@ BOTH = {"short": short(), "long": short("optimiser.iterations=2")}
 
 
 @pytest.fixture
-def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
+def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonSettings:
     """Two recipes, two strengths, two images."""
-    return Settings(
-        photos / "images",
-        photos / "labels.csv",
-        str(pipeline_folder),
-        (SURROGATE,),
+    return ComparisonSettings(
+        images=photos / "images",
+        labels=photos / "labels.csv",
+        pipeline=str(pipeline_folder),
+        surrogates=(SURROGATE,),
         judges=(JUDGE,),
         entrants=entered(1.0, 2.0, **BOTH),
         out=tmp_path / "out",
@@ -57,8 +57,8 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
     )
 
 
-def quietly(settings: Settings) -> comparison.Compared:
-    return compare(settings)
+def quietly(settings: ComparisonSettings) -> comparison.Compared:
+    return compare_recipes(settings)
 
 
 class ToldOfRuns(Told):
@@ -84,14 +84,14 @@ class ToldOfRuns(Told):
 def whole(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The comparison of ``settings``, undisturbed. Not to be written to."""
     folder = tmp_path_factory.mktemp("comparison") / "out"
-    images, labels, pipeline = photos / "images", photos / "labels.csv", str(pipeline_folder)
+    inputs = {"images": photos / "images", "labels": photos / "labels.csv", "pipeline": str(pipeline_folder)}
     asked = {"judges": (JUDGE,), "entrants": entered(1.0, 2.0, **BOTH), "out": folder}
-    quietly(Settings(images, labels, pipeline, (SURROGATE,), batch=1, limit=2, threads=1, **asked))
+    quietly(ComparisonSettings(**inputs, surrogates=(SURROGATE,), batch=1, limit=2, threads=1, **asked))
     return folder
 
 
 @pytest.fixture
-def held(settings: Settings, whole: Path) -> Settings:
+def held(settings: ComparisonSettings, whole: Path) -> ComparisonSettings:
     """``settings`` whose folder holds the whole comparison already."""
     shutil.copytree(whole, settings.out)
     return settings
@@ -120,12 +120,12 @@ def test_strength_is_a_factor_of_the_learning_rate_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(("run", "number"), [("short@1", 1), ("short@2", 2)])
 def test_an_interrupted_comparison_ends_like_a_whole_one(
-    settings: Settings, whole: Path, run: str, number: int
+    settings: ComparisonSettings, whole: Path, run: str, number: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        compare(settings, ToldOfRuns((run, number)).telemetry())
+        compare_recipes(settings, ToldOfRuns((run, number)).telemetry())
     told = ToldOfRuns()
-    compared = compare(settings, told.telemetry())
+    compared = compare_recipes(settings, told.telemetry())
     assert (run, number) not in told.seen, "it was finished"
     assert 0 < len(told.seen) < 8
     assert pngs(settings.out) == pngs(whole)
@@ -149,7 +149,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]
     return calls
 
 
-def test_a_finished_comparison_is_left_as_it_is(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_comparison_is_left_as_it_is(held: ComparisonSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, before = judged(monkeypatch), contents(held.out)
     compared = quietly(held)
     assert calls == []
@@ -158,7 +158,7 @@ def test_a_finished_comparison_is_left_as_it_is(held: Settings, monkeypatch: pyt
     assert compared.judges == (JUDGE,)
 
 
-def test_another_judge_is_asked_alone(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_judge_is_asked_alone(held: ComparisonSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = judged(monkeypatch)
     quietly(replace(held, judges=(JUDGE, OTHER)))
     assert calls == [(name, (OTHER,)) for name in ("short@1", "short@2", "long@1", "long@2")]
@@ -166,7 +166,9 @@ def test_another_judge_is_asked_alone(held: Settings, monkeypatch: pytest.Monkey
     assert {row["classifier"] for row in verdicts} == {SURROGATE, JUDGE, OTHER}
 
 
-def test_a_run_that_was_judged_in_part_is_judged_again(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_judged_in_part_is_judged_again(
+    held: ComparisonSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (held.out / "runs" / "long@1" / "quality.parquet").unlink()
     short_run = Store.open(held.out / "runs" / "short@2")
     lost = short_run.table("results")[0]["id"]
@@ -176,7 +178,7 @@ def test_a_run_that_was_judged_in_part_is_judged_again(held: Settings, monkeypat
     assert calls == [("short@2", (JUDGE,)), ("long@1", (JUDGE,))]
 
 
-def test_it_may_grow(held: Settings) -> None:
+def test_it_may_grow(held: ComparisonSettings) -> None:
     before = pngs(held.out)
     compared = quietly(replace(held, entrants=(*entered(1.0, 2.0, new=short("seed=3")), *held.entrants)))
     assert list(compared.runs) == ["new", "short", "long"]
@@ -184,7 +186,7 @@ def test_it_may_grow(held: Settings) -> None:
     assert before.items() <= pngs(held.out).items()
 
 
-CHANGES: dict[str, tuple[Callable[[Settings], Settings], str]] = {
+CHANGES: dict[str, tuple[Callable[[ComparisonSettings], ComparisonSettings], str]] = {
     "other images": (lambda held: replace(held, limit=1), "items: "),
     "another surrogate": (lambda held: replace(held, surrogates=(OTHER,)), f"surrogates.*{OTHER}.*not.*{SURROGATE}"),
     "another batch": (lambda held: replace(held, batch=2), "batch: 2, not 1"),
@@ -204,7 +206,7 @@ CHANGES: dict[str, tuple[Callable[[Settings], Settings], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: Settings, name: str) -> None:
+def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: ComparisonSettings, name: str) -> None:
     change, message = CHANGES[name]
     before = contents(held.out)
     with pytest.raises(RunError, match=message):
@@ -221,7 +223,7 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
     "strength of 0": ({"entrants": entered(1.0, 0.0, a=short())}, UserError, "--strength of a is 0; it must lie"),
     "strength that is no number": ({"entrants": entered(math.nan, a=short())}, UserError, "--strength of a is nan"),
     "strength twice": ({"entrants": entered(1.0, 2.0, 1.0, a=short())}, UserError, "of a: 1 is given twice"),
-    "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"--judge: {JUDGE} is given twice"),
+    "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"`judges`: {JUDGE} is given twice"),
     "judge that is attacked": ({"judges": (f"jpeg+{SURROGATE}",)}, UserError, "cannot be a judge: it is a surrogate"),
     "judge of another recipe's tuning": (
         {"entrants": entered(1.0, a=short(), b=short(f'tuned_on=["{JUDGE}"]'))},
@@ -233,13 +235,13 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
     "unusable second recipe": (
         {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=20"))},
         UserError,
-        "--recipe bad: diffusion.denoising_steps is 20",
+        "`recipes`, bad: diffusion.denoising_steps is 20",
     ),
     "masks for nobody": ({"masks": Path("masks")}, UserError, "--masks masks has no use"),
     "no masks": (
         {"entrants": entered(1.0, a=short(), b=short("mask.source=given"))},
         UserError,
-        "give --masks FOLDER",
+        "set `masks` to their folder",
     ),
     "radius above 1": (
         {"entrants": entered(1.0, 20.0, mifgsm=load_any("mifgsm"))},
@@ -250,7 +252,7 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused_before_anything_is_written(settings: Settings, name: str) -> None:
+def test_bad_input_is_refused_before_anything_is_written(settings: ComparisonSettings, name: str) -> None:
     changes, kind, message = BAD[name]
     with pytest.raises(kind) as caught:
         quietly(replace(settings, **changes))
@@ -259,16 +261,16 @@ def test_bad_input_is_refused_before_anything_is_written(settings: Settings, nam
 
 
 @pytest.mark.parametrize("foreign", ["thesis.tex", "runs/thesis.tex"])
-def test_a_folder_with_something_else_is_left_alone(settings: Settings, foreign: str) -> None:
+def test_a_folder_with_something_else_is_left_alone(settings: ComparisonSettings, foreign: str) -> None:
     path = settings.out / foreign
     path.parent.mkdir(parents=True)
     path.write_text("precious")
-    with pytest.raises(RunError, match="another --out"):
+    with pytest.raises(RunError, match="another `out`"):
         quietly(settings)
     assert list(contents(settings.out)) == [foreign]
 
 
-def test_masks_go_to_the_recipes_that_ask_for_them(settings: Settings, tmp_path: Path) -> None:
+def test_masks_go_to_the_recipes_that_ask_for_them(settings: ComparisonSettings, tmp_path: Path) -> None:
     for path in settings.images.iterdir():
         write_png(tmp_path / path.name, read_image(path, SIDE).round(), {})
     entrants = entered(1.0, plain=short(), masked=short("mask.source=given"))
@@ -295,7 +297,7 @@ def test_recipes_are_called_by_preset_peer_or_file(tmp_path: Path) -> None:
         read_entrants(["fast", str(tmp_path / "fast.toml")], [1.0])
 
 
-def test_a_peer_is_compared_like_a_recipe(settings: Settings) -> None:
+def test_a_peer_is_compared_like_a_recipe(settings: ComparisonSettings) -> None:
     """Its success is its own from the start: it reconstructs nothing."""
     compared = quietly(replace(settings, entrants=entered(0.45, 1.0, short=short(), pgd=load_any("pgd"))))
     for strength, run in compared.runs["pgd"].items():
@@ -313,13 +315,15 @@ def test_a_peer_is_compared_like_a_recipe(settings: Settings) -> None:
     assert similar[1] < similar[0] < 1
 
 
-def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(settings: Settings, tmp_path: Path) -> None:
+def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(
+    settings: ComparisonSettings, tmp_path: Path
+) -> None:
     images = tmp_path / "images"
     shutil.copytree(settings.images, images)
     broken = sorted(images.iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:200])
     settings = replace(settings, images=images, limit=3)
-    compared = compare(settings)
+    compared = compare_recipes(settings)
     found = measure(compared.runs, compared.judges, [0.9])
     assert (found.images, found.planned) == (2, 3)
     assert [(each.name, each.strength, each.file) for each in found.failures] == [
@@ -328,16 +332,16 @@ def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(settings: Se
     assert all("not a readable image" in each.reason for each in found.failures)
     for retry_failed, tried in ((False, 0), (True, 4)):
         told = Told()
-        compare(settings, told.telemetry(), retry_failed)
+        compare_recipes(settings, told.telemetry(), retry_failed)
         assert (len(told.done), len(told.failed)) == (0, tried)
 
 
-def test_a_run_of_which_all_images_failed_says_so(settings: Settings, tmp_path: Path) -> None:
+def test_a_run_of_which_all_images_failed_says_so(settings: ComparisonSettings, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(settings.images, images)
     for path in images.iterdir():
         path.write_bytes(path.read_bytes()[:200])
-    compared = compare(replace(settings, images=images))
+    compared = compare_recipes(replace(settings, images=images))
     with pytest.raises(RunError, match=r"no image was attacked by all of .*short@1, .*; attnshift status says"):
         measure(compared.runs, compared.judges, [0.9])
     with pytest.raises(RunError, match=r"all images of .*short@1 failed; attnshift status .*short@1 says why"):

@@ -11,22 +11,22 @@ from attnshift.recipes.reading import load_recipe
 from attnshift.report.curve_page import write_comparison
 from attnshift.report.curves import measure
 from attnshift.results.store import Store
-from attnshift.studies.comparison import Compared, Entrant, Settings, compare
+from attnshift.studies.comparison import Compared, ComparisonSettings, Entrant, compare_recipes
 from small_runs import SURROGATE, contents
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 DEFENDED = (f"jpeg(quality=20)+{JUDGE}", f"median+{OTHER}")
 
 
-def quietly(settings: Settings) -> Compared:
-    return compare(settings)
+def quietly(settings: ComparisonSettings) -> Compared:
+    return compare_recipes(settings)
 
 
 @pytest.fixture
-def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
+def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonSettings:
     """Two recipes at one strength, two images, and judges that all have a defence."""
     recipes = [load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", f"seed={seed}"]) for seed in (0, 1)]
-    return Settings(
+    return ComparisonSettings(
         photos / "images",
         photos / "labels.csv",
         str(pipeline_folder),
@@ -41,7 +41,7 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Settings:
     )
 
 
-def test_defended_judges_measure_until_there_is_a_plain_one(settings: Settings) -> None:
+def test_defended_judges_measure_until_there_is_a_plain_one(settings: ComparisonSettings) -> None:
     compared = quietly(settings)
     comparison = measure(compared.runs, compared.judges, [0.9])
     assert (comparison.judges, comparison.aside) == (DEFENDED, ())

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from attnshift._version import __version__
-from attnshift.cli import attacking, comparing, judging, lab, looking
+from attnshift.cli import attack, compare, demo, evaluate, lab, report, status, sweep, tune, validate
+from attnshift.cli import list as listing
+from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
 from attnshift.terminal import print_error
 
@@ -21,16 +23,16 @@ app = typer.Typer(
     help="Natural-looking adversarial images by steering a diffusion model's attention.",
 )
 # In the order of --help.
-app.command("list")(looking.list_command)
-app.command()(attacking.attack)
-app.command()(attacking.validate)
-app.command()(looking.status)
-app.command()(judging.evaluate)
-app.command()(attacking.tune)
-app.command()(comparing.compare)
-app.command()(comparing.sweep)
-app.command()(looking.report)
-app.command()(lab.demo)
+app.command("list")(listing.list_command)
+app.command()(attack.attack)
+app.command()(validate.validate)
+app.command()(status.status)
+app.command()(evaluate.evaluate)
+app.command()(tune.tune)
+app.command()(compare.compare)
+app.command()(sweep.sweep)
+app.command()(report.report)
+app.command()(demo.demo)
 app.add_typer(lab.app, name="lab")
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print_error(error)
+        print_message(error)
         raise SystemExit(2) from None
 
 

@@ -1,46 +1,15 @@
-"""The tabletop lab: its own subcommands, and the demo that runs in it."""
+"""`attnshift lab`: the tabletop world, its networks and their training."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from attnshift.cli.showing import print_summary
-
-__all__ = ["app", "demo"]
+__all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
-
-_SURROGATES = ["lab:resnet", "lab:efficientnet", "lab:mobilevit"]
-_JUDGES = ["lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust"]
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    images: Annotated[int, typer.Option(help="How many held-out lab images.")] = 24,
-    preset: Annotated[str, typer.Option(help="Preset.")] = "fast",
-) -> None:
-    """Attack lab images, judge them with classifiers that were never attacked, and write the report."""
-    from attnshift.execution.coordinate import Settings, attack_folder
-    from attnshift.judging.verdicts import evaluate_run
-    from attnshift.lab.export import export_images
-    from attnshift.recipes.reading import load_recipe
-    from attnshift.report.page import write_report
-    from attnshift.telemetry import open_telemetry
-
-    folder = out.with_name(f"{out.name}-images")
-    print(f"rendering {images} images of the tabletop lab into {folder}")
-    labels = export_images(folder, seed=0, split="test", count=images)
-    print("attacking " + ", ".join(_SURROGATES))
-    settings = Settings(folder, labels, "lab", tuple(_SURROGATES), recipe=load_recipe(preset), out=out)
-    with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout) as telemetry:
-        store = attack_folder(settings, telemetry)
-    evaluate_run(store, _JUDGES)
-    print_summary(store)
-    print(f"\nopen {write_report(store).resolve()}")
 
 
 @app.command()

@@ -1,79 +1,165 @@
-"""What several commands take, and what they check before anything is imported."""
+"""Options that several commands share, each declared once, and checks that need no import."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from attnshift.errors import UserError
 
 __all__ = [
-    "At",
-    "Cache",
+    "AttackOptions",
     "Changes",
-    "Device",
-    "Images",
+    "CompareOptions",
+    "InputOptions",
     "Judges",
-    "Labels",
-    "Limit",
-    "Log",
-    "Masks",
     "MinCleanAccuracy",
-    "Mlflow",
-    "Pipeline",
-    "Precision",
-    "Size",
-    "Strengths",
-    "Surrogates",
-    "Target",
-    "Tensorboard",
+    "Preset",
+    "RetryFailed",
+    "TelemetryOptions",
     "check_share",
+    "expand_options",
 ]
 
-Images = Annotated[
-    str, typer.Argument(help="Folder, parquet file, tar shards or URL prefix; docs/inputs.md says what may stand here.")
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(help="CSV or JSON lines with file,label[,class_name][,target], where the images do not say it."),
-]
-Pipeline = Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")]
-Surrogates = Annotated[
-    list[str], typer.Option(help="Classifier to attack, as source:name or defence+source:name; repeat for several.")
-]
+Preset = Annotated[str, typer.Option(help="Preset, baseline (pgd, mifgsm, …) or recipe file.")]
+Changes = Annotated[tuple[str, ...], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]
 Judges = Annotated[
-    list[str], typer.Option(help="Held-out classifier, as source:name or defence+source:name; repeat for several.")
+    tuple[str, ...],
+    typer.Option("--judge", help="Held-out classifier, as source:name or defence+source:name; repeat for several."),
 ]
-Strengths = Annotated[
-    list[float],
-    typer.Option(
-        help="Factor on a recipe's learning rate or a baseline's radius; 1 changes nothing; repeat for several."
-    ),
-]
-At = Annotated[list[float], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")]
-Changes = Annotated[list[str], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]
-Size = Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")]
-Limit = Annotated[int, typer.Option(help="Only the first so many images.")]
 MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
 ]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Precision = Annotated[
-    str, typer.Option(help="Of the pipeline's weights: float32 or bfloat16; losses and steps stay in float32.")
-]
-Cache = Annotated[Path | None, typer.Option(help="Folder that keeps inversions for other runs on the same images.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
-Log = Annotated[Path | None, typer.Option(help="File to which every event goes as a line of JSON.")]
-Tensorboard = Annotated[Path | None, typer.Option(help="Folder for TensorBoard's curves.")]
-Mlflow = Annotated[str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")]
-Masks = Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")]
-Target = Annotated[
-    str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """Input of an attack: its images, and the networks that it meets."""
+
+    images: Annotated[
+        str,
+        typer.Argument(help="Folder, parquet file, tar shards or URL prefix; docs/inputs.md has the list."),
+    ]
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV or JSON lines with file,label[,class_name][,target], where the images do not say it."),
+    ] = None
+    pipeline: Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")] = "lab"
+    surrogates: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--surrogate", help="Classifier to attack, as source:name or defence+source:name; repeat for several."
+        ),
+    ] = ()
+    size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0
+    limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
+    precision: Annotated[
+        str, typer.Option(help="Of the pipeline's weights: float32 or bfloat16; losses and steps stay in float32.")
+    ] = "float32"
+    masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None
+    target: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(InputOptions):
+    """Input of an attack that is carried out."""
+
+    batch: Annotated[int, typer.Option(help="Images attacked together; part of a run's identity.")] = 0
+    threads: Annotated[int, typer.Option(help="CPU threads; part of a run's identity.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TelemetryOptions:
+    """Consumers of what an attack tells."""
+
+    log: Annotated[Path | None, typer.Option(help="File to which every event goes as a line of JSON.")] = None
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's curves.")] = None
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of a comparison beside its input and its recipes."""
+
+    strengths: Annotated[
+        tuple[float, ...],
+        typer.Option(
+            "--strength",
+            help="Factor on a recipe's learning rate or a baseline's radius; 1 changes nothing; repeat for several.",
+        ),
+    ] = (0.5, 1.0, 2.0)
+    at: Annotated[
+        tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")
+    ] = (0.9, 0.95)
+    judges: Judges = ()
+    min_clean_accuracy: MinCleanAccuracy = 0.25
+    retry_failed: RetryFailed = False
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Make ``command`` take the fields of its option records one by one, as typer reads a signature.
+
+    Every parameter becomes keyword-only. A tuple is read as typer's list of values.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    records: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = list(_expanded(command, hints))
+    tuples = [each.name for each in parameters if _is_tuple(each.annotation)]
+
+    def run(**values: Any) -> None:
+        values |= {name: tuple(values[name]) for name in tuples}
+        for name, kind in records.items():
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+        command(**values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    parameters = [each.replace(annotation=_listed(each.annotation)) for each in parameters]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 def check_share(option: str, value: float) -> None:
+    """Refuse a ``value`` that is no share; ``option`` is its name."""
     if not 0 <= value <= 1:
-        raise UserError(f"{option} is {value}; it must lie between 0 and 1")
+        raise UserError(f"`{option}` is {value}; it must lie between 0 and 1")
+
+
+def _expanded(command: Callable[..., None], hints: dict[str, Any]) -> Iterator[Parameter]:
+    for parameter in signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            yield parameter.replace(annotation=kind, kind=Parameter.KEYWORD_ONLY)
+            continue
+        annotations = get_type_hints(kind, include_extras=True)
+        for each in fields(kind):
+            yield Parameter(
+                each.name, Parameter.KEYWORD_ONLY, default=_default(each), annotation=annotations[each.name]
+            )
+
+
+def _default(field: Field[Any]) -> Any:
+    return Parameter.empty if field.default is MISSING else field.default
+
+
+def _is_tuple(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated and get_origin(get_args(annotation)[0]) is tuple
+
+
+def _listed(annotation: Any) -> Any:
+    """``annotation`` with ``list[T]`` in place of ``tuple[T, ...]``."""
+    if not _is_tuple(annotation):
+        return annotation
+    kind, *about = get_args(annotation)
+    return Annotated[list[get_args(kind)[0]], *about]

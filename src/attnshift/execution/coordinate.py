@@ -12,7 +12,7 @@ from attnshift.data.datasets import Item
 from attnshift.errors import RunError, UserError
 from attnshift.execution.engines import Assignment, Engine, WorkerDied
 from attnshift.execution.engines.local import LocalEngine
-from attnshift.execution.prepare import PreparedRun, Settings, prepare
+from attnshift.execution.prepare import AttackSettings, PreparedRun, prepare_run
 from attnshift.execution.worker import Failure, Result
 from attnshift.profiling import part
 from attnshift.recipes.schema import Recipe
@@ -23,15 +23,15 @@ from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 from attnshift.telemetry import BatchBegun, ImageDone, ImageFailed, RunBegun, Telemetry
 
-__all__ = ["MakeEngine", "RunOptions", "Settings", "attack_folder", "attack_prepared"]
+__all__ = ["MakeEngine", "RunOptions", "attack_folder", "attack_prepared"]
 
 
 MakeEngine = Callable[[RunSpec], Engine]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is gone about; nothing here changes what comes out.
+    """Choices about how a run is carried out; nothing here changes its result.
 
     Without an ``engine`` this process does the work; with one it only checks the input, on its CPU. ``shard`` is the
     part of the run that this command takes. ``retry_failed``: what failed before is tried again. ``name`` tells apart
@@ -44,28 +44,30 @@ class RunOptions:
     name: str = ""
 
 
-def attack_folder(settings: Settings, telemetry: Telemetry | None = None, manner: RunOptions = RunOptions()) -> Store:
+def attack_folder(
+    settings: AttackSettings, telemetry: Telemetry | None = None, options: RunOptions = RunOptions()
+) -> Store:
     """Run, or continue, the attack that ``settings`` describe. All input but the images is checked before anything is
     written; an image that cannot be read or attacked fails alone, and failed.parquet says why."""
     with part("loading"):
-        prepared = prepare(settings, here="" if manner.engine is None else "cpu")
-    return attack_prepared(prepared, settings.out, telemetry, manner)
+        prepared = prepare_run(settings, here="" if options.engine is None else "cpu")
+    return attack_prepared(prepared, settings.out, telemetry, options)
 
 
 def attack_prepared(
-    prepared: PreparedRun, out: Path, telemetry: Telemetry | None = None, manner: RunOptions = RunOptions()
+    prepared: PreparedRun, out: Path, telemetry: Telemetry | None = None, options: RunOptions = RunOptions()
 ) -> Store:
     """Run, or continue, an attack whose input is loaded and checked, in the run folder ``out``."""
     telemetry = telemetry or Telemetry()
-    with closing(_engine(prepared, telemetry, manner)) as engine:
+    with closing(_engine(prepared, telemetry, options)) as engine:
         store = Store.start(out, prepared.worker.spec, prepared.plan)
         with Claims(out) as claims:
             with claims.alone() as alone:
                 if alone:
                     store.sweep()
-            with telemetry.run(_begun(prepared, store, manner)):
-                history = History() if manner.retry_failed else read_history(out)
-                _Run(prepared, store, claims, telemetry, manner, Ledger(out), history).carry_out(engine)
+            with telemetry.run(_begun(prepared, store, options)):
+                history = History() if options.retry_failed else read_history(out)
+                _Run(prepared, store, claims, telemetry, options, Ledger(out), history).carry_out(engine)
             with claims.tables():
                 store.compact({identity: each.reason for identity, each in read_history(out).failed.items()})
     return store
@@ -81,7 +83,7 @@ class _Run:
     store: Store
     claims: Claims
     telemetry: Telemetry
-    manner: RunOptions
+    options: RunOptions
     ledger: Ledger
     history: History
     pending: dict[int, tuple[Batch, Assignment]] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class _Run:
     def carry_out(self, engine: Engine) -> None:
         try:
             batches = self.prepared.plan.batches(self.prepared.worker.spec.batch)
-            self._work(engine, (each for each in batches if each in self.manner.shard))
+            self._work(engine, (each for each in batches if each in self.options.shard))
             while self.again:
                 # What a worker died of comes last, when everything else is safe.
                 last, self.again = [*self.again.values()], {}
@@ -141,7 +143,7 @@ class _Run:
                 return Assignment(batch.number, (item,), (item.identity,))
             last = f" ({self.reasons[item.identity]})" if item.identity in self.reasons else ""
             times = f"ended its worker {deaths[item.identity]} times"
-            reason = f"{times} and is left out; --retry-failed tries it again{last}"
+            reason = f"{times} and is left out; `retry_failed` tries it again{last}"
             self._keep((item,), (item.identity,), [Failure(item.identity, reason)], tried=False)
         return None
 
@@ -171,13 +173,13 @@ class _Run:
             self.telemetry(ImageFailed(each.identity, files[each.identity], each.reason, attempts))
 
 
-def _engine(prepared: PreparedRun, telemetry: Telemetry, manner: RunOptions) -> Engine:
-    if manner.engine is None:
+def _engine(prepared: PreparedRun, telemetry: Telemetry, options: RunOptions) -> Engine:
+    if options.engine is None:
         return LocalEngine(prepared.worker, telemetry)
-    return manner.engine(prepared.worker.spec)
+    return options.engine(prepared.worker.spec)
 
 
-def _begun(prepared: PreparedRun, store: Store, manner: RunOptions) -> RunBegun:
+def _begun(prepared: PreparedRun, store: Store, options: RunOptions) -> RunBegun:
     spec = prepared.worker.spec
     return RunBegun(
         run=spec.digest,
@@ -189,5 +191,5 @@ def _begun(prepared: PreparedRun, store: Store, manner: RunOptions) -> RunBegun:
         pipeline=spec.pipeline,
         surrogates=spec.surrogates,
         software=spec.software,
-        name=manner.name,
+        name=options.name,
     )

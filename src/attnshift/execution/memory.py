@@ -15,8 +15,8 @@ def limit_memory(gigabytes: float) -> None:
     What counts is what the process has written to or may write to (RLIMIT_DATA), libraries' own data included.
     """
     if not 0.5 <= gigabytes <= 100_000:
-        raise UserError(f"--memory-limit is {gigabytes:g}; it is in gigabytes and must lie between 0.5 and 100000")
+        raise UserError(f"`memory_limit` is {gigabytes:g}; it is in gigabytes and must lie between 0.5 and 100000")
     wanted, (_, hard) = int(gigabytes * 1e9), resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY and wanted > hard:
-        raise UserError(f"--memory-limit {gigabytes:g} exceeds the {hard / 1e9:.1f} GB that the system allows")
+        raise UserError(f"`memory_limit` is {gigabytes:g}, more than the {hard / 1e9:.1f} GB that the system allows")
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

@@ -22,29 +22,29 @@ from attnshift.results.plan import Plan
 from attnshift.results.spec import RunSpec, software
 
 __all__ = [
+    "AttackSettings",
     "Inputs",
     "PreparedRun",
-    "Settings",
     "check_settings",
     "check_surrogates",
     "items_of",
-    "prepare",
+    "prepare_run",
     "settings_with",
     "wants_masks",
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What the command line decides about every attack. ``size`` and ``batch`` of 0 mean: what the pipeline suggests.
+    """Input of every attack. ``size`` and ``batch`` of 0 stand for what the pipeline suggests.
 
     ``target`` is the class that every image shall be seen as, by number or name.
     """
 
     images: str | Path
-    labels: Path | None
-    pipeline: str
-    surrogates: tuple[str, ...]
+    labels: Path | None = None
+    pipeline: str = "lab"
+    surrogates: tuple[str, ...] = ()
     size: int = 0
     batch: int = 0
     limit: int = 0
@@ -58,7 +58,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Inputs):
+class AttackSettings(Inputs):
     """A single attack: its recipe, and the run folder."""
 
     recipe: Recipe | BaselineRecipe
@@ -83,12 +83,12 @@ class PreparedRun:
         return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
 
 
-def settings_with(inputs: Inputs, recipe: Recipe | BaselineRecipe, out: Path) -> Settings:
+def settings_with(inputs: Inputs, recipe: Recipe | BaselineRecipe, out: Path) -> AttackSettings:
     """The single attack on ``inputs``, which may belong to more than that."""
-    return Settings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
+    return AttackSettings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
 
 
-def prepare(settings: Settings, here: str = "") -> PreparedRun:
+def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
     """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads.
 
     The images themselves are hashed and not decoded. ``here`` is the device for the check, where it is another one.
@@ -123,7 +123,7 @@ def prepare(settings: Settings, here: str = "") -> PreparedRun:
 
 
 def items_of(
-    settings: Settings,
+    settings: AttackSettings,
     classifiers: Sequence[Classifier],
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
@@ -149,37 +149,37 @@ def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
 
 def check_surrogates(inputs: Inputs) -> None:
     if not inputs.surrogates:
-        raise UserError("no classifier to attack; give at least one --surrogate, such as --surrogate timm:resnet50")
+        raise UserError("no classifier to attack; give at least one in `surrogates`, such as timm:resnet50")
 
 
-def check_settings(settings: Settings, here: str = "") -> None:
+def check_settings(settings: AttackSettings, here: str = "") -> None:
     """Refuse numbers, devices and masks that cannot be meant, before anything is loaded."""
     check_surrogates(settings)
     _check_options(settings, here or settings.device)
     _check_masks(settings.recipe, settings.masks)
 
 
-def _check_options(settings: Settings, here: str) -> None:
+def _check_options(settings: AttackSettings, here: str) -> None:
     for name, lowest, highest in (("size", 8, 4096), ("batch", 1, 4096), ("threads", 1, 1024), ("limit", 1, 10**9)):
         value = getattr(settings, name)
         if value and not lowest <= value <= highest:
-            raise UserError(f"--{name} is {value}; it must lie between {lowest} and {highest}")
+            raise UserError(f"`{name}` is {value}; it must lie between {lowest} and {highest}")
     twice = sorted({name for name in settings.surrogates if settings.surrogates.count(name) > 1})
     if twice:
-        raise UserError(f"--surrogate {twice[0]} is given twice and would count twice; give it once")
+        raise UserError(f"`surrogates` names {twice[0]} twice, which would count twice; give it once")
     try:
         torch.empty(0, device=here)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {here} cannot be used ({reason}); use cpu or cuda") from None
+        raise UserError(f"`device` is {here}, which cannot be used ({reason}); use cpu or cuda") from None
 
 
 def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:
     wanted = wants_masks(recipe)
     if wanted and masks is None:
-        raise UserError("the recipe's mask.source is 'given' but no masks are; give --masks FOLDER")
+        raise UserError("the recipe's mask.source is 'given' but no masks are; set `masks` to their folder")
     if masks is not None and not wanted:
-        raise UserError(f"--masks {masks} has no use: set mask.source=given, or leave it out")
+        raise UserError(f"`masks` is {masks}, which this recipe does not read; set mask.source=given, or leave it out")
 
 
 def _usual_threads(device: str, size: int) -> int:

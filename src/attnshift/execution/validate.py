@@ -10,16 +10,16 @@ from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import as_precision, load_pipeline
 from attnshift.errors import UserError
-from attnshift.execution.prepare import Settings, check_settings, items_of
+from attnshift.execution.prepare import AttackSettings, check_settings, items_of
 from attnshift.execution.work import work_of
 from attnshift.results.plan import Plan
 
-__all__ = ["Settings", "validate"]
+__all__ = ["find_problems"]
 
 Found = TypeVar("Found")
 
 
-def validate(settings: Settings, complain: Callable[[UserError], None]) -> int:
+def find_problems(settings: AttackSettings, complain: Callable[[UserError], None]) -> int:
     """Load and check what ``settings`` name, and decode every image; return how many images can be attacked.
 
     Each complaint goes to ``complain``. What can only be checked with something that is missing is not checked.

@@ -115,7 +115,10 @@ class Worker:
         torch.cuda.empty_cache()
         if len(items) == 1:
             size = self.spec.size
-            yield items, f"memory does not hold one image of {size} px; use a smaller --size or diffusion.checkpointing"
+            yield (
+                items,
+                f"memory does not hold one image of {size} px; use a smaller `size`, or diffusion.checkpointing",
+            )
             return
         middle = (len(items) + 1) // 2
         for half in (slice(middle), slice(middle, None)):
@@ -151,7 +154,7 @@ def read_task(item: Item, size: int) -> Task:
     content = fetch(item.image)
     mask = None if item.mask is None else fetch(item.mask)
     if identify(content, item.label, item.class_name, item.target, mask) != item.identity:
-        raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another --out")
+        raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another `out`")
     cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}")
     return Task(item.identity, decode_image(content, size, item.file), item.label, item.class_name, cover, item.target)
 

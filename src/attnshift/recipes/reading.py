@@ -147,16 +147,16 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
         key, separator, value = setting.partition("=")
         *parents, last = (part.strip() for part in key.split("."))
         if not separator or not all((*parents, last)):
-            raise RecipeError(f"--set {setting}: expected key=value, as in --set optimiser.iterations=10")
+            raise RecipeError(f"`changes` {setting}: expected key=value, as in optimiser.iterations=10")
         if len(parents) >= _DEEPEST:
-            raise _too_deep(f"--set {setting:.80}")
+            raise _too_deep(f"`changes` {setting:.80}")
         if not _is_unicode(setting):
-            raise RecipeError(f"--set {setting}: this is not UTF-8 text")
+            raise RecipeError(f"`changes` {setting}: this is not UTF-8 text")
         place = changed
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise RecipeError(f"--set {setting}: {parent} is a value, not a section")
+                raise RecipeError(f"`changes` {setting}: {parent} is a value, not a section")
         place[last] = _read(value.strip())
     return changed
 

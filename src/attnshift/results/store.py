@@ -57,12 +57,12 @@ class Store:
         if store._holds(spec, plan):
             return store
         if folder.exists() and not _fresh(folder) and not store._is_declared():
-            raise RunError(f"{folder} exists and is not a run; choose another --out")
+            raise RunError(f"{folder} exists and is not a run; choose another `out`")
         try:
             for part in (folder, folder / "images", folder / "items"):
                 part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+            raise RunError(f"cannot write to {folder}: {error.strerror}; choose another `out`") from None
         with Claims(folder) as claims, claims.tables():
             # Another command may have started a run there since.
             if not store._holds(spec, plan):
@@ -161,7 +161,7 @@ class Store:
             changed = [shown.get(each.partition(":")[0], each) for each in changed]
             raise RunError(
                 f"{self.folder} holds another run; this one differs in {'; '.join(changed[:4])}. "
-                "Use another --out, or the settings of that run"
+                "Use another `out`, or the settings of that run"
             )
         return True
 

@@ -24,7 +24,7 @@ from attnshift.execution.prepare import (
     Inputs,
     PreparedRun,
     check_surrogates,
-    prepare,
+    prepare_run,
     settings_with,
     wants_masks,
 )
@@ -37,7 +37,7 @@ from attnshift.recipes.strength import at_strength
 from attnshift.results.store import Store
 from attnshift.telemetry import Telemetry
 
-__all__ = ["Compared", "Entrant", "Settings", "compare", "read_entrants"]
+__all__ = ["Compared", "ComparisonSettings", "Entrant", "compare_recipes", "read_entrants"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Entrant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Inputs):
+class ComparisonSettings(Inputs):
     """What the command line decides, as for a single attack, but for several ``entrants``.
 
     ``out`` is the comparison folder. ``masks`` go to the recipes that ask for them.
@@ -80,7 +80,9 @@ class _Arm:
     folder: Path
 
 
-def compare(settings: Settings, telemetry: Telemetry | None = None, retry_failed: bool = False) -> Compared:
+def compare_recipes(
+    settings: ComparisonSettings, telemetry: Telemetry | None = None, *, retry_failed: bool = False
+) -> Compared:
     """Run, or continue, the attacks that ``settings`` ask for, and judge those that are not judged yet.
 
     All input is loaded and checked before anything is written. A comparison may grow by recipes, strengths and judges;
@@ -115,7 +117,7 @@ def read_entrants(sources: Sequence[str], strengths: Sequence[float]) -> tuple[E
         source, own = _split(given)
         name = Path(source).name.removesuffix(".toml")
         if name in entrants:
-            raise UserError(f"--recipe {given}: two recipes are called {name}; give it once, or rename a file")
+            raise UserError(f"`recipes`, {given}: two recipes are called {name}; give it once, or rename a file")
         entrants[name] = Entrant(name, load_recipe(source), own or tuple(strengths))
     return tuple(entrants.values())
 
@@ -129,21 +131,21 @@ def _split(given: str) -> tuple[str, tuple[float, ...]]:
         return given, ()
 
 
-def _check_settings(settings: Settings) -> None:
+def _check_settings(settings: ComparisonSettings) -> None:
     check_surrogates(settings)
     if not settings.judges:
-        raise UserError("no classifier judges; give at least one --judge, such as --judge timm:vit_base_patch16_224")
+        raise UserError("no classifier judges; give at least one in `judges`, such as timm:vit_base_patch16_224")
     if not settings.entrants:
-        raise UserError("no recipe to compare; give --recipe once for each, such as --recipe fast --recipe mifgsm")
+        raise UserError("no recipe to compare; give at least one in `recipes`, such as fast or mifgsm")
     for entrant in settings.entrants:
         if not entrant.strengths:
-            raise UserError("no strength to attack with; give at least one --strength, such as --strength 1")
+            raise UserError("no strength to attack with; give at least one in `strengths`, such as 1")
         for strength in entrant.strengths:
             if not 0.001 <= strength <= 1000:
-                given = f"--strength of {entrant.name} is {strength:g}"
+                given = f"`strengths` of {entrant.name}: {strength:g}"
                 raise UserError(f"{given}; it must lie between 0.001 and 1000, and 1 changes nothing")
-        _once(f"--strength of {entrant.name}", [f"{each:g}" for each in entrant.strengths])
-    _once("--judge", settings.judges)
+        _once(f"`strengths` of {entrant.name}", [f"{each:g}" for each in entrant.strengths])
+    _once("`judges`", settings.judges)
     tuned_on = {name for entrant in settings.entrants for name in entrant.recipe.tuned_on}
     check_judges(settings.judges, {*settings.surrogates, *tuned_on}, UserError)
 
@@ -154,7 +156,7 @@ def _once(what: str, given: Sequence[str]) -> None:
         raise UserError(f"{what}: {twice[0]} is given twice; give it once")
 
 
-def _prepare(settings: Settings) -> list[_Arm]:
+def _prepare(settings: ComparisonSettings) -> list[_Arm]:
     """Load what all runs share once, and check every recipe against it."""
     wanted = {entrant.name: wants_masks(entrant.recipe) for entrant in settings.entrants}
     # Masks are part of what an image is: runs with and without them share no items.
@@ -168,7 +170,7 @@ def _prepare(settings: Settings) -> list[_Arm]:
         else:
             masks = settings.masks if wanted[name] or not any(wanted.values()) else None
             alone = settings_with(settings, recipe, settings.out)
-            shared[wanted[name]] = prepare(replace(alone, masks=masks, cache=inversions))
+            shared[wanted[name]] = prepare_run(replace(alone, masks=masks, cache=inversions))
         attack = shared[wanted[name]]
         for strength in entrant.strengths:
             scaled = _scaled(entrant, strength)
@@ -188,10 +190,10 @@ def _check_recipe(name: str, recipe: Recipe | BaselineRecipe, attack: PreparedRu
     try:
         attack.with_recipe(recipe).check()
     except UserError as error:
-        raise UserError(f"--recipe {name}: {error}") from None
+        raise UserError(f"`recipes`, {name}: {error}") from None
 
 
-def _load_judges(settings: Settings, items: Sequence[Item]) -> list[Classifier]:
+def _load_judges(settings: ComparisonSettings, items: Sequence[Item]) -> list[Classifier]:
     pipeline = cache(lambda: load_pipeline(settings.pipeline))
     judges = [load_defended(name, pipeline) for name in settings.judges]
     check_classes(judges, (each for item in items for each in (item.label, item.target)), ModelError)
@@ -202,13 +204,13 @@ def _claim(folder: Path, arms: Sequence[_Arm]) -> None:
     """Make ``folder`` hold the runs of ``arms``, none of them begun or all as they are; else a ``RunError``."""
     runs = folder / "runs"
     if folder.exists() and not _ours(folder):
-        raise RunError(f"{folder} exists and is not a comparison; choose another --out")
+        raise RunError(f"{folder} exists and is not a comparison; choose another `out`")
     asked = {arm.folder.name for arm in arms}
     more = sorted(path.name for path in runs.iterdir() if path.name not in asked) if runs.exists() else []
     if more:
         raise RunError(
             f"{folder} also holds {', '.join(more[:4])}; a comparison grows and never shrinks: "
-            "give their recipes and strengths as well, or use another --out"
+            "give their recipes and strengths as well, or use another `out`"
         )
     # Those that are there first: one that differs is found before anything is written.
     for arm in sorted(arms, key=lambda arm: not (arm.folder / "run.json").exists()):

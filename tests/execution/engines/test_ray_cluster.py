@@ -21,7 +21,7 @@ import pytest
 from attnshift.data.datasets import Item
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import RunOptions, attack_folder
-from attnshift.execution.prepare import prepare
+from attnshift.execution.prepare import prepare_run
 from attnshift.results.ledger import DEATHS
 from attnshift.results.store import Store
 from small_runs import SURROGATE, Told, pngs, small_settings
@@ -88,7 +88,7 @@ def test_the_same_bytes_as_in_one_process(
     once = tmp_path / "killed"
     monkeypatch.setattr(ray_engine, "_Actor", killing(finished.table("results")[0]["file"], once))
     settings, told = small_settings(photos, pipeline_folder, tmp_path / "run"), Told()
-    store = attack_folder(settings, told.telemetry(), RunOptions(partial(RayEngine, address=cluster.address)))
+    store = attack_folder(settings, told.telemetry(), RunOptions(engine=partial(RayEngine, address=cluster.address)))
     assert once.exists()
     assert_same(store, finished)
     first, second, third = (row["id"] for row in finished.table("results"))
@@ -101,14 +101,14 @@ def test_a_worker_with_other_weights_does_not_start(
     cluster: Any, photos: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
-    spec = prepare(settings).worker.spec
+    spec = prepare_run(settings).worker.spec
 
     def make(_: Any) -> RayEngine:
         changed = spec.model_copy(update={"weights": spec.weights | {SURROGATE: "another"}})
         return RayEngine(changed, cluster.address, 1)
 
     with pytest.raises(RunError) as caught:
-        attack_folder(settings, manner=RunOptions(make))
+        attack_folder(settings, options=RunOptions(engine=make))
     assert "cannot start: this worker differs from its run in weights." in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert [each["event"] for each in events(Store(settings.out))] == ["begun", "stopped"], "no item is to blame"
@@ -121,7 +121,7 @@ def test_an_image_that_ends_every_worker_is_left_out_and_its_mates_are_not(
     fatal, mate, other = finished.table("results")
     monkeypatch.setattr(ray_engine, "_Actor", killing(fatal["file"]))
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
-    store = attack_folder(settings, manner=RunOptions(partial(RayEngine, address=cluster.address)))
+    store = attack_folder(settings, options=RunOptions(engine=partial(RayEngine, address=cluster.address)))
     rows = store.table("results")
     assert [row["id"] for row in rows] == [mate["id"], other["id"]]
     assert rows[1] | {"seconds": 0} == other | {"seconds": 0}
@@ -166,7 +166,7 @@ def test_others_do_what_a_killed_host_had(
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", batch=1)
-    store = attack_folder(settings, manner=RunOptions(partial(RayEngine, address=cluster.address)))
+    store = attack_folder(settings, options=RunOptions(engine=partial(RayEngine, address=cluster.address)))
     killer.join(10)
     assert_same(store, finished_singly)
     assert Counter(each["event"] for each in events(store)) == {"begun": 4, "ended": 3, "died": 1}

@@ -333,13 +333,13 @@ def test_somebody_else_s_ray_is_used_and_left_alone(fake: FakeRay) -> None:
 )
 def test_an_address_where_nobody_is(fake: FakeRay, address: str, shown: str) -> None:
     fake.initialised = False
-    with pytest.raises(RunError, match=f"--address {address}: {shown}"):
+    with pytest.raises(RunError, match=f"`address` is {address}.*{shown}"):
         RayEngine(spec(), address)
     assert fake.log == []
 
 
 @pytest.mark.parametrize(
-    ("device", "workers", "shown"), [("cuda:1", 0, "--device cuda:1"), ("cpu", -1, "--workers is -1")]
+    ("device", "workers", "shown"), [("cuda:1", 0, "`device` is cuda:1"), ("cpu", -1, "`workers` is -1")]
 )
 def test_what_cannot_be_meant_is_refused(fake: FakeRay, device: str, workers: int, shown: str) -> None:
     with pytest.raises(RunError, match=shown):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnshift.attack.method import Method
 from attnshift.recipes.schema import Recipe
-from attnshift.studies.tuning import Settings, bench
+from attnshift.studies.tuning import TuningSettings, bench
 from small_studies import SEARCH, SURROGATE, TUNING, Make
 
 
@@ -20,7 +20,7 @@ def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
     """Settings of a small study of preset ``fast`` on three photos; without Optuna the test is skipped."""
     pytest.importorskip("optuna")
 
-    def settings(**others: Any) -> Settings:
+    def settings(**others: Any) -> TuningSettings:
         usual: dict[str, Any] = {
             "images": photos / "images",
             "labels": photos / "labels.csv",
@@ -33,7 +33,7 @@ def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
             "trials": 2,
             "batch": 2,
         }
-        return Settings(**(usual | others))
+        return TuningSettings(**(usual | others))
 
     return settings
 

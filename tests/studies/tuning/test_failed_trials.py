@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.attack.method import Method
 from attnshift.errors import RecipeError, RunError
 from attnshift.recipes.schema import Recipe
-from attnshift.studies.tuning import Choices, Search, bench, tune
+from attnshift.studies.tuning import Choices, Search, bench, tune_recipe
 from small_studies import LOSS, Make, silent
 
 
@@ -29,7 +29,7 @@ def test_a_recipe_that_cannot_be_carried_out_is_a_failed_trial(
     monkeypatch.setattr(bench, "_attack", picky)
     settings = make(trials=8)
     calls: list[float | None] = []
-    result = tune(settings, lambda number, total, score, best: calls.append(score))
+    result = tune_recipe(settings, lambda number, total, score, best: calls.append(score))
     failed = [trial for trial in result.trials if trial.grade is None]
     assert {trial.values[LOSS] for trial in failed} == {"margin"}
     assert {trial.values[LOSS] for trial in result.trials if trial.grade} == {"cross_entropy"}
@@ -46,7 +46,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(make: Make) -> None:
         "diffusion.schedule_steps": Choices(choices=(20, 10)),
     }
     settings = make(search=search, changes=("optimiser.iterations=1", "diffusion.denoising_steps=2"), trials=8, limit=1)
-    result = tune(settings, silent)
+    result = tune_recipe(settings, silent)
     pair = {"diffusion.denoising_steps": 15, "diffusion.schedule_steps": 10}
     assert pair in [trial.values for trial in result.trials]
     for trial in result.trials:
@@ -60,7 +60,7 @@ def test_images_that_are_not_finite_are_a_failed_trial(
 ) -> None:
     attack = bench._attack
     monkeypatch.setattr(bench, "_attack", lambda *each: attack(*each) * (torch.nan if len(instant) == 1 else 1))
-    result = tune(make(), silent)
+    result = tune_recipe(make(), silent)
     assert [trial.grade is None for trial in result.trials] == [True, False]
     assert "not finite" in result.trials[0].reason
 
@@ -74,7 +74,7 @@ def test_a_study_in_which_everything_fails_says_why(
     monkeypatch.setattr(bench, "_attack", refuse)
     settings = make()
     with pytest.raises(RunError, match="every trial failed, the first because no attacks today"):
-        tune(settings, silent)
+        tune_recipe(settings, silent)
     assert not (settings.out / "best.toml").exists()
 
 
@@ -88,5 +88,5 @@ def test_an_error_of_ours_is_not_a_failed_trial(
     with monkeypatch.context() as patch:
         patch.setattr(bench, "_attack", break_down)
         with pytest.raises(ZeroDivisionError):
-            tune(settings, silent)
-    assert len(tune(settings, silent).trials) == 2
+            tune_recipe(settings, silent)
+    assert len(tune_recipe(settings, silent).trials) == 2

@@ -11,7 +11,7 @@ import pytest
 from attnshift.classifiers import load_classifier
 from attnshift.errors import RunError
 from attnshift.recipes.schema import Recipe
-from attnshift.studies.tuning import Range, tune
+from attnshift.studies.tuning import Range, tune_recipe
 from small_runs import contents, write_photos
 from small_studies import LOSS, RATE, SEARCH, TUNING, Make, searched, silent, without_seconds
 
@@ -19,8 +19,8 @@ from small_studies import LOSS, RATE, SEARCH, TUNING, Make, searched, silent, wi
 def test_a_search_space_in_another_order_is_the_same_one(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     text = ['[""]', f'["{RATE}"]\nlow = 0.001\nhigh = 0.5\n', f'["{LOSS}"]\nchoices = ["margin", "cross_entropy"]\n']
     one, two = (searched(tmp_path, "\n".join(order)) for order in (text[1:], text[:0:-1]))
-    first = tune(make(search=one), silent)
-    assert without_seconds(tune(make(search=two), silent)) == without_seconds(first)
+    first = tune_recipe(make(search=one), silent)
+    assert without_seconds(tune_recipe(make(search=two), silent)) == without_seconds(first)
 
 
 def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[Recipe]) -> None:
@@ -35,11 +35,11 @@ def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[R
         ({"limit": 2}, "items: "),
         ({"target": "1"}, "items: "),
     ]
-    tune(make(trials=1), silent)
+    tune_recipe(make(trials=1), silent)
     before = contents(make().out)
     for change, named in changes:
         with pytest.raises(RunError, match="holds another study") as caught:
-            tune(make(**change), silent)
+            tune_recipe(make(**change), silent)
         assert named in str(caught.value)
     assert contents(make().out) == before
 
@@ -47,20 +47,20 @@ def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[R
 def test_another_tuning_classifier_is_refused(
     make: Make, instant: list[Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tune(make(trials=1), silent)
+    tune_recipe(make(trials=1), silent)
     twin = "random:twin"
     monkeypatch.setattr(
         "attnshift.defences.names.load_classifier", lambda name: load_classifier(TUNING if name == twin else name)
     )
     with pytest.raises(RunError, match="tuning: "):
-        tune(make(tuning=(twin,)), silent)
+        tune_recipe(make(tuning=(twin,)), silent)
 
 
 def test_moved_images_are_the_same_images(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
-    tune(make(trials=1), silent)
+    tune_recipe(make(trials=1), silent)
     write_photos(tmp_path / "moved")
     moved = make(images=tmp_path / "moved" / "images", labels=tmp_path / "moved" / "labels.csv")
-    assert len(tune(moved, silent).trials) == 2
+    assert len(tune_recipe(moved, silent).trials) == 2
 
 
 def test_a_folder_that_is_no_study(make: Make, instant: list[Recipe]) -> None:
@@ -68,7 +68,7 @@ def test_a_folder_that_is_no_study(make: Make, instant: list[Recipe]) -> None:
     settings.out.mkdir()
     (settings.out / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="is not a study"):
-        tune(settings, silent)
+        tune_recipe(settings, silent)
     assert set(contents(settings.out)) == {"notes.txt"}
 
 
@@ -76,19 +76,19 @@ def test_a_folder_that_was_only_begun_is_taken(make: Make, instant: list[Recipe]
     settings = make()
     settings.out.mkdir()
     (settings.out / ".study.json.partial").write_text("{")
-    assert len(tune(settings, silent).trials) == 2
+    assert len(tune_recipe(settings, silent).trials) == 2
 
 
 def test_a_database_that_is_none(make: Make, instant: list[Recipe]) -> None:
     settings = make(trials=1)
-    tune(settings, silent)
+    tune_recipe(settings, silent)
     (settings.out / "study.db").write_bytes(b"not a database" * 100)
     with pytest.raises(RunError, match=r"study\.db is not a study"):
-        tune(settings, silent)
+        tune_recipe(settings, silent)
 
 
 def test_a_folder_with_a_name_that_urls_read_otherwise(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     settings = make(out=tmp_path / "what?{x}=1 %20#", trials=1)
-    tune(settings, silent)
+    tune_recipe(settings, silent)
     assert (settings.out / "study.db").is_file()
-    assert len(tune(replace(settings, trials=2), silent).trials) == 2
+    assert len(tune_recipe(replace(settings, trials=2), silent).trials) == 2

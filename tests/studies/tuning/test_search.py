@@ -8,7 +8,7 @@ import pytest
 
 from attnshift.errors import RecipeError
 from attnshift.recipes.schema import Recipe
-from attnshift.studies.tuning import Choices, Range, Search, read_search, tune
+from attnshift.studies.tuning import Choices, Range, Search, read_search, tune_recipe
 from small_studies import Make, searched, silent
 
 
@@ -125,7 +125,7 @@ def test_a_value_that_no_recipe_takes_is_refused_before_anything_is_written(
 ) -> None:
     settings = make(search={key: space})
     with pytest.raises(RecipeError, match=r"^search space: ") as caught:
-        tune(settings, silent)
+        tune_recipe(settings, silent)
     assert named in str(caught.value)
     assert not settings.out.exists()
     assert not instant
@@ -137,4 +137,4 @@ def test_the_options_of_a_term_that_the_preset_lacks_are_checked(make: Make, ins
         "terms.contrast.weight": Range(low=0.0, high=1.0),
     }
     with pytest.raises(RecipeError, match=r'terms\.contrast\.form = "shares"'):
-        tune(make(search=space), silent)
+        tune_recipe(make(search=space), silent)

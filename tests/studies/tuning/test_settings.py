@@ -14,7 +14,7 @@ from attnshift.errors import ModelError, UserError
 from attnshift.execution import prepare
 from attnshift.recipes.schema import Recipe
 from attnshift.studies import tuning
-from attnshift.studies.tuning import Choices, Settings, tune
+from attnshift.studies.tuning import Choices, TuningSettings, tune_recipe
 from small_runs import write_labels
 from small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Make, silent
 
@@ -34,20 +34,20 @@ from small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Make, silent
 def test_who_may_not_decide(make: Make, instant: list[Recipe], names: tuple[str, ...], complaint: str) -> None:
     settings = make(tuning=names)
     with pytest.raises(UserError, match=complaint):
-        tune(settings, silent)
+        tune_recipe(settings, silent)
     assert not settings.out.exists()
 
 
 def test_a_classifier_that_knows_no_image_cannot_decide(make: Make, instant: list[Recipe]) -> None:
     settings = make(surrogates=(TUNING,), tuning=(SURROGATE,))
     with pytest.raises(ModelError, match=f"{SURROGATE} sees none of the clean images"):
-        tune(settings, silent)
+        tune_recipe(settings, silent)
     assert not settings.out.exists()
 
 
 def test_a_classifier_with_other_classes_cannot_decide(make: Make, instant: list[Recipe]) -> None:
     with pytest.raises(ModelError, match="lab:mobilenet has 10 classes, the surrogates have 1000"):
-        tune(make(tuning=("lab:mobilenet",)), silent)
+        tune_recipe(make(tuning=("lab:mobilenet",)), silent)
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_a_classifier_with_other_classes_cannot_decide(make: Make, instant: list
 def test_numbers_that_cannot_be_meant(make: Make, instant: list[Recipe], change: dict[str, Any]) -> None:
     settings = make(**change)
     with pytest.raises(UserError, match=next(iter(change)).removesuffix("s")):
-        tune(settings, silent)
+        tune_recipe(settings, silent)
     assert not settings.out.exists()
 
 
 def test_without_optuna(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'attnshift\[tune\]'"):
-        tune(make(), silent)
+        tune_recipe(make(), silent)
 
 
 def test_a_wrong_label_file_is_named(make: Make, instant: list[Recipe], photos: Path, tmp_path: Path) -> None:
     labels = write_labels(tmp_path, [("photo-3.png", 1000, "mug")])
     with pytest.raises(UserError, match="label 1000 is out of range"):
-        tune(make(labels=labels), silent)
+        tune_recipe(make(labels=labels), silent)
 
 
 def test_a_target_that_cannot_be_is_refused_before_anything_is_written(make: Make, instant: list[Recipe]) -> None:
@@ -82,7 +82,7 @@ def test_a_target_that_cannot_be_is_refused_before_anything_is_written(make: Mak
         (make(target="1", search={LOSS: Choices(choices=("distribution", "margin"))}), 'loss = "distribution" cannot'),
     ):
         with pytest.raises(UserError, match=complaint):
-            tune(settings, silent)
+            tune_recipe(settings, silent)
         assert not settings.out.exists()
     assert not instant
 
@@ -91,9 +91,9 @@ def test_settings_are_all_used() -> None:
     """A field that nothing reads would be an option that does nothing; an attack's inputs are handed to the attack."""
     folder = Path(tuning.__path__[0])
     source = "".join(module.read_text(encoding="utf-8") for module in folder.glob("*.py"))
-    attack = inspect.getsource(prepare.prepare) + inspect.getsource(prepare.items_of)
+    attack = inspect.getsource(prepare.prepare_run) + inspect.getsource(prepare.items_of)
     assert "prepare.settings_with(settings," in source
     assert all(
         f"settings.{name}" in (attack if name in prepare.Inputs.__dataclass_fields__ else source)
-        for name in Settings.__dataclass_fields__
+        for name in TuningSettings.__dataclass_fields__
     )

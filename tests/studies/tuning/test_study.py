@@ -15,13 +15,13 @@ from attnshift.attack.method import Method
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import RunError
-from attnshift.execution.coordinate import Settings as RunSettings
+from attnshift.execution.prepare import AttackSettings
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.losses.classification import margins
 from attnshift.metrics.metrics import ssim
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import Recipe
-from attnshift.studies.tuning import Range, bench, grade, tune
+from attnshift.studies.tuning import Range, bench, grade, tune_recipe
 from attnshift.types import Goals
 from small_runs import SIDE, contents, run_small
 from small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
@@ -30,7 +30,7 @@ from small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
 def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) -> None:
     """best.toml goes through ``attack_folder`` and gives images of the trial's own grade; its tuner cannot judge it."""
     settings = make(floor=0.4)
-    result = tune(settings, silent)
+    result = tune_recipe(settings, silent)
     recipe = load_recipe(str(result.recipe))
     assert (recipe.name, recipe.tuned_on) == ("fast-tuned", (TUNING,))
     assert (recipe.optimiser.learning_rate, recipe.classification.loss) == (
@@ -38,7 +38,7 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
         result.best.values[LOSS],
     )
     assert recipe.optimiser.iterations == 2
-    run = RunSettings(
+    run = AttackSettings(
         settings.images,
         settings.labels,
         settings.pipeline,
@@ -84,7 +84,7 @@ def test_success_is_the_target_where_there_is_one(
     third = next(number for number in range(1000) if number not in {seen, *labels})
     assert seen not in labels
     target = {"": None, "what it sees": str(seen), "a third class": classifier.class_names[third]}[aim]
-    graded = tune(make(target=target, trials=1, floor=0.0), silent).best.grade
+    graded = tune_recipe(make(target=target, trials=1, floor=0.0), silent).best.grade
     assert graded is not None
     assert graded.success == success
     assert graded.score > 0, "the slope is that of the margin to the target"
@@ -92,13 +92,13 @@ def test_success_is_the_target_where_there_is_one(
 
 def test_a_study_holds_exactly_these_files(make: Make, instant: list[Recipe]) -> None:
     settings = make()
-    tune(settings, silent)
+    tune_recipe(settings, silent)
     assert set(contents(settings.out)) == {"study.json", "study.db", "trials.csv", "best.toml"}
 
 
 def test_the_first_trial_is_the_preset_itself(make: Make, instant: list[Recipe]) -> None:
     settings = make()
-    result = tune(settings, silent)
+    result = tune_recipe(settings, silent)
     assert instant[0] == load_recipe("fast", settings.changes)
     assert result.preset == result.trials[0]
     assert instant[1] != instant[0]
@@ -106,20 +106,20 @@ def test_the_first_trial_is_the_preset_itself(make: Make, instant: list[Recipe])
 
 def test_a_term_that_the_preset_lacks_has_weight_zero_in_the_first_trial(make: Make, instant: list[Recipe]) -> None:
     settings = make(search={"terms.entropy.weight": Range(low=0.0, high=1.0)})
-    result = tune(settings, silent)
+    result = tune_recipe(settings, silent)
     assert result.trials[0].values == {"terms.entropy.weight": 0.0}
     assert result.preset == result.trials[0]
     assert Method.of(instant[0]).objective == Method.of(load_recipe("fast", settings.changes)).objective
 
 
 def test_a_preset_outside_the_space_is_no_trial(make: Make, instant: list[Recipe]) -> None:
-    result = tune(make(search={RATE: Range(low=0.3, high=0.5)}), silent)
+    result = tune_recipe(make(search={RATE: Range(low=0.3, high=0.5)}), silent)
     assert result.preset is None
     assert all(0.3 <= float(trial.values[RATE]) <= 0.5 for trial in result.trials)
 
 
 def test_every_trial_is_the_preset_with_its_values(make: Make, instant: list[Recipe]) -> None:
-    result = tune(make(trials=4), silent)
+    result = tune_recipe(make(trials=4), silent)
     base = load_recipe("fast", make().changes)
     for recipe, trial in zip(instant, result.trials, strict=True):
         assert (recipe.optimiser.learning_rate, recipe.classification.loss) == (trial.values[RATE], trial.values[LOSS])
@@ -129,7 +129,7 @@ def test_every_trial_is_the_preset_with_its_values(make: Make, instant: list[Rec
 
 def test_the_table_says_what_the_trials_were(make: Make, instant: list[Recipe]) -> None:
     settings = make(trials=3)
-    result = tune(settings, silent)
+    result = tune_recipe(settings, silent)
     with (settings.out / "trials.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row, trial in zip(rows, result.trials, strict=True):
@@ -145,8 +145,10 @@ def test_the_table_says_what_the_trials_were(make: Make, instant: list[Recipe]) 
 
 
 def test_a_recipe_that_was_tuned_before_remembers_by_whom(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
-    first = tune(make(), silent)
-    second = tune(make(preset=str(first.recipe), changes=('tuned_on=["lab:mobilenet"]',), out=tmp_path / "two"), silent)
+    first = tune_recipe(make(), silent)
+    second = tune_recipe(
+        make(preset=str(first.recipe), changes=('tuned_on=["lab:mobilenet"]',), out=tmp_path / "two"), silent
+    )
     assert load_recipe(str(second.recipe)).tuned_on == ("lab:mobilenet", TUNING)
 
 
@@ -161,7 +163,7 @@ def test_progress_and_silence(
     verbosity = optuna.logging.get_verbosity()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = tune(settings, lambda *call: calls.append(call))
+        result = tune_recipe(settings, lambda *call: calls.append(call))
     assert [call[:2] for call in calls] == [(number, 11) for number in range(11)]
     scores = [trial.grade.score for trial in result.trials if trial.grade]
     assert [call[2] for call in calls] == scores

@@ -35,7 +35,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
 try:
     import ray
 except ImportError:
-    raise UnavailableError("--engine ray needs Ray, which is not installed: pip install 'attnshift[ray]'") from None
+    raise UnavailableError("`engine` ray needs Ray, which is not installed: pip install 'attnshift[ray]'") from None
 
 __all__ = ["RayEngine"]
 
@@ -95,9 +95,9 @@ class RayEngine:
 
     def __post_init__(self) -> None:
         if self.spec.device not in ("cpu", "cuda"):
-            raise RunError(f"--device {self.spec.device} with --engine ray: Ray gives out the GPUs; use cpu or cuda")
+            raise RunError(f"`device` is {self.spec.device}, but Ray assigns the GPUs; use cpu or cuda")
         if self.workers < 0:
-            raise RunError(f"--workers is {self.workers}; it must be 0, for as many as there is room for, or more")
+            raise RunError(f"`workers` is {self.workers}; it must be 0, for as many as there is room for, or more")
         self._connected = not ray.is_initialized()
         if self._connected:
             _connect(self.address)
@@ -267,7 +267,11 @@ def _connect(address: str | None) -> None:
                 include_dashboard=None if address else False,
             )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = "Ray does not start on this machine" if address is None else f"--address {address}: no cluster answers"
+        where = (
+            "Ray does not start on this machine"
+            if address is None
+            else f"`address` is {address}, where no cluster answers"
+        )
         raise RunError(f"{where} ({_line(error)})") from None
 
 
@@ -275,11 +279,11 @@ def _check_reachable(address: str) -> None:
     """Ray itself knocks for minutes, and says so aloud."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
-        raise RunError(f"--address {address}: expected HOST:PORT, or auto for the cluster that this machine is in")
+        raise RunError(f"`address` is {address}; expected HOST:PORT, or auto for the cluster that this machine is in")
     try:
         socket.create_connection((host, int(port)), 10).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        raise RunError(f"--address {address}: no cluster answers ({_line(error)})") from None
+        raise RunError(f"`address` is {address}, where no cluster answers ({_line(error)})") from None
 
 
 def _line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from attnshift.studies.tuning.bench import set_up
 from attnshift.studies.tuning.folder import StudySpec, Trial, open_folder, publish
 from attnshift.studies.tuning.grading import Grade, grade
 from attnshift.studies.tuning.search import Choices, Range, Search, own_values, read_search
-from attnshift.studies.tuning.settings import Settings, check_settings, recipe_with
+from attnshift.studies.tuning.settings import TuningSettings, check_settings, recipe_with
 from attnshift.studies.tuning.study import finished, next_trial, quiet, stored_study, trials_of
 
 __all__ = [
@@ -28,13 +28,13 @@ __all__ = [
     "Progress",
     "Range",
     "Search",
-    "Settings",
     "StudySpec",
     "Trial",
     "Tuned",
+    "TuningSettings",
     "grade",
     "read_search",
-    "tune",
+    "tune_recipe",
 ]
 
 Progress = Callable[[int, int, float | None, float | None], None]
@@ -53,7 +53,7 @@ class Tuned:
     """best.toml"""
 
 
-def tune(settings: Settings, progress: Progress) -> Tuned:
+def tune_recipe(settings: TuningSettings, progress: Progress) -> Tuned:
     """Run, or continue, the study that ``settings`` describes. All input is checked before anything is written.
 
     The first trial is the recipe as it is, where its values lie in the search space. A trial depends on its number,

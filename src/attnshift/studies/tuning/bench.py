@@ -15,12 +15,12 @@ from attnshift.attack.problem import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
-from attnshift.execution.prepare import PreparedRun, prepare
+from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import read_task
 from attnshift.losses.classification import margins
 from attnshift.metrics.metrics import ssim
 from attnshift.studies.tuning.grading import Grade, grade
-from attnshift.studies.tuning.settings import Settings, attack_settings, check_values, recipe_with
+from attnshift.studies.tuning.settings import TuningSettings, attack_settings, check_values, recipe_with
 from attnshift.types import Goals
 
 __all__ = ["Bench", "attempt", "set_up"]
@@ -43,9 +43,9 @@ class Bench:
     right: Tensor
 
 
-def set_up(settings: Settings) -> Bench:
+def set_up(settings: TuningSettings) -> Bench:
     """Load everything, and check whatever could stop a trial later."""
-    attack = prepare(attack_settings(settings))
+    attack = prepare_run(attack_settings(settings))
     tuning = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
     worker, items = attack.worker, list(attack.plan)
     size, classes = worker.spec.size, worker.classifiers[0].classes
@@ -63,7 +63,7 @@ def set_up(settings: Settings) -> Bench:
     return Bench(attack, tuning, parts, clean, goals, right)
 
 
-def attempt(settings: Settings, bench: Bench, values: Mapping[str, Any]) -> Grade | str:
+def attempt(settings: TuningSettings, bench: Bench, values: Mapping[str, Any]) -> Grade | str:
     """The grade of the recipe with ``values`` put in, or why it has none."""
     try:
         images = _attack(bench, Method.of(recipe_with(settings, values)))

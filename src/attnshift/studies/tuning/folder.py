@@ -20,7 +20,7 @@ from attnshift.results.spec import RunSpec
 from attnshift.results.store import atomic_write
 from attnshift.studies.tuning.grading import Grade
 from attnshift.studies.tuning.search import Choices, Range, Value
-from attnshift.studies.tuning.settings import Settings, recipe_with
+from attnshift.studies.tuning.settings import TuningSettings, recipe_with
 
 __all__ = ["FORMAT", "StudySpec", "Trial", "open_folder", "publish"]
 
@@ -42,7 +42,7 @@ class StudySpec(BaseModel):
     seed: int = Field(ge=0)
 
     @classmethod
-    def of(cls, settings: Settings, run: RunSpec) -> Self:
+    def of(cls, settings: TuningSettings, run: RunSpec) -> Self:
         search = dict(settings.search)
         return cls(run=run, search=search, tuning=settings.tuning, floor=settings.floor, seed=settings.seed)
 
@@ -80,19 +80,19 @@ def open_folder(folder: Path, spec: StudySpec) -> None:
         if changed:
             raise RunError(
                 f"{folder} holds another study; this one differs in {'; '.join(changed[:4])}. "
-                "Use another --out, or the settings of that study"
+                "Use another `out`, or the settings of that study"
             )
         return
     if folder.exists() and not (folder.is_dir() and all(_partial(each) for each in folder.iterdir())):
-        raise RunError(f"{folder} exists and is not a study; choose another --out")
+        raise RunError(f"{folder} exists and is not a study; choose another `out`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(path, (spec.model_dump_json(indent=1, exclude_none=True) + "\n").encode())
     except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+        raise RunError(f"cannot write to {folder}: {error.strerror}; choose another `out`") from None
 
 
-def publish(trials: Sequence[Trial], settings: Settings) -> Trial | None:
+def publish(trials: Sequence[Trial], settings: TuningSettings) -> Trial | None:
     """Write trials.csv and best.toml; return the best trial, the earliest of several."""
     atomic_write(settings.out / "trials.csv", _table(trials, list(settings.search)).encode())
     best = max(trials, key=lambda trial: -math.inf if trial.grade is None else trial.grade.score, default=None)
@@ -116,7 +116,7 @@ def _read_spec(path: Path) -> StudySpec:
         raise RunError(f"{path}: {describe(error)}") from None
 
 
-def _best_recipe(settings: Settings, best: Trial) -> Recipe:
+def _best_recipe(settings: TuningSettings, best: Trial) -> Recipe:
     start = recipe_with(settings, {})
     about = {
         "name": f"{start.name}-tuned",

@@ -59,7 +59,7 @@ class Range(BaseModel):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if self.low >= self.high:
-            raise ValueError("low must lie below high; a value that stays belongs in --set")
+            raise ValueError("low must lie below high; a value that stays belongs in `changes`")
         if self.log and self.low <= 0:
             raise ValueError("low must lie above 0 where log = true")
         if self.step and (self.log or not self.whole or (self.high - self.low) % self.step):
@@ -123,7 +123,7 @@ class Choices(BaseModel):
 
 
 Search = Mapping[str, Range | Choices]
-"""Search space: dotted key of a recipe, as in ``--set`` -> the values that it may take."""
+"""Search space: dotted key of a recipe, as in ``changes`` -> the values that it may take."""
 
 
 def read_search(path: Path) -> Search:

@@ -17,11 +17,11 @@ from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning.search import Search, standing_values
 
-__all__ = ["Settings", "attack_settings", "check_settings", "check_values", "recipe_with"]
+__all__ = ["TuningSettings", "attack_settings", "check_settings", "check_values", "recipe_with"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(prepare.Inputs):
+class TuningSettings(prepare.Inputs):
     """What the command line decides about a study.
 
     ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
@@ -38,24 +38,24 @@ class Settings(prepare.Inputs):
     seed: int = 0
 
 
-def recipe_with(settings: Settings, values: Mapping[str, Any]) -> Recipe:
+def recipe_with(settings: TuningSettings, values: Mapping[str, Any]) -> Recipe:
     """The recipe to start from with ``values`` put in."""
     return load_latent_recipe(settings.preset, [*settings.changes, *(f"{key}={_toml(values[key])}" for key in values)])
 
 
-def attack_settings(settings: Settings, recipe: Recipe | None = None) -> prepare.Settings:
+def attack_settings(settings: TuningSettings, recipe: Recipe | None = None) -> prepare.AttackSettings:
     """The attack with ``recipe``, or with the one to start from."""
     return prepare.settings_with(settings, recipe or recipe_with(settings, {}), settings.out)
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: TuningSettings) -> None:
     """Refuse, before anything is loaded, numbers, roles and search spaces that cannot be meant."""
     if not 1 <= settings.trials <= 100_000:
-        raise UserError(f"--trials is {settings.trials}; it must lie between 1 and 100000")
+        raise UserError(f"`trials` is {settings.trials}; it must lie between 1 and 100000")
     if not 0 <= settings.floor <= 1:
-        raise UserError(f"--floor is {settings.floor}; it is an SSIM between 0 and 1")
+        raise UserError(f"`floor` is {settings.floor}; it is an SSIM between 0 and 1")
     if settings.seed < 0:
-        raise UserError(f"--seed is {settings.seed}; it must not be negative")
+        raise UserError(f"`seed` is {settings.seed}; it must not be negative")
     prepare.check_surrogates(settings)
     _check_roles(settings.surrogates, settings.tuning)
     prepare.check_settings(attack_settings(settings))
@@ -64,7 +64,7 @@ def check_settings(settings: Settings) -> None:
     check_values(settings, lambda tried: prepare.check_settings(attack_settings(settings, tried)))
 
 
-def check_values(settings: Settings, check: Callable[[Recipe], None]) -> None:
+def check_values(settings: TuningSettings, check: Callable[[Recipe], None]) -> None:
     """Build and ``check`` a recipe for both ends of every range and for every choice, the other keys left standing."""
     standing = standing_values(recipe_with(settings, {}), settings.search)
     for key, space in settings.search.items():
@@ -79,12 +79,12 @@ def check_values(settings: Settings, check: Callable[[Recipe], None]) -> None:
 
 def _check_roles(surrogates: Sequence[str], tuning: Sequence[str]) -> None:
     if not tuning:
-        raise UserError("no classifier decides; give at least one --tuning, such as --tuning lab:mobilenet")
+        raise UserError("no classifier decides; give at least one in `tuning`, such as lab:mobilenet")
     for name in tuning:
         if same_classifier([name], surrogates):
             raise UserError(f"{name} cannot be a tuning classifier: it is a surrogate")
         if tuning.count(name) > 1:
-            raise UserError(f"--tuning {name} is given twice and would count twice; give it once")
+            raise UserError(f"`tuning` names {name} twice, which would count twice; give it once")
         source, _, model = undefended(name).partition(":")
         if source == "lab" and _lab_role(model) == "judge":
             raise UserError(f"{name} cannot be a tuning classifier: it is one of the lab's judges; use lab:mobilenet")

@@ -16,7 +16,7 @@ from attnshift.randomness import generator
 from attnshift.studies.tuning.bench import Bench, attempt
 from attnshift.studies.tuning.folder import Trial
 from attnshift.studies.tuning.grading import Grade
-from attnshift.studies.tuning.settings import Settings
+from attnshift.studies.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -55,7 +55,7 @@ def stored_study(path: Path) -> Iterator[Study]:
         storage = optuna.storages.RDBStorage("sqlite://", {"creator": lambda: sqlite3.connect(path)})
     except (RuntimeError, optuna.exceptions.OptunaError, sqlalchemy.exc.DatabaseError) as error:
         reason = str(error).splitlines()[0]
-        raise RunError(f"{path} is not a study that this Optuna reads ({reason}); use another --out") from None
+        raise RunError(f"{path} is not a study that this Optuna reads ({reason}); use another `out`") from None
     try:
         yield optuna.create_study(storage=storage, study_name="tune", direction="maximize", load_if_exists=True)
     finally:
@@ -71,7 +71,7 @@ def trials_of(study: Study) -> list[Trial]:
     return [_record(number, trial) for number, trial in enumerate(finished(study))]
 
 
-def next_trial(study: Study, settings: Settings, bench: Bench, number: int) -> FrozenTrial:
+def next_trial(study: Study, settings: TuningSettings, bench: Bench, number: int) -> FrozenTrial:
     """Let Optuna propose trial ``number``, and carry it out."""
     from optuna.trial import TrialState
 

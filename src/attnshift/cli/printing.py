@@ -1,22 +1,52 @@
-"""What several commands show: an attack as it goes on, and what judges say of a run."""
+"""Lines and tables that several commands print."""
 
 from __future__ import annotations
 
+import re
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from attnshift.terminal import one_line
+from attnshift.terminal import one_line, print_error
 
 if TYPE_CHECKING:
     from attnshift.results.store import Store
 
-__all__ = ["print_summary"]
+__all__ = ["print_message", "print_summary", "with_flags"]
+
+
+def print_message(text: object) -> None:
+    """Print ``text`` as a line on standard error, with the flags of the options that it names."""
+    print_error(with_flags(text))
+
+
+def with_flags(text: object) -> str:
+    """``text`` with each option as the command line writes it; in messages an option's name stands in backticks.
+
+    >>> with_flags("`size` is 60; see `attnshift --help`")
+    '--size is 60; see `attnshift --help`'
+    """
+    return re.sub(r"`(\w+)`", lambda found: _flags().get(found[1], found[0]), str(text))
+
+
+@cache
+def _flags() -> dict[str, str]:
+    """Name of an option in Python -> its flag, over all commands."""
+    from typer.core import TyperGroup
+    from typer.main import get_command
+
+    from attnshift.cli import app
+
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    options = [option for command in root.commands.values() for option in command.params]
+    return {str(option.name): option.opts[0] for option in options if option.opts[0].startswith("--")}
 
 
 def print_summary(store: Store) -> None:
-    """The figures of a run that is judged, on standard output."""
+    """Print the figures of a judged run on standard output."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Verdicts on a finished run."""
+"""`attnshift evaluate`: verdicts on a finished run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from attnshift.cli.options import Judges, MinCleanAccuracy, check_share
-from attnshift.cli.showing import print_summary
+from attnshift.cli.options import Judges, MinCleanAccuracy, check_share, expand_options
+from attnshift.cli.printing import print_message, print_summary
 from attnshift.errors import UserError
-from attnshift.terminal import print_error
 
 __all__ = ["evaluate"]
 
 
+@expand_options
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    judge: Judges = [],  # noqa: B006
-    tuning: Annotated[list[str], typer.Option(help="Classifier that was used to tune; reported apart.")] = [],  # noqa: B006
+    judges: Judges = (),
+    tuning: Annotated[tuple[str, ...], typer.Option(help="Classifier that was used to tune; reported apart.")] = (),
     min_clean_accuracy: MinCleanAccuracy = 0.25,
     sets: Annotated[
         bool, typer.Option("--sets", help="Also compare each arm with the clean images as a set: FID, KID, CMMD.")
@@ -46,9 +46,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge the saved 8-bit images of a run, by its surrogates and by held-out classifiers."""
-    check_share("--min-clean-accuracy", min_clean_accuracy)
+    check_share("min_clean_accuracy", min_clean_accuracy)
     if features and not sets:
-        raise UserError(f"--features {features} has no use without --sets; add --sets, or leave it out")
+        raise UserError(f"`features` is {features}, which is used with `sets` alone; add `sets`, or leave it out")
     from attnshift.judging.sets import evaluate_sets, features_of
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.judging.visibility import measure_visibility
@@ -58,11 +58,11 @@ def evaluate(
     # Before anybody judges, since masks and networks can be missing.
     chosen = features_of(features) if features else None
     visibility = measure_visibility(store, masks) if masks else []
-    remarks = evaluate_run(store, judge, tuning, min_clean_accuracy=min_clean_accuracy, reference=reference or None)
+    remarks = evaluate_run(store, judges, tuning, min_clean_accuracy=min_clean_accuracy, reference=reference or None)
     if visibility:
         store.write_table("visibility", visibility)
     if sets:
         evaluate_sets(store, chosen)
     print_summary(store)
     for remark in remarks:
-        print_error(remark)
+        print_message(remark)

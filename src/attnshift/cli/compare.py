@@ -1,0 +1,71 @@
+"""`attnshift compare`: several recipes on the same images, each at several strengths."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attnshift.cli.options import AttackOptions, CompareOptions, TelemetryOptions, check_share, expand_options
+from attnshift.cli.printing import print_message
+
+__all__ = ["compare", "compare_and_print"]
+
+
+@expand_options
+def compare(
+    *,
+    out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more recipes extend it.")],
+    recipes: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--recipe",
+            help="Preset, baseline (pgd, mifgsm, …) or recipe file, with strengths of its own as in fast@0.5,1, else "
+            "with those of --strength; repeat for several, the first is the reference.",
+        ),
+    ] = (),
+    options: CompareOptions,
+    inputs: AttackOptions,
+    telemetry: TelemetryOptions,
+) -> None:
+    """Compare recipes on one set of images, each at several strengths: success where naturalness is equal.
+
+    The exit status is 1 where images failed.
+    """
+    compare_and_print(recipes, inputs, out, options, telemetry)
+
+
+def compare_and_print(
+    recipes: Sequence[str], inputs: AttackOptions, out: Path, options: CompareOptions, telemetry: TelemetryOptions
+) -> None:
+    """Compare ``recipes``, write the page and print its tables as Markdown."""
+    check_share("min_clean_accuracy", options.min_clean_accuracy)
+    for each in options.at:
+        check_share("at", each)
+    from attnshift.studies.comparison import ComparisonSettings, compare_recipes, read_entrants
+    from attnshift.telemetry import open_telemetry
+
+    settings = ComparisonSettings(
+        **vars(inputs),
+        judges=options.judges,
+        entrants=read_entrants(recipes, options.strengths),
+        out=out,
+        min_clean_accuracy=options.min_clean_accuracy,
+    )
+    # The table alone on standard output, so that it can go into a file.
+    with open_telemetry(**vars(telemetry), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
+        compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
+    from attnshift.report.curve_page import markdown, write_comparison
+    from attnshift.report.curves import measure
+
+    comparison = measure(compared.runs, compared.judges, options.at)
+    path = write_comparison(out, comparison)
+    print(markdown(comparison))
+    for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
+        print_message(remark)
+    if comparison.missing:
+        print_message(f"{comparison.missing}; {path} says why, `retry_failed` tries them again")
+        raise typer.Exit(1)

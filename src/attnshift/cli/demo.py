@@ -1,0 +1,42 @@
+"""`attnshift demo`: attack, judge and report on images of the tabletop lab."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attnshift.cli.printing import print_summary
+
+__all__ = ["demo"]
+
+_SURROGATES = ("lab:resnet", "lab:efficientnet", "lab:mobilevit")
+_JUDGES = ("lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    count: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 24,
+    preset: Annotated[str, typer.Option(help="Preset.")] = "fast",
+) -> None:
+    """Attack lab images, judge them with classifiers that were never attacked, and write the report."""
+    from attnshift.execution.coordinate import attack_folder
+    from attnshift.execution.prepare import AttackSettings
+    from attnshift.judging.verdicts import evaluate_run
+    from attnshift.lab.export import export_images
+    from attnshift.recipes.reading import load_recipe
+    from attnshift.report.page import write_report
+    from attnshift.telemetry import open_telemetry
+
+    folder = out.with_name(f"{out.name}-images")
+    print(f"rendering {count} images of the tabletop lab into {folder}")
+    labels = export_images(folder, seed=0, split="test", count=count)
+    print("attacking " + ", ".join(_SURROGATES))
+    settings = AttackSettings(images=folder, labels=labels, surrogates=_SURROGATES, recipe=load_recipe(preset), out=out)
+    with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout) as telemetry:
+        store = attack_folder(settings, telemetry)
+    evaluate_run(store, _JUDGES)
+    print_summary(store)
+    print(f"\nopen {write_report(store).resolve()}")

@@ -1,0 +1,26 @@
+"""`attnshift sweep`: one recipe at several strengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attnshift.cli.compare import compare_and_print
+from attnshift.cli.options import AttackOptions, CompareOptions, TelemetryOptions, expand_options
+
+__all__ = ["sweep"]
+
+
+@expand_options
+def sweep(
+    *,
+    out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
+    recipe: Annotated[str, typer.Option(help="Preset, baseline or recipe file.")] = "fast",
+    options: CompareOptions,
+    inputs: AttackOptions,
+    telemetry: TelemetryOptions,
+) -> None:
+    """Success against naturalness of one recipe as its strength changes; `compare` can go on in the same folder."""
+    compare_and_print([recipe], inputs, out, options, telemetry)
