@@ -1,14 +1,16 @@
-"""How much memory an attack iteration on one large image takes above the weights: computed, without having it.
+"""Compute the memory above the weights that an attack iteration on one large image takes, without
+having it.
 
     python benchmarks/large_images.py [--models sd2] [--sides 224 512 768] [--check] [--quick]
 
-The attack runs on torch's fake tensors, which have shapes and no values, and every storage that an operation makes is
-counted for as long as it is there. What a kernel takes for itself while it runs is not seen. The terms and guided steps
-are those of preset ``diffattack``; its tuning, which looks at values, has the offset in its place. --quick writes
-nothing.
+The attack runs on torch's fake tensors, which have shapes and no values. Every storage that an
+operation makes is counted for as long as it exists. Memory that a kernel takes for itself while it
+runs is not seen. The terms and guided steps are those of preset ``diffattack``. Its tuning reads
+values, so the offset takes its place. --quick writes nothing.
 
-`python benchmarks/large_images.py --models tiny mini --check` compares with what benchmarks/memory.py measures on a
-CPU: computed is 0.97 of it for mini and 0.93 with checkpointing, 22 and 25 MB less; 0.84 and 0.66 for tiny, 7 and 5 MB.
+`python benchmarks/large_images.py --models tiny mini --check` compares with benchmarks/memory.py on
+a CPU. Computed is 0.97 of measured for mini and 0.93 with checkpointing, 22 and 25 MB less; 0.84
+and 0.66 for tiny, 7 and 5 MB less.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Unreal:
-    """The backbone of a benchmark's model and its first surrogate, with weights that have shapes and no values."""
+    """A benchmark's backbone and first surrogate, with weights that have shapes and no values."""
 
     def __init__(self, name: str, dtype: torch.dtype = torch.float32):
         logging.set_verbosity_error()
@@ -102,14 +104,14 @@ class Unreal:
         return sum(each.nbytes for network in self._networks for each in network.parameters())
 
     def held(self) -> Iterable[torch.Tensor]:
-        """Everything that is there before an attack."""
+        """Return every tensor that exists before an attack."""
         for network in (*self._networks, self.backbone.text_encoder):
             yield from network.parameters()
             yield from network.buffers()
 
 
 class _Ladders(StableDiffusion):
-    """Noise levels have values."""
+    """A backbone whose noise levels have values."""
 
     def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
         with unset_fake_temporarily():
@@ -117,9 +119,10 @@ class _Ladders(StableDiffusion):
 
 
 class Alive(TorchDispatchMode):
-    """Counts bytes of the storages that operations inside make, for as long as they are there.
+    """Counts the bytes of the storages that operations inside make, for as long as they exist.
 
-    ``now``, and ``peak`` at the highest; what was ``held`` before does not count.
+    ``now`` is the current count and ``peak`` the highest. Tensors that were ``held`` before do not
+    count.
     """
 
     def __init__(self, held: Iterable[torch.Tensor] = ()):
@@ -150,9 +153,10 @@ class Alive(TorchDispatchMode):
 
 
 def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
-    """Bytes above the weights that one iteration on an image of ``side`` pixels takes, and what it was prepared with.
+    """Return the bytes above the weights that one iteration takes, preparation included.
 
-    ``settings`` change a recipe whose terms and steps are those of ``diffattack``.
+    The image is ``side`` pixels wide. ``settings`` change a recipe whose terms and steps are
+    those of ``diffattack``.
     """
     method = Method.of(load_recipe("fast", [*GUIDED, *settings]))
     gc.collect()
@@ -164,7 +168,7 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
 
 
 def _check(name: str) -> None:
-    """Computed bytes beside those of the process that does the same work on real tensors."""
+    """Print computed bytes beside those of a process that does the same work on real tensors."""
     model = Unreal(name)
     for variant, measured in (("whole", "exact"), ("checkpointed", "checkpointed")):
         told, found = computed(model, SHAPES[name].side, VARIANTS[variant]), in_a_process(name, measured, "cpu")

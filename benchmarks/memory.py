@@ -1,8 +1,9 @@
-"""How much memory one attack iteration on one image takes above the loaded weights, against the baseline as published.
+"""Measure the memory above the loaded weights of one attack iteration on one image, beside
+DiffAttack as published.
 
     python benchmarks/memory.py [--models lab mini] [--device cpu] [--quick]
 
-Each variant has a process of its own. What was prepared for the attack counts too, because it is there while the
+Each variant has a process of its own. The prepared batch counts too, because it exists while the
 iteration runs. --quick writes nothing.
 """
 
@@ -56,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(name: str, variant: str, device: str) -> int:
-    """Bytes above the loaded weights, of one iteration and of what it was prepared with."""
+    """Return the bytes above the loaded weights of one iteration, preparation included."""
     torch.set_num_threads(1)
-    # Once over, so that libraries are loaded and their buffers made; on a small model where a large one takes minutes.
+    # A first run loads libraries and makes their buffers; a small model does it where a large one
+    # takes minutes.
     VARIANTS[variant](_loaded("mini" if name in LARGE else name, variant, device))()
     model = _loaded(name, variant, device)
     before = held(device)
@@ -72,7 +74,7 @@ def _loaded(name: str, variant: str, device: str) -> Model:
 
 
 def in_a_process(name: str, variant: str, device: str) -> int:
-    """``measure`` in a process of its own."""
+    """Run ``measure`` in a process of its own."""
     command = [sys.executable, __file__, "--models", name, "--variant", variant, "--device", device]
     print(f"{name}: {variant}", file=sys.stderr)
     ended = subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)

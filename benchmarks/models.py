@@ -1,10 +1,11 @@
-"""What is compared: a pipeline with the classifier that it attacks, and images.
+"""Models of the benchmarks: a pipeline, the classifiers that it attacks, and images.
 
 lab     the built-in tabletop world, trained, 64 px
-mini    Stable Diffusion 2's layout, narrow (autoencoder: a quarter, denoiser: a tenth), random, 14 M parameters, 224 px
+mini    Stable Diffusion 2's layout, narrow (autoencoder: a quarter, denoiser: a tenth), random,
+        14 M parameters, 224 px
 sd15    the true shape of Stable Diffusion 1.5, random, 860 M and 84 M parameters, 224 px
 sd2     the true shape of Stable Diffusion 2 base, random, 866 M and 84 M parameters, 224 px
-tiny    the same layout, as small as it gets, to try the scripts out
+tiny    the same layout, as small as possible, to try the scripts out
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ __all__ = ["LARGE", "MODELS", "Model", "Shape", "autoencoder", "build", "denoise
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths of denoiser and autoencoder level by level, finest first; ``heads`` of the denoiser's attention at each
-    level, ``text`` the width of the text states, ``side`` of the images in pixels, and the classifiers to attack."""
+    """Widths of denoiser and autoencoder level by level, finest first.
+
+    ``heads`` are those of the denoiser's attention at each level, ``text`` is the width of the text
+    states, and ``side`` that of the images in pixels. ``surrogates`` are the classifiers to attack.
+    """
 
     denoiser: tuple[int, ...]
     heads: tuple[int, ...]
@@ -44,9 +48,9 @@ class Shape:
     side: int
     surrogates: tuple[str, ...]
     linear: bool = True
-    """Attention blocks go in and out through matrices; version 1 has convolutions of one pixel."""
+    """Attention blocks have matrices at both ends; version 1 has convolutions of one pixel."""
     groups: int = 32
-    """Of all group norms; with hardly more channels than groups they turn rounding errors into answers."""
+    """Groups of all group norms; hardly more channels than groups amplify rounding errors."""
 
 
 _LIGHT = (
@@ -58,7 +62,7 @@ _LIGHT = (
     "vit_tiny_patch16_224",
 )
 _LIGHT += ("mobilevit_s", "ghostnet_100")
-# Those that DiffAttack's paper attacks and transfers to.
+# DiffAttack's paper attacks these and transfers to them.
 _HEAVY = ("resnet50", "vgg19", "mobilenetv2_100", "inception_v3", "convnext_base", "vit_base_patch16_224")
 _HEAVY += ("deit_base_patch16_224", "swin_base_patch4_window7_224")
 _SMALLEST = ("test_resnet", "test_convnext", "test_efficientnet", "test_vit", "test_mambaout", "test_nfnet")
@@ -84,14 +88,14 @@ class Model:
 
     @property
     def surrogates(self) -> tuple[str, ...]:
-        """Eight classifiers; the first is the one that a single attack goes for."""
+        """Eight classifiers; an attack on one takes the first."""
         if self.name == "lab":
             return ("lab:resnet", *(f"lab:{name}" for name in classifier_names() if name != "resnet"))
         return tuple(f"random:{name}" for name in SHAPES[self.name].surrogates)
 
     @property
     def large(self) -> bool:
-        """An iteration takes minutes on a CPU, and gigabytes."""
+        """True if an iteration takes minutes on a CPU, and gigabytes."""
         return self.name in LARGE
 
     @property
@@ -108,7 +112,7 @@ class Model:
         return [_classifier(name, self.device) for name in self.surrogates[:count]]
 
     def tasks(self, count: int, classifier: Classifier) -> list[Task]:
-        """Lab images; where the classifier is untrained, its own prediction is the label."""
+        """Return lab images; the label is the prediction of a classifier that is untrained."""
         scenes = [scene(0, "tuning", index) for index in range(count)]
         images = render(scenes, self.side).images
         labels = [each.label for each in scenes]
@@ -121,13 +125,13 @@ class Model:
 
 @cache
 def _classifier(name: str, device: str) -> Classifier:
-    """The baseline shows classifiers the whole image."""
+    """Load a classifier that sees the whole image, as in DiffAttack."""
     loaded = load_classifier(name).to(device)
     return replace(loaded, preprocessing=replace(loaded.preprocessing, resized=None))
 
 
 def build(name: str, device: str = "cpu") -> Model:
-    """The model called ``name``, one of ``MODELS``; its random weights are the same every time."""
+    """Return the model called ``name``, one of ``MODELS``; random weights repeat every time."""
     if name == "lab":
         backbone = load_pipeline("lab").to(device)
         assert isinstance(backbone, StableDiffusion)
@@ -140,7 +144,7 @@ def build(name: str, device: str = "cpu") -> Model:
 
 
 def in_bf16(model: Model) -> Model:
-    """``model`` with a copy of its weights in bf16."""
+    """Return ``model`` with a copy of its weights in bf16."""
     logging.set_verbosity_error()
     backbone = copy.copy(model.backbone)
     for part in ("vae", "unet"):
@@ -156,7 +160,7 @@ def denoiser(shape: Shape) -> UNet2DConditionModel:
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         layers_per_block=2,
         cross_attention_dim=shape.text,
-        # What diffusers calls the dimension of a head is their number.
+        # diffusers calls the number of heads the dimension of a head.
         attention_head_dim=shape.heads,
         use_linear_projection=shape.linear,
         norm_num_groups=shape.groups,
@@ -178,7 +182,7 @@ def autoencoder(shape: Shape) -> AutoencoderKL:
 def pipeline(shape: Shape) -> StableDiffusionPipeline:
     tokenizer = build_tokenizer()
     tokenizer.model_max_length = 77
-    # One layer: prompts are encoded once an image, so that its depth does not show in what is compared.
+    # One layer: prompts are encoded once an image, so the depth does not show in the comparison.
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

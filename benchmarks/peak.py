@@ -1,7 +1,8 @@
-"""How much memory a piece of work takes at its highest.
+"""Peak memory of a piece of work.
 
-On a CPU that is what the kernel counts of this process (proc(5): VmRSS now, VmHWM at its highest since 5 was written to
-clear_refs), with ``ENVIRONMENT`` set from the start of the process, so that what is freed goes back at once.
+On a CPU the kernel counts it for this process (proc(5): VmRSS is now, VmHWM the highest since 5 was
+written to clear_refs). ``ENVIRONMENT`` is set from the start of the process, so that freed memory
+goes back at once.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import torch
 
 __all__ = ["ENVIRONMENT", "above", "held"]
 
-# glibc maps every block above this size by itself: none hides in a heap, and none keeps a heap from shrinking.
+# glibc maps every block above this size by itself: none hides in a heap, and none keeps a heap from
+# shrinking.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
 
 
 def held(device: str) -> int:
-    """Bytes that are taken now, after all that can be given back was."""
+    """Return the bytes in use now, after everything that can be freed was."""
     gc.collect()
     if device == "cuda":
         return torch.cuda.memory_allocated()
@@ -29,7 +31,7 @@ def held(device: str) -> int:
 
 
 def above(before: int, work: Callable[[], object], device: str) -> int:
-    """Bytes above ``before`` that are taken while ``work`` is done, at the highest."""
+    """Return the most bytes above ``before`` that are in use while ``work`` runs."""
     held(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""The pieces of work that are compared, each ready to be run again and again."""
+"""Pieces of work that the benchmarks compare, each ready to run many times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.recipes.reading import load_recipe
 
-# The baseline is the one that the reference test holds the preset against.
+# The naive DiffAttack is the one of the reference test.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from reference.handover import bare, prepared
 from reference.naive_diffattack import Iterate, look, naive_diffattack, show
@@ -30,14 +30,14 @@ Iteration = Callable[[], object]
 Images = Callable[[], Tensor]
 
 EXACT, FAST = "diffattack", "fast"
-# Null-text tuning has no part in what an iteration costs.
+# Null-text tuning has no part in the cost of an iteration.
 QUICK = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
 NUMBER = 3
 
 
 @dataclass(frozen=True)
 class Posed:
-    """``model``'s first images, prepared for an attack; ``latents`` are some way off the start."""
+    """First images of ``model``, prepared; ``latents`` are some distance from the start."""
 
     model: Model
     classifiers: Sequence[Classifier]
@@ -59,13 +59,13 @@ class Posed:
         return value_and_grad(self.problem, self.latents, NUMBER, AttackState.start(self.problem))
 
     def naive(self) -> Iterate:
-        """The first image alone, as the baseline does it."""
+        """Run an iteration on the first image alone, as DiffAttack does it."""
         task = self.tasks[0]
         preparation = prepared(self.problem, self.model.backbone, 0, task.class_name)
         return look(self.model.backbone, bare(self.classifiers[0]), preparation, self.latents[:1], task.label)
 
     def floor(self) -> Tensor:
-        """Forward and backward of the same guided steps, decoder and classifier, written with diffusers alone."""
+        """Run the same guided steps, decoder and classifier both ways, with diffusers alone."""
         backbone, trajectory = self.model.backbone, self.problem.trajectory
         scheduler, scale = backbone.scheduler, backbone.vae.config["scaling_factor"]
         scheduler.set_timesteps(20)
@@ -85,7 +85,7 @@ class Posed:
 
 
 def iterations(model: Model) -> dict[str, Iteration]:
-    """One iteration on one image: as published, ours and its floor, and ours with less; and one on two images."""
+    """Return one iteration on one image for each variant, and one on two images."""
     exact, rounded = Posed.of(model, EXACT), in_bf16(model)
     check_agreement(exact)
     return {
@@ -99,13 +99,16 @@ def iterations(model: Model) -> dict[str, Iteration]:
 
 
 def batches(model: Model, preset: str, sizes: Sequence[int]) -> dict[int, Iteration]:
-    """One iteration on each number of images."""
+    """Return one iteration for each number of images."""
     return {size: Posed.of(model, preset, batch=size).ours for size in sizes}
 
 
 def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict[str, Images]:
-    """Whole attacks on ``count`` images, from the image to what is saved: the baseline attacks one image at a time,
-    ours as many together as ``attnshift attack`` does. ``settings`` change ``fast``."""
+    """Return whole attacks on ``count`` images, from the image to the saved values.
+
+    DiffAttack attacks one image at a time, ours as many together as ``attnshift attack`` does.
+    ``settings`` change ``fast``.
+    """
     classifiers = model.classifiers()
     tasks = model.tasks(count, classifiers[0])
     network = bare(classifiers[0])
@@ -128,11 +131,12 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
 
 
 def check_agreement(posed: Posed) -> None:
-    """What is compared is the same work: the baseline's losses and gradient, up to rounding."""
+    """Check that both do the same work: equal losses and gradient, up to rounding."""
     ours, naive = posed.ours(), posed.naive()
     for name, plain in naive.losses.items():
         found = float(ours.losses[name][0])
-        assert abs(found - plain) <= 1e-3 * abs(plain), f"{name}: {found}, and the baseline's is {plain}"
+        assert abs(found - plain) <= 1e-3 * abs(plain), f"{name}: {found}, and DiffAttack's is {plain}"
     error = float((ours.gradient - naive.gradient).norm() / naive.gradient.norm())
-    # One of the classifier's ReLUs that a rounding error takes across zero changes a gradient by some thousandths.
+    # A rounding error that takes a ReLU of the classifier across zero changes a gradient by some
+    # thousandths.
     assert error < 0.05, f"the gradients differ by {error}"

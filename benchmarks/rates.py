@@ -1,10 +1,11 @@
-"""How much of the machine's matrix rate an iteration reaches, and which kernels take its time.
+"""Measure which share of the machine's matrix rate an iteration reaches, and its largest kernels.
 
     python benchmarks/rates.py [--models lab mini] [--batch 1] [--rounds 3] [--device cpu] [--quick]
 
-The ceiling is the rate of the fastest square matrix product in the precision of the weights. Operations are those of
-matrix products, convolutions and attention, forward and backward, two for each product that is added up; kernels are
-those that torch's profiler tells apart. --quick writes nothing.
+The ceiling is the rate of the fastest square matrix product in the precision of the weights.
+Operations are those of matrix products, convolutions and attention, forward and backward, two for
+each product that is summed. Kernels are those that torch's profiler distinguishes. --quick writes
+nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LARGEST = 4
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["lab", "mini"])
-    parser.add_argument("--batch", type=int, default=1, help="images in one iteration; the baseline always has one")
+    parser.add_argument("--batch", type=int, default=1, help="images in one iteration; naive always has one")
     parser.add_argument("--rounds", type=int, default=3, help="one of sd2 on a CPU")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as attnshift attack uses")
@@ -66,8 +67,12 @@ VARIANTS: dict[str, Variant] = {
 
 
 def measured(model: Model, batch: int, rounds: int) -> dict[str, Any]:
-    """For each variant ``operations`` of one iteration, ``seconds``, the ``share`` of the matrix rate in [0,1], and the
-    ``kernels`` that take most, each with its share of the time; and the ``ceilings``, operations a second."""
+    """Measure every variant.
+
+    A variant has ``operations`` of one iteration, ``seconds``, the ``share`` of the matrix rate in
+    [0,1], and the ``kernels`` that take most, each with its share of the time. ``ceilings`` are
+    operations a second.
+    """
     ceilings = {
         str(dtype).removeprefix("torch."): matrix_rate(dtype, model.device) for dtype in (torch.float32, torch.bfloat16)
     }
@@ -88,7 +93,7 @@ def measured(model: Model, batch: int, rounds: int) -> dict[str, Any]:
 
 
 def matrix_rate(dtype: torch.dtype, device: str) -> float:
-    """Operations a second of the fastest square matrix product, each side tried over, the best of five."""
+    """Return operations a second of the fastest square matrix product, best of five."""
     best = math.inf
     for side in SIDES[device]:
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -98,7 +103,7 @@ def matrix_rate(dtype: torch.dtype, device: str) -> float:
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations of all that runs inside it, in ``total``."""
+    """Counts in ``total`` the operations of all code that runs inside it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +129,7 @@ def _attention_backward(
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
-# torch knows those of CUDA's fused attention, and not the CPU's.
+# torch knows the formulas of CUDA's fused attention, and not those of the CPU's.
 FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -139,7 +144,7 @@ def counted(work: Iteration) -> int:
 
 
 def largest_kernels(work: Iteration, device: str) -> list[tuple[str, float]]:
-    """The kernels that take most of the time, with their share in [0,1] of what all kernels take."""
+    """Return the kernels that take most time, with their share in [0,1] of all kernels."""
     on_gpu = device == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
         work()

@@ -1,4 +1,4 @@
-"""benchmarks/results/cpu.json and gpu.json: figures by model; each script leaves those of the others as they are."""
+"""Figures by model in benchmarks/results; each script keeps the figures of the others."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def read(device: str) -> dict[str, dict[str, Any]]:
-    """Figures by model; none if nothing was measured on ``device``, cpu or cuda."""
+    """Return figures by model; none if nothing was measured on ``device``, cpu or cuda."""
     path = _path(device)
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def record(device: str, model: str, figures: Mapping[str, Any], part: str, circumstances: Mapping[str, Any]) -> None:
-    """Write ``figures`` of ``model``, one ``part`` of all, beside those that are there, and the ``circumstances``."""
+    """Write ``figures`` and ``circumstances`` of ``model``; other parts stay as they are.
+
+    ``part`` names what was measured.
+    """
     results = read(device)
     before = results.get(model, {})
     measured = before.get("measured", {}) | {part: dict(circumstances)}

@@ -1,11 +1,12 @@
-"""How fast an attack is against the baseline as published and against its own floor: one iteration, a whole image, and
-the throughput of larger batches.
+"""Time an attack against DiffAttack as published and against its own floor.
 
     python benchmarks/speed.py [--models lab mini] [--rounds 9] [--parts iterations images batch] [--device cpu]
 
-``sd2`` takes 18 GB with jemalloc (LD_PRELOAD=libjemalloc.so.2), which gives back what is free, or with
-MALLOC_MMAP_THRESHOLD_=65536 in the environment, which is slower; on a CPU only its iterations are timed unless --parts
-asks for more. --quick tries everything out and writes nothing.
+The parts are one iteration, a whole image, and the throughput of larger batches.
+
+``sd2`` takes 18 GB with jemalloc (LD_PRELOAD=libjemalloc.so.2), which gives free memory back, or
+with MALLOC_MMAP_THRESHOLD_=65536 in the environment, which is slower. On a CPU only its iterations
+are timed unless --parts asks for more. --quick tries everything out and writes nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
-    """Only on the lab can an attack come to its end early; elsewhere ``fast`` goes through all its iterations."""
+    """Time whole images.
+
+    An attack may end early on the lab alone; elsewhere ``fast`` runs all its iterations.
+    """
     count = 1 if quick else model.batch
     work = whole_images(model, count, () if model.name == "lab" else ("finish.early=false",))
     images: dict[str, Tensor] = {}
@@ -72,7 +76,7 @@ def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     def keeping(name: str) -> None:
         images[name] = work[name]()
 
-    # The first image warms everything up that a second one would need.
+    # The first image warms up everything.
     seconds = take_turns({name: lambda name=name: keeping(name) for name in work}, rounds, warm_up=0)
     return {
         "exact_vs_naive_image": median_ratio(seconds, "naive", "exact"),
@@ -85,7 +89,7 @@ def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
 
 
 def shares(work: Images) -> dict[str, float]:
-    """Share of each part in a whole attack, and of the bookkeeping in its iterations, in [0,1]."""
+    """Return the share in [0,1] of each part in a whole attack, and of its bookkeeping."""
     with profiled() as profile:
         work()
     found = {name: seconds / profile.whole for name, seconds in profile.seconds.items() if name != "loading"}
@@ -93,7 +97,7 @@ def shares(work: Images) -> dict[str, float]:
 
 
 def time_batches(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
-    """Images per second in one iteration, by preset and number of images that are attacked together."""
+    """Return images per second in one iteration, by preset and number of images."""
     sizes, curves = BATCHES[:2] if quick else BATCHES, {}
     for preset in ("diffattack", "fast"):
         seconds = medians(take_turns(batches(model, preset, sizes), rounds))
@@ -103,8 +107,10 @@ def time_batches(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
 
 @torch.no_grad()
 def judged(model: Model, attacked: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Of the images that a classifier gets right when clean: the share that is not right any more, for the one that was
-    attacked and over the seven others; and the mean SSIM to the clean images."""
+    """Return success on the attacked classifier and on the seven others, and the mean SSIM.
+
+    Success counts the images that a classifier gets right when clean.
+    """
     classifiers = model.classifiers(8)
     tasks = model.tasks(len(next(iter(attacked.values()))), classifiers[0])
     clean = torch.stack([task.image for task in tasks]).to(model.device)

@@ -1,9 +1,10 @@
-"""How many images a second one process can keep in a run folder, synced to the disk, in the sizes of another run.
+"""Measure how many images a second one process can store in a run folder, synced to the disk.
 
     python benchmarks/storing.py RUN [--on FOLDER] [--count 100]
 
-Prints the rate in micro-batches of one image, of all and of the first and the last tenth, which says whether images get
-dearer as their number grows; and how large an image's files are. FOLDER lies on the disk that counts.
+The files have the sizes of another run. The script prints the rate in micro-batches of one image,
+over all images and over the first and the last tenth, which shows whether the cost grows with their
+number. It also prints the size of an image's files. FOLDER is on the disk to measure.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], count: int) -> list[float]:
-    """Seconds for each of ``count`` images like this one."""
+    """Return the seconds for each of ``count`` images like this one."""
     with TemporaryDirectory(dir=parent) as folder:
         store, ledger = Store(Path(folder)), Ledger(Path(folder))
         for part in ("images", "items"):

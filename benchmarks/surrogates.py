@@ -1,9 +1,10 @@
-"""What more surrogates cost: one attack iteration with one classifier, with eight, and with eight in the notes' form,
-whose gradients are taken at the latents.
+"""Time one attack iteration with one surrogate, with eight, and with eight whose gradients are
+taken at the latents.
 
     python benchmarks/surrogates.py [--models lab] [--rounds 9] [--device cpu] [--quick]
 
-``mini`` attacks eight light ImageNet architectures, ``sd2`` the eight of DiffAttack's paper, all untrained.
+``mini`` attacks eight light ImageNet architectures, ``sd2`` the eight of DiffAttack's paper, all
+untrained.
 """
 
 from __future__ import annotations
@@ -44,14 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def time_surrogates(model: Model, rounds: int) -> dict[str, Any]:
-    """``surrogates8_vs_1`` is that of the exact preset."""
+    """Time both presets; ``surrogates8_vs_1`` is that of the exact one."""
     figures: dict[str, Any] = {}
     for preset in PRESETS:
         work = {
             "1": Posed.of(model, preset, batch=model.batch).ours,
             "8": Posed.of(model, preset, batch=model.batch, surrogates=8).ours,
         }
-        # On the CPU eight backward passes through the large model take a quarter of an hour and say nothing new.
+        # On the CPU eight backward passes through the large model take a quarter of an hour and say
+        # nothing new.
         if not model.large:
             work["8 at the latents"] = Posed.of(model, preset, LATENT, model.batch, 8).ours
         seconds = take_turns(work, rounds)

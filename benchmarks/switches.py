@@ -1,11 +1,13 @@
-"""What each switch of the preset ``fast`` gives in time, and what it costs in success where naturalness is equal.
+"""Measure each switch of the preset ``fast``: its gain in time, and its cost in success at equal
+naturalness.
 
     python benchmarks/switches.py [--count 64] [--variants guided steps-3] [--strengths 0.35 1] [--at 0.95] [--quick]
 
-Every variant attacks the same held-out lab images at each strength, batch by batch and in turn, and is judged by
-classifiers that chose no number. Finished batches stay in --scratch, and the same command continues; give another
-folder after a change of the code. With some of the variants the scratch fills, but only all of them are recorded.
---quick tries everything out on 8 images with two iterations and writes nothing.
+Every variant attacks the same held-out lab images at each strength, batch by batch and in turn.
+Classifiers that chose no number judge. Finished batches stay in --scratch, and the same command
+continues; give another folder after a change of the code. A command with some of the variants fills
+the scratch and records nothing. --quick tries everything out on 8 images with two iterations and
+writes nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ ROUNDS, TOLERANCE, SETTLING = 9, 1e-3, 3
 class Variant:
     """``fast`` with one thing changed, compared with the variant ``against``.
 
-    ``every`` puts the views of preset ``strong`` into every so manieth iteration; 0 shows none.
+    ``every`` = N shows the views of preset ``strong`` in every N-th iteration; 0 shows none.
     """
 
     title: str
@@ -85,7 +87,7 @@ class Variant:
 
 
 GUIDED = ("diffusion.guidance=2.5",)
-# What others are compared with stands before them.
+# References come before the variants that are compared with them.
 VARIANTS = {
     FAST: Variant("`fast` as it is"),
     "guided": Variant("guidance 2.5", GUIDED),
@@ -108,8 +110,11 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Same:
-    """What computes the numbers of ``fast`` otherwise: ``work`` makes a piece of work to time of the prepared images,
-    and says with which problem its gradient is taken."""
+    """Another way to compute the numbers of ``fast``.
+
+    ``work`` makes two things of the prepared images: a piece of work to time, and the prepared
+    images whose gradient is compared.
+    """
 
     title: str
     timed: str
@@ -164,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def with_references(names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that are variants and all that they are compared with, in the order of ``VARIANTS``."""
+    """Return the variants among ``names`` and their references, in the order of ``VARIANTS``."""
     wanted = {name for name in names if name in VARIANTS}
     if wanted:
         wanted |= {FAST} | {VARIANTS[name].against for name in wanted}
@@ -172,7 +177,7 @@ def with_references(names: Iterable[str]) -> list[str]:
 
 
 def lab_tasks(start: int, stop: int, side: int) -> list[Task]:
-    """Lab images of the split that nothing was trained, chosen or tuned on, in 8 bits."""
+    """Return 8-bit lab images of the split that nothing was trained, chosen or tuned on."""
     scenes = [scene(0, "test", index) for index in range(start, stop)]
     images = quantise(render(scenes, side).images)
     drawn = zip(range(start, stop), images, scenes, strict=True)
@@ -180,7 +185,7 @@ def lab_tasks(start: int, stop: int, side: int) -> list[Task]:
 
 
 Found = Mapping[str, Mapping[float, Sequence[Mapping[str, Any]]]]
-"""Variant -> strength -> what was found batch by batch."""
+"""Results by variant, strength and batch."""
 
 
 def attack_all(
@@ -192,10 +197,11 @@ def attack_all(
     scratch: Path,
     settings: Sequence[str] = (),
 ) -> Found:
-    """Attack ``count`` images with each variant at each strength; batches that lie in ``scratch`` are not done again.
+    """Attack ``count`` images with each variant at each strength; batches in ``scratch`` are not
+    done again.
 
-    A batch's seconds are kept with those that its reference took in the same sitting. So where something is missing,
-    what it is compared with is timed again.
+    The seconds of a batch are kept with those of its reference in the same call. If a batch is
+    missing, its reference is therefore timed again.
     """
     models = {False: model, True: in_bf16(model)} if any(VARIANTS[name].bf16 for name in names) else {False: model}
     attacking, judges = ([_loaded(name, model) for name in each] for each in (surrogates, JUDGES))
@@ -240,7 +246,7 @@ def _loaded(name: str, model: Model) -> Classifier:
 
 
 def _kept(path: Path, recipe: Recipe, surrogates: Sequence[str], tasks: Sequence[Task]) -> dict[str, Any] | None:
-    """What an earlier sitting found of these images with the same recipe and surrogates."""
+    """Return the result of an earlier call on these images with the same recipe and surrogates."""
     if not path.exists():
         return None
     stored = json.loads(path.read_text())
@@ -256,13 +262,15 @@ def attacked(
     recipe: Recipe,
     tasks: Sequence[Task],
 ) -> tuple[dict[str, list[dict[str, Any]]], float]:
-    """What ``judges`` see of the attacked ``tasks`` and of their control arm, as a run's tables hold it; and how many
-    seconds the attack took."""
+    """Attack ``tasks``; return rows as in a run's tables, and the attack's seconds.
+
+    Rows are those of the attack and of its control arm.
+    """
     begun = _now()
     problem = prepare_batch(Method.of(recipe), model.backbone, surrogates, tasks)
     images = finish(problem).images
     seconds = _now() - begun
-    # Controls in 8 bits too: what is saved is what is judged.
+    # Controls are rounded to 8 bits too, as in a saved file.
     arms = {"clean": problem.images, "reconstruction": quantise(problem.clean.images), "attack": images}
     return _seen(judges, arms, tasks), seconds
 
@@ -287,7 +295,7 @@ def _seen(
 
 
 def figures(found: Found, at: Sequence[float]) -> dict[str, Any]:
-    """Time, success and gap of every variant, each against its own reference over the same images."""
+    """Return time, success and gap of every variant, against its reference over the same images."""
     curves = {name: _curve(line) for name, line in found.items()}
     rows = []
     for name, line in found.items():
@@ -311,7 +319,7 @@ def _curve(line: Mapping[float, Sequence[Mapping[str, Any]]]) -> Curve:
 
 
 def _judged(batches: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    """SSIM and attributable success of each image."""
+    """Return SSIM and attributable success of each image."""
     quality = [row for batch in batches for row in batch["rows"]["quality"]]
     verdicts = indexed([row for batch in batches for row in batch["rows"]["verdicts"]])
     return [row["ssim"] for row in quality], judge_gains(JUDGES, [row["id"] for row in quality], verdicts)
@@ -332,16 +340,17 @@ def _read(reading: Reading) -> dict[str, Any]:
 
 
 def _told(estimate: Estimate | None) -> list[float | None] | None:
-    """Value and interval; JSON knows no nan."""
+    """Return value and interval, with None for nan, which JSON does not have."""
     if estimate is None:
         return None
     return [None if math.isnan(each) else each for each in (estimate.value, estimate.low, estimate.high)]
 
 
 def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    """How many times as fast what computes the numbers of ``fast`` otherwise is, timed in turn with it.
+    """Time other ways to compute the numbers of ``fast`` in turn with it.
 
-    That it computes the same is checked before. What cannot be done here has a reason in place of a factor.
+    The gradients are compared first. A row says how many times as fast a way is, or why this
+    machine cannot run it.
     """
     plain = Posed.of(model, FAST, batch=model.batch)
     expected = plain.ours().gradient
@@ -370,7 +379,7 @@ def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[s
 
 @torch.no_grad()
 def all_levels(posed: Posed) -> tuple[Iteration, Posed]:
-    """Inversion up to the highest noise, as the baseline does it: after the levels that are needed the others too."""
+    """Invert up to the highest noise, as DiffAttack does: needed levels first, then the others."""
     backbone, problem = posed.model.backbone, posed.problem
     diffusion, needed = problem.method.recipe.diffusion, len(problem.trajectory.noise_schedule)
     whole = backbone.noise_schedule(diffusion.schedule_steps, diffusion.schedule_steps - 1)
@@ -390,7 +399,7 @@ def _posed(posed: Posed) -> PreparedBatch:
 
 
 class Kept(nn.Module):
-    """A projection that is not computed again for the states that it saw last."""
+    """A projection that keeps its last result and computes only for new states."""
 
     def __init__(self, projection: nn.Module):
         super().__init__()
@@ -404,7 +413,7 @@ class Kept(nn.Module):
 
 
 def projected_once(posed: Posed) -> tuple[Iteration, Posed]:
-    """Text keys and values once for all steps and iterations; without guidance the states never change."""
+    """Project text keys and values once; without guidance the states never change."""
     backbone = _copied(posed.model.backbone)
     for site in attention_sites(backbone.unet, posed.latents.shape[-1]):
         if site.kind == "cross":
@@ -423,17 +432,17 @@ def channels_last(posed: Posed) -> tuple[Iteration, Posed]:
 
 
 def compiled(posed: Posed) -> tuple[Iteration, Posed]:
-    """Denoiser and decoder through ``torch.compile``; unavailable where they do not settle after a few iterations."""
+    """Compile denoiser and decoder; unavailable if they still recompile after a few iterations."""
     backbone = _copied(posed.model.backbone)
     for network in (backbone.unet, backbone.vae.decoder):
         setattr(network, "forward", torch.compile(network.forward))  # noqa: B010
-    # As a number every timestep would be a graph of its own, and a symbolic one is compiled for minutes.
+    # A number would make a graph of every timestep, and a symbolic one is compiled for minutes.
     backbone.unet.register_forward_pre_hook(lambda _, given: (given[0], torch.tensor(given[1]), *given[2:]))
     work, changed = _with(posed, backbone)
     try:
         for _ in range(SETTLING):
             work()
-        # Whatever is not compiled by now is compiled anew in every iteration.
+        # A graph that is not compiled by now would be compiled anew in every iteration.
         with torch.compiler.set_stance("fail_on_recompile"):
             work()
     except RuntimeError as error:
@@ -442,7 +451,7 @@ def compiled(posed: Posed) -> tuple[Iteration, Posed]:
 
 
 def _copied(backbone: StableDiffusion) -> StableDiffusion:
-    """``backbone`` with networks of its own, which may be changed."""
+    """Return ``backbone`` with networks of its own, which may be changed."""
     own = copy.copy(backbone)
     own.unet, own.vae = copy.deepcopy(backbone.unet), copy.deepcopy(backbone.vae)
     return own
@@ -451,7 +460,7 @@ def _copied(backbone: StableDiffusion) -> StableDiffusion:
 def _with(
     posed: Posed, backbone: StableDiffusion, classifiers: Sequence[Classifier] | None = None
 ) -> tuple[Iteration, Posed]:
-    """The same iteration with other networks."""
+    """Return the same iteration with other networks."""
     surrogates = posed.problem.surrogates
     if classifiers is not None:
         surrogates = replace(surrogates, classifiers=classifiers)

@@ -195,7 +195,9 @@ def _surrogates(models: Mapping[str, Figures]) -> list[str]:
 
 
 def _switches(models: Mapping[str, Figures]) -> list[str]:
-    """Return a row for each variant and its reference, then for each that computes the same numbers."""
+    """Return a row for each variant and its reference, then for each that computes the same
+    numbers.
+    """
     shown = {name: each for name, each in models.items() if "switches" in each}
     lines: list[str] = []
     for each in shown.values():
@@ -250,7 +252,9 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _circumstances(models: Mapping[str, Figures], part: str, script: str, further: Sequence[str] = ()) -> list[str]:
-    """Return the machine, once where it is the same, then what differs by model, and last the command."""
+    """Return the machine, once where it is the same, then what differs by model, and last the
+    command.
+    """
     if not models:
         return []
     measured = {name: each["measured"][part] for name, each in models.items()}

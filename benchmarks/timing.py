@@ -1,4 +1,4 @@
-"""Side-by-side timing: what is compared runs in turn in one process, so that a busy minute hits all of it alike."""
+"""Side-by-side timing: variants run in turn in one process, so a busy minute affects all alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def take_turns(work: Mapping[Name, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[Name, list[float]]:
-    """Seconds of each piece of work in each round, A B C A B C …, after ``warm_up`` rounds that do not count."""
+    """Return the seconds of each piece in each round, A B C A B C …
+
+    The first ``warm_up`` rounds do not count.
+    """
     seconds: dict[Name, list[float]] = {name: [] for name in work}
     for number in range(warm_up + rounds):
         for name, piece in work.items():
@@ -33,7 +36,7 @@ def take_turns(work: Mapping[Name, Callable[[], object]], rounds: int, warm_up: 
 
 
 def median_ratio(seconds: Mapping[Name, list[float]], name: Name, reference: Name) -> float:
-    """Median over the rounds of how many times longer ``name`` took than ``reference`` in the same round."""
+    """Return the median over rounds of the time of ``name`` divided by that of ``reference``."""
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
 
 
@@ -42,7 +45,7 @@ def medians(seconds: Mapping[Name, list[float]]) -> dict[Name, float]:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """What a figure depends on beside the code."""
+    """Return the facts that a figure depends on beside the code."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),

@@ -1,9 +1,11 @@
-"""How much more two single-threaded Ray workers do than one: whole images of the lab with preset ``fast``.
+"""Time two single-threaded Ray workers against one, on whole images of the lab with preset
+``fast``.
 
     python benchmarks/workers.py [--count 48] [--rounds 5] [--quick]
 
-Both attack the same micro-batches in turn, 1 2 1 2 …, with models loaded. From the first micro-batch that is given out
-to the last result; storing is not counted. --quick tries it out on 4 images with two iterations and writes nothing.
+Both attack the same micro-batches in turn, 1 2 1 2 …, with models loaded. Time runs from the first
+micro-batch that is given out to the last result; storing is not counted. --quick tries it out on 4
+images with two iterations and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Batch
 from results import record
 
-# Ours before Ray itself, which it tells to be quiet.
+# Our module comes before Ray, because it sets how much Ray prints.
 from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
 import ray
 
@@ -49,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def time_workers(prepared: PreparedRun, rounds: int) -> dict[str, Any]:
-    """``workers2_vs_1`` says how many times as fast; seconds are those of all images."""
+    """Time both; ``workers2_vs_1`` is how many times as fast, seconds are those of all images."""
     batches = [*prepared.plan.batches(prepared.worker.spec.batch)]
-    # As many CPUs as there are workers: those whose turn it is not wait and take no time.
+    # As many CPUs as workers: idle workers take no time.
     ray.init("local", num_cpus=sum(WORKERS), log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
         engines = {workers: RayEngine(prepared.worker.spec, workers=workers) for workers in WORKERS}
@@ -65,7 +67,7 @@ def time_workers(prepared: PreparedRun, rounds: int) -> dict[str, Any]:
 
 
 def _warm_up(engine: Engine, workers: int, batch: Batch) -> None:
-    """Until all ``workers`` were at work together."""
+    """Run until all ``workers`` were at work together."""
     out = 0
 
     def again() -> Iterator[Assignment]:
@@ -76,7 +78,7 @@ def _warm_up(engine: Engine, workers: int, batch: Batch) -> None:
 
     for _, returned in engine(again()):
         _check(returned)
-        # Once all were out together nothing more is given.
+        # No more work is given once all workers were busy together.
         out -= out < workers
 
 
@@ -91,7 +93,7 @@ def _assignment(batch: Batch) -> Assignment:
 
 def _check(returned: object) -> None:
     if isinstance(returned, WorkerDied):
-        raise AttnshiftError(f"a worker died, and what was timed is not what it should be: {returned.reason}")
+        raise AttnshiftError(f"a worker died, so the time does not count: {returned.reason}")
 
 
 def _settings(folder: Path, count: int, changes: Sequence[str]) -> AttackSettings:
