@@ -1,7 +1,9 @@
-"""Runs on the same images against the first of them, paired, in Markdown: python examples/ablation_table.py RUN RUN…
+"""Print runs on the same images against the first of them, paired, in Markdown.
 
-Won and lost: images on which at least half of the judges are fooled in the one run and not in the other; p by McNemar's
-exact test, corrected for all rows (Holm).
+    python examples/ablation_table.py RUN RUN…
+
+Won and lost count images on which at least half of the judges are fooled in one run and not in the
+other. p is that of McNemar's exact test, corrected for all rows (Holm).
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The picture of the README: python examples/picture.py RUN docs/picture.png"""
+"""Draw the picture of the README: python examples/picture.py RUN docs/picture.png"""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The study of docs/results.md: 128 held-out lab images, every preset and every baseline at several strengths, compared where naturalness is equal; then
-# each at strength 1, its judges behind JPEG and behind purification, and how visible the objects still are.
-#   study_lab.sh ATTNSHIFT OUT [COUNT]      an interrupted study continues when called again
+# Study of docs/results.md: 128 held-out lab images, every preset and every baseline at several
+# strengths, compared where naturalness is equal. Then each at strength 1 is judged behind JPEG and
+# behind purification, and the visibility of its objects is measured.
+#   [count=N] study_lab.sh ATTNSHIFT OUT
+# N is the number of images. The same command continues an interrupted study.
 source "$(dirname "$0")/lab.sh"
 labels=$out/images/labels.csv
 recipes=(diffattack@1 strong@0.25,1 fast@0.25,0.5,1 attention@0.3,1,1.5 ensemble@0.3,1 p2p@0.3,1 full@0.3,1 seed@1)

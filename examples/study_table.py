@@ -1,4 +1,7 @@
-"""One row for each run, by judges without and behind defences, in Markdown: python examples/study_table.py RUN…"""
+"""Print one row for each run, by judges without and behind defences, in Markdown.
+
+python examples/study_table.py RUN…
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md in Markdown: python examples/table.py RUN…"""
+"""Print the tables of docs/results.md in Markdown: python examples/table.py RUN…"""
 
 import sys
 from pathlib import Path
