@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Ablation of docs/results.md: 48 held-out lab images, three surrogates, four judges; one run for each
-# change.
+# Ablation of docs/results.md: 48 held-out lab images, three surrogates, four judges; one run for
+# each change.
 #   ablation_lab.sh ATTNSHIFT OUT [RUN…]
-# The run baseline has DiffAttack's terms. A run +X adds X to them; a run -X takes X out of the preset
-# full.
+# The run baseline has DiffAttack's terms. A run +X adds X to them; a run -X takes X out of the
+# preset full.
 source "$(dirname "$0")/lab.sh"
 terms=(terms.entropy.weight=0.0 terms.contrast.weight=0.0 terms.variance.weight=3.0 terms.self_attention.weight=3.0)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Ensemble study of docs/results.md: 48 held-out lab images, one surrogate or three, four judges. There
-# is one run for each fusion rule, with and without views of the image (expectation over transformation).
+# Ensemble study of docs/results.md: 48 held-out lab images, one surrogate or three, four judges.
+# There is one run for each fusion rule, with and without views of the image (expectation over
+# transformation).
 #   ensemble_lab.sh ATTNSHIFT OUT [RUN…]
 source "$(dirname "$0")/lab.sh"
 

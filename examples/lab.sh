@@ -1,5 +1,5 @@
-# Common part of the studies on the lab. Source it with the arguments ATTNSHIFT OUT [RUN…].
-# Three classifiers are attacked, and four that no attack has seen judge. With RUN… only these runs are
+# Common part of the studies on the lab. Source it with the arguments ATTNSHIFT OUT [RUN…]. Three
+# classifiers are attacked, and four that no attack has seen judge. With RUN… only these runs are
 # made. A study that was interrupted continues when it is called again.
 set -euo pipefail
 attnshift=$1 out=$2

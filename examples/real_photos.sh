@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Real photographs through a pipeline and classifiers with random weights. This shows that the whole path
-# runs, and nothing about strength.
-#   real_photos.sh ATTNSHIFT IMAGES OUT      IMAGES holds photographs and labels.csv with ImageNet labels
+# Real photographs through a pipeline and classifiers with random weights. This shows that the whole
+# path runs, and nothing about strength.
+#   real_photos.sh ATTNSHIFT IMAGES OUT      IMAGES: photographs, and labels.csv with ImageNet labels
 set -euo pipefail
 attnshift=$1 images=$2 out=$3
 [[ -d $out/pipeline ]] || "$attnshift" lab random-pipeline "$out/pipeline" --size 224

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tuned recipes of docs/results.md: DiffAttack's terms and the whole objective. Both are searched alike
-# on 32 images of the split `tuning`, by the tuning classifier alone, and then judged on 48 held-out
-# images beside their untuned forms.
+# Tuned recipes of docs/results.md: DiffAttack's terms and the whole objective. Both are searched
+# alike on 32 images of the split `tuning`, by the tuning classifier alone, and then judged on 48
+# held-out images beside their untuned forms.
 #   tune_lab.sh ATTNSHIFT OUT
 source "$(dirname "$0")/lab.sh"
 searches=$(dirname "$0")/search
