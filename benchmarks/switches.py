@@ -43,6 +43,7 @@ from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UnavailableError
+from attnshift.files import atomic_write
 from attnshift.lab.render import render
 from attnshift.lab.scenes import scene
 from attnshift.metrics.curves import Curve, Reading, read_curves
@@ -53,7 +54,7 @@ from attnshift.recipes.schema import Recipe
 from attnshift.recipes.strength import at_strength
 from attnshift.report.summary import judge_gains
 from attnshift.report.verdicts import indexed
-from attnshift.results.store import atomic_write
+from attnshift.results.rows import VerdictRow
 from attnshift.types import Goals
 from results import record
 
@@ -284,7 +285,7 @@ def _seen(
     for judge in judges:
         for arm, images in arms.items():
             predicted = judge(images).argmax(1)
-            told = zip(tasks, (predicted == goals.labels).tolist(), goals.reached(predicted).tolist(), strict=True)
+            told = zip(tasks, (predicted == goals.labels).tolist(), goals.achieved(predicted).tolist(), strict=True)
             verdicts += [
                 {"classifier": judge.name, "arm": arm, "id": task.identity, "correct": correct, "success": success}
                 for task, correct, success in told
@@ -321,7 +322,10 @@ def _curve(line: Mapping[float, Sequence[Mapping[str, Any]]]) -> Curve:
 def _judged(batches: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
     """Return SSIM and attributable success of each image."""
     quality = [row for batch in batches for row in batch["rows"]["quality"]]
-    verdicts = indexed([row for batch in batches for row in batch["rows"]["verdicts"]])
+    # Which class a judge sees instead is not kept.
+    unknown = {"role": "judge", "predicted": -1, "predicted_name": ""}
+    unknown |= dict.fromkeys(("true_probability", "predicted_probability"), math.nan)
+    verdicts = indexed([VerdictRow(**row, **unknown) for batch in batches for row in batch["rows"]["verdicts"]])
     return [row["ssim"] for row in quality], judge_gains(JUDGES, [row["id"] for row in quality], verdicts)
 
 

@@ -7,21 +7,22 @@ import numpy
 from PIL import Image
 
 from attnshift.report.figures import amplified_difference, heat_overlay, pixels
+from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
 
 store, rows = Store.open(Path(sys.argv[1])), []
-judged = {row["id"]: 0 for row in store.table("results")}
-for verdict in store.table("verdicts"):
-    judged[verdict["id"]] += verdict["arm"] == "attack" and verdict["role"] == "judge" and verdict["success"]
+judged = {row.id: 0 for row in store.table(ResultRow)}
+for verdict in store.table(VerdictRow):
+    judged[verdict.id] += verdict.arm == "attack" and verdict.role == "judge" and verdict.success
 
 seen = set()
-for row in sorted(store.table("results"), key=lambda row: -judged[row["id"]]):
-    if row["class_name"] not in seen and len(seen) < 6:
-        seen.add(row["class_name"])
-        clean, attack = (pixels(store.image_path(row["id"], arm)) for arm in ("clean", "attack"))
-        maps = [(clean, row["attention_clean"]), (attack, row["attention_attack"])]
+for row in sorted(store.table(ResultRow), key=lambda row: -judged[row.id]):
+    if row.class_name not in seen and len(seen) < 6:
+        seen.add(row.class_name)
+        clean, attack = (pixels(store.image_path(row.id, arm)) for arm in ("clean", "attack"))
+        maps = [(clean, row.attention_clean), (attack, row.attention_attack)]
         peak = max(max(values) for _, values in maps)
-        looks = [heat_overlay(image, values, row["attention_side"], peak) for image, values in maps]
+        looks = [heat_overlay(image, values, row.attention_side, peak) for image, values in maps]
         rows.append(numpy.concatenate([clean, attack, amplified_difference(clean, attack, 8), *looks], 1))
 columns = [numpy.concatenate(rows[:3]), numpy.full((3 * rows[0].shape[0], 8, 3), 255, numpy.uint8)]
 picture = Image.fromarray(numpy.concatenate([*columns, numpy.concatenate(rows[3:6])], 1))

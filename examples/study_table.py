@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 from attnshift.report.figures import number, percent
-from attnshift.report.summary import summarise
+from attnshift.report.summary import summarise_run
 from attnshift.results.store import Store
 
-TABLES = ("results", "verdicts", "quality", "visibility")
 for place, run in enumerate(sys.argv[1:]):
     store = Store.open(Path(run))
-    summary = summarise(*map(store.table, TABLES))
+    summary = summarise_run(store)
     assert summary.judges is not None, f"{run} is not judged"
     if place == 0:
         behind = "".join(f" {row.name.partition(' behind ')[2]} |" for row in summary.defended)

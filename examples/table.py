@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 from attnshift.report.figures import number, percent
-from attnshift.report.summary import summarise
+from attnshift.report.summary import summarise_run
 from attnshift.results.store import Store
 
 for run in sys.argv[1:]:
     store = Store.open(Path(run))
-    summary = summarise(store.table("results"), store.table("verdicts"), store.table("quality"))
+    summary = summarise_run(store)
     spec = store.spec()
     print(f"\n### {spec.recipe.name}, attacking {', '.join(spec.surrogates)}; {summary.images} images{summary.aim}\n")
     arms = list(summary.quality)

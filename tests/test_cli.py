@@ -27,6 +27,7 @@ from attnshift.cli.printing import with_flags
 from attnshift.registry import Table
 from attnshift.results.store import Store
 from small_runs import SURROGATE, contents, pngs, write_labels, write_photos
+from tables import records
 
 JUDGE = "random:test_convnext"
 
@@ -317,7 +318,7 @@ def test_a_corrupt_image_fails_alone_and_status_says_why(command: Command, call:
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith("attnshift: 1 images failed; attnshift status")
     assert "photo-1.png failed: photo-1.png: not a readable image" in ended.out
-    assert [row["file"] for row in Store.open(command.out).table("results")] == ["photo-3.png", "photo-2.png"]
+    assert [row["file"] for row in records(Store.open(command.out), "results")] == ["photo-3.png", "photo-2.png"]
 
     told = call("status", command.out)
     assert told.status == 0
@@ -338,7 +339,7 @@ def test_shards_and_processes_share_a_run(command: Command, call: Call, tmp_path
     assert "2 left" in call("status", command.out).out
     command.more = ("--batch", "1")
     assert len(call(*command.arguments()).out.splitlines()) == 2
-    assert len(Store.open(command.out).table("results")) == 3
+    assert len(records(Store.open(command.out), "results")) == 3
 
 
 @pytest.mark.parametrize(
@@ -435,7 +436,7 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     judged = call("evaluate", command.out, "--judge", JUDGE)
     assert judged.status == 0, judged.err
     assert all(word in judged.out for word in (SURROGATE, JUDGE, "mean of 1 judges", "ssim", "seconds per image"))
-    assert len(Store.open(command.out).table("verdicts")) == 3 * 5 * 2
+    assert len(records(Store.open(command.out), "verdicts")) == 3 * 5 * 2
 
     reported = call("report", command.out)
     assert reported.status == 0
@@ -458,7 +459,7 @@ def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> N
     ]
     judged = call("evaluate", out, "--judge", "lab:coatnet")
     assert "2 images, targeted at tree, 95 % intervals" in judged.out
-    attack = [row for row in Store.open(out).table("verdicts") if row["arm"] == "attack"]
+    attack = [row for row in records(Store.open(out), "verdicts") if row["arm"] == "attack"]
     assert [row["predicted_name"] for row in attack if row["classifier"] == "lab:resnet"] == ["tree"] * 2
     assert all(row["success"] == (row["predicted_name"] == "tree") for row in attack)
     assert call("report", out).status == 0
@@ -618,7 +619,7 @@ def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
     continued = call(*command.arguments())
     assert continued.status == 0, continued.err
     assert len(continued.out.splitlines()) == 3 - done
-    assert len(Store.open(command.out).table("results")) == 3
+    assert len(records(Store.open(command.out), "results")) == 3
     whole, command.out = command.out, tmp_path / "undisturbed"
     assert call(*command.arguments()).status == 0
     assert pngs(whole) == pngs(command.out)

@@ -26,6 +26,7 @@ from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.types import Interference
 from small_runs import run_small, small_settings, write_photos
+from tables import records
 
 if TYPE_CHECKING:
     from attack.conftest import Posed
@@ -615,11 +616,11 @@ def test_a_run_peaks_at_the_class_of_its_phrase_and_says_which_phrase(pipeline_f
     write_photos(tmp_path, count=2)
     changes = [*PEAKED, "interference.phrase=goldfish", "optimiser.iterations=1"]
     store = run_small(small_settings(tmp_path, pipeline_folder, tmp_path / "run", *changes))
-    assert [row["interference"] for row in store.table("results")] == ["goldfish"] * 2
+    assert [row["interference"] for row in records(store, "results")] == ["goldfish"] * 2
 
 
 def test_a_targeted_run_steers_towards_its_target(pipeline_folder: Path, tmp_path: Path) -> None:
     write_photos(tmp_path, count=2)
     changes = ["terms.contrast.weight=1.0", "interference.choose=target", "optimiser.iterations=1"]
     settings = small_settings(tmp_path, pipeline_folder, tmp_path / "run", *changes, target="goldfish")
-    assert [row["interference"] for row in run_small(settings).table("results")] == ["goldfish"] * 2
+    assert [row["interference"] for row in records(run_small(settings), "results")] == ["goldfish"] * 2

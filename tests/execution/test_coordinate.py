@@ -35,6 +35,7 @@ from small_runs import (
     write_labels,
     write_photos,
 )
+from tables import records
 
 COLUMNS = {
     "key",
@@ -67,11 +68,11 @@ def listed(photos: Path) -> list[dict[str, str]]:
 
 
 def without_seconds(store: Store) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in store.table("results")]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in records(store, "results")]
 
 
 def test_a_run_holds_exactly_these_files(finished: Store) -> None:
-    ids = [row["id"] for row in finished.table("results")]
+    ids = [row["id"] for row in records(finished, "results")]
     expected = {"run.json", "recipe.toml", "plan.parquet", "results.parquet", "claims"}
     expected |= {f"items/{identity}.json" for identity in ids}
     expected |= {f"images/{identity}.{arm}.png" for identity in ids for arm in ARMS}
@@ -80,7 +81,7 @@ def test_a_run_holds_exactly_these_files(finished: Store) -> None:
 
 
 def test_one_row_per_image_in_the_order_of_the_plan(finished: Store, photos: Path) -> None:
-    rows = finished.table("results")
+    rows = records(finished, "results")
     plan = [(each["file"], int(each["label"]), each["class_name"]) for each in listed(photos)]
     assert [(row["file"], row["label"], row["class_name"]) for row in rows] == plan
     for row in rows:
@@ -107,7 +108,7 @@ def test_the_run_says_what_it_is(finished: Store, photos: Path, pipeline_folder:
 
 
 def test_every_png_says_what_it_is(finished: Store) -> None:
-    for row in finished.table("results"):
+    for row in records(finished, "results"):
         for arm in ARMS:
             with Image.open(finished.image_path(row["id"], arm)) as image:
                 image.load()
@@ -127,7 +128,7 @@ def test_every_png_says_what_it_is(finished: Store) -> None:
 def test_what_was_judged_is_what_was_saved(finished: Store, arm: str) -> None:
     """Margins anew from the 8-bit files."""
     surrogate = load_classifier(SURROGATE)
-    for row in finished.table("results"):
+    for row in records(finished, "results"):
         with torch.no_grad():
             logits = surrogate(read_image(finished.image_path(row["id"], arm), SIDE)[None])[0]
         others = torch.cat([logits[: row["label"]], logits[row["label"] + 1 :]])
@@ -135,7 +136,7 @@ def test_what_was_judged_is_what_was_saved(finished: Store, arm: str) -> None:
 
 
 def test_the_clean_arm_is_the_input_and_the_attack_is_not(finished: Store, photos: Path) -> None:
-    for row in finished.table("results"):
+    for row in records(finished, "results"):
         original = pixels(photos / "images" / row["file"])
         assert pixels(finished.image_path(row["id"], "clean")) == original
         assert pixels(finished.image_path(row["id"], "attack")) != original
@@ -167,7 +168,7 @@ def test_an_interrupted_run_is_continued(
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", batch=batch)
     with pytest.raises(KeyboardInterrupt):
         attack_folder(settings, Told(stop=after).telemetry())
-    assert not Store.open(settings.out).table("results")
+    assert not records(Store.open(settings.out), "results")
     rest = Told()
     store = attack_folder(settings, rest.telemetry())
     undisturbed = finished if batch == 2 else finished_singly

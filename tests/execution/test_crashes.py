@@ -36,6 +36,7 @@ from doubles import items_of, killing, painted, write_cards
 from forked import fork, killed_by_itself
 from ledgers import events
 from small_runs import SIDE, Told, pixels, pngs, small_settings, write_photos
+from tables import records
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -82,7 +83,7 @@ def cheap(cards: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def rows(store: Store) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in store.table("results")]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in records(store, "results")]
 
 
 def partials(folder: Path) -> list[Path]:
@@ -94,7 +95,7 @@ def assert_whole(out: Path, undisturbed: Store) -> None:
     store = Store.open(out)
     assert pngs(out) == pngs(undisturbed.folder)
     assert rows(store) == rows(undisturbed)
-    assert store.table("failed") == []
+    assert records(store, "failed") == []
     assert partials(out) == []
     status = read_status(out)
     assert (status.left, status.failed, status.troubled, status.working) == (0, (), {}, False)
@@ -321,11 +322,11 @@ def test_a_corrupt_image_fails_alone(command: Command) -> None:
     assert "1 image" in line
     assert f"attnshift status {command.out}" in line
     store = Store.open(command.out)
-    (failed,) = store.table("failed")
+    (failed,) = records(store, "failed")
     assert failed["file"] == "card-1.png"
     assert failed["label"] == 1
     assert "not a readable image" in failed["reason"]
-    assert [row["file"] for row in store.table("results")] == [f"card-{number}.png" for number in (0, 2, 3, 4)]
+    assert [row["file"] for row in records(store, "results")] == [f"card-{number}.png" for number in (0, 2, 3, 4)]
     before = events(command.out)
     assert command() == (1, [line])
     assert events(command.out) == before, "what failed is not tried again"
@@ -346,7 +347,7 @@ def test_what_failed_for_a_while_is_tried_again_when_asked(command: Command) -> 
     assert command()[0] == 1, "not without being asked"
     assert command("--retry-failed") == (0, [])
     store = Store.open(command.out)
-    assert len(store.table("results")) == 5
+    assert len(records(store, "results")) == 5
     assert not (command.out / "failed.parquet").exists()
     assert read_status(command.out).failed == ()
     assert command() == (0, [])
@@ -355,7 +356,7 @@ def test_what_failed_for_a_while_is_tried_again_when_asked(command: Command) -> 
 def test_an_image_that_changes_after_the_plan_fails_alone(command: Command, cheap: Store) -> None:
     command.planned = lambda: spoilt(command, 4)
     assert command()[0] == 1
-    (failed,) = Store.open(command.out).table("failed")
+    (failed,) = records(Store.open(command.out), "failed")
     assert failed["file"] == "card-4.png"
     assert "changed since the run was planned" in failed["reason"]
     left = {name: digest for name, digest in pngs(cheap.folder).items() if failed["id"] not in name}
@@ -384,7 +385,7 @@ def test_an_image_that_overflows_fails_alone(
     network = Overflowing(classifier.network, classifier.preprocessing(images), chosen)
     worker = replace(tiny.worker, classifiers=[replace(classifier, network=network)])
     store = attack_prepared(replace(tiny, worker=worker), tmp_path / "run")
-    (failed,) = store.table("failed")
+    (failed,) = records(store, "failed")
     assert (failed["id"], failed["reason"]) == (items[chosen].identity, NOT_FINITE)
     others = {name: digest for name, digest in pngs(whole.store.folder).items() if failed["id"] not in name}
     assert pngs(store.folder) == others
@@ -436,14 +437,14 @@ def test_two_different_runs_do_not_both_get_a_new_folder(
     both = painted(cards, 1), painted(cards, 2)
     children = [fork(partial(attack_prepared, prepared, tmp_path / "run")) for prepared in both]
     assert sorted(child.wait() for child in children) == [0, 1]
-    assert len(Store.open(tmp_path / "run").table("results")) == 5
+    assert len(records(Store.open(tmp_path / "run"), "results")) == 5
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_shards_make_one_run(tiny: PreparedRun, whole: Whole, tmp_path: Path, order: tuple[int, int]) -> None:
     out = tmp_path / "run"
     store = attack_prepared(tiny, out, options=RunOptions(shard=Shard(order[0], 2)))
-    assert len(store.table("results")) == 2
+    assert len(records(store, "results")) == 2
     attack_prepared(tiny, out, options=RunOptions(shard=Shard(order[1], 2)))
     assert_whole(out, whole.store)
 
@@ -470,8 +471,8 @@ def test_what_always_kills_its_process_is_left_out(
     assert (failed.file, status.left, status.troubled) == (killer.file, 0, {})
     assert f"ended its worker {times} times" in failed.reason
     assert "`retry_failed`" in failed.reason
-    assert [row["id"] for row in store.table("failed")] == [killer.identity]
-    done = {row["id"]: row["batch"] for row in store.table("results")}
+    assert [row["id"] for row in records(store, "failed")] == [killer.identity]
+    done = {row["id"]: row["batch"] for row in records(store, "results")}
     assert set(done) == {item.identity for item in items_of(cards)} - {killer.identity}
     for identity in done:
         assert pixels(store.image_path(identity, "attack")) == pixels(cheap.image_path(identity, "attack"))
@@ -480,7 +481,7 @@ def test_what_always_kills_its_process_is_left_out(
     assert fork(partial(retry, RunOptions(retry_failed=True))).wait() == -signal.SIGKILL
     assert fork(run).wait() == 0, "only when asked"
     attack_prepared(painted(cards, batch), out, options=RunOptions(retry_failed=True))
-    assert len(store.table("results")) == 5
+    assert len(records(store, "results")) == 5
     assert read_status(out).failed == ()
 
 

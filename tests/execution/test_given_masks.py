@@ -22,6 +22,7 @@ from attnshift.execution.coordinate import attack_folder
 from attnshift.execution.prepare import AttackSettings
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, Told, contents, pngs, run_small, small_settings
+from tables import records
 
 GIVEN = ("mask.source=given", "mask.edge=hard", "mask.paste_back=true", "optimiser.learning_rate=0.1")
 
@@ -89,8 +90,8 @@ def test_a_mask_that_cannot_be_read_fails_with_its_image(
     whole = (copy / "photo-1.png").read_bytes()
     (copy / "photo-1.png").write_bytes(whole[: len(whole) // 2])
     store = run_small(small_settings(photos, pipeline_folder, tmp_path / "run", *GIVEN, masks=copy))
-    assert [row["file"] for row in store.table("results")] == ["photo-3.png", "photo-2.png"]
-    (failed,) = store.table("failed")
+    assert [row["file"] for row in records(store, "results")] == ["photo-3.png", "photo-2.png"]
+    (failed,) = records(store, "failed")
     assert failed["reason"].startswith("the mask of photo-1.png: not a readable image")
 
 
@@ -107,7 +108,7 @@ def test_a_surrogate_without_grad_cam_is_noticed_before_anything_is_written(
 
 
 def test_only_the_pixels_inside_the_masks_are_changed(masked: Store) -> None:
-    rows = masked.table("results")
+    rows = records(masked, "results")
     assert [row["file"] for row in rows] == ["photo-3.png", "photo-2.png", "photo-1.png"]
     for row in rows:
         clean, attacked = (read_image(masked.image_path(row["id"], arm), SIDE) for arm in ("clean", "attack"))

@@ -22,6 +22,7 @@ from attnshift.execution.worker import inversions_in
 from attnshift.fingerprint import fingerprint_of
 from attnshift.results.store import Store
 from small_runs import pngs, small_settings
+from tables import records
 
 SHORT = ("diffusion.denoising_steps=2", "diffusion.guidance=2.0", "optimiser.iterations=1")
 NULL_TEXT = ("reconstruction.method=null_text", "reconstruction.updates=1")
@@ -59,7 +60,7 @@ def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
 
 
 def rows(store: Store) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in store.table("results")]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in records(store, "results")]
 
 
 @pytest.mark.parametrize("method", METHODS)

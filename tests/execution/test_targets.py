@@ -22,6 +22,7 @@ from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, contents, run_small, small_settings, write_labels
+from tables import records, write_records
 
 JUDGE = "random:test_convnext"
 TARGET = 1
@@ -56,9 +57,9 @@ def refused(settings: AttackSettings, error: type[UserError]) -> str:
 
 
 def test_rows_and_pngs_name_the_target(targeted: Store, finished: Store) -> None:
-    rows = targeted.table("results")
+    rows = records(targeted, "results")
     assert [(row["target"], row["target_name"]) for row in rows] == [(TARGET, "goldfish")] * 3
-    assert {row["id"] for row in rows}.isdisjoint(row["id"] for row in finished.table("results"))
+    assert {row["id"] for row in rows}.isdisjoint(row["id"] for row in records(finished, "results"))
     for row in rows:
         for arm in ARMS:
             with Image.open(targeted.image_path(row["id"], arm)) as image:
@@ -69,7 +70,7 @@ def test_rows_and_pngs_name_the_target(targeted: Store, finished: Store) -> None
 
 def test_margins_are_those_to_the_target(targeted: Store) -> None:
     surrogate = load_classifier(SURROGATE)
-    for row in targeted.table("results"):
+    for row in records(targeted, "results"):
         with torch.no_grad():
             logits = surrogate(read_image(targeted.image_path(row["id"], "attack"), SIDE)[None])[0]
         others = torch.cat([logits[:TARGET], logits[TARGET + 1 :]])
@@ -118,7 +119,7 @@ def test_a_third_class_is_success_of_an_untargeted_attack_alone(
     """In each arm the judge sees the first image right, the second as the target and the third as something else."""
     shutil.copytree((targeted if kind == "targeted" else finished).folder, tmp_path / "run")
     store = Store.open(tmp_path / "run")
-    labels = [row["label"] for row in store.table("results")]
+    labels = [row["label"] for row in records(store, "results")]
     assert TARGET not in labels
     other = next(number for number in range(2, 1000) if number not in labels)
 
@@ -128,8 +129,8 @@ def test_a_third_class_is_success_of_an_untargeted_attack_alone(
 
     monkeypatch.setattr("attnshift.defences.names.load_classifier", loaded)
     evaluate_run(store, [JUDGE])
-    verdicts = {(row["id"], row["arm"]): row for row in store.table("verdicts") if row["classifier"] == JUDGE}
-    ids = [row["id"] for row in store.table("results")]
+    verdicts = {(row["id"], row["arm"]): row for row in records(store, "verdicts") if row["classifier"] == JUDGE}
+    ids = [row["id"] for row in records(store, "results")]
     for arm in ARMS:
         rows = [verdicts[identity, arm] for identity in ids]
         assert [row["correct"] for row in rows] == [True, False, False]
@@ -142,9 +143,9 @@ def test_a_judge_that_does_not_know_the_target(
     """It knows every label."""
     shutil.copytree(targeted.folder, tmp_path / "run")
     store = Store.open(tmp_path / "run")
-    highest = max(row["label"] for row in store.table("results"))
-    rows = [row | {"target": highest + 1} for row in store.table("results")]
-    store.write_table("results", rows)
+    highest = max(row["label"] for row in records(store, "results"))
+    rows = [row | {"target": highest + 1} for row in records(store, "results")]
+    write_records(store, "results", rows)
     monkeypatch.setattr(
         "attnshift.defences.names.load_classifier", lambda name: replace(load_classifier(name), classes=highest + 1)
     )
@@ -219,5 +220,5 @@ def test_a_criterion_that_cannot_work_is_refused_before_anything_is_written(
 def test_few_classes_are_enough_for_what_needs_no_more(
     among: Among, classes: int, target: str | None, changes: Sequence[str]
 ) -> None:
-    (row,) = run_small(among(classes, target, *changes)).table("results")
+    (row,) = records(run_small(among(classes, target, *changes)), "results")
     assert (row["target"], row["target_name"]) == ((None, "") if target is None else (int(target), target))

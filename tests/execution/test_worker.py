@@ -22,6 +22,7 @@ from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import NOT_FINITE, Failure, Result, Worker, read_task
 from doubles import items_of, painted, write_cards
 from small_runs import SURROGATE, small_settings
+from tables import records
 
 OUT_OF_MEMORY = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -78,7 +79,7 @@ def test_halves_are_as_large_as_memory_allows(cards: Path, most: int, groups: li
 
 def test_how_many_were_together_is_in_the_table(cards: Path, tmp_path: Path) -> None:
     store = attack_prepared(painted(cards, 4, holding(2, MemoryError)), tmp_path / "run")
-    assert [row["batch"] for row in store.table("results")] == [2, 2, 2, 2, 2, 2, 1]
+    assert [row["batch"] for row in records(store, "results")] == [2, 2, 2, 2, 2, 2, 1]
 
 
 def test_an_image_that_memory_does_not_hold_fails_alone(cards: Path) -> None:

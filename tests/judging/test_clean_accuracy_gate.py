@@ -25,6 +25,7 @@ from attnshift.lab.weights import classifier_folder
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
 from small_runs import contents, planned
+from tables import records, write_records
 
 COUNT = 32
 
@@ -37,8 +38,16 @@ def lab_run(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     for index, image in enumerate(render([scene(0, "test", index) for index in range(COUNT)]).images):
         for arm in ARMS:
             write_png(store.image_path(str(index), arm), image, {})
-    unused = {"target": None, "target_name": "", "shares": [], "effective_models": 1.0, "seconds": 1.0}
-    store.write_table("results", [{"id": str(index), "label": index % 10} | unused for index in range(COUNT)])
+    unused = {
+        "file": "",
+        "class_name": "",
+        "target": None,
+        "target_name": "",
+        "shares": [],
+        "effective_models": 1.0,
+        "seconds": 1.0,
+    }
+    write_records(store, "results", [{"id": str(index), "label": index % 10} | unused for index in range(COUNT)])
     return store
 
 
@@ -92,12 +101,12 @@ def refusal(store: Store, judge: Any) -> str:
     assert contents(store.folder) == before
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert "--min-clean-accuracy 0" in message
+    assert "set `min_clean_accuracy` to 0" in message
     return message
 
 
 def accuracy(store: Store, name: str) -> float:
-    rows = [row for row in store.table("verdicts") if row["classifier"] == name and row["arm"] == "clean"]
+    rows = [row for row in records(store, "verdicts") if row["classifier"] == name and row["arm"] == "clean"]
     assert len(rows) == COUNT
     return sum(row["correct"] for row in rows) / COUNT
 

@@ -17,6 +17,7 @@ from attnshift.errors import ModelError, RunError
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, contents, run_small, small_settings
+from tables import records
 
 JUDGE = "random:test_convnext"
 
@@ -39,7 +40,7 @@ def test_defended_judges_on_the_command_line(
         main()
     assert not caught.value.code
     assert judges[0] in capsys.readouterr().out
-    verdicts = [row for row in store.table("verdicts") if row["role"] != "surrogate"]
+    verdicts = [row for row in records(store, "verdicts") if row["role"] != "surrogate"]
     assert {row["classifier"]: row["role"] for row in verdicts} == dict(
         zip(judges, ("defended", "defended", "judge"), strict=True)
     )
@@ -77,7 +78,7 @@ def test_an_attack_through_a_defence(photos: Path, pipeline_folder: Path, tmp_pa
     run = run_small(settings)
     assert run.spec().surrogates == (name,)
     evaluate_run(run, [], min_clean_accuracy=0)
-    assert {(row["classifier"], row["role"]) for row in run.table("verdicts")} == {(name, "surrogate")}
+    assert {(row["classifier"], row["role"]) for row in records(run, "verdicts")} == {(name, "surrogate")}
     with pytest.raises(RunError, match="cannot be a judge"):
         evaluate_run(run, [SURROGATE], min_clean_accuracy=0)
 

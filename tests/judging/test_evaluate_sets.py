@@ -26,6 +26,7 @@ from attnshift.results.store import Store
 from hubs import empty_hubs
 from report.seen import Seen
 from small_runs import SIDE, SURROGATE, contents, planned
+from tables import records
 
 OTHER = "random:test_convnext"
 
@@ -45,7 +46,7 @@ def three_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(store: Store) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(row["metric"], row["arm"]): row for row in store.table("sets")}
+    return {(row["metric"], row["arm"]): row for row in records(store, "sets")}
 
 
 def test_too_few_images_are_a_reason_and_no_figure(store: Store) -> None:
@@ -64,7 +65,7 @@ def test_too_few_images_are_a_reason_and_no_figure(store: Store) -> None:
 def test_figures_are_those_of_the_saved_files(store: Store) -> None:
     evaluate_sets(store, features_of(OTHER), batch=2)
     extract = classifier_features(load_classifier(OTHER)).extract
-    ids = [row["id"] for row in store.table("results")]
+    ids = [row["id"] for row in records(store, "results")]
 
     def features(arm: str) -> torch.Tensor:
         with torch.no_grad():
@@ -82,7 +83,7 @@ def test_figures_are_those_of_the_saved_files(store: Store) -> None:
 
 @pytest.mark.usefixtures("three_suffice")
 def test_an_arm_of_clean_images_is_at_0(store: Store) -> None:
-    for row in store.table("results"):
+    for row in records(store, "results"):
         shutil.copy(store.image_path(row["id"], "clean"), store.image_path(row["id"], "noise"))
     evaluate_sets(store, features_of(OTHER))
     assert [rows(store)[name, "noise"]["value"] for name in ("kid", "cmmd")] == [0, 0]
@@ -174,7 +175,7 @@ def test_the_command_and_the_report_show_figures_and_what_they_compare_with(
 def test_sets_are_off_by_default(store: Store, call: Callable[..., list[str]]) -> None:
     lines = call("evaluate", store.folder)
     assert not [line for line in lines if line.startswith(("fid", "kid", "cmmd"))]
-    assert store.table("sets") == []
+    assert records(store, "sets") == []
     assert "the sets look" not in write_report(store).read_text(encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from attnshift.report.page import write_report
 from attnshift.results.store import Store
 from hubs import empty_hubs
 from report.seen import Seen
+from tables import records
 
 MISSING = {
     "ms_ssim": "needs images of at least 176 x 176 pixels, and these have 64 x 64",
@@ -44,10 +45,10 @@ def constant(reference: Tensor, candidate: Tensor) -> Tensor:
 
 def test_the_other_metrics_are_measured(store: Store, checkpoints: Path) -> None:
     evaluate_run(store, [])
-    rows = store.table("quality")
+    rows = records(store, "quality")
     assert len(rows) == 3 * (len(store.spec().arms) - 1)
     assert {name for row in rows for name in row} == {"id", "arm", *METRICS} - MISSING.keys()
-    reasons = {row["metric"]: row["reason"] for row in store.table("unavailable")}
+    reasons = {row["metric"]: row["reason"] for row in records(store, "unavailable")}
     assert list(reasons) == list(MISSING)
     assert all(reasons[name].startswith(MISSING[name].format(folder=checkpoints)) for name in MISSING)
 
@@ -71,8 +72,8 @@ def test_a_metric_that_becomes_available_is_measured_next_time(store: Store, mon
     evaluate_run(store, [])
     monkeypatch.setattr(metrics, "lpips", constant)
     evaluate_run(store, [])
-    assert {row["lpips"] for row in store.table("quality")} == {0.125}
-    assert [row["metric"] for row in store.table("unavailable")] == ["ms_ssim", "dists"]
+    assert {row["lpips"] for row in records(store, "quality")} == {0.125}
+    assert [row["metric"] for row in records(store, "unavailable")] == ["ms_ssim", "dists"]
     assert "lpips 0.125" in Seen(write_report(store).read_text(encoding="utf-8")).text
 
 
@@ -83,7 +84,7 @@ def test_where_everything_can_be_measured_nothing_is_unavailable(
         monkeypatch.setattr(metrics, name, constant)
     evaluate_run(store, [])
     print_summary(store)
-    assert store.table("unavailable") == []
+    assert records(store, "unavailable") == []
     assert "unavailable" not in capsys.readouterr().out
     assert "unavailable" not in Seen(write_report(store).read_text(encoding="utf-8")).text
 

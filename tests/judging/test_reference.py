@@ -22,9 +22,9 @@ from attnshift.errors import LabelError, ModelError, RunError
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.judging.visibility import measure_visibility
 from attnshift.metrics.visibility import contrast_kept, object_ssim
-from attnshift.report.summary import summarise
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, contents
+from tables import records, summarise, write_records
 
 JUDGE, OTHER, REFERENCE = (
     "random:test_convnext",
@@ -45,16 +45,16 @@ def judge(store: Store, *judges: str | Classifier, **options: Any) -> None:
 
 
 def roles(store: Store) -> dict[str, str]:
-    return {row["classifier"]: row["role"] for row in store.table("verdicts")}
+    return {row["classifier"]: row["role"] for row in records(store, "verdicts")}
 
 
 def test_the_reference_is_asked_about_every_arm(store: Store) -> None:
     judge(store, JUDGE, reference=REFERENCE)
     assert roles(store) == {SURROGATE: "surrogate", REFERENCE: "reference", JUDGE: "judge"}
-    rows = [row for row in store.table("verdicts") if row["role"] == "reference"]
+    rows = [row for row in records(store, "verdicts") if row["role"] == "reference"]
     assert {row["arm"] for row in rows} == set(store.spec().arms)
     assert len(rows) == 3 * len(store.spec().arms)
-    summary = summarise(*(store.table(name) for name in ("results", "verdicts", "quality")))
+    summary = summarise(*(records(store, name) for name in ("results", "verdicts", "quality")))
     assert summary.label is not None
     assert summary.label.reference == REFERENCE
     assert summary.judges is not None
@@ -126,13 +126,15 @@ def test_nor_does_it_take_one_later(store: Store) -> None:
 
 def test_a_reference_that_is_plainly_wrong_is_refused(store: Store) -> None:
     """The labels are what the surrogate sees. Three images are too few to doubt anybody, and so they are copied."""
-    rows = store.table("results")
+    rows = records(store, "results")
     many = [row | {"id": f"{row['id']}-{copy}"} for row in rows for copy in range(6)]
     for row, old in zip(many, [row for row in rows for _ in range(6)], strict=True):
         for arm in store.spec().arms:
             shutil.copy(store.image_path(old["id"], arm), store.image_path(row["id"], arm))
-    store.write_table("results", many)
-    with pytest.raises(RunError, match=r"smoothing.*is right about 0 of 18 clean images.*--min-clean-accuracy 0"):
+    write_records(store, "results", many)
+    with pytest.raises(
+        RunError, match=r"smoothing.*is right about 0 of 18 clean images.*set `min_clean_accuracy` to 0"
+    ):
         evaluate_run(store, [], reference=REFERENCE)
 
 
@@ -145,7 +147,7 @@ def test_judges_behind_a_defence_have_a_role_of_their_own(store: Store) -> None:
         f"jpeg+{OTHER}": "defended",
         "mine": "defended",
     }
-    summary = summarise(*(store.table(name) for name in ("results", "verdicts", "quality")))
+    summary = summarise(*(records(store, name) for name in ("results", "verdicts", "quality")))
     assert [row.name for row in summary.defended] == ["mean of 2 judges behind jpeg"]
 
 
@@ -153,7 +155,7 @@ def test_judges_behind_a_defence_have_a_role_of_their_own(store: Store) -> None:
 def masks(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A square of its own for each photo, under its name."""
     folder = tmp_path_factory.mktemp("masks")
-    for number, row in enumerate(finished.table("results")):
+    for number, row in enumerate(records(finished, "results")):
         mask = torch.zeros(1, SIDE, SIDE)
         mask[:, 12 + 8 * number : 36 + 8 * number, 16:48] = 1
         write_png(folder / row["file"], mask.expand(3, -1, -1), {})
@@ -161,8 +163,8 @@ def masks(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_visibility_is_measured_on_the_saved_files(store: Store, masks: Path) -> None:
-    rows = measure_visibility(store, masks, batch=2)
-    results = {row["id"]: row for row in store.table("results")}
+    rows = [row.to_record() for row in measure_visibility(store, masks, batch=2)]
+    results = {row["id"]: row for row in records(store, "results")}
     expected = {(identity, arm) for identity in results for arm in store.spec().arms if arm != "clean"}
     assert {(row["id"], row["arm"]) for row in rows} == expected
     assert len(rows) == len(expected)
@@ -177,7 +179,7 @@ def test_visibility_is_measured_on_the_saved_files(store: Store, masks: Path) ->
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder, file: shutil.rmtree(folder), "no such folder of masks"),
+        (lambda folder, file: shutil.rmtree(folder), "which is no folder"),
         (lambda folder, file: (folder / file).unlink(), "does not exist"),
     ],
     ids=["no folder", "no mask"],
@@ -186,7 +188,7 @@ def test_missing_masks_are_one_line(
     store: Store, masks: Path, tmp_path: Path, spoil: Callable[[Path, str], None], message: str
 ) -> None:
     folder = shutil.copytree(masks, tmp_path / "masks")
-    spoil(folder, store.table("results")[2]["file"])
+    spoil(folder, records(store, "results")[2]["file"])
     with pytest.raises(LabelError) as caught:
         measure_visibility(store, folder)
     assert message in str(caught.value)
@@ -195,7 +197,7 @@ def test_missing_masks_are_one_line(
 
 @pytest.mark.parametrize("file", ["../outside.png", "/etc/hostname"])
 def test_a_mask_outside_of_its_folder_is_not_read(store: Store, masks: Path, file: str) -> None:
-    store.write_table("results", [row | {"file": file} for row in store.table("results")])
+    write_records(store, "results", [row | {"file": file} for row in records(store, "results")])
     with pytest.raises(LabelError, match="does not lie inside"):
         measure_visibility(store, masks)
 
@@ -224,7 +226,7 @@ def test_both_on_the_command_line(store: Store, masks: Path, call: Callable[...,
     assert status == 0
     assert f"label kept, says {REFERENCE}: " in out
     assert "object in attack: object_ssim " in out
-    assert len(store.table("visibility")) == 3 * (len(store.spec().arms) - 1)
+    assert len(records(store, "visibility")) == 3 * (len(store.spec().arms) - 1)
     visibility = (store.folder / "visibility.parquet").read_bytes()
     status, again, _ = call(store.folder, "--judge", OTHER)
     assert status == 0
@@ -238,5 +240,5 @@ def test_bad_masks_stop_an_evaluation_before_anything_is_written(
     before = contents(store.folder)
     status, out, err = call(store.folder, "--judge", JUDGE, "--masks", tmp_path / "none")
     assert (status, out, len(err.splitlines())) == (2, "", 1)
-    assert "no such folder of masks" in err
+    assert "which is no folder" in err
     assert contents(store.folder) == before

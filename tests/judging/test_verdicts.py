@@ -17,10 +17,10 @@ from attnshift.judging.verdicts import evaluate_run
 from attnshift.metrics import METRICS
 from attnshift.metrics.metrics import l2, linf
 from attnshift.recipes.reading import load_recipe
-from attnshift.report.summary import summarise
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, contents, planned
+from tables import records, summarise, write_records
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
@@ -34,8 +34,8 @@ def store(finished: Store, tmp_path: Path) -> Store:
 
 def test_one_verdict_per_image_arm_and_classifier(store: Store) -> None:
     evaluate_run(store, [JUDGE], [OTHER])
-    verdicts = store.table("verdicts")
-    ids = [row["id"] for row in store.table("results")]
+    verdicts = records(store, "verdicts")
+    ids = [row["id"] for row in records(store, "results")]
     roles = {SURROGATE: "surrogate", JUDGE: "judge", OTHER: "tuning"}
     expected = {(identity, arm, name, role) for identity in ids for arm in ARMS for name, role in roles.items()}
     assert {(row["id"], row["arm"], row["classifier"], row["role"]) for row in verdicts} == expected
@@ -46,9 +46,9 @@ def test_one_verdict_per_image_arm_and_classifier(store: Store) -> None:
 def test_verdicts_are_about_the_saved_files(store: Store, name: str) -> None:
     evaluate_run(store, [JUDGE])
     classifier = load_classifier(name)
-    labels = {row["id"]: row["label"] for row in store.table("results")}
+    labels = {row["id"]: row["label"] for row in records(store, "results")}
     checked = 0
-    for row in store.table("verdicts"):
+    for row in records(store, "verdicts"):
         if row["classifier"] != name:
             continue
         with torch.no_grad():
@@ -65,35 +65,35 @@ def test_verdicts_are_about_the_saved_files(store: Store, name: str) -> None:
 
 def test_an_edited_file_is_judged_as_it_is_now(store: Store) -> None:
     """The margins of the attack are not believed: who swaps the files swaps the verdicts."""
-    for row in store.table("results"):
+    for row in records(store, "results"):
         clean = read_image(store.image_path(row["id"], "clean"), SIDE)
         write_png(store.image_path(row["id"], "attack"), clean, {})
     evaluate_run(store, [])
-    verdicts = {(row["id"], row["arm"]): row["correct"] for row in store.table("verdicts")}
+    verdicts = {(row["id"], row["arm"]): row["correct"] for row in records(store, "verdicts")}
     assert all(correct for (_, arm), correct in verdicts.items() if arm == "attack")
 
 
 def test_a_second_evaluation_adds_its_judges(store: Store) -> None:
     evaluate_run(store, [JUDGE])
-    first = {(row["id"], row["arm"]): row for row in store.table("verdicts") if row["classifier"] == JUDGE}
+    first = {(row["id"], row["arm"]): row for row in records(store, "verdicts") if row["classifier"] == JUDGE}
     evaluate_run(store, [OTHER])
-    verdicts = store.table("verdicts")
+    verdicts = records(store, "verdicts")
     assert {row["classifier"] for row in verdicts} == {SURROGATE, JUDGE, OTHER}
     assert len(verdicts) == 3 * len(ARMS) * 3
     assert {(row["id"], row["arm"]): row for row in verdicts if row["classifier"] == JUDGE} == first
-    assert len(store.table("quality")) == 3 * (len(ARMS) - 1)
+    assert len(records(store, "quality")) == 3 * (len(ARMS) - 1)
 
 
 def test_who_judged_a_part_of_the_run_is_asked_for_again(store: Store) -> None:
     """A run that was judged before it was whole."""
-    rows = store.table("results")
-    store.write_table("results", rows[:2])
+    rows = records(store, "results")
+    write_records(store, "results", rows[:2])
     assert not evaluate_run(store, [JUDGE])
-    store.write_table("results", rows)
+    write_records(store, "results", rows)
     (remark,) = evaluate_run(store, [OTHER])
     assert f"{JUDGE} has not seen 1 of the 3 images" in remark
-    assert {row["classifier"] for row in store.table("verdicts")} == {SURROGATE, OTHER}
-    assert summarise(rows, store.table("verdicts"), store.table("quality")).images == 3
+    assert {row["classifier"] for row in records(store, "verdicts")} == {SURROGATE, OTHER}
+    assert summarise(rows, records(store, "verdicts"), records(store, "quality")).images == 3
 
 
 def test_the_same_evaluation_twice_changes_no_byte(store: Store) -> None:
@@ -105,9 +105,9 @@ def test_the_same_evaluation_twice_changes_no_byte(store: Store) -> None:
 
 def test_the_size_of_the_batches_changes_nothing(store: Store) -> None:
     evaluate_run(store, [JUDGE], batch=1)
-    singly = store.table("verdicts")
+    singly = records(store, "verdicts")
     evaluate_run(store, [JUDGE], batch=32)
-    together = store.table("verdicts")
+    together = records(store, "verdicts")
 
     def verdicts(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], tuple[int, float]]:
         return {
@@ -143,7 +143,7 @@ def test_a_surrogate_stays_a_surrogate(store: Store) -> None:
 
 def test_quality_is_measured_against_the_clean_file(store: Store) -> None:
     evaluate_run(store, [])
-    rows, unavailable = store.table("quality"), {row["metric"] for row in store.table("unavailable")}
+    rows, unavailable = records(store, "quality"), {row["metric"] for row in records(store, "unavailable")}
     assert {row["arm"] for row in rows} == set(ARMS) - {"clean"}
     assert unavailable < set(METRICS)
     assert len(rows) == 3 * (len(ARMS) - 1)
@@ -166,7 +166,7 @@ def test_a_judge_with_too_few_classes(store: Store, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_that_is_gone_leaves_the_verdicts_as_they_were(store: Store) -> None:
     evaluate_run(store, [JUDGE])
-    store.image_path(store.table("results")[2]["id"], "attack").unlink()
+    store.image_path(records(store, "results")[2]["id"], "attack").unlink()
     before = contents(store.folder)
     with pytest.raises(ImageError):
         evaluate_run(store, [OTHER])

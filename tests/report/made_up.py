@@ -16,6 +16,7 @@ from attnshift.results.arms import ARMS
 from attnshift.results.plan import Plan
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
+from tables import records, write_records
 
 SURROGATE, HELPER, TUNED, FIRST, SECOND = "lab:surrogate", "<b>helper</b>", "lab:tuned", "lab:first", "lab:second"
 ROLES = {SECOND: "judge", SURROGATE: "surrogate", FIRST: "judge", TUNED: "tuning"}
@@ -138,17 +139,17 @@ def made_up_run(
         for number, arm in enumerate(ARMS):
             pixels = numpy.stack([4 * height % 256, 4 * width % 256, (64 * place + 3 * number) + 0 * width], 2)
             Image.fromarray(pixels.astype(numpy.uint8)).save(store.image_path(identity, arm))
-    store.write_table("results", results({"a": (HOSTILE_FILE, HOSTILE_NAME)} if hostile else None, targets, shares))
+    write_records(store, "results", results({"a": (HOSTILE_FILE, HOSTILE_NAME)} if hostile else None, targets, shares))
     if judged:
-        store.write_table("verdicts", verdicts(HOSTILE_NAME if hostile else "donut", targets))
-        store.write_table("quality", quality())
+        write_records(store, "verdicts", verdicts(HOSTILE_NAME if hostile else "donut", targets))
+        write_records(store, "quality", quality())
     return store
 
 
 def fail(store: Store, *ids: str) -> None:
     """As if the images ``ids`` had failed and been judged by nobody."""
-    gone = [row for row in store.table("results") if row["id"] in ids]
+    gone = [row for row in records(store, "results") if row["id"] in ids]
     reasons = [{"id": row["id"], "file": row["file"], "label": MUG, "reason": "its gradient is NaN"} for row in gone]
-    store.write_table("failed", reasons)
+    write_records(store, "failed", reasons)
     for name in ("results", "verdicts", "quality"):
-        store.write_table(name, [row for row in store.table(name) if row["id"] not in ids])
+        write_records(store, name, [row for row in records(store, name) if row["id"] not in ids])

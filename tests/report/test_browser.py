@@ -18,6 +18,7 @@ from attnshift.report.curve_page import write_comparison
 from attnshift.report.page import write_report
 from report.made_up import made_up_run
 from report.made_up_comparison import made_up_comparison
+from tables import write_records
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; `apt-get install chromium` provides it")
@@ -102,10 +103,10 @@ def report(tmp_path: Path) -> Path:
     """One that also says what could not be measured, and why, with a path that has no place to break."""
     store = made_up_run(tmp_path / "run", hostile=True)
     reason = f"needs weights, and /{'/'.join(['folder'] * 20)} is missing"
-    store.write_table("unavailable", [{"metric": "lpips", "reason": reason}])
+    write_records(store, "unavailable", [{"metric": "lpips", "reason": reason}])
     row = {"arm": "attack", "features": "lab:resnet", "usual": False, "images": 200, "low": 0.5, "high": 2.0}
     kid, fid = {"metric": "kid", "value": 1.0, "reason": ""}, {"metric": "fid", "value": None, "reason": reason}
-    store.write_table("sets", [row | kid, row | fid])
+    write_records(store, "sets", [row | kid, row | fid])
     return write_report(store)
 
 

@@ -12,7 +12,7 @@ import pytest
 from attnshift.metrics.curves import Reading
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.curve_page import markdown, write_comparison
-from attnshift.report.curves import Comparison, Failure
+from attnshift.report.curves import Comparison, ComparisonFailure
 from report.made_up_comparison import HOSTILE, MADE_UP, around, made_up_comparison
 from report.seen import Seen
 
@@ -135,7 +135,7 @@ def test_a_failed_page_leaves_nothing_half(tmp_path: Path) -> None:
 def test_what_failed_is_said_with_its_run_and_reason(tmp_path: Path) -> None:
     whole = Seen(page(tmp_path)).text
     assert "failed" not in whole
-    failure = Failure("fast", 0.5, "<b>a</b>.png", "its gradient is NaN")
+    failure = ComparisonFailure("fast", 0.5, "<b>a</b>.png", "its gradient is NaN")
     lacking = replace(made_up_comparison(tmp_path), planned=42, images=40, failures=(failure,))
     html = page(tmp_path, lacking)
     assert "<b>a" not in html

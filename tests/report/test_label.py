@@ -13,11 +13,12 @@ from hypothesis import strategies as draws
 from attnshift.cli.printing import print_summary
 from attnshift.metrics.statistics import wilson
 from attnshift.report.page import write_report
-from attnshift.report.summary import Summary, summarise
+from attnshift.report.summary import Summary
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
 from report.made_up import CORRECT, DONUT, FIRST, IDS, SECOND, SURROGATE, TUNED, made_up_run, quality, results, verdicts
 from report.seen import Seen
+from tables import summarise, write_records
 
 REFERENCE = "smoothing(sigma=0.25)+lab:<i>reference</i>"
 RIGHT = {"clean": "yyn", "round_trip": "yyy", "reconstruction": "yny", "noise": "yyy", "attack": "nyy"}
@@ -197,7 +198,7 @@ def test_visibility_is_a_mean_over_the_images_in_which_it_can_be_measured() -> N
 @pytest.fixture
 def labelled(tmp_path: Path) -> Store:
     store = made_up_run(tmp_path / "run")
-    store.write_table("verdicts", [*with_reference(), *defended("jpeg", FIRST), *defended("jpeg", SECOND)])
+    write_records(store, "verdicts", [*with_reference(), *defended("jpeg", FIRST), *defended("jpeg", SECOND)])
     return store
 
 
@@ -225,11 +226,11 @@ def test_the_report_says_whether_the_label_is_kept(labelled: Store) -> None:
 def test_the_report_says_how_visible_objects_are(tmp_path: Path) -> None:
     store = made_up_run(tmp_path / "run")
     assert "Whether the true class" not in text(store)
-    store.write_table("visibility", VISIBLE)
+    write_records(store, "visibility", VISIBLE)
     section = text(store).partition("Whether the true class is still there")[2].partition("How natural it looks")[0]
     assert "arm object_ssim contrast_kept round trip – – reconstruction 0.600 [" in section
     assert "label" not in section
-    store.write_table("visibility", [row | {"contrast_kept": math.nan} for row in VISIBLE])
+    write_records(store, "visibility", [row | {"contrast_kept": math.nan} for row in VISIBLE])
     assert "] – " in text(store).partition("attack 0.600")[2][:30]
 
 
@@ -241,7 +242,7 @@ def test_the_printed_summary_says_both(labelled: Store, capsys: pytest.CaptureFi
     assert kept.startswith(f"label kept, says {REFERENCE}: round trip 100 % [34, 100], reconstruction 50 %")
     assert "success with the label kept, mean of 2 judges: attack 50 % [0, 100], attributable 0 % [0, 0]" in lines
     assert not any(line.startswith("object in") for line in lines)
-    labelled.write_table("visibility", VISIBLE)
+    write_records(labelled, "visibility", VISIBLE)
     print_summary(labelled)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("object in attack: object_ssim 0.600 [0.5") for line in lines)

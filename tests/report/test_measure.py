@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from attnshift.errors import RunError
-from attnshift.report.curves import Failure, measure
+from attnshift.report.curves import ComparisonFailure, measure_comparison
 from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, fail, made_up_run, quality, results
+from tables import records, write_records
 
 JUDGES = (FIRST, SECOND)
 
@@ -17,13 +18,13 @@ JUDGES = (FIRST, SECOND)
 def run(folder: Path, ssim: float, spared: bool = False) -> Store:
     """The made-up run with one SSIM for all images; ``spared``: a fools none of its judges."""
     store = made_up_run(folder)
-    store.write_table("quality", [row | ({"ssim": ssim} if row["arm"] == "attack" else {}) for row in quality()])
+    write_records(store, "quality", [row | ({"ssim": ssim} if row["arm"] == "attack" else {}) for row in quality()])
     if spared:
         verdicts = [
             row | ({"correct": True, "success": False} if (row["id"], row["arm"]) == ("a", "attack") else {})
-            for row in store.table("verdicts")
+            for row in records(store, "verdicts")
         ]
-        store.write_table("verdicts", verdicts)
+        write_records(store, "verdicts", verdicts)
     return store
 
 
@@ -33,7 +34,7 @@ def test_points_and_readings(tmp_path: Path) -> None:
         "one": {1.0: run(tmp_path / "one", 0.96, spared=True), 2.0: run(tmp_path / "one 2", 0.86)},
         "two": {1.0: run(tmp_path / "two", 0.9)},
     }
-    comparison = measure(runs, JUDGES, [0.9, 0.95])
+    comparison = measure_comparison(runs, JUDGES, [0.9, 0.95])
     one, two = comparison.lines
     assert [(point.strength, point.success.value, point.ssim.value) for point in one.points] == [
         (1.0, 0.0, pytest.approx(0.96)),
@@ -53,7 +54,7 @@ def test_points_and_readings(tmp_path: Path) -> None:
 
 def test_only_the_judges_that_are_asked_for_count(tmp_path: Path) -> None:
     runs = {"one": {1.0: run(tmp_path / "one", 0.9)}}
-    (line,) = measure(runs, [FIRST], [0.9]).lines
+    (line,) = measure_comparison(runs, [FIRST], [0.9]).lines
     assert line.points[0].success.value == 0.5, "a and not b, which the reconstruction lost; SECOND is not asked"
     assert line.readings[0].success is not None
     assert line.readings[0].success.value == 0.5
@@ -61,29 +62,29 @@ def test_only_the_judges_that_are_asked_for_count(tmp_path: Path) -> None:
 
 def test_who_has_not_judged_is_missed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not judged by all of"):
-        measure({"one": {1.0: run(tmp_path / "one", 0.9)}}, [FIRST, "lab:third"], [0.9])
+        measure_comparison({"one": {1.0: run(tmp_path / "one", 0.9)}}, [FIRST, "lab:third"], [0.9])
 
 
 def test_other_images_cannot_be_paired(tmp_path: Path) -> None:
     one, other = run(tmp_path / "one", 0.9), run(tmp_path / "other", 0.9)
-    other.write_table("results", [row | {"file": "other.png"} for row in results()])
+    write_records(other, "results", [row | {"file": "other.png"} for row in results()])
     with pytest.raises(RunError, match="no image was attacked by all of"):
-        measure({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9])
+        measure_comparison({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9])
 
 
 def test_an_image_that_failed_in_one_run_is_in_no_figure_of_any(tmp_path: Path) -> None:
     """Without a and c only b is left, which the reconstruction lost already: 0 in both."""
     runs = {name: {1.0: run(tmp_path / name, 0.9)} for name in ("one", "two", "three")}
-    whole = measure(runs, JUDGES, [0.9])
+    whole = measure_comparison(runs, JUDGES, [0.9])
     assert (whole.images, whole.planned, whole.missing, whole.failures) == (3, 3, "", ())
     for name, lost in (("one", "a"), ("three", "c")):
         fail(runs[name][1.0], lost)
-    comparison = measure(runs, JUDGES, [0.9])
+    comparison = measure_comparison(runs, JUDGES, [0.9])
     assert (comparison.images, comparison.planned) == (1, 3)
     assert comparison.missing == "2 of 3 images failed in at least one run and are in no figure"
     assert comparison.failures == (
-        Failure("one", 1.0, "a.png", "its gradient is NaN"),
-        Failure("three", 1.0, "c.png", "its gradient is NaN"),
+        ComparisonFailure("one", 1.0, "a.png", "its gradient is NaN"),
+        ComparisonFailure("three", 1.0, "c.png", "its gradient is NaN"),
     )
     assert [line.points[0].success.count for line in comparison.lines] == [1, 1, 1]
     assert [line.points[0].success.value for line in comparison.lines] == [0.0, 0.0, 0.0]
@@ -94,15 +95,15 @@ def test_runs_without_an_image_in_common_are_refused(tmp_path: Path) -> None:
     fail(one, "a", "b")
     fail(two, "c")
     with pytest.raises(RunError, match="no image was attacked by all of"):
-        measure({"one": {1.0: one}, "two": {1.0: two}}, JUDGES, [0.9])
+        measure_comparison({"one": {1.0: one}, "two": {1.0: two}}, JUDGES, [0.9])
 
 
 def test_images_are_paired_by_place_and_not_by_name(tmp_path: Path) -> None:
     """A recipe that is given masks has other identities for the same images."""
     one, other = run(tmp_path / "one", 0.9), run(tmp_path / "other", 0.9)
-    for table in ("results", "verdicts", "quality"):
-        other.write_table(table, [row | {"id": f"{row['id']}+mask"} for row in other.table(table)])
-    first, second = measure({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9]).lines
+    for name in ("results", "verdicts", "quality"):
+        write_records(other, name, [row | {"id": f"{row['id']}+mask"} for row in records(other, name)])
+    first, second = measure_comparison({"one": {1.0: one}, "other": {1.0: other}}, JUDGES, [0.9]).lines
     assert second.readings[0].success == first.readings[0].success
     assert second.readings[0].gap is not None
     assert second.readings[0].gap.value == 0.0

@@ -10,9 +10,10 @@ from attnshift.metrics import METRICS
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.naturalness import naturalness, read_sets, short, unavailable
 from attnshift.report.page import write_report
-from attnshift.report.summary import summarise
+from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
 from report.made_up import made_up_run, quality, results, verdicts
 from report.seen import Seen
+from tables import summarise, typed, write_records
 
 OLD = {"ssim", "psnr", "l2", "linf"}
 
@@ -25,7 +26,7 @@ def row(metric: str, arm: str, value: float | None, reason: str = "", low: float
 def test_a_run_that_was_judged_before_there_were_these_metrics(tmp_path: Path) -> None:
     store = made_up_run(tmp_path / "run")
     assert set(summarise(results(), verdicts(), quality()).quality["attack"]) == OLD
-    missing = unavailable(store.table("quality"), store.table("unavailable"))
+    missing = unavailable(store.table(QualityRow), store.table(UnavailableRow))
     assert missing.keys() == METRICS.keys() - OLD
     page = Seen(write_report(store).read_text(encoding="utf-8")).text
     for name in missing:
@@ -35,11 +36,11 @@ def test_a_run_that_was_judged_before_there_were_these_metrics(tmp_path: Path) -
 def test_columns_of_nothing_are_as_good_as_none(tmp_path: Path) -> None:
     rows = [each | {"lpips": None, "dists": None} for each in quality()]
     assert set(summarise(results(), verdicts(), rows).quality["attack"]) == OLD
-    reasons = unavailable(rows, [{"metric": "lpips", "reason": "needs this"}])
+    reasons = unavailable(typed(QualityRow, rows), [UnavailableRow("lpips", "needs this")])
     assert reasons["lpips"] == "needs this"
     assert reasons["dists"].startswith("not measured")
     store = made_up_run(tmp_path / "run")
-    store.write_table("quality", rows)
+    write_records(store, "quality", rows)
     assert "lpips : unavailable" in Seen(write_report(store).read_text(encoding="utf-8")).text
 
 
@@ -47,7 +48,7 @@ def test_a_metric_that_was_measured_on_some_images_is_their_mean() -> None:
     rows = [each | {"lpips": 0.5 if each["id"] == "a" else None} for each in quality()]
     figures = summarise(results(), verdicts(), rows).quality["attack"]["lpips"]
     assert (figures.value, figures.count) == (0.5, 1)
-    assert "lpips" not in unavailable(rows, [])
+    assert "lpips" not in unavailable(typed(QualityRow, rows), [])
 
 
 def test_a_run_that_is_not_judged_lacks_nothing(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_a_run_that_is_not_judged_lacks_nothing(tmp_path: Path) -> None:
 
 def test_sets_are_read_by_metric_in_the_order_of_the_arms() -> None:
     rows = [row("kid", "attack", 1.0), row("fid", "attack", None, "needs more"), row("kid", "round_trip", 0.25)]
-    kid, fid = read_sets(rows)
+    kid, fid = read_sets(typed(SetRow, rows))
     assert (kid.metric, kid.images, kid.reason, kid.features) == ("kid", 200, "", "lab:resnet")
     assert list(kid.arms) == ["round_trip", "attack"]
     assert kid.arms["attack"] == Estimate(1.0, 0.5, 2.0, 200)
@@ -70,7 +71,7 @@ def test_sets_on_the_page_and_on_the_screen(tmp_path: Path) -> None:
     store = made_up_run(tmp_path / "run")
     rows = [row("kid", arm, 1.0) for arm in ("round_trip", "reconstruction", "attack")]
     rows += [row("fid", "attack", 12.4, low=math.nan), row("cmmd", "attack", None, "needs <i>more</i>")]
-    store.write_table("sets", rows)
+    write_records(store, "sets", rows)
     html = write_report(store).read_text(encoding="utf-8")
     page = Seen(html).text
     one = "1.00 [0.50, 2.00]"
@@ -87,7 +88,7 @@ def test_sets_on_the_page_and_on_the_screen(tmp_path: Path) -> None:
 
 def test_features_as_published_compare_with_others(tmp_path: Path) -> None:
     store = made_up_run(tmp_path / "run")
-    store.write_table("sets", [row("kid", "attack", 1.0) | {"usual": True, "features": "Inception-v3"}])
+    write_records(store, "sets", [row("kid", "attack", 1.0) | {"usual": True, "features": "Inception-v3"}])
     (line,) = (line for line in naturalness(store) if line.startswith("kid"))
     assert line == "kid to the clean set, 200 images, features of Inception-v3: attack 1.00 [0.50, 2.00]"
     assert "comparable" not in write_report(store).read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ from report.made_up import (
 )
 from report.seen import Seen
 from small_runs import planned
+from tables import records, write_records
 
 
 def page(store: Store) -> str:
@@ -126,7 +127,7 @@ def test_interference_beside_a_target(tmp_path: Path) -> None:
     for target, phrase in (("tree", "ball"), ("tree", "tree"), ("", "ball"), ("", "")):
         store = made_up_run(tmp_path / f"{target} {phrase}")
         change = {"target": TREE if target else None, "target_name": target, "interference": phrase}
-        store.write_table("results", [row | change for row in store.table("results")])
+        write_records(store, "results", [row | change for row in records(store, "results")])
         text = Seen(page(store)).text
         assert text.count(f"mug → {target or phrase}") == (3 if target or phrase else 0)
         assert text.count(f"attention towards {phrase}") == (3 if target and phrase != target else 0)
@@ -201,7 +202,7 @@ def test_what_failed_is_said_and_is_in_no_figure(tmp_path: Path) -> None:
 
 def test_what_is_left_is_said(tmp_path: Path) -> None:
     store = made_up_run(tmp_path / "run")
-    store.write_table("results", store.table("results")[:1])
+    write_records(store, "results", records(store, "results")[:1])
     text = Seen(page(store)).text
     assert "Of 3 images 2 are not attacked yet; no figure counts them." in text
     assert "Images that failed" not in text

@@ -15,13 +15,16 @@ import pytest
 from attnshift.errors import RunError
 from attnshift.metrics.statistics import Change
 from attnshift.report.curve_page import markdown, write_comparison
-from attnshift.report.curves import Comparison, Rival, measure
-from attnshift.report.paired import compare
-from attnshift.report.verdicts import counted_judges, fools_most, indexed
+from attnshift.report.curves import Comparison, Rival, measure_comparison
+from attnshift.report.paired import compare_runs
+from attnshift.report.verdicts import fools_most, indexed
+from attnshift.results.roles import counted_judges
+from attnshift.results.rows import VerdictRow
 from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, made_up_run, verdicts
 from report.made_up_comparison import HOSTILE, made_up_comparison
 from report.seen import Seen
+from tables import records, typed, write_records
 
 THIRD, FOURTH = "lab:third", "lab:fourth"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ablation_table.py"
@@ -35,7 +38,7 @@ def run(folder: Path, changes: Mapping[tuple[str, str, str], bool] | None = None
         for row in verdicts()
         for right in [(changes or {}).get((row["classifier"], row["arm"], row["id"]))]
     ]
-    store.write_table("verdicts", rows)
+    write_records(store, "verdicts", rows)
     return store
 
 
@@ -44,10 +47,10 @@ def spared(folder: Path) -> Store:
     return run(folder, {(FIRST, "attack", "a"): True})
 
 
-def judged(kept: Mapping[str, str], fooled: Mapping[str, str]) -> list[dict[str, Any]]:
+def judged(kept: Mapping[str, str], fooled: Mapping[str, str]) -> list[VerdictRow]:
     """Verdicts on an image x: of each judge whether it is right about the reconstruction, and about the attack."""
     return [
-        {"classifier": name, "arm": arm, "id": "x", "correct": right == "y", "success": right == "n"}
+        VerdictRow("x", arm, name, "judge", 0, "", right == "y", right == "n", 0.5, 0.5)
         for name in kept
         for arm, right in (("clean", "y"), ("reconstruction", kept[name]), ("attack", fooled[name]))
     ]
@@ -70,13 +73,13 @@ def test_an_image_is_fooled_where_half_of_its_judges_are(kept: str, seen: str, f
     names = (FIRST, SECOND, THIRD, FOURTH)
     rows = judged(dict(zip(names, kept, strict=True)), dict(zip(names, seen, strict=True)))
     assert fools_most(names, ["x"], indexed(rows)) == {"x": fooled}
-    without = [row for row in rows if row["arm"] != "reconstruction"]
+    without = [row for row in rows if row.arm != "reconstruction"]
     assert fools_most(names, ["x"], indexed(without)) == {"x": seen.count("n") >= 2}, "an attack on pixels"
 
 
 def test_only_judges_that_know_an_image_count() -> None:
     """a: FIRST of two; b: FIRST alone, which the reconstruction loses already; c: nobody knows it."""
-    seen = indexed(verdicts())
+    seen = indexed(typed(VerdictRow, verdicts()))
     assert fools_most([FIRST, SECOND], "abc", seen) == {"a": True, "b": False}
     assert fools_most([SECOND], "abc", seen) == {"a": False}
     assert fools_most([], "abc", seen) == {}
@@ -84,21 +87,21 @@ def test_only_judges_that_know_an_image_count() -> None:
 
 def test_two_runs_judge_by_judge_and_together(tmp_path: Path) -> None:
     weaker, stronger = spared(tmp_path / "weaker"), run(tmp_path / "run", {(FIRST, "reconstruction", "b"): True})
-    seen = compare(weaker, stronger)
+    seen = compare_runs(weaker, stronger)
     assert seen.judges == {FIRST: Change(2, 0, 0.5, 2), SECOND: Change(0, 0, 1.0, 1)}
     assert seen.fooled == Change(2, 0, 0.5, 2)
-    back = compare(stronger, weaker)
+    back = compare_runs(stronger, weaker)
     assert (back.fooled, back.judges[FIRST]) == (Change(0, 2, 0.5, 2), Change(0, 2, 0.5, 2))
 
 
 def test_a_judge_that_is_there_once_is_no_pair(tmp_path: Path) -> None:
     one, other = run(tmp_path / "one"), run(tmp_path / "other")
-    one.write_table("verdicts", [row for row in one.table("verdicts") if row["classifier"] != SECOND])
-    assert set(compare(one, other).judges) == {FIRST}
-    assert compare(one, other).attributable.value == 0.5, "of FIRST alone"
-    other.write_table("verdicts", [row for row in other.table("verdicts") if row["classifier"] != FIRST])
+    write_records(one, "verdicts", [row for row in records(one, "verdicts") if row["classifier"] != SECOND])
+    assert set(compare_runs(one, other).judges) == {FIRST}
+    assert compare_runs(one, other).attributable.value == 0.5, "of FIRST alone"
+    write_records(other, "verdicts", [row for row in records(other, "verdicts") if row["classifier"] != FIRST])
     with pytest.raises(RunError, match="no judge in common"):
-        compare(one, other)
+        compare_runs(one, other)
 
 
 def as_defended(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
@@ -115,11 +118,11 @@ def test_judges_behind_a_defence_count_where_there_are_no_others(tmp_path: Path)
     assert counted_judges({"a": "judge", "jpeg+a": "defended", "s": "surrogate"}) == ["a"]
     assert counted_judges({"jpeg+a": "defended", "median+a": "defended", "t": "tuning"}) == ["jpeg+a", "median+a"]
     store = run(tmp_path / "run")
-    store.write_table("verdicts", as_defended(verdicts(), FIRST))
-    seen = compare(store, store)
+    write_records(store, "verdicts", as_defended(verdicts(), FIRST))
+    seen = compare_runs(store, store)
     assert (set(seen.judges), seen.attributable.value) == ({FIRST, SECOND}, 0.25)
-    store.write_table("verdicts", [row for row in store.table("verdicts") if row["role"] != "judge"])
-    seen = compare(store, store)
+    write_records(store, "verdicts", [row for row in records(store, "verdicts") if row["role"] != "judge"])
+    seen = compare_runs(store, store)
     assert (set(seen.judges), seen.attributable.value) == ({f"jpeg+{FIRST}"}, 0.0)
 
 
@@ -129,7 +132,7 @@ def test_each_run_is_compared_to_the_first_recipes_of_the_same_strength(tmp_path
         "two": {1.0: run(tmp_path / "two 1"), 2.0: spared(tmp_path / "two 2"), 4.0: run(tmp_path / "two 4")},
         "three": {2.0: run(tmp_path / "three 2")},
     }
-    one, two, three = measure(runs, (FIRST, SECOND), [0.9]).lines
+    one, two, three = measure_comparison(runs, (FIRST, SECOND), [0.9]).lines
     assert [point.rival for point in one.points] == [None, None]
     assert [point.rival and point.rival.change for point in two.points] == [
         Change(1, 0, 1.0, 2),
@@ -142,9 +145,9 @@ def test_each_run_is_compared_to_the_first_recipes_of_the_same_strength(tmp_path
 def test_images_are_paired_by_place(tmp_path: Path) -> None:
     """A recipe that is given masks has other identities for the same images."""
     one, other = run(tmp_path / "one"), spared(tmp_path / "other")
-    for table in ("results", "verdicts", "quality"):
-        other.write_table(table, [row | {"id": f"{row['id']}+mask"} for row in other.table(table)])
-    _, second = measure({"one": {1.0: one}, "other": {1.0: other}}, (FIRST, SECOND), [0.9]).lines
+    for name in ("results", "verdicts", "quality"):
+        write_records(other, name, [row | {"id": f"{row['id']}+mask"} for row in records(other, name)])
+    _, second = measure_comparison({"one": {1.0: one}, "other": {1.0: other}}, (FIRST, SECOND), [0.9]).lines
     assert second.points[0].rival == Rival(Change(0, 1, 1.0, 2), 1.0)
 
 
@@ -153,8 +156,8 @@ def test_a_comparison_is_measured_by_plain_judges_or_else_by_all(tmp_path: Path,
     store = run(tmp_path / "run")
     names = (f"jpeg+{FIRST}", *((FIRST,) if plain else ()))
     rows = as_defended(verdicts(), FIRST)
-    store.write_table("verdicts", [row for row in rows if row["role"] != "judge" or row["classifier"] in names])
-    comparison = measure({"one": {1.0: store}}, names, [0.9])
+    write_records(store, "verdicts", [row for row in rows if row["role"] != "judge" or row["classifier"] in names])
+    comparison = measure_comparison({"one": {1.0: store}}, names, [0.9])
     assert comparison.judges == ((FIRST,) if plain else names)
     assert comparison.aside == ((f"jpeg+{FIRST}",) if plain else ())
     assert comparison.lines[0].points[0].success.value == (0.5 if plain else 0.0)
@@ -207,7 +210,7 @@ def test_values_are_corrected_for_all_tests_of_the_comparison(tmp_path: Path, mo
     for each in stores.values():
         made_up_run(each.folder)
     runs = {"one": {1.0: store}} | {name: {1.0: each} for name, each in stores.items()}
-    lines = measure(runs, (FIRST, SECOND), [0.9]).lines[1:]
+    lines = measure_comparison(runs, (FIRST, SECOND), [0.9]).lines[1:]
     assert [line.points[0].rival and line.points[0].rival.corrected for line in lines] == [0.03, 0.04, 0.04]
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from attnshift.metrics.statistics import wilson
-from attnshift.report.summary import ClassifierSummary, summarise
+from attnshift.report.summary import ClassifierSummary
 from report.made_up import (
     DONUT,
     FIRST,
@@ -22,6 +22,7 @@ from report.made_up import (
     results,
     verdicts,
 )
+from tables import summarise
 
 
 def by_name() -> dict[str, ClassifierSummary]:

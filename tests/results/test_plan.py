@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import resource
 import sys
@@ -15,7 +16,10 @@ import pytest
 
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
+from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import WHOLE, Plan, Shard, read_plan
+from attnshift.results.rows import ResultRow
+from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 
 
@@ -122,6 +126,20 @@ class OneRow(Store):
     def _item_path(self, identity: str) -> Path:
         return self.folder / "row.json"
 
+    def spec(self) -> RunSpec:
+        return RunSpec(
+            images="images",
+            labels=None,
+            items="0" * 16,
+            pipeline="lab",
+            surrogates=("lab:resnet",),
+            size=64,
+            batch=8,
+            device="cpu",
+            threads=1,
+            recipe=load_recipe("fast"),
+        )
+
 
 def carry_out(count: int, folder: Path) -> None:
     """Plan so many items, hand them out in micro-batches, and make a table of them all."""
@@ -166,7 +184,8 @@ def items_of(count: int) -> Iterator[Item]:
 
 
 def test_memory_does_not_grow_with_the_plan(tmp_path: Path) -> None:
-    (tmp_path / "row.json").write_text('{"id": "x", "margins": [0.5, 1.5], "losses": [{"name": "a", "value": 1}]}')
+    row = ResultRow("x", "x.png", 1, "mug", losses={"a": (1.0, 0.5)}, margins={"attack": (0.5, 1.5)})
+    (tmp_path / "row.json").write_text(json.dumps(row.to_record()))
     few = grown(carry_out, 2_000, tmp_path)
     assert grown(carry_out, 100_000, tmp_path) < few + 30
     assert grown(keep, 100_000, tmp_path) > 30, "as it would if they were kept"

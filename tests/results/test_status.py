@@ -14,6 +14,7 @@ from attnshift.attack.problem import Task
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.results.locks import Claims
+from attnshift.results.rows import ResultRow
 from attnshift.results.status import FailedImage, read_status
 from attnshift.results.store import Store
 from doubles import items_of, painted, write_cards
@@ -36,7 +37,7 @@ def ids(run: Store, tmp_path: Path) -> list[str]:
 
 def finish(store: Store, *ids: str) -> None:
     for identity in ids:
-        store.finish(identity, {"id": identity}, {})
+        store.finish(ResultRow(identity, f"{identity}.png", 0, "mug"), {})
 
 
 def test_a_run_that_has_not_begun(run: Store) -> None:

@@ -6,16 +6,20 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from attnshift.data.datasets import Item
 from attnshift.errors import RunError
+from attnshift.files import atomic_write
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import read_plan
+from attnshift.results.rows import ResultRow
 from attnshift.results.spec import FORMAT, RunSpec
-from attnshift.results.store import Store, atomic_write
+from attnshift.results.store import Store
 from small_runs import planned
+from tables import records
 
 PLAN = planned("b", "a")
 
@@ -34,6 +38,10 @@ def spec() -> RunSpec:
         threads=1,
         recipe=load_recipe("fast"),
     )
+
+
+def row(identity: str, **others: Any) -> ResultRow:
+    return ResultRow(identity, f"{identity}.png", 0, "mug", **others)
 
 
 def test_a_started_run_can_be_opened(tmp_path: Path, spec: RunSpec) -> None:
@@ -101,24 +109,25 @@ def test_differences_are_shown_by_key(spec: RunSpec) -> None:
 
 def test_half_written_items_do_not_count(tmp_path: Path, spec: RunSpec) -> None:
     store = Store.start(tmp_path / "run", spec, PLAN)
-    store.finish("a", {"id": "a", "n": 1}, {"attack": b"png"})
+    store.finish(row("a"), {"attack": b"png"})
     (store.folder / "items" / ".b.json.1-abcdef.partial").write_text('{"id": ')
     assert (store.is_finished("a"), store.is_finished("b"), store.count()) == (True, False, 1)
     assert store.image_path("a", "attack").read_bytes() == b"png"
     assert store.compact({}) == 1
-    assert store.table("results") == [{"id": "a", "n": 1}]
+    assert store.table(ResultRow) == [row("a")]
 
 
 def test_rows_are_in_the_order_of_the_plan(tmp_path: Path, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a table is made of several parts, and where a part alone does not show a column's type."""
+    """Also where a table is made of several parts, and where a part alone holds nothing but nulls of a column."""
     monkeypatch.setattr("attnshift.results.store._ROWS", 2)
     store = Store.start(tmp_path / "run", spec, planned("c", "a", "b", "d", "e"))
     for name, value in (("b", 1.5), ("c", None), ("a", None)):
-        store.finish(name, {"id": name, "value": value}, {})
+        store.finish(row(name, effective_models=value), {})
     assert store.compact({"d": "cut off", "b": "an earlier try"}) == 3
-    assert store.table("results") == [{"id": "c", "value": None}, {"id": "a", "value": None}, {"id": "b", "value": 1.5}]
-    assert store.table("failed") == [{"id": "d", "file": "d.png", "label": 0, "reason": "cut off"}]
-    store.finish("d", {"id": "d", "value": 2.0}, {})
+    found = [(each["id"], each["effective_models"]) for each in records(store, "results")]
+    assert found == [("c", None), ("a", None), ("b", 1.5)]
+    assert records(store, "failed") == [{"id": "d", "file": "d.png", "label": 0, "reason": "cut off"}]
+    store.finish(row("d"), {})
     assert store.compact({}) == 4
     assert not (store.folder / "failed.parquet").exists()
 
@@ -126,35 +135,35 @@ def test_rows_are_in_the_order_of_the_plan(tmp_path: Path, spec: RunSpec, monkey
 def test_what_is_finished_while_a_table_is_written_waits_for_the_next(
     tmp_path: Path, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may finish an item at any moment; its row may even have columns that the others do not show."""
+    """Another process may finish an item at any moment."""
     store = Store.start(tmp_path / "run", spec, PLAN)
-    store.finish("a", {"id": "a", "losses": []}, {})
+    store.finish(row("a"), {})
     read: list[Path] = []
 
     def reading(path: Path) -> Iterator[Item]:
         read.append(path)
         if len(read) > 1:
-            store.finish("b", {"id": "b", "losses": [{"name": "x"}]}, {})
+            store.finish(row("b", losses={"x": (1.0,)}), {})
         return read_plan(path)
 
     monkeypatch.setattr("attnshift.results.store.read_plan", reading)
     assert store.compact({"b": "of an earlier try"}) == 1
-    assert store.table("results") == [{"id": "a", "losses": []}]
+    assert store.table(ResultRow) == [row("a")]
     assert store.compact({"b": "of an earlier try"}) == 2
-    assert [row["id"] for row in store.table("results")] == ["b", "a"]
-    assert store.table("failed") == []
+    assert [row["id"] for row in records(store, "results")] == ["b", "a"]
+    assert records(store, "failed") == []
 
 
 def test_a_run_of_which_nothing_is_finished_has_no_table(tmp_path: Path, spec: RunSpec) -> None:
     store = Store.start(tmp_path / "run", spec, PLAN)
     assert store.compact({"a": "cut off"}) == 0
     assert not (store.folder / "results.parquet").exists()
-    assert [row["id"] for row in store.table("failed")] == ["a"]
+    assert [row["id"] for row in records(store, "failed")] == ["a"]
 
 
 def test_only_what_is_half_written_is_swept_away(tmp_path: Path, spec: RunSpec) -> None:
     store = Store.start(tmp_path / "run", spec, PLAN)
-    store.finish("a", {"id": "a"}, {"attack": b"png"})
+    store.finish(row("a"), {"attack": b"png"})
     before = set(store.folder.rglob("*"))
     for part in (".", "images", "items"):
         (store.folder / part / ".x.json.1-abcdef.partial").write_text("{")
@@ -177,4 +186,4 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_table_that_was_not_written_is_empty(tmp_path: Path, spec: RunSpec) -> None:
-    assert Store.start(tmp_path / "run", spec, PLAN).table("verdicts") == []
+    assert records(Store.start(tmp_path / "run", spec, PLAN), "verdicts") == []

@@ -19,12 +19,13 @@ from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.reading import load_recipe as load_any
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.recipes.strength import at_strength
-from attnshift.report.curves import measure
+from attnshift.report.curves import measure_comparison
 from attnshift.results.store import Store
 from attnshift.studies import comparison
 from attnshift.studies.comparison import ComparisonSettings, Entrant, compare_recipes, read_entrants
 from attnshift.telemetry import Event, ImageDone, RunBegun
 from small_runs import SIDE, SURROGATE, Told, contents, pngs, small_settings
+from tables import records, write_records
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
@@ -132,8 +133,8 @@ def test_an_interrupted_comparison_ends_like_a_whole_one(
     for name, line in compared.runs.items():
         for strength, store in line.items():
             undisturbed = Store.open(whole / "runs" / f"{name}@{strength:g}")
-            assert store.table("verdicts") == undisturbed.table("verdicts")
-            assert store.table("quality") == undisturbed.table("quality")
+            assert records(store, "verdicts") == records(undisturbed, "verdicts")
+            assert records(store, "quality") == records(undisturbed, "quality")
 
 
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
@@ -162,7 +163,7 @@ def test_another_judge_is_asked_alone(held: ComparisonSettings, monkeypatch: pyt
     calls = judged(monkeypatch)
     quietly(replace(held, judges=(JUDGE, OTHER)))
     assert calls == [(name, (OTHER,)) for name in ("short@1", "short@2", "long@1", "long@2")]
-    verdicts = Store.open(held.out / "runs" / "long@1").table("verdicts")
+    verdicts = records(Store.open(held.out / "runs" / "long@1"), "verdicts")
     assert {row["classifier"] for row in verdicts} == {SURROGATE, JUDGE, OTHER}
 
 
@@ -171,8 +172,8 @@ def test_a_run_that_was_judged_in_part_is_judged_again(
 ) -> None:
     (held.out / "runs" / "long@1" / "quality.parquet").unlink()
     short_run = Store.open(held.out / "runs" / "short@2")
-    lost = short_run.table("results")[0]["id"]
-    short_run.write_table("verdicts", [row for row in short_run.table("verdicts") if row["id"] != lost])
+    lost = records(short_run, "results")[0]["id"]
+    write_records(short_run, "verdicts", [row for row in records(short_run, "verdicts") if row["id"] != lost])
     calls = judged(monkeypatch)
     quietly(held)
     assert calls == [("short@2", (JUDGE,)), ("long@1", (JUDGE,))]
@@ -275,7 +276,7 @@ def test_masks_go_to_the_recipes_that_ask_for_them(settings: ComparisonSettings,
         write_png(tmp_path / path.name, read_image(path, SIDE).round(), {})
     entrants = entered(1.0, plain=short(), masked=short("mask.source=given"))
     compared = quietly(replace(settings, entrants=entrants, limit=1, masks=tmp_path))
-    plain, masked = (compared.runs[name][1.0].table("results") for name in ("plain", "masked"))
+    plain, masked = (records(compared.runs[name][1.0], "results") for name in ("plain", "masked"))
     assert [row["file"] for row in plain] == [row["file"] for row in masked]
     assert plain[0]["id"] != masked[0]["id"]
 
@@ -303,13 +304,13 @@ def test_a_peer_is_compared_like_a_recipe(settings: ComparisonSettings) -> None:
     for strength, run in compared.runs["pgd"].items():
         images = [path.name.split(".")[1] for path in (run.folder / "images").iterdir()]
         assert sorted(images) == sorted(2 * ["attack", "clean", "noise"])
-        assert {row["arm"] for row in run.table("verdicts")} == {"attack", "clean", "noise"}
+        assert {row["arm"] for row in records(run, "verdicts")} == {"attack", "clean", "noise"}
         recipe = run.spec().recipe
         assert isinstance(recipe, BaselineRecipe)
         assert recipe.baseline.options["epsilon"] == pytest.approx(strength * 8 / 255)
-        far = [row["linf"] for row in run.table("quality") if row["arm"] == "attack"]
+        far = [row["linf"] for row in records(run, "quality") if row["arm"] == "attack"]
         assert far == pytest.approx([math.floor(strength * 8) / 255] * 2, abs=1e-6), "also after rounding to 8 bits"
-    measured = measure(compared.runs, compared.judges, (0.9,))
+    measured = measure_comparison(compared.runs, compared.judges, (0.9,))
     assert [line.name for line in measured.lines] == ["short", "pgd"]
     similar = [point.ssim.value for point in measured.lines[1].points]
     assert similar[1] < similar[0] < 1
@@ -324,7 +325,7 @@ def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(
     broken.write_bytes(broken.read_bytes()[:200])
     settings = replace(settings, images=images, limit=3)
     compared = compare_recipes(settings)
-    found = measure(compared.runs, compared.judges, [0.9])
+    found = measure_comparison(compared.runs, compared.judges, [0.9])
     assert (found.images, found.planned) == (2, 3)
     assert [(each.name, each.strength, each.file) for each in found.failures] == [
         (name, strength, broken.name) for name in ("short", "long") for strength in (1.0, 2.0)
@@ -343,6 +344,6 @@ def test_a_run_of_which_all_images_failed_says_so(settings: ComparisonSettings, 
         path.write_bytes(path.read_bytes()[:200])
     compared = compare_recipes(replace(settings, images=images))
     with pytest.raises(RunError, match=r"no image was attacked by all of .*short@1, .*; attnshift status says"):
-        measure(compared.runs, compared.judges, [0.9])
+        measure_comparison(compared.runs, compared.judges, [0.9])
     with pytest.raises(RunError, match=r"all images of .*short@1 failed; attnshift status .*short@1 says why"):
         evaluate_run(compared.runs["short"][1.0], [JUDGE])

@@ -9,10 +9,11 @@ import pytest
 
 from attnshift.recipes.reading import load_recipe
 from attnshift.report.curve_page import write_comparison
-from attnshift.report.curves import measure
+from attnshift.report.curves import measure_comparison
 from attnshift.results.store import Store
 from attnshift.studies.comparison import Compared, ComparisonSettings, Entrant, compare_recipes
 from small_runs import SURROGATE, contents
+from tables import records
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 DEFENDED = (f"jpeg(quality=20)+{JUDGE}", f"median+{OTHER}")
@@ -43,19 +44,19 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonS
 
 def test_defended_judges_measure_until_there_is_a_plain_one(settings: ComparisonSettings) -> None:
     compared = quietly(settings)
-    comparison = measure(compared.runs, compared.judges, [0.9])
+    comparison = measure_comparison(compared.runs, compared.judges, [0.9])
     assert (comparison.judges, comparison.aside) == (DEFENDED, ())
     runs = Store.open(settings.out / "runs" / "seed-1@1")
-    assert {row["role"] for row in runs.table("verdicts")} == {"surrogate", "defended"}
+    assert {row["role"] for row in records(runs, "verdicts")} == {"surrogate", "defended"}
     write_comparison(settings.out, comparison)
     before = contents(settings.out)
     quietly(settings)
     assert contents(settings.out) == before, "who has judged is not asked again"
 
     compared = quietly(replace(settings, judges=(DEFENDED[0], JUDGE, DEFENDED[1])))
-    comparison = measure(compared.runs, compared.judges, [0.9])
+    comparison = measure_comparison(compared.runs, compared.judges, [0.9])
     assert (comparison.judges, comparison.aside) == ((JUDGE,), DEFENDED)
     # An untrained judge knows no image, and nan is not equal to itself.
-    plain = measure(compared.runs, [JUDGE], [0.9])
+    plain = measure_comparison(compared.runs, [JUDGE], [0.9])
     assert repr(comparison.lines) == repr(plain.lines), "defended judges move no figure"
     assert [line.points[0].rival is None for line in comparison.lines] == [True, False]

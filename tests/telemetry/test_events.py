@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from attnshift.attack.loop import Snapshot
+from attnshift.results.rows import ResultRow
 from attnshift.telemetry import ImageDone, Iteration
 from telemetry.recorded import RECORDED
 
 
 def snapshot(losses: bool) -> Snapshot:
     """Images 0 and 2 of three; values say which image and which model they belong to."""
-    carry: Any = None
+    state: Any = None
     return Snapshot(
         iteration=4,
         rows=torch.tensor([0, 2]),
@@ -23,7 +25,7 @@ def snapshot(losses: bool) -> Snapshot:
         losses={"classification": torch.tensor([0.5, 2.5]), "structure": torch.tensor([0.25, 2.25])} if losses else {},
         margins=torch.tensor([[10.0, 12.0], [20.0, 22.0]]),
         weights=torch.tensor([[0.5, 0.25], [0.5, 0.75]]),
-        carry=carry,
+        state=state,
     )
 
 
@@ -46,23 +48,14 @@ def test_after_the_last_update_there_are_margins_alone() -> None:
 
 
 def test_image_is_fooled_where_every_surrogate_is() -> None:
-    row = {
-        "id": "a",
-        "file": "a.png",
-        "class_name": "mug",
-        "target": None,
-        "target_name": "",
-        "seconds": 2.0,
-        "iteration": 3,
-        "evaluated": 5,
-        "surrogates": ["one", "two"],
-        "attack_margins": [-1.0, -0.5],
-        "losses": [],
-    }
+    margins = {"attack": (-1.0, -0.5)}
+    row = ResultRow(
+        "a", "a.png", 1, "mug", surrogates=("one", "two"), seconds=2.0, iteration=3, evaluated=5, margins=margins
+    )
     event = ImageDone.of(row)
     assert event == ImageDone("a", "a.png", "mug", None, 2.0, 3, 5, {"one": -1.0, "two": -0.5}, True)
-    assert not ImageDone.of(row | {"attack_margins": [-1.0, 0.0]}).fooled
-    assert ImageDone.of(row | {"target": 0, "target_name": "ball"}).target_name == "ball"
+    assert not ImageDone.of(replace(row, margins={"attack": (-1.0, 0.0)})).fooled
+    assert ImageDone.of(replace(row, target=0, target_name="ball")).target_name == "ball"
 
 
 def test_events_cross_processes() -> None:

@@ -60,6 +60,7 @@ def attack(
         limit_memory(memory_limit)
     from attnshift.execution.coordinate import RunOptions, attack_folder
     from attnshift.execution.prepare import AttackSettings
+    from attnshift.results.rows import FailedRow
     from attnshift.telemetry import open_telemetry
 
     settings = AttackSettings(**vars(inputs), cache=cache, recipe=recipe, out=out)
@@ -70,7 +71,7 @@ def attack(
         open_telemetry(**vars(telemetry), terminal=sys.stdout.isatty(), stream=sys.stdout) as consumers,
     ):
         store = attack_folder(settings, consumers, options)
-    failed = len(store.table("failed"))
+    failed = len(store.table(FailedRow))
     if failed:
         print_message(f"{failed} images failed; attnshift status {out} says why, `retry_failed` tries them again")
         raise typer.Exit(1)

@@ -59,9 +59,9 @@ def compare_and_print(
     with open_telemetry(**vars(telemetry), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
         compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
     from attnshift.report.curve_page import markdown, write_comparison
-    from attnshift.report.curves import measure
+    from attnshift.report.curves import measure_comparison
 
-    comparison = measure(compared.runs, compared.judges, options.at)
+    comparison = measure_comparison(compared.runs, compared.judges, options.at)
     path = write_comparison(out, comparison)
     print(markdown(comparison))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):

@@ -52,6 +52,7 @@ def evaluate(
     from attnshift.judging.sets import evaluate_sets, features_of
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.judging.visibility import measure_visibility
+    from attnshift.results.rows import VisibilityRow
     from attnshift.results.store import Store
 
     store = Store.open(run)
@@ -60,7 +61,7 @@ def evaluate(
     visibility = measure_visibility(store, masks) if masks else []
     remarks = evaluate_run(store, judges, tuning, min_clean_accuracy=min_clean_accuracy, reference=reference or None)
     if visibility:
-        store.write_table("visibility", visibility)
+        store.write_table(VisibilityRow, visibility)
     if sets:
         evaluate_sets(store, chosen)
     print_summary(store)

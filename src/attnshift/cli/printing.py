@@ -54,10 +54,10 @@ def print_summary(store: Store) -> None:
     from attnshift.report.label import label_lines
     from attnshift.report.missing import missing
     from attnshift.report.naturalness import naturalness
-    from attnshift.report.summary import summarise
+    from attnshift.report.summary import summarise_run
     from attnshift.results.arms import ARMS
 
-    summary = summarise(*(store.table(name) for name in ("results", "verdicts", "quality", "visibility")))
+    summary = summarise_run(store)
     table = Table(title=Text(f"{summary.images} images{summary.aim}, 95 % intervals"), title_justify="left")
     arms = [arm for arm in ARMS if arm in summary.quality]
     for column in ("classifier", "role", "clean accuracy", *(arm.replace("_", " ") for arm in arms), "attributable"):

@@ -162,7 +162,7 @@ class _Run:
         failures = {each.identity: each.reason for each in returned if isinstance(each, Failure)}
         for each in returned:
             if isinstance(each, Result):
-                self.store.finish(each.identity, each.row, each.images)
+                self.store.finish(each.row, each.images)
         self.ledger.ended(wanted, failures)
         for each in returned:
             if isinstance(each, Result):

@@ -25,6 +25,7 @@ from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.inversion_cache import InversionCache
 from attnshift.execution.work import BatchResult, Work, work_of
 from attnshift.profiling import part
+from attnshift.results.rows import ResultRow
 from attnshift.results.spec import RunSpec, software
 from attnshift.telemetry import Watch
 
@@ -37,9 +38,12 @@ NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a netw
 class Result:
     """A finished item: its row, and its arms as PNG files."""
 
-    identity: str
-    row: dict[str, Any]
+    row: ResultRow
     images: Mapping[str, bytes]
+
+    @property
+    def identity(self) -> str:
+        return self.row.id
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,27 @@ class Worker:
     def _result(self, item: Item, place: int, timed: tuple[BatchResult, float], together: int) -> Result | Failure:
         done, seconds = timed
         spec = self.spec
-        row = {**_row(item, spec), "seconds": seconds, "batch": together, **done.rows[place]}
-        row |= {f"{arm}_margins": [float(each) for each in margins[:, place]] for arm, margins in done.margins.items()}
-        if not (_finite(row) and all(bool(images[place].isfinite().all()) for images in done.arms.values())):
+        row = ResultRow(
+            id=item.identity,
+            file=item.file,
+            label=item.label,
+            class_name=item.class_name,
+            target=item.target,
+            target_name=item.target_name,
+            key=spec.key(item.identity),
+            run=spec.digest,
+            surrogates=spec.surrogates,
+            seconds=seconds,
+            batch=together,
+            margins={arm: tuple(float(each) for each in margins[:, place]) for arm, margins in done.margins.items()},
+            **done.rows[place],
+        )
+        if not (
+            _finite(row.to_record()) and all(bool(images[place].isfinite().all()) for images in done.arms.values())
+        ):
             return Failure(item.identity, NOT_FINITE)
         images = {arm: encode_png(images[place], _provenance(item, arm, spec)) for arm, images in done.arms.items()}
-        return Result(item.identity, row, images)
+        return Result(row, images)
 
 
 def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:
@@ -186,17 +205,3 @@ def _provenance(item: Item, arm: str, spec: RunSpec) -> dict[str, str]:
     chunks["attnshift:source"] = item.file
     chunks["attnshift:label"] = f"{item.label} {item.class_name}"
     return chunks
-
-
-def _row(item: Item, spec: RunSpec) -> dict[str, Any]:
-    return {
-        "id": item.identity,
-        "file": item.file,
-        "label": item.label,
-        "class_name": item.class_name,
-        "target": item.target,
-        "target_name": item.target_name,
-        "key": spec.key(item.identity),
-        "run": spec.digest,
-        "surrogates": list(spec.surrogates),
-    }

@@ -1,9 +1,8 @@
-"""How natural the images of a run look, one by one: every metric that can be taken of them, and why others cannot."""
+"""Naturalness of the images of a run, one by one: the metrics that can be taken, and why others cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,9 @@ from attnshift.errors import UnavailableError
 from attnshift.metrics import METRICS
 from attnshift.metrics.metrics import Metric
 from attnshift.registry import look_up
+from attnshift.results.rows import QualityRow
 
-__all__ = ["measurable", "measure"]
+__all__ = ["measurable", "measure_quality"]
 
 
 def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -32,15 +32,13 @@ def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
     return metrics, reasons
 
 
-def measure(
-    metrics: Mapping[str, Metric], arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """One row per arm and image: the distances of ``arms`` to their clean images, all [batch,3,height,width]."""
+def measure_quality(metrics: Mapping[str, Metric], arms: Mapping[str, Tensor], ids: Sequence[str]) -> list[QualityRow]:
+    """One row for each arm and image: the distances of ``arms`` to their clean images, all [batch,3,height,width]."""
     quality = []
     for arm in (arm for arm in arms if arm != "clean"):
         values = {name: metric(arms["clean"], arms[arm]).tolist() for name, metric in metrics.items()}
         quality += [
-            {"id": row["id"], "arm": arm} | {name: values[name][place] for name in metrics}
-            for place, row in enumerate(rows)
+            QualityRow(identity, arm, {name: values[name][place] for name in metrics})
+            for place, identity in enumerate(ids)
         ]
     return quality

@@ -1,12 +1,12 @@
-"""What a classifier is to a run. Whoever has seen an attack, or speaks for the labels, judges nothing."""
+"""Roles of classifiers in a run. A classifier that an attack has seen, or that speaks for the labels, never judges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from attnshift.defences.names import same_classifier
 from attnshift.errors import RunError, UserError
+from attnshift.results.rows import VerdictRow
 from attnshift.results.store import Store
 
 __all__ = ["assign_roles", "check_judges"]
@@ -14,15 +14,15 @@ __all__ = ["assign_roles", "check_judges"]
 
 def assign_roles(
     store: Store,
-    before: Sequence[Mapping[str, Any]],
+    before: Sequence[VerdictRow],
     judges: Sequence[str],
     tuning: Sequence[str],
     reference: str | None,
 ) -> dict[str, str]:
-    """Classifier -> role, for all that are to be asked about the run; ``before`` are its verdicts so far.
+    """Classifier -> role, for all classifiers that are shown the run; ``before`` are its verdicts so far.
 
     A ``RunError`` where one of them, behind a defence or not, has another role that excludes this one: surrogates and
-    tuning classifiers judge nothing, and a reference is none of the others.
+    tuning classifiers never judge, and a reference has no other role.
     """
     spec = store.spec()
     seen = {*spec.surrogates, *tuning, *spec.recipe.tuned_on} | _with_role(before, "tuning")
@@ -75,9 +75,9 @@ def _check_against(references: Iterable[str], roles: Mapping[str, Sequence[str]]
         if same:
             raise RunError(
                 f"{', '.join(sorted(same))} cannot be {role}: it is the run's reference, behind a defence or not; "
-                "give another --reference with it, or leave it out"
+                "give another `reference` as well, or leave it out"
             )
 
 
-def _with_role(verdicts: Sequence[Mapping[str, Any]], role: str) -> set[str]:
-    return {row["classifier"] for row in verdicts if row["role"] == role}
+def _with_role(verdicts: Sequence[VerdictRow], role: str) -> set[str]:
+    return {row.classifier for row in verdicts if row.role == role}

@@ -1,39 +1,39 @@
-"""How natural the images of a run look as a set: each arm's distance to the clean images, where there are enough."""
+"""Naturalness of the images of a run as a set: the distance of each arm to the clean images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnshift.classifiers import load_classifier
 from attnshift.errors import UnavailableError
-from attnshift.judging.saved import finished_rows, read_arm
+from attnshift.judging.saved import read_arm
 from attnshift.metrics import FEATURES, SETS
 from attnshift.metrics.features import Features, classifier_features
 from attnshift.metrics.sets import SetMetric
 from attnshift.metrics.statistics import Estimate
-from attnshift.results.store import Store
+from attnshift.results.rows import SetRow
+from attnshift.results.store import Store, finished_rows
 
 __all__ = ["evaluate_sets", "features_of"]
 
 
 @torch.no_grad()
 def features_of(classifier: str) -> Features:
-    """What the last layer of ``classifier`` (source:name) reads; whether the attack has seen it does not matter."""
+    """Features that the last layer of ``classifier`` (source:name) reads; it may be one that the attack has seen."""
     return classifier_features(load_classifier(classifier))
 
 
 @torch.no_grad()
 def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32) -> None:
-    """Write the table ``sets`` of the run, anew: one row per metric and arm, with a value or the reason why not.
+    """Write the table ``sets`` of the run anew: one row for each metric and arm, with a value or a reason for none.
 
-    Features are those that each metric was published with (``usual``) or, for all of them, the ``chosen`` ones.
+    Features are the ``chosen`` ones, or those that each metric was published with (``usual``).
     """
-    ids = [row["id"] for row in finished_rows(store)]
+    ids = [row.id for row in finished_rows(store)]
     spec = store.spec()
     published = cache(lambda name: FEATURES[name].load()())
     vectors = cache(lambda features, arm: _vectors(store, spec.size, features, arm, ids, batch))
@@ -42,15 +42,15 @@ def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32)
         metric: SetMetric = entry.load()()
         features: Features = chosen or published(metric.features)
         for arm in (arm for arm in spec.arms if arm != "clean"):
-            row = {"metric": name, "arm": arm, "features": features.name, "usual": chosen is None, "images": len(ids)}
+            estimate, reason = None, ""
             try:
                 _check_count(metric, features, len(ids))
                 estimate = metric(vectors(features, "clean"), vectors(features, arm))
             except UnavailableError as error:
-                rows.append(row | _figures(None, str(error)))
-            else:
-                rows.append(row | _figures(estimate, ""))
-    store.write_table("sets", rows)
+                reason = str(error)
+            limits = _limits(estimate)
+            rows.append(SetRow(name, arm, features.name, chosen is None, len(ids), *limits, reason))
+    store.write_table(SetRow, rows)
 
 
 def _check_count(metric: SetMetric, features: Features, count: int) -> None:
@@ -72,6 +72,5 @@ def _vectors(store: Store, size: int, features: Features, arm: str, ids: Sequenc
     return vectors
 
 
-def _figures(estimate: Estimate | None, reason: str) -> dict[str, Any]:
-    limits = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
-    return limits | {"reason": reason}
+def _limits(estimate: Estimate | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)

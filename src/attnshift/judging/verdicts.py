@@ -1,11 +1,10 @@
-"""Judging a finished run on the 8-bit files that it saved."""
+"""Verdicts on a finished run, on the 8-bit files that it saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +14,12 @@ from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import RunError, UserError
-from attnshift.judging.quality import measurable, measure
+from attnshift.judging.quality import measurable, measure_quality
 from attnshift.judging.roles import assign_roles
-from attnshift.judging.saved import finished_rows, read_arm
+from attnshift.judging.saved import read_arm
 from attnshift.metrics.clean_accuracy import LEAST, suspicion
-from attnshift.results.store import Store
+from attnshift.results.rows import QualityRow, ResultRow, UnavailableRow, VerdictRow
+from attnshift.results.store import Store, finished_rows
 from attnshift.types import Goals
 
 __all__ = ["check_classes", "evaluate_run"]
@@ -40,12 +40,15 @@ def evaluate_run(
     """Add verdicts of ``judges`` (and of classifiers used for tuning) to the run, beside those of its surrogates.
 
     ``reference`` is a classifier that speaks for the label: an image in which it no longer sees the true class shows no
-    weakness. It is none of the others; a run has one, and another takes its place.
+    weakness. It has no other role. A run has one reference; a new one replaces it.
 
-    Verdicts of other classifiers that an earlier evaluation added stay. A judge that the attack has seen is refused,
-    and so is whoever is plainly wrong about the clean images: ``evaluation.clean_accuracy`` says when, and
-    ``min_clean_accuracy`` is its share of the best classifier's accuracy. Surrogates have been attacked already: what
-    would speak against them is returned in sentences. With 0 nobody is refused and all is returned.
+    Verdicts of other classifiers from an earlier evaluation stay. A judge that the attack has seen is refused with a
+    ``RunError``. So is a judge that is plainly wrong about the clean images: ``metrics.clean_accuracy`` says when, and
+    ``min_clean_accuracy`` is its share of the best classifier's accuracy, in [0,1]; with 0 no judge is refused.
+    ``report`` is called with the images that are done and their number, after every ``batch``.
+
+    Returns sentences: remarks on surrogates (never refused, since they have been attacked already), remarks on judges
+    that were not refused, and classifiers that have not seen all images.
     """
     references = [] if reference is None else [reference]
     given = {each.name: each for each in (*judges, *tuning, *references) if isinstance(each, Classifier)}
@@ -53,58 +56,58 @@ def evaluate_run(
         [each if isinstance(each, str) else each.name for each in names] for names in (judges, tuning, references)
     )
     spec = store.spec()
-    before = store.table("verdicts")
+    before = store.table(VerdictRow)
     roles = assign_roles(store, before, judged, tuned, referred[0] if referred else None)
     rows = finished_rows(store)
-    goals = Goals.of([row["label"] for row in rows], [row["target"] for row in rows])
+    goals = Goals.of([row.label for row in rows], [row.target for row in rows])
     pipeline = cache(lambda: load_pipeline(spec.pipeline))
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
     roles |= {name: "defended" for name in judged if isinstance(classifiers[name], Defended)}
-    check_classes(classifiers.values(), (row[key] for row in rows for key in ("label", "target")))
+    check_classes(classifiers.values(), (each for row in rows for each in (row.label, row.target)))
     replaced = "reference" if referred else ""
-    others = [row for row in before if row["classifier"] not in roles and row["role"] != replaced]
-    verdicts, outdated = _up_to_date(others, {row["id"] for row in rows})
+    others = [row for row in before if row.classifier not in roles and row.role != replaced]
+    verdicts, outdated = _up_to_date(others, {row.id for row in rows})
     read = partial(_read, store, spec.size)
     spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
     for span in spans:
         clean = {"clean": read(rows[span], "clean")}
         verdicts += _verdicts(classifiers, roles, clean, rows[span], goals.rows(span))
-    remarks = _doubts(read, rows, verdicts, classifiers, batch, min_clean_accuracy)
+    remarks = _suspicions(read, rows, verdicts, classifiers, batch, min_clean_accuracy)
     for name, line in remarks.items():
         if min_clean_accuracy and roles[name] != "surrogate":
-            raise RunError(f"{line}; mend it, or admit it with --min-clean-accuracy 0")
-    quality: list[dict[str, Any]] = []
+            raise RunError(f"{line}; mend it, or set `min_clean_accuracy` to 0 to admit it")
+    quality: list[QualityRow] = []
     metrics, reasons = measurable(spec.size)
     for span in spans:
         part = rows[span]
         arms = {arm: read(part, arm) for arm in spec.arms}
         edited = {arm: images for arm, images in arms.items() if arm != "clean"}
         verdicts += _verdicts(classifiers, roles, edited, part, goals.rows(span))
-        quality += measure(metrics, arms, part)
+        quality += measure_quality(metrics, arms, [row.id for row in part])
         report(min(span.stop, len(rows)), len(rows))
-    store.write_table("verdicts", verdicts)
-    store.write_table("quality", quality)
-    store.write_table("unavailable", [{"metric": name, "reason": reason} for name, reason in reasons.items()])
+    store.write_table(VerdictRow, verdicts)
+    store.write_table(QualityRow, quality)
+    store.write_table(UnavailableRow, [UnavailableRow(name, reason) for name, reason in reasons.items()])
     return (*remarks.values(), *outdated)
 
 
 def check_classes(
     classifiers: Iterable[Classifier], classes: Iterable[int | None], error: type[UserError] = RunError
 ) -> None:
-    """``error`` where one of ``classifiers`` does not know all ``classes``: labels, and targets where there are any."""
+    """Raise ``error`` where one of ``classifiers`` does not know all ``classes``, labels and targets."""
     highest = max(each for each in classes if each is not None)
     for classifier in classifiers:
         if classifier.classes <= highest:
             raise error(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
 
 
-def _up_to_date(verdicts: Sequence[dict[str, Any]], images: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def _up_to_date(verdicts: Sequence[VerdictRow], images: set[str]) -> tuple[list[VerdictRow], list[str]]:
     """The ``verdicts`` of classifiers that have seen all ``images``, and a sentence about each that has not."""
     seen: dict[str, set[str]] = {}
     for row in verdicts:
-        seen.setdefault(row["classifier"], set()).add(row["id"])
+        seen.setdefault(row.classifier, set()).add(row.id)
     lacking = {name: len(images - ids) for name, ids in seen.items() if not images <= ids}
-    kept = [row for row in verdicts if row["classifier"] not in lacking and row["id"] in images]
+    kept = [row for row in verdicts if row.classifier not in lacking and row.id in images]
     sentences = [
         f"{name} has not seen {count} of the {len(images)} images, which the run has got since; name it again"
         for name, count in lacking.items()
@@ -112,14 +115,14 @@ def _up_to_date(verdicts: Sequence[dict[str, Any]], images: set[str]) -> tuple[l
     return kept, sentences
 
 
-def _read(store: Store, size: int, rows: Sequence[dict[str, Any]], arm: str) -> Tensor:
-    return read_arm(store, size, [row["id"] for row in rows], arm)
+def _read(store: Store, size: int, rows: Sequence[ResultRow], arm: str) -> Tensor:
+    return read_arm(store, size, [row.id for row in rows], arm)
 
 
-def _doubts(
-    read: Callable[[Sequence[dict[str, Any]], str], Tensor],
-    rows: Sequence[dict[str, Any]],
-    verdicts: Sequence[dict[str, Any]],
+def _suspicions(
+    read: Callable[[Sequence[ResultRow], str], Tensor],
+    rows: Sequence[ResultRow],
+    verdicts: Sequence[VerdictRow],
     classifiers: Mapping[str, Classifier],
     batch: int,
     least: float,
@@ -127,14 +130,14 @@ def _doubts(
     """Classifier -> what the ``verdicts`` on the clean images of this and of earlier evaluations say against it."""
     right: dict[str, list[bool]] = {}
     for row in verdicts:
-        if row["arm"] == "clean":
-            right.setdefault(row["classifier"], []).append(row["correct"])
+        if row.arm == "clean":
+            right.setdefault(row.classifier, []).append(row.correct)
 
     def retry(classifier: Classifier, mean: _Channels, std: _Channels) -> list[bool]:
         tried = replace(classifier, preprocessing=replace(classifier.preprocessing, mean=mean, std=std))
         parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
         seen = (each for part in parts for each in tried(read(part, "clean")).argmax(1).tolist())
-        return [number == row["label"] for number, row in zip(seen, rows, strict=True)]
+        return [number == row.label for number, row in zip(seen, rows, strict=True)]
 
     lines: dict[str, str | None] = {}
     for name, classifier in classifiers.items():
@@ -148,9 +151,9 @@ def _verdicts(
     classifiers: Mapping[str, Classifier],
     roles: Mapping[str, str],
     arms: Mapping[str, Tensor],
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[ResultRow],
     goals: Goals,
-) -> list[dict[str, Any]]:
+) -> list[VerdictRow]:
     shown = {arm: DefenceCache(images) for arm, images in arms.items()}
     return [
         verdict
@@ -161,25 +164,25 @@ def _verdicts(
 
 
 def _verdicts_on(
-    classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[dict[str, Any]], goals: Goals, logits: Tensor
-) -> list[dict[str, Any]]:
+    classifier: Classifier, name: str, role: str, arm: str, rows: Sequence[ResultRow], goals: Goals, logits: Tensor
+) -> list[VerdictRow]:
     shares = logits.softmax(1)
-    reached = goals.achieved(shares.argmax(1)).tolist()
+    achieved = goals.achieved(shares.argmax(1)).tolist()
     verdicts = []
-    for row, values, success in zip(rows, shares, reached, strict=True):
+    for row, values, success in zip(rows, shares, achieved, strict=True):
         predicted = int(values.argmax())
         verdicts.append(
-            {
-                "id": row["id"],
-                "arm": arm,
-                "classifier": name,
-                "role": role,
-                "predicted": predicted,
-                "predicted_name": classifier.class_names[predicted] if classifier.class_names else str(predicted),
-                "correct": predicted == row["label"],
-                "success": success,
-                "true_probability": float(values[row["label"]]),
-                "predicted_probability": float(values[predicted]),
-            }
+            VerdictRow(
+                id=row.id,
+                arm=arm,
+                classifier=name,
+                role=role,
+                predicted=predicted,
+                predicted_name=classifier.class_names[predicted] if classifier.class_names else str(predicted),
+                correct=predicted == row.label,
+                success=success,
+                true_probability=float(values[row.label]),
+                predicted_probability=float(values[predicted]),
+            )
         )
     return verdicts

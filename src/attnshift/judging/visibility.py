@@ -1,10 +1,9 @@
-"""How visible the objects of a run still are, where masks say where they were."""
+"""Visibility of the objects of a run, where masks say where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,42 +11,44 @@ from torch import Tensor
 from attnshift.data.datasets import inside
 from attnshift.data.images import read_mask
 from attnshift.errors import LabelError
-from attnshift.judging.saved import finished_rows, read_arm
+from attnshift.judging.saved import read_arm
 from attnshift.metrics import VISIBILITY
-from attnshift.results.store import Store
+from attnshift.results.rows import ResultRow, VisibilityRow
+from attnshift.results.store import Store, finished_rows
 
 __all__ = ["measure_visibility"]
 
 
 @torch.no_grad()
-def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[dict[str, Any]]:
+def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[VisibilityRow]:
     """Rows of the table ``visibility``: for each image and each arm but the clean one, the entries of ``VISIBILITY``.
 
-    ``masks`` holds a mask under the name of each image, which is 1 where its object is. Nothing is written. nan where
-    a mask is empty, where it leaves no surroundings, and where the object does not stand out from them.
+    ``masks`` is a folder that holds a mask under the name of each image; a mask is 1 where its object is. Nothing is
+    written. A value is nan where a mask is empty, where it leaves no surroundings, and where the object does not stand
+    out from them. A ``LabelError`` where the folder does not exist.
     """
     spec, rows = store.spec(), finished_rows(store)
     if not masks.is_dir():
-        raise LabelError(f"--masks {masks}: no such folder of masks")
+        raise LabelError(f"`masks` is {masks}, which is no folder; give one with a mask under each image's name")
     root = masks.resolve()
-    paths = {row["id"]: inside(root, row["file"], f"--masks {masks}") for row in rows}
+    paths = {row.id: inside(root, row.file, f"`masks` {masks}") for row in rows}
     seen = []
     for part in (rows[start : start + batch] for start in range(0, len(rows), batch)):
-        covered = torch.stack([read_mask(paths[row["id"]], spec.size) for row in part])
+        covered = torch.stack([read_mask(paths[row.id], spec.size) for row in part])
         seen += _measured(store, spec.size, part, [arm for arm in spec.arms if arm != "clean"], covered)
     return seen
 
 
 def _measured(
-    store: Store, size: int, rows: Sequence[Mapping[str, Any]], arms: Sequence[str], masks: Tensor
-) -> list[dict[str, Any]]:
-    ids = [row["id"] for row in rows]
+    store: Store, size: int, rows: Sequence[ResultRow], arms: Sequence[str], masks: Tensor
+) -> list[VisibilityRow]:
+    ids = [row.id for row in rows]
     clean, found = read_arm(store, size, ids, "clean"), []
     for arm in arms:
         images = read_arm(store, size, ids, arm)
         values = {name: entry.load()(clean, images, masks).tolist() for name, entry in VISIBILITY.items()}
         found += [
-            {"id": row["id"], "arm": arm} | {name: values[name][place] for name in values}
-            for place, row in enumerate(rows)
+            VisibilityRow(identity, arm, {name: values[name][place] for name in values})
+            for place, identity in enumerate(ids)
         ]
     return found

@@ -12,20 +12,21 @@ from typing import Any
 from urllib.parse import quote
 
 from attnshift._version import __version__
+from attnshift.files import atomic_write
 from attnshift.metrics.curves import Reading
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.curves import Comparison, Line, Point, Rival
 from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
-from attnshift.report.rendering import render
-from attnshift.results.store import Store, atomic_write
+from attnshift.report.rendering import render_page
+from attnshift.results.store import Store
 
 __all__ = ["figures", "markdown", "write_comparison"]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
     """Write compare.json and compare.html into ``folder`` and return the path of the page."""
-    page = render(
+    page = render_page(
         "compare.html.jinja",
         comparison=comparison,
         plot=plot(comparison),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy
 
@@ -14,11 +13,13 @@ from attnshift.metrics.curves import Curve, Reading, read_curves
 from attnshift.metrics.statistics import Change, Estimate, holm
 from attnshift.report.paired import compare_fooled
 from attnshift.report.summary import judge_gains, summarise
-from attnshift.report.verdicts import counted_judges, indexed, roles_in
+from attnshift.report.verdicts import indexed
+from attnshift.results.roles import counted_judges, roles_in
+from attnshift.results.rows import FailedRow, QualityRow, ResultRow, VerdictRow
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 
-__all__ = ["Comparison", "Failure", "Line", "Point", "Rival", "measure"]
+__all__ = ["Comparison", "ComparisonFailure", "Line", "Point", "Rival", "measure_comparison"]
 
 _Image = tuple[str, int, int | None]
 """File, label and target."""
@@ -76,7 +77,7 @@ class Comparison:
     """As ``Summary.aim``."""
     spec: RunSpec
     aside: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[ComparisonFailure, ...] = ()
 
     @property
     def missing(self) -> str:
@@ -86,7 +87,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Failure:
+class ComparisonFailure:
     """An image that failed in one run, and why."""
 
     name: str
@@ -95,12 +96,14 @@ class Failure:
     reason: str
 
 
-def measure(runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at: Sequence[float]) -> Comparison:
+def measure_comparison(
+    runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at: Sequence[float]
+) -> Comparison:
     """Compare finished ``runs`` (name -> strength -> run) by ``judges`` alone, and where SSIM is one of ``at``.
 
-    Of the judges those without a defence count, or all where each has one (``verdicts.counted``).
-    Images are paired by file, label and target: a recipe that is given masks has other identities for them. Only those
-    count that all runs have attacked; a ``RunError`` where there is none.
+    The judges without a defence count, or all of them where each has one (``results.roles.counted_judges``).
+    Images are paired by file, label and target, since a recipe that is given masks has other identities for them. Only
+    images that all runs have attacked count; a ``RunError`` where there is none.
     """
     stores = [store for line in runs.values() for store in line.values()]
     tables = {store.folder: _tables(store, judges) for store in stores}
@@ -138,23 +141,23 @@ def measure(runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at
 
 @dataclass(frozen=True)
 class _Tables:
-    results: list[dict[str, Any]]
-    verdicts: list[dict[str, Any]]
-    quality: list[dict[str, Any]]
+    results: list[ResultRow]
+    verdicts: list[VerdictRow]
+    quality: list[QualityRow]
 
     @property
     def images(self) -> list[_Image]:
-        return [(row["file"], row["label"], row["target"]) for row in self.results]
+        return [(row.file, row.label, row.target) for row in self.results]
 
     def only(self, images: Collection[_Image]) -> _Tables:
         results = [row for row, image in zip(self.results, self.images, strict=True) if image in images]
-        ids = {row["id"] for row in results}
-        verdicts, quality = ([row for row in table if row["id"] in ids] for table in (self.verdicts, self.quality))
-        return _Tables(results, verdicts, quality)
+        ids = {row.id for row in results}
+        verdicts = [row for row in self.verdicts if row.id in ids]
+        return _Tables(results, verdicts, [row for row in self.quality if row.id in ids])
 
     @property
     def ids(self) -> list[str]:
-        return [row["id"] for row in self.results]
+        return [row.id for row in self.results]
 
 
 def _shared(tables: Mapping[Path, _Tables]) -> set[_Image]:
@@ -165,26 +168,26 @@ def _shared(tables: Mapping[Path, _Tables]) -> set[_Image]:
     return shared
 
 
-def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[Failure]:
+def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[ComparisonFailure]:
     for name, line in runs.items():
         for strength, store in line.items():
-            for row in store.table("failed"):
-                yield Failure(name, strength, row["file"], row["reason"])
+            for row in store.table(FailedRow):
+                yield ComparisonFailure(name, strength, row.file, row.reason)
 
 
 def _tables(store: Store, judges: Sequence[str]) -> _Tables:
-    rows = (row for row in store.table("verdicts") if row["role"] in ("judge", "defended"))
-    verdicts, results = [row for row in rows if row["classifier"] in judges], store.table("results")
-    if results and {row["classifier"] for row in verdicts} != set(judges):
-        raise RunError(f"{store.folder} is not judged by all of {', '.join(judges)}; compare them anew")
-    return _Tables(results, verdicts, store.table("quality"))
+    rows = (row for row in store.table(VerdictRow) if row.role in ("judge", "defended"))
+    verdicts, results = [row for row in rows if row.classifier in judges], store.table(ResultRow)
+    if results and {row.classifier for row in verdicts} != set(judges):
+        raise RunError(f"{store.folder} is not judged by all of {', '.join(judges)}; compare them again")
+    return _Tables(results, verdicts, store.table(QualityRow))
 
 
 def _curve(line: Sequence[_Tables], judges: Sequence[str]) -> Curve:
     naturalness, success = [], []
     for tables in line:
         ids = tables.ids
-        similarity = {row["id"]: row["ssim"] for row in tables.quality if row["arm"] == "attack"}
+        similarity = {row.id: row.values["ssim"] for row in tables.quality if row.arm == "attack"}
         naturalness.append([similarity[each] for each in ids])
         success.append(judge_gains(judges, ids, indexed(tables.verdicts)))
     return Curve(numpy.array(naturalness), numpy.array(success))

@@ -1,11 +1,10 @@
-"""Images that a run was to attack and that none of its figures count: those that failed and those that are left."""
+"""Planned images of a run that no figure counts: those that failed and those that are left."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from attnshift.results.rows import FailedRow, ResultRow
 from attnshift.results.store import Store
 
 __all__ = ["Missing", "missing"]
@@ -13,10 +12,10 @@ __all__ = ["Missing", "missing"]
 
 @dataclass(frozen=True)
 class Missing:
-    """``failed`` are rows of the run's table of that name: id, file, label, reason."""
+    """``planned`` images, those that have ``failed``, and how many are ``left`` to attack."""
 
     planned: int
-    failed: tuple[Mapping[str, Any], ...]
+    failed: tuple[FailedRow, ...]
     left: int
 
     @property
@@ -28,5 +27,5 @@ class Missing:
 
 
 def missing(store: Store) -> Missing:
-    failed = tuple(store.table("failed"))
-    return Missing(store.planned(), failed, store.planned() - len(failed) - len(store.table("results")))
+    failed = tuple(store.table(FailedRow))
+    return Missing(store.planned(), failed, store.planned() - len(failed) - len(store.table(ResultRow)))

@@ -1,16 +1,16 @@
-"""What a run's tables say about naturalness beside the means of its metrics: what could not be measured, and sets."""
+"""Naturalness beside the means of the metrics: metrics that could not be taken, and metrics of sets."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from attnshift.metrics import METRICS
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import number
 from attnshift.results.arms import ARMS
+from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
 from attnshift.results.store import Store
 
 __all__ = ["SetSummary", "naturalness", "read_sets", "short", "unavailable"]
@@ -38,8 +38,8 @@ class SetSummary:
 
 def naturalness(store: Store) -> list[str]:
     """One line for each metric that could not be measured, and for each that was measured of sets."""
-    reasons = unavailable(store.table("quality"), store.table("unavailable"))
-    sets = read_sets(store.table("sets"))
+    reasons = unavailable(store.table(QualityRow), store.table(UnavailableRow))
+    sets = read_sets(store.table(SetRow))
     reasons |= {each.metric: each.reason for each in sets if each.reason}
     return [
         *(f"{name}: unavailable: {reason}" for name, reason in reasons.items()),
@@ -47,33 +47,33 @@ def naturalness(store: Store) -> list[str]:
     ]
 
 
-def unavailable(quality: Sequence[Mapping[str, Any]], reasons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def unavailable(quality: Sequence[QualityRow], reasons: Sequence[UnavailableRow]) -> dict[str, str]:
     """Metric -> why the table ``quality`` does not hold it; ``reasons`` are the rows of the table ``unavailable``."""
     if not quality:
         return {}
-    known = {row["metric"]: row["reason"] for row in reasons}
-    missing = [name for name in METRICS if all(row.get(name) is None for row in quality)]
+    known = {row.metric: row.reason for row in reasons}
+    missing = [name for name in METRICS if all(name not in row.values for row in quality)]
     return {
         name: known.get(name, "not measured when this run was judged; `attnshift evaluate` measures it")
         for name in missing
     }
 
 
-def read_sets(rows: Sequence[Mapping[str, Any]]) -> tuple[SetSummary, ...]:
+def read_sets(rows: Sequence[SetRow]) -> tuple[SetSummary, ...]:
     """The ``rows`` of the table ``sets``, those of each metric together."""
     summaries = []
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        own = [row for row in rows if row["metric"] == metric]
+    for metric in dict.fromkeys(row.metric for row in rows):
+        own = [row for row in rows if row.metric == metric]
         first = own[0]
-        figures = {row["arm"]: row for row in own if row["value"] is not None}
+        figures = {row.arm: each for row in own if (each := _estimate(row)) is not None}
         summaries.append(
             SetSummary(
                 metric,
-                first["features"],
-                first["usual"],
-                first["images"],
-                {arm: _estimate(figures[arm]) for arm in ARMS if arm in figures},
-                next((row["reason"] for row in own if row["reason"]), ""),
+                first.features,
+                first.usual,
+                first.images,
+                {arm: figures[arm] for arm in ARMS if arm in figures},
+                next((row.reason for row in own if row.reason), ""),
             )
         )
     return tuple(summaries)
@@ -96,5 +96,7 @@ def _line(each: SetSummary) -> str:
     return f"{what}: {figures}{each.comparable and f'; {each.comparable}'}"
 
 
-def _estimate(row: Mapping[str, Any]) -> Estimate:
-    return Estimate(row["value"], row["low"], row["high"], row["images"])
+def _estimate(row: SetRow) -> Estimate | None:
+    if row.value is None or row.low is None or row.high is None:
+        return None
+    return Estimate(row.value, row.low, row.high, row.images)

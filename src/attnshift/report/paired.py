@@ -1,4 +1,4 @@
-"""Two runs on the same images, compared image by image."""
+"""Comparison of two runs on the same images, image by image."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from attnshift.errors import RunError
 from attnshift.metrics.statistics import Change, Estimate, bootstrap, mcnemar
 from attnshift.report.summary import judge_gains
-from attnshift.report.verdicts import Verdicts, counted_judges, fools_most, indexed, roles_in
+from attnshift.report.verdicts import Verdicts, fools_most, indexed
+from attnshift.results.roles import counted_judges, roles_in
+from attnshift.results.rows import QualityRow, VerdictRow
 from attnshift.results.store import Store
 
-__all__ = ["Comparison", "compare", "compare_fooled"]
+__all__ = ["PairedComparison", "compare_fooled", "compare_runs"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Attributable success on the judges and SSIM of a run, and by how much each exceeds the reference's.
 
     ``judges`` has McNemar's test for each judge, over the images that it knows when clean; ``fooled`` is the one over
@@ -30,16 +32,17 @@ class Comparison:
     fooled: Change
 
 
-def compare(reference: Store, run: Store) -> Comparison:
-    """Over the images and judges that both runs have; a ``RunError`` where there is none of either.
+def compare_runs(reference: Store, run: Store) -> PairedComparison:
+    """Compare ``run`` to ``reference`` over the images and judges that both have.
 
-    Judges behind a defence count where there are no others (``verdicts.counted``).
+    A ``RunError`` where they have no image or no judge in common. Judges behind a defence count where there are no
+    others (``results.roles.counted_judges``).
     """
-    tables = [store.table("verdicts") for store in (reference, run)]
+    tables = [store.table(VerdictRow) for store in (reference, run)]
     theirs, ours = (roles_in(rows) for rows in tables)
     judges = sorted(counted_judges({name: role for name, role in ours.items() if theirs.get(name) == role}))
     before, after = (
-        {row["id"]: row["ssim"] for row in store.table("quality") if row["arm"] == "attack"}
+        {row.id: row.values["ssim"] for row in store.table(QualityRow) if row.arm == "attack"}
         for store in (reference, run)
     )
     images = [identity for identity in after if identity in before]
@@ -48,7 +51,7 @@ def compare(reference: Store, run: Store) -> Comparison:
         raise RunError(f"{run.folder} and {reference.folder} have no {missing} in common; evaluate both")
     old, new = (indexed(rows) for rows in tables)
     gains, others = (judge_gains(judges, images, verdicts) for verdicts in (new, old))
-    return Comparison(
+    return PairedComparison(
         bootstrap(gains, ("attributable",)),
         bootstrap([own - other for own, other in zip(gains, others, strict=True)], ("attributable gap",)),
         bootstrap([after[each] for each in images], ("ssim",)),

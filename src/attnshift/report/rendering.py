@@ -7,11 +7,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from attnshift._version import __version__
 from attnshift.report.figures import chance, curve, decimal, number, percent
 
-__all__ = ["render"]
+__all__ = ["render_page"]
 
 
-def render(template: str, **values: object) -> bytes:
-    """The page that ``template`` makes of ``values``; one that is missing is an error, not a blank."""
+def render_page(template: str, **values: object) -> bytes:
+    """The page that ``template`` makes of ``values``; a missing value is an error, not a blank."""
     environment = Environment(
         loader=PackageLoader("attnshift.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

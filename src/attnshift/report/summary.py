@@ -1,4 +1,4 @@
-"""What the tables of a run say: success per classifier and arm, and naturalness, with intervals."""
+"""Figures from the tables of a run: success for each classifier and arm, and naturalness, with intervals."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean
-from typing import Any
 
 from attnshift.metrics import METRICS, VISIBILITY
 from attnshift.metrics.statistics import Estimate, bootstrap, wilson
-from attnshift.report.verdicts import (
-    Verdicts,
-    counted_judges,
-    indexed,
-    judges_by_defence,
-    roles_in,
-    where_label_is_kept,
-)
+from attnshift.report.verdicts import Verdicts, indexed, where_label_is_kept
 from attnshift.results.arms import ARMS
+from attnshift.results.roles import counted_judges, judges_by_defence, roles_in
+from attnshift.results.rows import QualityRow, ResultRow, VerdictRow, VisibilityRow
+from attnshift.results.store import Store
 
-__all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise"]
+__all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise", "summarise_run"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class ClassifierSummary:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """Whether the true class is still seen, by the classifier that was declared to speak for it.
+    """How often the reference, the classifier that was declared to speak for the label, still sees the true class.
 
     A reference can be fooled like any classifier, and then misses a label that a person still sees: the figures are too
     low rather than too high.
@@ -96,15 +91,21 @@ class Summary:
         return f", targeted at {self.targets[0]}" if len(self.targets) == 1 else ", targeted per image"
 
 
+def summarise_run(store: Store) -> Summary:
+    """The figures of a run from the tables that its folder holds."""
+    return summarise(*(store.table(kind) for kind in (ResultRow, VerdictRow, QualityRow, VisibilityRow)))
+
+
 def summarise(
-    results: Sequence[Mapping[str, Any]],
-    verdicts: Sequence[Mapping[str, Any]],
-    quality: Sequence[Mapping[str, Any]],
-    visibility: Sequence[Mapping[str, Any]] = (),
+    results: Sequence[ResultRow],
+    verdicts: Sequence[VerdictRow],
+    quality: Sequence[QualityRow],
+    visibility: Sequence[VisibilityRow] = (),
 ) -> Summary:
+    """The figures of a run from its tables; ``verdicts``, ``quality`` and ``visibility`` may be empty."""
     roles = roles_in(verdicts)
     seen = indexed(verdicts)
-    ids = [row["id"] for row in results]
+    ids = [row.id for row in results]
     return Summary(
         tuple(_classifier(name, roles[name], ids, seen) for name in roles),
         _all_judges(roles, ids, seen),
@@ -112,28 +113,28 @@ def summarise(
         _label(roles, ids, seen),
         {
             arm: {
-                name: bootstrap([row[name] for row in visibility if row["arm"] == arm], (arm, name))
+                name: bootstrap([row.values.get(name, math.nan) for row in visibility if row.arm == arm], (arm, name))
                 for name in VISIBILITY
             }
             for arm in ARMS
-            if any(row["arm"] == arm for row in visibility)
+            if any(row.arm == arm for row in visibility)
         },
         {
             arm: {metric: _mean(arm, metric, rows) for metric in METRICS if any(metric in row for row in rows)}
-            for arm, rows in ((arm, _measured(arm, quality)) for arm in ARMS)
+            for arm, rows in ((arm, [row.values for row in quality if row.arm == arm]) for arm in ARMS)
             if rows
         },
         _shares_of_surrogates(results),
-        bootstrap([row["effective_models"] for row in results], ("effective models",)),
-        bootstrap([row["seconds"] for row in results], ("seconds",)),
+        bootstrap([_nan(row.effective_models) for row in results], ("effective models",)),
+        bootstrap([row.seconds for row in results], ("seconds",)),
         len(results),
-        tuple({row["target"]: row["target_name"] for row in results if row["target"] is not None}.values()),
+        tuple({row.target: row.target_name for row in results if row.target is not None}.values()),
     )
 
 
 def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:
-    known = [identity for identity in ids if verdicts[name, "clean", identity]["correct"]]
-    reached = {arm: [verdicts[name, arm, each]["success"] for each in known] for arm in _arms(verdicts)}
+    known = [identity for identity in ids if verdicts[name, "clean", identity].correct]
+    reached = {arm: [verdicts[name, arm, each].success for each in known] for arm in _arms(verdicts)}
     control = reached.get("reconstruction", [False] * len(known))
     gained = [int(attack) - int(before) for attack, before in zip(reached["attack"], control, strict=True)]
     return ClassifierSummary(
@@ -173,8 +174,8 @@ def _label(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> 
     reference = references[0]
     kept = where_label_is_kept(reference, verdicts)
     together = _all_judges(roles, ids, kept)
-    known = [identity for identity in ids if verdicts[reference, "clean", identity]["correct"]]
-    right = {arm: sum(verdicts[reference, arm, each]["correct"] for each in known) for arm in _arms(verdicts)}
+    known = [identity for identity in ids if verdicts[reference, "clean", identity].correct]
+    right = {arm: sum(verdicts[reference, arm, each].correct for each in known) for arm in _arms(verdicts)}
     return LabelSummary(
         reference,
         wilson(len(known), len(ids)),
@@ -191,7 +192,7 @@ def _mean_judge(
     called: str, role: str, judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts
 ) -> ClassifierSummary:
     """Resamples images, not verdicts: the judges' verdicts on one image are not independent."""
-    clean = [sum(verdicts[name, "clean", identity]["correct"] for name in judges) / len(judges) for identity in ids]
+    clean = [sum(verdicts[name, "clean", identity].correct for name in judges) / len(judges) for identity in ids]
     return ClassifierSummary(
         called,
         role,
@@ -219,18 +220,13 @@ def _arms(verdicts: Verdicts) -> list[str]:
 def _shares(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts, arm: str) -> list[float]:
     per_image = []
     for identity in ids:
-        known = [name for name in judges if verdicts[name, "clean", identity]["correct"]]
-        reached = [verdicts[name, arm, identity]["success"] for name in known]
+        known = [name for name in judges if verdicts[name, "clean", identity].correct]
+        reached = [verdicts[name, arm, identity].success for name in known]
         per_image.append(sum(reached) / len(reached) if reached else math.nan)
     return per_image
 
 
-def _measured(arm: str, quality: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of ``arm``, without what could not be measured."""
-    return [{name: value for name, value in row.items() if value is not None} for row in quality if row["arm"] == arm]
-
-
-def _mean(arm: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> Estimate:
+def _mean(arm: str, metric: str, rows: Sequence[Mapping[str, float]]) -> Estimate:
     values = [row[metric] for row in rows if metric in row]
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -238,11 +234,15 @@ def _mean(arm: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> Estimate:
     return bootstrap(finite, (arm, metric))
 
 
-def _shares_of_surrogates(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _shares_of_surrogates(results: Sequence[ResultRow]) -> dict[str, tuple[float, ...]]:
     images: dict[str, list[Sequence[float]]] = {}
     for row in results:
-        for each in row["shares"]:
-            images.setdefault(each["name"], []).append(each["values"])
+        for name, values in row.shares.items():
+            images.setdefault(name, []).append(values)
     # Images that left early have shorter rows.
     return {
         name: tuple(fmean(share for share in shares if share is not None) for shares in zip_longest(*rows))

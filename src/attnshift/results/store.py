@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow
 import pyarrow.parquet
@@ -36,9 +36,12 @@ from attnshift.files import atomic_write, publish, temporary_name, writing
 from attnshift.registry import describe
 from attnshift.results.locks import Claims
 from attnshift.results.plan import Plan, parts, read_plan
+from attnshift.results.rows import FailedRow, ResultRow, Row
 from attnshift.results.spec import RunSpec
 
-__all__ = ["Store", "atomic_write"]
+__all__ = ["Store", "finished_rows"]
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 _ROWS = 1024
 """Rows of a table that are in memory at once while it is made from the items."""
@@ -104,11 +107,11 @@ class Store:
         """How many images the run shall attack."""
         return int(pyarrow.parquet.read_metadata(self.plan_path).num_rows)
 
-    def finish(self, identity: str, row: Mapping[str, Any], images: Mapping[str, bytes]) -> None:
+    def finish(self, row: ResultRow, images: Mapping[str, bytes]) -> None:
         """Keep what was made of an item: PNG files by arm, then its ``row``, which declares it finished."""
         for arm, content in images.items():
-            atomic_write(self.image_path(identity, arm), content)
-        atomic_write(self._item_path(identity), json.dumps(row).encode())
+            atomic_write(self.image_path(row.id, arm), content)
+        atomic_write(self._item_path(row.id), json.dumps(row.to_record()).encode())
 
     def compact(self, failed: Mapping[str, str]) -> int:
         """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the others
@@ -116,16 +119,16 @@ class Store:
         # Looked at once: others may go on finishing, and what is written twice over must be the same.
         finished = bytes(self.is_finished(item.identity) for item in read_plan(self.plan_path))
         if any(finished):
-            self._write("results", lambda: self._rows(finished))
+            self._write(ResultRow, ResultRow.schema(keys=self.spec().arms), self._finished(finished))
         lost = [
-            {"id": item.identity, "file": item.file, "label": item.label, "reason": failed[item.identity]}
+            FailedRow(item.identity, item.file, item.label, failed[item.identity])
             for item, done in zip(read_plan(self.plan_path), finished, strict=True)
             if item.identity in failed and not done
         ]
         if lost:
-            self.write_table("failed", lost)
+            self.write_table(FailedRow, lost)
         else:
-            path = self.folder / "failed.parquet"
+            path = self.table_path(FailedRow)
             with writing(path):
                 path.unlink(missing_ok=True)
         return sum(finished)
@@ -137,13 +140,24 @@ class Store:
                 with writing(path):
                     path.unlink(missing_ok=True)
 
-    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._write(name, lambda: (dict(row) for row in rows))
+    def table_path(self, kind: type[Row]) -> Path:
+        return self.folder / f"{kind.TABLE}.parquet"
 
-    def table(self, name: str) -> list[dict[str, Any]]:
-        """Rows of a table, none if it has not been written."""
-        path = self.folder / f"{name}.parquet"
-        return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
+    def write_table(self, kind: type[AnyRow], rows: Sequence[AnyRow]) -> None:
+        """Write the table of ``kind`` anew."""
+        self._write(kind, kind.schema(rows), rows)
+
+    def table(self, kind: type[AnyRow]) -> list[AnyRow]:
+        """Rows of the table of ``kind``; none if it has not been written."""
+        path = self.table_path(kind)
+        if not path.exists():
+            return []
+        try:
+            return [kind.from_record(record) for record in pyarrow.parquet.read_table(path).to_pylist()]
+        except pyarrow.ArrowException as error:
+            raise RunError(f"{path} is no parquet file ({str(error).splitlines()[0]}); make it again") from None
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from None
 
     def _item_path(self, identity: str) -> Path:
         return self.folder / "items" / f"{identity}.json"
@@ -171,26 +185,35 @@ class Store:
         atomic_write(self.folder / "recipe.toml", recipe.encode())
         atomic_write(self.folder / "run.json", (spec.model_dump_json(indent=1) + "\n").encode())
 
-    def _rows(self, finished: bytes) -> Iterator[dict[str, Any]]:
+    def _finished(self, finished: bytes) -> Iterator[ResultRow]:
         for item in compress(read_plan(self.plan_path), finished):
-            yield json.loads(self._item_path(item.identity).read_bytes())
+            yield ResultRow.from_record(json.loads(self._item_path(item.identity).read_bytes()))
 
-    def _write(self, name: str, rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """Write a table part by part; ``rows`` are asked for twice, because a part alone does not show all types."""
-        path = self.folder / f"{name}.parquet"
-        schemas = [pyarrow.Table.from_pylist(list(part)).schema for part in parts(rows(), _ROWS)]
-        schema = pyarrow.unify_schemas(schemas, promote_options="permissive") if schemas else pyarrow.schema([])
+    def _write(self, kind: type[Row], schema: pyarrow.Schema, rows: Iterable[Row]) -> None:
+        """Write a table part by part: memory holds a few rows at a time."""
+        path = self.table_path(kind)
         temporary = temporary_name(path)
         with writing(path):
             try:
                 with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-                    for part in parts(rows(), _ROWS):
-                        writer.write_table(pyarrow.Table.from_pylist(list(part), schema))
+                    for part in parts(rows, _ROWS):
+                        records = [row.to_record() for row in part]
+                        writer.write_table(pyarrow.Table.from_pylist(records, schema))
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 publish(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def finished_rows(store: Store) -> list[ResultRow]:
+    """Rows of the finished images, in the order of the plan; a ``RunError`` where no image is finished."""
+    rows = store.table(ResultRow)
+    if not rows:
+        if store.table(FailedRow):
+            raise RunError(f"all images of {store.folder} failed; attnshift status {store.folder} says why")
+        raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
+    return rows
 
 
 def _fresh(folder: Path) -> bool:

@@ -34,6 +34,7 @@ from attnshift.metrics.clean_accuracy import LEAST
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.recipes.strength import at_strength
+from attnshift.results.rows import QualityRow, ResultRow, VerdictRow
 from attnshift.results.store import Store
 from attnshift.telemetry import Telemetry
 
@@ -227,8 +228,8 @@ def _ours(folder: Path) -> bool:
 
 def _not_asked_yet(store: Store, judges: Sequence[Classifier]) -> list[Classifier]:
     """Those of ``judges`` whose verdicts on the finished run are not there; all of them where its quality is not."""
-    images = {row["id"] for row in store.table("results")}
-    if not images <= {row["id"] for row in store.table("quality")}:
+    images = {row.id for row in store.table(ResultRow)}
+    if not images <= {row.id for row in store.table(QualityRow)}:
         return list(judges)
-    seen = {(row["classifier"], row["id"]) for row in store.table("verdicts") if row["role"] in ("judge", "defended")}
+    seen = {(row.classifier, row.id) for row in store.table(VerdictRow) if row.role in ("judge", "defended")}
     return [judge for judge in judges if not {(judge.name, each) for each in images} <= seen]

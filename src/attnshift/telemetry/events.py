@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from attnshift.attack.loop import Snapshot
+    from attnshift.results.rows import ResultRow
 
 __all__ = [
     "EVENTS",
@@ -101,17 +102,17 @@ class ImageDone:
     fooled: bool
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> ImageDone:
+    def of(cls, row: ResultRow) -> ImageDone:
         """From the ``row`` that a run keeps of an image."""
-        margins = dict(zip(row["surrogates"], row["attack_margins"], strict=True))
+        margins = dict(zip(row.surrogates, row.margins["attack"], strict=True))
         return cls(
-            id=row["id"],
-            file=row["file"],
-            class_name=row["class_name"],
-            target_name=None if row["target"] is None else row["target_name"],
-            seconds=row["seconds"],
-            iteration=row["iteration"],
-            evaluated=row["evaluated"],
+            id=row.id,
+            file=row.file,
+            class_name=row.class_name,
+            target_name=None if row.target is None else row.target_name,
+            seconds=row.seconds,
+            iteration=row.iteration,
+            evaluated=row.evaluated,
             margins=margins,
             fooled=all(each < 0 for each in margins.values()),
         )

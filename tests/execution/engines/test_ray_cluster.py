@@ -35,6 +35,8 @@ from attnshift.execution.engines.ray_engine import RayEngine, _Actor  # isort: s
 import ray
 from ray.cluster_utils import Cluster
 
+from tables import records
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
@@ -57,7 +59,7 @@ def events(store: Store) -> list[dict[str, Any]]:
 
 def assert_same(store: Store, other: Store) -> None:
     assert pngs(store.folder) == pngs(other.folder)
-    rows, others = ([row | {"seconds": 0} for row in each.table("results")] for each in (store, other))
+    rows, others = ([row | {"seconds": 0} for row in records(each, "results")] for each in (store, other))
     assert rows == others
 
 
@@ -86,12 +88,12 @@ def test_the_same_bytes_as_in_one_process(
 ) -> None:
     """Also where a worker is killed in the middle; and Ray says nothing."""
     once = tmp_path / "killed"
-    monkeypatch.setattr(ray_engine, "_Actor", killing(finished.table("results")[0]["file"], once))
+    monkeypatch.setattr(ray_engine, "_Actor", killing(records(finished, "results")[0]["file"], once))
     settings, told = small_settings(photos, pipeline_folder, tmp_path / "run"), Told()
     store = attack_folder(settings, told.telemetry(), RunOptions(engine=partial(RayEngine, address=cluster.address)))
     assert once.exists()
     assert_same(store, finished)
-    first, second, third = (row["id"] for row in finished.table("results"))
+    first, second, third = (row["id"] for row in records(finished, "results"))
     assert [each.id for each in told.done] == [third, first, second], "what a worker died of comes last"
     assert Counter(each["event"] for each in events(store)) == {"begun": 3, "ended": 2, "died": 1}
     assert capfd.readouterr() == ("", "")
@@ -118,15 +120,15 @@ def test_a_worker_with_other_weights_does_not_start(
 def test_an_image_that_ends_every_worker_is_left_out_and_its_mates_are_not(
     cluster: Any, finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fatal, mate, other = finished.table("results")
+    fatal, mate, other = records(finished, "results")
     monkeypatch.setattr(ray_engine, "_Actor", killing(fatal["file"]))
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
     store = attack_folder(settings, options=RunOptions(engine=partial(RayEngine, address=cluster.address)))
-    rows = store.table("results")
+    rows = records(store, "results")
     assert [row["id"] for row in rows] == [mate["id"], other["id"]]
     assert rows[1] | {"seconds": 0} == other | {"seconds": 0}
     assert rows[0]["batch"] == 1, "alone, as its mate would have ended it"
-    (failed,) = store.table("failed")
+    (failed,) = records(store, "failed")
     assert failed["id"] == fatal["id"]
     assert f"ended its worker {DEATHS + 1} times and is left out" in failed["reason"]
     died = Counter(identity for each in events(store) if each["event"] == "died" for identity in each["items"])

@@ -25,6 +25,7 @@ from attnshift.studies.tuning import Range, bench, grade, tune_recipe
 from attnshift.types import Goals
 from small_runs import SIDE, contents, run_small
 from small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
+from tables import records
 
 
 def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
         batch=2,
     )
     store = run_small(run)
-    rows = store.table("results")
+    rows = records(store, "results")
     clean, attacked = (
         torch.stack([read_image(store.image_path(row["id"], arm), SIDE) for row in rows]) for arm in ("clean", "attack")
     )

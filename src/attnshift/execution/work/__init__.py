@@ -26,7 +26,8 @@ class BatchResult:
     """A micro-batch that is attacked.
 
     ``arms`` hold what is shown of each image, [batch,3,height,width], multiples of 1/255; ``margins`` [models,batch]
-    are the surrogates' on exactly these, and ``rows`` what is written down of each image beside them.
+    are the surrogates' on exactly these. ``rows`` hold for each image the fields of its ``ResultRow`` that the attack
+    decides, as far as they differ from their defaults.
     """
 
     arms: Mapping[str, Tensor]

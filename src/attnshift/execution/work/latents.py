@@ -95,15 +95,10 @@ def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, A
     return {
         "iteration": int(outcome.iterations[place]),
         "evaluated": int(outcome.evaluated[place]),
-        "losses": [
-            {"name": name, "values": [each[name] for each in history]} for name in (history[0] if history else {})
-        ],
-        "shares": [
-            {"name": name, "values": list(values)}
-            for name, values in zip(surrogates, zip(*outcome.weights[place], strict=True), strict=True)
-        ],
+        "losses": {name: tuple(each[name] for each in history) for name in (history[0] if history else {})},
+        "shares": dict(zip(surrogates, zip(*outcome.weights[place], strict=True), strict=True)),
         "effective_models": effective_models(outcome.weights[place]),
-        "attention_clean": outcome.attention_clean[place].flatten().tolist(),
-        "attention_attack": outcome.attention_attacked[place].flatten().tolist(),
+        "attention_clean": tuple(outcome.attention_clean[place].flatten().tolist()),
+        "attention_attack": tuple(outcome.attention_attacked[place].flatten().tolist()),
         "attention_side": outcome.attention_clean[place].shape[-1],
     }

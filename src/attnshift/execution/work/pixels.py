@@ -56,20 +56,9 @@ class PixelWork:
         surrogates = _surrogates(classifiers, goals)
         draws = RandomKey(self.recipe.seed, tuple(task.identity for task in tasks), 0)
         attacked = _rounded(images, self.attack(surrogates, images, draws))
-        row = {
-            "iteration": 0,
-            "evaluated": 0,
-            "losses": [],
-            "shares": [],
-            "effective_models": None,
-            "attention_clean": [],
-            "attention_attack": [],
-            "attention_side": 0,
-            "interference": "",
-        }
         noise = random_step(images, attacked, draws.seed, draws.identities).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
-        return BatchResult.judged(surrogates, arms, [row] * len(tasks))
+        return BatchResult.judged(surrogates, arms, [{} for _ in tasks])
 
 
 def _rounded(images: Tensor, attacked: Tensor) -> Tensor:

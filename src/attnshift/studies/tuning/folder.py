@@ -14,10 +14,10 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from attnshift.errors import RunError
+from attnshift.files import atomic_write
 from attnshift.recipes.schema import Recipe
 from attnshift.registry import STRICT, describe
 from attnshift.results.spec import RunSpec
-from attnshift.results.store import atomic_write
 from attnshift.studies.tuning.grading import Grade
 from attnshift.studies.tuning.search import Choices, Range, Value
 from attnshift.studies.tuning.settings import TuningSettings, recipe_with
