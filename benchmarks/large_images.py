@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_leaves
 
 from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
@@ -162,8 +162,8 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
     gc.collect()
     with model.mode, Alive(model.held()) as alive:
         task = Task("one", torch.zeros(3, side, side), 0, "mug")
-        problem = prepare_batch(method, model.backbone, [model.classifier], [task])
-        value_and_grad(problem, problem.trajectory.start.clone(), NUMBER, AttackState.start(problem))
+        batch = prepare_batch(method, model.backbone, [model.classifier], [task])
+        value_and_grad(batch, batch.trajectory.start.clone(), NUMBER, AttackState.start(batch))
     return alive.peak
 
 

@@ -18,19 +18,19 @@ from collections.abc import Callable, Sequence
 import torch
 from models import LARGE, MODELS, Model, build, in_bf16
 from peak import ENVIRONMENT, above, held
-from pieces import Posed
+from pieces import Prepared
 from timing import machine
 
 from results import record
 
 SAVING = ("diffusion.checkpointing=true",)
 VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
-    "naive": lambda model: Posed.of(model, "diffattack").naive,
-    "exact": lambda model: Posed.of(model, "diffattack").ours,
-    "checkpointed": lambda model: Posed.of(model, "diffattack", SAVING).ours,
-    "floor": lambda model: Posed.of(model, "diffattack").floor,
-    "bf16": lambda model: Posed.of(model, "diffattack").ours,
-    "fast": lambda model: Posed.of(model, "fast").ours,
+    "naive": lambda model: Prepared.of(model, "diffattack").naive,
+    "exact": lambda model: Prepared.of(model, "diffattack").ours,
+    "checkpointed": lambda model: Prepared.of(model, "diffattack", SAVING).ours,
+    "floor": lambda model: Prepared.of(model, "diffattack").floor,
+    "bf16": lambda model: Prepared.of(model, "diffattack").ours,
+    "fast": lambda model: Prepared.of(model, "fast").ours,
 }
 
 

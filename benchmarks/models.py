@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.utils import logging
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline

@@ -11,10 +11,10 @@ import torch
 from models import Model, in_bf16
 from torch import Tensor
 
-from attnshift.attack.finish import finish
 from attnshift.attack.loop import AttackState, Gradient, value_and_grad
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.recipes.reading import load_recipe
@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from reference.handover import bare, prepared
 from reference.naive_diffattack import Iterate, look, naive_diffattack, show
 
-__all__ = ["Images", "Iteration", "Posed", "batches", "check_agreement", "iterations", "whole_images"]
+__all__ = ["Images", "Iteration", "Prepared", "batches", "check_agreement", "iterations", "whole_images"]
 
 Iteration = Callable[[], object]
 Images = Callable[[], Tensor]
@@ -36,37 +36,39 @@ NUMBER = 3
 
 
 @dataclass(frozen=True)
-class Posed:
+class Prepared:
     """First images of ``model``, prepared; ``latents`` are some distance from the start."""
 
     model: Model
     classifiers: Sequence[Classifier]
     tasks: Sequence[Task]
-    problem: PreparedBatch
+    batch: PreparedBatch
     latents: Tensor
 
     @classmethod
-    def of(cls, model: Model, preset: str, settings: Sequence[str] = (), batch: int = 1, surrogates: int = 1) -> Posed:
+    def of(
+        cls, model: Model, preset: str, settings: Sequence[str] = (), batch: int = 1, surrogates: int = 1
+    ) -> Prepared:
         classifiers = model.classifiers(surrogates)
         tasks = model.tasks(batch, classifiers[0])
         settings = [*settings, *(QUICK if preset == EXACT else [])]
-        problem = prepare_batch(Method.of(load_recipe(preset, settings)), model.backbone, classifiers, tasks)
-        start = problem.trajectory.start
+        ready = prepare_batch(Method.of(load_recipe(preset, settings)), model.backbone, classifiers, tasks)
+        start = ready.trajectory.start
         step = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
-        return cls(model, classifiers, tasks, problem, start + 0.02 * step)
+        return cls(model, classifiers, tasks, ready, start + 0.02 * step)
 
     def ours(self) -> Gradient:
-        return value_and_grad(self.problem, self.latents, NUMBER, AttackState.start(self.problem))
+        return value_and_grad(self.batch, self.latents, NUMBER, AttackState.start(self.batch))
 
     def naive(self) -> Iterate:
         """Run an iteration on the first image alone, as DiffAttack does it."""
         task = self.tasks[0]
-        preparation = prepared(self.problem, self.model.backbone, 0, task.class_name)
+        preparation = prepared(self.batch, self.model.backbone, 0, task.class_name)
         return look(self.model.backbone, bare(self.classifiers[0]), preparation, self.latents[:1], task.label)
 
     def floor(self) -> Tensor:
         """Run the same guided steps, decoder and classifier both ways, with diffusers alone."""
-        backbone, trajectory = self.model.backbone, self.problem.trajectory
+        backbone, trajectory = self.model.backbone, self.batch.trajectory
         scheduler, scale = backbone.scheduler, backbone.vae.config["scaling_factor"]
         scheduler.set_timesteps(20)
         labels = torch.tensor([task.label for task in self.tasks], device=self.latents.device)
@@ -86,21 +88,21 @@ class Posed:
 
 def iterations(model: Model) -> dict[str, Iteration]:
     """Return one iteration on one image for each variant, and one on two images."""
-    exact, rounded = Posed.of(model, EXACT), in_bf16(model)
+    exact, rounded = Prepared.of(model, EXACT), in_bf16(model)
     check_agreement(exact)
     return {
         "naive": exact.naive,
         "exact": exact.ours,
         "floor": exact.floor,
-        "bf16": Posed.of(rounded, EXACT).ours,
-        "bf16_pair": Posed.of(rounded, EXACT, batch=2).ours,
-        "fast": Posed.of(model, FAST).ours,
+        "bf16": Prepared.of(rounded, EXACT).ours,
+        "bf16_pair": Prepared.of(rounded, EXACT, batch=2).ours,
+        "fast": Prepared.of(model, FAST).ours,
     }
 
 
 def batches(model: Model, preset: str, sizes: Sequence[int]) -> dict[int, Iteration]:
     """Return one iteration for each number of images."""
-    return {size: Posed.of(model, preset, batch=size).ours for size in sizes}
+    return {size: Prepared.of(model, preset, batch=size).ours for size in sizes}
 
 
 def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict[str, Images]:
@@ -122,7 +124,9 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
 
     def ours(method: Method) -> Tensor:
         parts = [tasks[at : at + model.batch] for at in range(0, count, model.batch)]
-        return torch.cat([finish(prepare_batch(method, model.backbone, classifiers, part)).images for part in parts])
+        return torch.cat(
+            [run_attack(prepare_batch(method, model.backbone, classifiers, part)).images for part in parts]
+        )
 
     return {
         "naive": lambda: quantise(torch.stack([attacked(task) for task in tasks])),
@@ -130,9 +134,9 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
     }
 
 
-def check_agreement(posed: Posed) -> None:
+def check_agreement(case: Prepared) -> None:
     """Check that both do the same work: equal losses and gradient, up to rounding."""
-    ours, naive = posed.ours(), posed.naive()
+    ours, naive = case.ours(), case.naive()
     for name, plain in naive.losses.items():
         found = float(ours.losses[name][0])
         assert abs(found - plain) <= 1e-3 * abs(plain), f"{name}: {found}, and DiffAttack's is {plain}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from models import MODELS, Model, build, in_bf16
-from pieces import EXACT, FAST, Iteration, Posed
+from pieces import EXACT, FAST, Iteration, Prepared
 from timing import machine, medians, take_turns
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,11 +58,11 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "naive": Variant(lambda model, batch: Posed.of(model, EXACT).naive),
-    "exact": Variant(lambda model, batch: Posed.of(model, EXACT, batch=batch).ours),
-    "bf16": Variant(lambda model, batch: Posed.of(in_bf16(model), EXACT, batch=batch).ours, torch.bfloat16),
-    "fast": Variant(lambda model, batch: Posed.of(model, FAST, batch=batch).ours),
-    "fast, bf16": Variant(lambda model, batch: Posed.of(in_bf16(model), FAST, batch=batch).ours, torch.bfloat16),
+    "naive": Variant(lambda model, batch: Prepared.of(model, EXACT).naive),
+    "exact": Variant(lambda model, batch: Prepared.of(model, EXACT, batch=batch).ours),
+    "bf16": Variant(lambda model, batch: Prepared.of(in_bf16(model), EXACT, batch=batch).ours, torch.bfloat16),
+    "fast": Variant(lambda model, batch: Prepared.of(model, FAST, batch=batch).ours),
+    "fast, bf16": Variant(lambda model, batch: Prepared.of(in_bf16(model), FAST, batch=batch).ours, torch.bfloat16),
 }
 
 

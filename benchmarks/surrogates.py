@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from models import MODELS, Model, build
-from pieces import Posed
+from pieces import Prepared
 from timing import machine, median_ratio, medians, take_turns
 
 from results import record
@@ -49,13 +49,13 @@ def time_surrogates(model: Model, rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for preset in PRESETS:
         work = {
-            "1": Posed.of(model, preset, batch=model.batch).ours,
-            "8": Posed.of(model, preset, batch=model.batch, surrogates=8).ours,
+            "1": Prepared.of(model, preset, batch=model.batch).ours,
+            "8": Prepared.of(model, preset, batch=model.batch, surrogates=8).ours,
         }
         # On the CPU eight backward passes through the large model take a quarter of an hour and say
         # nothing new.
         if not model.large:
-            work["8 at the latents"] = Posed.of(model, preset, LATENT, model.batch, 8).ours
+            work["8 at the latents"] = Prepared.of(model, preset, LATENT, model.batch, 8).ours
         seconds = take_turns(work, rounds)
         start = "" if preset == "diffattack" else f"{preset}_"
         figures[f"{start}surrogates8_vs_1"] = median_ratio(seconds, "8", "1")

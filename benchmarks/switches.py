@@ -28,13 +28,13 @@ from typing import Any
 import numpy
 import torch
 from models import Model, build, in_bf16
-from pieces import FAST, Iteration, Posed
+from pieces import FAST, Iteration, Prepared
 from timing import machine, median_ratio, take_turns
 from torch import Tensor, nn
 
-from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
@@ -119,7 +119,7 @@ class Same:
 
     title: str
     timed: str
-    work: Callable[[Posed], tuple[Iteration, Posed]]
+    work: Callable[[Prepared], tuple[Iteration, Prepared]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -268,11 +268,11 @@ def attacked(
     Rows are those of the attack and of its control arm.
     """
     begun = _now()
-    problem = prepare_batch(Method.of(recipe), model.backbone, surrogates, tasks)
-    images = finish(problem).images
+    batch = prepare_batch(Method.of(recipe), model.backbone, surrogates, tasks)
+    images = run_attack(batch).images
     seconds = _now() - begun
     # Controls are rounded to 8 bits too, as in a saved file.
-    arms = {"clean": problem.images, "reconstruction": quantise(problem.clean.images), "attack": images}
+    arms = {"clean": batch.images, "reconstruction": quantise(batch.clean.images), "attack": images}
     return _seen(judges, arms, tasks), seconds
 
 
@@ -356,17 +356,17 @@ def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[s
     The gradients are compared first. A row says how many times as fast a way is, or why this
     machine cannot run it.
     """
-    plain = Posed.of(model, FAST, batch=model.batch)
+    plain = Prepared.of(model, FAST, batch=model.batch)
     expected = plain.ours().gradient
     work: dict[str, dict[str, Iteration]] = {
         "iteration": {FAST: plain.ours},
-        "preparation": {FAST: lambda: _posed(plain)},
+        "preparation": {FAST: lambda: _prepared_again(plain)},
     }
     rows: dict[str, dict[str, Any]] = {name: {"switch": SAME[name].title, "timed": SAME[name].timed} for name in names}
     for name in names:
         try:
-            piece, posed = SAME[name].work(plain)
-            found = posed.ours().gradient
+            piece, case = SAME[name].work(plain)
+            found = case.ours().gradient
         except UnavailableError as reason:
             rows[name] |= {"times_as_fast": None, "reason": str(reason)}
             continue
@@ -382,24 +382,24 @@ def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[s
 
 
 @torch.no_grad()
-def all_levels(posed: Posed) -> tuple[Iteration, Posed]:
+def all_levels(case: Prepared) -> tuple[Iteration, Prepared]:
     """Invert up to the highest noise, as DiffAttack does: needed levels first, then the others."""
-    backbone, problem = posed.model.backbone, posed.problem
-    diffusion, needed = problem.method.recipe.diffusion, len(problem.trajectory.noise_schedule)
+    backbone, batch = case.model.backbone, case.batch
+    diffusion, needed = batch.method.recipe.diffusion, len(batch.trajectory.noise_schedule)
     whole = backbone.noise_schedule(diffusion.schedule_steps, diffusion.schedule_steps - 1)
     others = NoiseSchedule(whole.timesteps[:-needed], whole.levels[:-needed], whole.above)
-    empty = backbone.embed([""] * len(posed.tasks))
+    empty = backbone.embed([""] * len(case.tasks))
 
     def inverted(noise_schedule: NoiseSchedule, latents: Tensor) -> tuple[Tensor, ...]:
         return invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
 
-    start = inverted(whole, backbone.encode(problem.images))[-needed - 1]
-    changed = replace(posed, latents=start + posed.latents - problem.trajectory.start)
-    return lambda: inverted(others, _posed(posed).trajectory.start), changed
+    start = inverted(whole, backbone.encode(batch.images))[-needed - 1]
+    changed = replace(case, latents=start + case.latents - batch.trajectory.start)
+    return lambda: inverted(others, _prepared_again(case).trajectory.start), changed
 
 
-def _posed(posed: Posed) -> PreparedBatch:
-    return prepare_batch(posed.problem.method, posed.model.backbone, posed.classifiers, posed.tasks)
+def _prepared_again(case: Prepared) -> PreparedBatch:
+    return prepare_batch(case.batch.method, case.model.backbone, case.classifiers, case.tasks)
 
 
 class Kept(nn.Module):
@@ -416,33 +416,33 @@ class Kept(nn.Module):
         return self.last[1]
 
 
-def projected_once(posed: Posed) -> tuple[Iteration, Posed]:
+def projected_once(case: Prepared) -> tuple[Iteration, Prepared]:
     """Project text keys and values once; without guidance the states never change."""
-    backbone = _copied(posed.model.backbone)
-    for site in attention_sites(backbone.unet, posed.latents.shape[-1]):
+    backbone = _copied(case.model.backbone)
+    for site in attention_sites(backbone.unet, case.latents.shape[-1]):
         if site.kind == "cross":
             attention = backbone.unet.get_submodule(site.layer)
             for name in ("to_k", "to_v"):
                 setattr(attention, name, Kept(attention.get_submodule(name)))
-    return _with(posed, backbone)
+    return _with(case, backbone)
 
 
-def channels_last(posed: Posed) -> tuple[Iteration, Posed]:
-    backbone = _copied(posed.model.backbone)
-    classifiers = [replace(each, network=copy.deepcopy(each.network)) for each in posed.classifiers]
+def channels_last(case: Prepared) -> tuple[Iteration, Prepared]:
+    backbone = _copied(case.model.backbone)
+    classifiers = [replace(each, network=copy.deepcopy(each.network)) for each in case.classifiers]
     for network in (backbone.unet, backbone.vae, *(each.network for each in classifiers)):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _with(posed, backbone, classifiers)
+    return _with(case, backbone, classifiers)
 
 
-def compiled(posed: Posed) -> tuple[Iteration, Posed]:
+def compiled(case: Prepared) -> tuple[Iteration, Prepared]:
     """Compile denoiser and decoder; unavailable if they still recompile after a few iterations."""
-    backbone = _copied(posed.model.backbone)
+    backbone = _copied(case.model.backbone)
     for network in (backbone.unet, backbone.vae.decoder):
         setattr(network, "forward", torch.compile(network.forward))  # noqa: B010
     # A number would make a graph of every timestep, and a symbolic one is compiled for minutes.
     backbone.unet.register_forward_pre_hook(lambda _, given: (given[0], torch.tensor(given[1]), *given[2:]))
-    work, changed = _with(posed, backbone)
+    work, changed = _with(case, backbone)
     try:
         for _ in range(SETTLING):
             work()
@@ -462,13 +462,13 @@ def _copied(backbone: StableDiffusion) -> StableDiffusion:
 
 
 def _with(
-    posed: Posed, backbone: StableDiffusion, classifiers: Sequence[Classifier] | None = None
-) -> tuple[Iteration, Posed]:
+    case: Prepared, backbone: StableDiffusion, classifiers: Sequence[Classifier] | None = None
+) -> tuple[Iteration, Prepared]:
     """Return the same iteration with other networks."""
-    surrogates = posed.problem.surrogates
+    surrogates = case.batch.surrogates
     if classifiers is not None:
         surrogates = replace(surrogates, classifiers=classifiers)
-    changed = replace(posed, problem=replace(posed.problem, backbone=backbone, surrogates=surrogates))
+    changed = replace(case, batch=replace(case.batch, backbone=backbone, surrogates=surrogates))
     return changed.ours, changed
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import quantise
 from attnshift.execution.prepare import PreparedRun

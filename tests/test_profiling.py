@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from attnshift import profiling
-from attnshift.attack.finish import finish
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.profiling import PARTS, Profile, part, profiled, time_backward, timed
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 FORWARD, BACKWARD = (
     {"denoise": 1.0, "decode": 10.0, "classify": 100.0},
@@ -134,13 +134,13 @@ ITERATIONS, STEPS = 3, 4
 
 @pytest.mark.parametrize("changes", [[], ["diffusion.checkpointing=true"], ["classification.space=latent"]])
 def test_backward_passes_count_for_what_they_go_through(
-    posed: Posed, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]
+    prepared: Prepare, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]
 ) -> None:
-    plain = posed("fast", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes])
+    plain = prepared("fast", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes])
     backbone = Slow(plain.backbone, clock)  # type: ignore[arg-type]
     with profiled() as seen:
-        problem = prepare_batch(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]
-        finish(problem)
+        batch = prepare_batch(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]
+        run_attack(batch)
     checkpointing, latent = "diffusion.checkpointing=true" in changes, "classification.space=latent" in changes
     passes = 2 if latent else 1
     # The last iterate is rendered once more, and its classes are read. At the latents a second pass carries the

@@ -169,7 +169,7 @@ class Observation:
     """Where the true class stands in each image's prompt."""
     progress: float
     """How much of the optimisation is done, in (0,1]."""
-    draws: RandomKey
+    key: RandomKey
     weights: Tensor
     """How much each pixel counts, [batch,1,height,width] in (0,1]: 1 on the object, less outside of it."""
     interference: Interference | None = None

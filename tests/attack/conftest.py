@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -51,12 +51,12 @@ def tasks(exact_classifiers: list[Classifier]) -> list[Task]:
     ]
 
 
-Posed = Callable[..., PreparedBatch]
+Prepare = Callable[..., PreparedBatch]
 
 
 @pytest.fixture(scope="session")
-def posed(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]) -> Posed:
-    """(preset, settings, rows, models) -> the prepared problem."""
+def prepared(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]) -> Prepare:
+    """(preset, settings, rows, models) -> the prepared batch."""
 
     def build(
         preset: str, settings: Sequence[str] = (), rows: slice = slice(None), models: slice = slice(1, 2)

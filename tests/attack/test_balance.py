@@ -13,11 +13,11 @@ from torch import Tensor
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.optimiser import AdamW
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
 from attnshift.types import Goals, Observation, Site
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 
 def flat(*rows: Sequence[float]) -> Tensor:
@@ -126,41 +126,43 @@ ENTROPY = ["terms.entropy.weight=0.3", "classification.weight=2.0", "diffusion.d
 BALANCED = ["optimiser.balance=gradnorm", *ENTROPY]
 
 
-def away(problem: PreparedBatch, seed: int = 0) -> Tensor:
-    start = problem.trajectory.start
+def away(batch: PreparedBatch, seed: int = 0) -> Tensor:
+    start = batch.trajectory.start
     draw = torch.Generator().manual_seed(seed)
     return start + 0.02 * torch.randn(start.shape, dtype=start.dtype, generator=draw)
 
 
-def carried(problem: PreparedBatch, before: Gradient | None = None) -> AttackState:
-    optimiser = AdamW.start(problem.trajectory.start, 0.01, 0.0)
+def carried(batch: PreparedBatch, before: Gradient | None = None) -> AttackState:
+    optimiser = AdamW.start(batch.trajectory.start, 0.01, 0.0)
     return AttackState(optimiser) if before is None else replace(before.state, optimiser=optimiser)
 
 
-def gradients_apart(problem: PreparedBatch, latents: Tensor, iteration: int) -> dict[str, Tensor]:
+def gradients_apart(batch: PreparedBatch, latents: Tensor, iteration: int) -> dict[str, Tensor]:
     """The unweighted gradient of each term, each in a pass of its own."""
     found = {}
-    objective = problem.method.objective
+    objective = batch.method.objective
     for name in ("classification", *objective.terms):
         leaf = latents.clone().requires_grad_()
-        branch = problem.render(leaf, problem.sites)
+        branch = batch.render(leaf, batch.sites)
         if name == "classification":
-            direction = problem.method.rule(problem.surrogates, branch.images).direction
+            direction = batch.method.rule(batch.surrogates, branch.images).direction
             value = (branch.images * direction).sum()
         else:
-            value = objective.terms[name].term(problem.observe(branch, iteration)).sum()
+            value = evaluate(objective.terms[name].term, batch.observe(branch, iteration))[0].sum()
         (found[name],) = torch.autograd.grad(value, leaf)
     return found
 
 
-def test_the_slope_is_the_hand_combination_of_separate_gradients(posed: Posed) -> None:
-    problem = posed("fast", [*BALANCED, "optimiser.iterations=4", "terms.entropy.schedule.window=[0.5, 1.0]"], slice(2))
+def test_the_slope_is_the_hand_combination_of_separate_gradients(prepared: Prepare) -> None:
+    batch = prepared(
+        "fast", [*BALANCED, "optimiser.iterations=4", "terms.entropy.schedule.window=[0.5, 1.0]"], slice(2)
+    )
     weights = {"classification": 2.0, "variance": 30.0, "self_attention": 30.0, "entropy": 0.3}
     norms: dict[str, Tensor] = {}
     last = None
     for iteration in range(3):
-        latents = problem.trajectory.start if iteration == 0 else away(problem, iteration)
-        apart = gradients_apart(problem, latents, iteration)
+        latents = batch.trajectory.start if iteration == 0 else away(batch, iteration)
+        apart = gradients_apart(batch, latents, iteration)
         expected = torch.zeros_like(latents)
         for name, gradient in apart.items():
             if name == "entropy" and iteration == 0:
@@ -171,18 +173,18 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(posed: Posed) -
             if bool((size > 0).all()):
                 expected += weights[name] * gradient / norms[name].view(-1, 1, 1, 1)
         assert (norms["self_attention"] > 0).all() == (iteration > 0), "the clean path differs in nothing from itself"
-        last = value_and_grad(problem, latents, iteration, carried(problem, last))
+        last = value_and_grad(batch, latents, iteration, carried(batch, last))
         assert (last.gradient - expected).norm() < 1e-5 * expected.norm()
         assert set(last.state.balance.norms) == set(norms)
         for name, values in norms.items():
             torch.testing.assert_close(last.state.balance.norms[name], values, rtol=1e-4, atol=0)
 
 
-def test_without_balance_the_slope_is_the_plain_sum(posed: Posed) -> None:
-    problem = posed("fast", ENTROPY, slice(2))
-    found = value_and_grad(problem, away(problem), 3, carried(problem))
+def test_without_balance_the_slope_is_the_plain_sum(prepared: Prepare) -> None:
+    batch = prepared("fast", ENTROPY, slice(2))
+    found = value_and_grad(batch, away(batch), 3, carried(batch))
     weights = {"classification": 2.0, "variance": 30.0, "self_attention": 30.0, "entropy": 0.3}
-    apart = gradients_apart(problem, away(problem), 3)
+    apart = gradients_apart(batch, away(batch), 3)
     expected = torch.stack([weights[name] * gradient for name, gradient in apart.items()]).sum(0)
     assert (found.gradient - expected).norm() < 1e-5 * expected.norm()
     assert found.state.balance.norms == {}
@@ -213,18 +215,18 @@ class InOtherUnits:
         ("none", "entropy"),
     ],
 )
-def test_a_terms_units_do_not_matter_where_terms_are_balanced(posed: Posed, balance: str, name: str) -> None:
-    problem = posed("fast", [*ENTROPY, f"optimiser.balance={balance}"], slice(1))
+def test_a_terms_units_do_not_matter_where_terms_are_balanced(prepared: Prepare, balance: str, name: str) -> None:
+    batch = prepared("fast", [*ENTROPY, f"optimiser.balance={balance}"], slice(1))
     if name == "classification":
-        surrogates = replace(problem.surrogates, criterion=InOtherUnits(problem.surrogates.criterion, 1000.0))
-        scaled = replace(problem, surrogates=surrogates)
+        surrogates = replace(batch.surrogates, criterion=InOtherUnits(batch.surrogates.criterion, 1000.0))
+        scaled = replace(batch, surrogates=surrogates)
     else:
-        terms = dict(problem.method.objective.terms)
+        terms = dict(batch.method.objective.terms)
         terms[name] = replace(terms[name], term=InOtherUnits(terms[name].term, 1000.0))
-        objective = replace(problem.method.objective, terms=terms)
-        scaled = replace(problem, method=replace(problem.method, objective=objective))
-    latents = away(problem)
-    plain, other = (value_and_grad(each, latents, 3, carried(each)).gradient for each in (problem, scaled))
+        objective = replace(batch.method.objective, terms=terms)
+        scaled = replace(batch, method=replace(batch.method, objective=objective))
+    latents = away(batch)
+    plain, other = (value_and_grad(each, latents, 3, carried(each)).gradient for each in (batch, scaled))
     gap = (other - plain).norm() / plain.norm()
     if balance == "gradnorm":
         assert gap < 1e-4
@@ -232,17 +234,17 @@ def test_a_terms_units_do_not_matter_where_terms_are_balanced(posed: Posed, bala
         assert gap > 1e-2, "what balance is for"
 
 
-def test_losses_say_the_same_with_and_without_balance(posed: Posed) -> None:
-    plain, balanced = posed("fast", ENTROPY, slice(1)), posed("fast", BALANCED, slice(1))
+def test_losses_say_the_same_with_and_without_balance(prepared: Prepare) -> None:
+    plain, balanced = prepared("fast", ENTROPY, slice(1)), prepared("fast", BALANCED, slice(1))
     losses = [value_and_grad(each, away(each), 3, carried(each)).losses for each in (plain, balanced)]
     assert set(losses[0]) == set(losses[1]) == {"classification", "variance", "self_attention", "entropy"}
     for name, values in losses[0].items():
         torch.testing.assert_close(losses[1][name], values)
 
 
-def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(posed: Posed) -> None:
+def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(prepared: Prepare) -> None:
     settings = [*BALANCED, "optimiser.iterations=4"]
-    loop, undisturbed = attack(posed("fast", settings)), attack(posed("fast", settings))
+    loop, undisturbed = attack(prepared("fast", settings)), attack(prepared("fast", settings))
     assert next(loop).state.balance.norms == {}
     next(undisturbed)
     whole = next(undisturbed).state.balance.norms
@@ -254,10 +256,10 @@ def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(posed
     assert (later["entropy"] != left["entropy"]).all()
 
 
-def test_an_iteration_in_which_nothing_is_switched_on(posed: Posed) -> None:
+def test_an_iteration_in_which_nothing_is_switched_on(prepared: Prepare) -> None:
     """All windows begin later: the latents stay where they are, as they do without balance."""
     late = ["classification.schedule.window=[0.6, 1.0]", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     for balance in ("none", "gradnorm"):
         settings = [*late, "optimiser.iterations=2", "diffusion.denoising_steps=1", f"optimiser.balance={balance}"]
-        first, second, _ = attack(posed("fast", settings, slice(1)))
+        first, second, _ = attack(prepared("fast", settings, slice(1)))
         assert torch.equal(first.latents, second.latents)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnshift.attack.interference import Choice, Subject, align, choose, class_of, observe_interference
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.diffusion.backbone import Read
@@ -29,7 +29,7 @@ from small_runs import run_small, small_settings, write_photos
 from tables import records
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 LONG = "qqqqqqqqqqqqqqqqqqqqqqqqq"
 """A name of 25 tokens, where 24 are read."""
@@ -432,9 +432,9 @@ def test_joint_tokens_need_a_prompt_that_names_both() -> None:
         assert Method.of(load_recipe("fast", [*joint, template])).reads_interference
 
 
-def words(problem: PreparedBatch, prompt: str, span: Sequence[int]) -> str:
+def words(batch: PreparedBatch, prompt: str, span: Sequence[int]) -> str:
     """What stands at ``span`` in the encoded prompt."""
-    tokenizer = problem.backbone.tokenizer  # type: ignore[attr-defined]
+    tokenizer = batch.backbone.tokenizer  # type: ignore[attr-defined]
     ids = tokenizer(prompt).input_ids
     return "".join(tokenizer.convert_ids_to_tokens([ids[at] for at in span])).replace("</w>", " ").strip()
 
@@ -455,38 +455,38 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
     ]  # fmt: skip
     names = (true, "snowman")
     shown = [replace(task, class_name=name) for task, name in zip(tasks, names, strict=False)]
-    problem = prepare_batch(Method.of(load_recipe("fast", settings)), exact, exact_classifiers[:1], shown)
-    assert problem.interference is not None
-    assert problem.interference.joint is not None
-    for image, (own, other) in enumerate(zip(problem.tokens, problem.interference.joint, strict=True)):
+    batch = prepare_batch(Method.of(load_recipe("fast", settings)), exact, exact_classifiers[:1], shown)
+    assert batch.interference is not None
+    assert batch.interference.joint is not None
+    for image, (own, other) in enumerate(zip(batch.tokens, batch.interference.joint, strict=True)):
         name = names[image]
         prompt = template.removeprefix("prompt.template=").replace("{}", name).replace("{interference}", phrase)
-        assert words(problem, prompt, own) == name
-        assert words(problem, prompt, other) == phrase
+        assert words(batch, prompt, own) == name
+        assert words(batch, prompt, other) == phrase
         assert (max(own) < min(other)) if template == BOTH else (max(other) < min(own))
-        assert torch.equal(problem.trajectory.text[image], exact.embed([prompt])[0])
+        assert torch.equal(batch.trajectory.text[image], exact.embed([prompt])[0])
 
 
-def steered(posed: Posed, *settings: str, rows: slice = slice(None)) -> tuple[PreparedBatch, Interference]:
+def steered(prepared: Prepare, *settings: str, rows: slice = slice(None)) -> tuple[PreparedBatch, Interference]:
     given = ["interference.choose=given", "interference.phrase=crane", "diffusion.denoising_steps=3", *settings]
-    problem = posed("fast", given, rows)
-    assert problem.interference is not None
-    return problem, problem.interference
+    batch = prepared("fast", given, rows)
+    assert batch.interference is not None
+    return batch, batch.interference
 
 
 REPLACE = ("terms.replace.weight=1.0", "terms.replace.select.grid=half")
 
 
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
-def test_reference_maps_are_a_plain_pass_on_the_stored_latents(posed: Posed, guidance: str) -> None:
-    problem, interference = steered(posed, *REPLACE, f"diffusion.guidance={guidance}")
-    backbone, noise_schedule = problem.backbone, problem.trajectory.noise_schedule
+def test_reference_maps_are_a_plain_pass_on_the_stored_latents(prepared: Prepare, guidance: str) -> None:
+    batch, interference = steered(prepared, *REPLACE, f"diffusion.guidance={guidance}")
+    backbone, noise_schedule = batch.backbone, batch.trajectory.noise_schedule
     with torch.no_grad():
-        stored = invert(backbone, noise_schedule, backbone.encode(problem.images), backbone.embed([""] * 3), "aligned")
+        stored = invert(backbone, noise_schedule, backbone.encode(batch.images), backbone.embed([""] * 3), "aligned")
         text = backbone.embed(["a photo of a crane"] * 3)
     expected = [site for site in backbone.sites(64) if (site.kind, site.side) == ("cross", 4) and site.place != "mid"]
     assert set(interference.attention) == {site.seen("reference") for site in expected}
-    assert not any(site.view == "reference" for site in problem.sites), "no pass of the attack reads them again"
+    assert not any(site.view == "reference" for site in batch.sites), "no pass of the attack reads them again"
     for site in expected:
         maps = interference.attention[site.seen("reference")]
         assert len(maps) == len(noise_schedule) == 3
@@ -499,16 +499,16 @@ def test_reference_maps_are_a_plain_pass_on_the_stored_latents(posed: Posed, gui
             torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-9)
 
 
-def test_spans_text_and_probe_of_the_interference_prompt(posed: Posed) -> None:
-    problem, interference = steered(posed, "terms.contrast.weight=1.0", "prompt.interference_template=of {} on the")
+def test_spans_text_and_probe_of_the_interference_prompt(prepared: Prepare) -> None:
+    batch, interference = steered(prepared, "terms.contrast.weight=1.0", "prompt.interference_template=of {} on the")
     assert interference.phrases == ("crane",) * 3
     assert interference.tokens == ((2, 3, 4, 5),) * 3
     assert interference.probed == ((24, 25, 26, 27),) * 3
     assert interference.joint is None
     assert interference.attention == {}
-    spoken = problem.trajectory.interference
+    spoken = batch.trajectory.interference
     assert spoken is not None
-    text = problem.backbone.embed(["of crane on the"] * 3)
+    text = batch.backbone.embed(["of crane on the"] * 3)
     torch.testing.assert_close(spoken.text, text, rtol=0, atol=0)
     torch.testing.assert_close(spoken.phrase.states, text[:, 2:6], rtol=0, atol=0)
     assert spoken.phrase.real.all()
@@ -532,23 +532,23 @@ def test_phrases_of_unequal_length_are_filled_up_and_not_mixed(
 
 
 @pytest.mark.parametrize(("phrase", "label"), [("crane", 134), ("a foggy street", -1)])
-def test_goals_know_the_class_of_the_phrase(posed: Posed, phrase: str, label: int) -> None:
-    problem, _ = steered(posed, "terms.contrast.weight=1.0", f"interference.phrase={phrase}", rows=slice(2))
-    assert problem.surrogates.goals.interference is not None
-    assert problem.surrogates.goals.interference.tolist() == [label] * 2
+def test_goals_know_the_class_of_the_phrase(prepared: Prepare, phrase: str, label: int) -> None:
+    batch, _ = steered(prepared, "terms.contrast.weight=1.0", f"interference.phrase={phrase}", rows=slice(2))
+    assert batch.surrogates.goals.interference is not None
+    assert batch.surrogates.goals.interference.tolist() == [label] * 2
 
 
-def test_nothing_is_chosen_where_nothing_reads_it(posed: Posed) -> None:
-    problem = posed("fast", ["diffusion.denoising_steps=1"], slice(1))
-    assert problem.interference is None
-    assert problem.trajectory.interference is None
-    assert problem.surrogates.goals.interference is None
+def test_nothing_is_chosen_where_nothing_reads_it(prepared: Prepare) -> None:
+    batch = prepared("fast", ["diffusion.denoising_steps=1"], slice(1))
+    assert batch.interference is None
+    assert batch.trajectory.interference is None
+    assert batch.surrogates.goals.interference is None
 
 
-def test_rows_cut_all_of_the_interference(posed: Posed) -> None:
-    problem, whole = steered(posed, *REPLACE, "interference.choose=random", "interference.phrase=", BOTH)
-    cut = problem.rows(torch.tensor([2, 0]))
-    part, spoken, other = cut.interference, cut.trajectory.interference, problem.trajectory.interference
+def test_rows_cut_all_of_the_interference(prepared: Prepare) -> None:
+    batch, whole = steered(prepared, *REPLACE, "interference.choose=random", "interference.phrase=", BOTH)
+    cut = batch.rows(torch.tensor([2, 0]))
+    part, spoken, other = cut.interference, cut.trajectory.interference, batch.trajectory.interference
     assert part is not None
     assert spoken is not None
     assert other is not None
@@ -566,7 +566,7 @@ def test_rows_cut_all_of_the_interference(posed: Posed) -> None:
         (spoken.text, other.text[[2, 0]]),
         (spoken.phrase.states, other.phrase.states[[2, 0]]),
         (spoken.phrase.real, other.phrase.real[[2, 0]]),
-        (cut.surrogates.goals.interference, problem.surrogates.goals.interference[[2, 0]]),  # type: ignore[index]
+        (cut.surrogates.goals.interference, batch.surrogates.goals.interference[[2, 0]]),  # type: ignore[index]
     ]  # fmt: skip
     assert all(torch.equal(own, expected) for own, expected in tensors)  # type: ignore[arg-type]
 

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, Snapshot, attack, value_and_grad
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 FEW = ["reconstruction.updates=1", "reconstruction.updates_per_step=1"]
 PRESETS = [("fast", []), ("diffattack", FEW)]
 
 
-def away(problem: PreparedBatch, seed: int = 0) -> Tensor:
+def away(batch: PreparedBatch, seed: int = 0) -> Tensor:
     """Latents near the start, where the self-attention term has a gradient."""
-    start = problem.trajectory.start
+    start = batch.trajectory.start
     step = torch.stack(
         [
             torch.randn(start.shape[1:], dtype=start.dtype, generator=torch.Generator().manual_seed(seed + row))
@@ -33,18 +33,20 @@ def away(problem: PreparedBatch, seed: int = 0) -> Tensor:
     return start + 0.02 * step
 
 
-def attention_clean(problem: PreparedBatch, seed: int = 0) -> Gradient:
+def attention_clean(batch: PreparedBatch, seed: int = 0) -> Gradient:
     """The objective's slope near the start, as the fourth iteration sees it."""
-    return value_and_grad(problem, away(problem, seed), 3, AttackState.start(problem))
+    return value_and_grad(batch, away(batch, seed), 3, AttackState.start(batch))
 
 
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
 @pytest.mark.parametrize("models", [slice(1, 2), slice(0, 3)])
-def test_gradient_does_not_depend_on_batch_mates(posed: Posed, preset: str, settings: list[str], models: slice) -> None:
-    together = posed(preset, settings, models=models)
+def test_gradient_does_not_depend_on_batch_mates(
+    prepared: Prepare, preset: str, settings: list[str], models: slice
+) -> None:
+    together = prepared(preset, settings, models=models)
     whole = attention_clean(together)
     for row in range(3):
-        alone = posed(preset, settings, slice(row, row + 1), models)
+        alone = prepared(preset, settings, slice(row, row + 1), models)
         own = attention_clean(alone, seed=row)
         assert own.gradient.norm() > 0
         assert (own.gradient[0] - whole.gradient[row]).norm() < 1e-5 * own.gradient.norm()
@@ -53,17 +55,17 @@ def test_gradient_does_not_depend_on_batch_mates(posed: Posed, preset: str, sett
 
 
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
-def test_one_pull_back_is_the_gradient_of_the_whole_loss(posed: Posed, preset: str, settings: list[str]) -> None:
+def test_one_pull_back_is_the_gradient_of_the_whole_loss(prepared: Prepare, preset: str, settings: list[str]) -> None:
     """With a linear fusion, differentiating everything at once gives the same."""
-    problem = posed(preset, [*settings, "classification.fusion_options.scale=raw"], models=slice(0, 3))
-    found = attention_clean(problem)
-    leaf = away(problem).requires_grad_()
-    branch = problem.render(leaf, problem.sites)
-    surrogates = problem.surrogates
+    batch = prepared(preset, [*settings, "classification.fusion_options.scale=raw"], models=slice(0, 3))
+    found = attention_clean(batch)
+    leaf = away(batch).requires_grad_()
+    branch = batch.render(leaf, batch.sites)
+    surrogates = batch.surrogates
     logits = [classifier(branch.images) for classifier in surrogates.classifiers]
     fooling = torch.stack([surrogates.criterion(each, surrogates.goals) for each in logits]).mean(0)
-    weighted = problem.method.recipe.classification.weight * fooling
-    terms = problem.method.objective(problem.observe(branch, 3))
+    weighted = batch.method.recipe.classification.weight * fooling
+    terms, _ = batch.method.objective(batch.observe(branch, 3))
     (expected,) = torch.autograd.grad((weighted + sum(terms.values())).sum(), leaf)
     # Criteria compute in fp32, and their rounding differs between the two ways.
     assert (found.gradient - expected).norm() < 1e-4 * expected.norm()
@@ -71,33 +73,33 @@ def test_one_pull_back_is_the_gradient_of_the_whole_loss(posed: Posed, preset: s
     assert set(found.losses) == {"variance", "self_attention", "classification"}
 
 
-def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(posed: Posed) -> None:
-    problem = posed("fast", ["terms.self_attention.select.grid=half"])
-    expected = {site for site in problem.backbone.sites(64) if (site.kind, site.side) == ("self", 4)}
-    expected |= {site for site in problem.backbone.sites(64) if (site.kind, site.side) == ("cross", 2)}
-    assert set(problem.sites) == expected
-    assert set(problem.clean.attention) == {site for site in expected if site.kind == "self"}
-    assert not any(maps.requires_grad for steps in problem.clean.attention.values() for maps in steps)
+def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(prepared: Prepare) -> None:
+    batch = prepared("fast", ["terms.self_attention.select.grid=half"])
+    expected = {site for site in batch.backbone.sites(64) if (site.kind, site.side) == ("self", 4)}
+    expected |= {site for site in batch.backbone.sites(64) if (site.kind, site.side) == ("cross", 2)}
+    assert set(batch.sites) == expected
+    assert set(batch.clean.attention) == {site for site in expected if site.kind == "self"}
+    assert not any(maps.requires_grad for steps in batch.clean.attention.values() for maps in steps)
 
 
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
-def test_residual_makes_iteration_zero_the_image_itself(posed: Posed, guidance: str) -> None:
-    with_residual = posed("fast", [f"diffusion.guidance={guidance}"])
+def test_residual_makes_iteration_zero_the_image_itself(prepared: Prepare, guidance: str) -> None:
+    with_residual = prepared("fast", [f"diffusion.guidance={guidance}"])
     first = next(attack(with_residual))
     torch.testing.assert_close(first.images, with_residual.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(with_residual.clean.images, with_residual.images, rtol=0, atol=1e-6)
-    without = posed("fast", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
+    without = prepared("fast", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
     assert (next(attack(without)).images - without.images).abs().max() > 0.01
 
 
-def test_checkpointing_changes_nothing(posed: Posed) -> None:
-    plain, saving = posed("fast"), posed("fast", ["diffusion.checkpointing=true"])
+def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
+    plain, saving = prepared("fast"), prepared("fast", ["diffusion.checkpointing=true"])
     expected, gradient = attention_clean(plain).gradient, attention_clean(saving).gradient
     assert (gradient - expected).norm() < 1e-6 * expected.norm()
 
 
-def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(posed: Posed) -> None:
-    whole, last, all_of_them = (posed("fast", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
+def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(prepared: Prepare) -> None:
+    whole, last, all_of_them = (prepared("fast", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
     expected, found = attention_clean(whole), attention_clean(last)
     assert torch.equal(found.images, expected.images)
     assert all(torch.equal(values, expected.losses[name]) for name, values in found.losses.items())
@@ -106,22 +108,22 @@ def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient
 
 
 @pytest.mark.parametrize("balance", ["none", "gradnorm"])
-def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(posed: Posed, balance: str) -> None:
+def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepared: Prepare, balance: str) -> None:
     settings = ["terms.variance.select.steps=[0, 1]", "terms.self_attention.weight=0.0", f"optimiser.balance={balance}"]
-    problem = posed("fast", [*settings, "diffusion.gradient_steps=2"])
-    found, without = attention_clean(problem), attention_clean(posed("fast", [*settings, "terms.variance.weight=0.0"]))
+    batch = prepared("fast", [*settings, "diffusion.gradient_steps=2"])
+    found, without = attention_clean(batch), attention_clean(prepared("fast", [*settings, "terms.variance.weight=0.0"]))
     assert found.losses["variance"].min() > 0
     assert found.gradient.norm() > 0
-    pulled = attention_clean(posed("fast", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
+    pulled = attention_clean(prepared("fast", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
     torch.testing.assert_close(
         found.gradient, pulled.gradient, rtol=1e-4, atol=1e-5 * float(pulled.gradient.abs().max())
     )
     assert (found.gradient - without.gradient).norm() > 0.01 * without.gradient.norm()
 
 
-def test_snapshots_stay_as_they_were_yielded(posed: Posed) -> None:
+def test_snapshots_stay_as_they_were_yielded(prepared: Prepare) -> None:
     kept: list[tuple[Snapshot, list[Tensor]]] = []
-    for snapshot in attack(posed("fast", ["optimiser.iterations=4"])):
+    for snapshot in attack(prepared("fast", ["optimiser.iterations=4"])):
         kept.append((snapshot, [each.clone() for each in tensors(snapshot)]))
     assert [snapshot.iteration for snapshot, _ in kept] == [0, 1, 2, 3, 4]
     for snapshot, copies in kept:
@@ -133,19 +135,19 @@ def test_snapshots_stay_as_they_were_yielded(posed: Posed) -> None:
     assert not torch.equal(kept[0][0].latents, kept[1][0].latents)
 
 
-def test_snapshot_holds_latents_and_the_image_that_they_show(posed: Posed) -> None:
-    problem = posed("fast", ["optimiser.iterations=2"])
-    for snapshot in attack(problem):
+def test_snapshot_holds_latents_and_the_image_that_they_show(prepared: Prepare) -> None:
+    batch = prepared("fast", ["optimiser.iterations=2"])
+    for snapshot in attack(batch):
         with torch.no_grad():
-            shown = problem.render(snapshot.latents).images
+            shown = batch.render(snapshot.latents).images
         # Recorded layers take their softmax in fp32, the fused ones of ``render`` without sites do not.
         torch.testing.assert_close(snapshot.images, shown, rtol=0, atol=1e-5)
-        _, margins = problem.surrogates.judge(snapshot.images)
+        _, margins = batch.surrogates.judge(snapshot.images)
         torch.testing.assert_close(snapshot.margins, margins, rtol=0, atol=1e-5)
 
 
-def test_finished_images_leave_after_their_update_and_the_loop_ends_without_images(posed: Posed) -> None:
-    loop = attack(posed("fast", ["optimiser.iterations=5"]))
+def test_finished_images_leave_after_their_update_and_the_loop_ends_without_images(prepared: Prepare) -> None:
+    loop = attack(prepared("fast", ["optimiser.iterations=5"]))
     assert next(loop).rows.tolist() == [0, 1, 2]
     assert loop.send(torch.tensor([False, True, False])).rows.tolist() == [0, 2]
     left = loop.send(torch.tensor([True, False]))
@@ -177,54 +179,54 @@ VIEWS = [
 ]
 
 
-def test_gradients_at_the_latents_give_what_those_at_the_image_give(posed: Posed) -> None:
+def test_gradients_at_the_latents_give_what_those_at_the_image_give(prepared: Prepare) -> None:
     """For a linear rule; also through views, and with the other terms beside it."""
     for settings in (RAW, [*RAW, *VIEWS]):
-        at_image = attention_clean(posed("fast", settings, slice(0, 2), slice(0, 3)))
+        at_image = attention_clean(prepared("fast", settings, slice(0, 2), slice(0, 3)))
         at_latents = attention_clean(
-            posed("fast", [*settings, "classification.space=latent"], slice(0, 2), slice(0, 3))
+            prepared("fast", [*settings, "classification.space=latent"], slice(0, 2), slice(0, 3))
         )
         assert (at_latents.gradient - at_image.gradient).norm() < 1e-4 * at_image.gradient.norm()
         torch.testing.assert_close(at_latents.fused.weights, at_image.fused.weights)
 
 
-def test_scaled_fusion_differs_between_the_two_spaces(posed: Posed) -> None:
+def test_scaled_fusion_differs_between_the_two_spaces(prepared: Prepare) -> None:
     """Normalising before the pull-back or after it is not the same; the image is where models are compared."""
     found = [
-        attention_clean(posed("fast", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
+        attention_clean(prepared("fast", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
         for space in ("image", "latent")
     ]
     assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_s_gradient_ignores_batch_mates_and_order(posed: Posed, rule: str) -> None:
+def test_every_rule_s_gradient_ignores_batch_mates_and_order(prepared: Prepare, rule: str) -> None:
     settings = [f"classification.fusion={rule}", *VIEWS]
-    problem = posed("fast", settings, models=slice(0, 3))
-    whole = attention_clean(problem)
-    models = problem.surrogates
-    turned = replace(problem, surrogates=replace(models, classifiers=[*models.classifiers[1:], models.classifiers[0]]))
+    batch = prepared("fast", settings, models=slice(0, 3))
+    whole = attention_clean(batch)
+    models = batch.surrogates
+    turned = replace(batch, surrogates=replace(models, classifiers=[*models.classifiers[1:], models.classifiers[0]]))
     assert (attention_clean(turned).gradient - whole.gradient).norm() < 1e-5 * whole.gradient.norm()
-    alone = attention_clean(posed("fast", settings, slice(2, 3), slice(0, 3)), seed=2)
+    alone = attention_clean(prepared("fast", settings, slice(2, 3), slice(0, 3)), seed=2)
     assert (alone.gradient[0] - whole.gradient[2]).norm() < 1e-5 * alone.gradient.norm()
 
 
-def test_views_are_drawn_anew_in_each_iteration_that_has_them(posed: Posed) -> None:
-    problem = posed("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
-    plain = posed("fast", [], slice(1), slice(0, 2))
-    latents, state = away(problem), AttackState.start(problem)
-    found = [value_and_grad(problem, latents, iteration, state).gradient for iteration in (0, 1, 2, 2)]
+def test_views_are_drawn_anew_in_each_iteration_that_has_them(prepared: Prepare) -> None:
+    batch = prepared("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
+    plain = prepared("fast", [], slice(1), slice(0, 2))
+    latents, state = away(batch), AttackState.start(batch)
+    found = [value_and_grad(batch, latents, iteration, state).gradient for iteration in (0, 1, 2, 2)]
     assert torch.equal(found[2], found[3])
     assert not torch.allclose(found[0], found[2])
     torch.testing.assert_close(found[1], value_and_grad(plain, latents, 1, state).gradient)
     assert not torch.allclose(found[0], value_and_grad(plain, latents, 0, state).gradient)
 
 
-def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
+def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     """Two images of a batch whose third one left go on as they would have without it."""
     settings = ["optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]
     settings += ["classification.clip=0.5", "classification.fusion=progress", "optimiser.iterations=4"]
-    loop = attack(posed("fast", settings, models=slice(0, 3)))
+    loop = attack(prepared("fast", settings, models=slice(0, 3)))
     first = next(loop)
     assert first.state.momentum.past is None
     assert first.state.fusion is None
@@ -232,7 +234,7 @@ def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
     assert second.state.momentum.past is not None
     assert second.state.momentum.past.shape == second.images.shape
     assert (second.state.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
-    pair = attack(posed("fast", settings, models=slice(0, 3)).rows(torch.tensor([0, 2])))
+    pair = attack(prepared("fast", settings, models=slice(0, 3)).rows(torch.tensor([0, 2])))
     expected = [next(pair), next(pair), next(pair), next(pair)]
     found = [first, second, next(loop), next(loop)]
     for ours, theirs in zip(found[1:], expected[1:], strict=True):
@@ -240,24 +242,24 @@ def test_momentum_and_memory_leave_with_their_images(posed: Posed) -> None:
         torch.testing.assert_close(ours.weights, theirs.weights, rtol=1e-4, atol=1e-6)
 
 
-def test_classification_enters_the_update_once(posed: Posed) -> None:
+def test_classification_enters_the_update_once(prepared: Prepare) -> None:
     """With momentum the update is the weight times m, and nothing else of the classification."""
     settings = ["classification.momentum=0.5", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
-    problem = posed("fast", settings, slice(1), slice(0, 2))
-    latents, state = away(problem), AttackState.start(problem)
-    before = value_and_grad(problem, latents, 0, state)
-    after = value_and_grad(problem, latents, 1, before.state)
+    batch = prepared("fast", settings, slice(1), slice(0, 2))
+    latents, state = away(batch), AttackState.start(batch)
+    before = value_and_grad(batch, latents, 0, state)
+    after = value_and_grad(batch, latents, 1, before.state)
     # The same point twice: m is 1.5 times the direction.
     assert (after.gradient - 1.5 * before.gradient).norm() < 1e-5 * before.gradient.norm()
 
 
-def test_white_pixels_can_be_moved(posed: Posed) -> None:
+def test_white_pixels_can_be_moved(prepared: Prepare) -> None:
     """With residual, iteration 0 shows the image itself, and a white pixel lies exactly at the bound."""
-    problem = posed("fast", [], slice(1))
-    white = replace(problem, images=torch.ones_like(problem.images))
-    leaf = problem.trajectory.start.clone().requires_grad_()
+    batch = prepared("fast", [], slice(1))
+    white = replace(batch, images=torch.ones_like(batch.images))
+    leaf = batch.trajectory.start.clone().requires_grad_()
     with torch.no_grad():
-        decoded = problem.backbone.decode(denoise(problem.backbone, problem.trajectory, leaf)[0])
+        decoded = batch.backbone.decode(denoise(batch.backbone, batch.trajectory, leaf)[0])
     white = replace(white, residual=white.images - decoded)
     shown = white.render(leaf).images
     torch.testing.assert_close(shown, white.images)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.finish import finish
 from attnshift.attack.loop import attack
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
@@ -30,7 +30,7 @@ from attnshift.recipes.schema import MaskSection
 from attnshift.types import AttentionMaps, Place, Site, TokenSpan
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 TOKENS: tuple[TokenSpan, ...] = ((2,), (1, 3))
 LABELS = torch.tensor([3, 5])
@@ -245,39 +245,39 @@ def test_pixel_weights_count_little_outside_and_one_inside() -> None:
     assert MaskSection().outside == 0.1
 
 
-def test_a_problems_mask_is_made_of_the_guided_clean_paths_conditional_maps(posed: Posed) -> None:
+def test_a_problems_mask_is_made_of_the_guided_clean_paths_conditional_maps(prepared: Prepare) -> None:
     settings = ["mask.source=attention", "mask.refine=1", "mask.outside=0.3", "diffusion.guidance=2.5"]
-    problem = posed("fast", settings)
-    section, backbone = problem.method.recipe.mask, problem.backbone
+    batch = prepared("fast", settings)
+    section, backbone = batch.method.recipe.mask, batch.backbone
     sites = mask_sites(section, backbone.sites(64), 8)
     with torch.no_grad():
-        _, attention = denoise(backbone, problem.trajectory, problem.trajectory.start, sites)
-    goals = problem.surrogates.goals
-    expected = make_masks(section, attention, problem.tokens, [], problem.images, goals.labels, [None] * 3)
-    assert problem.masks is not None
+        _, attention = denoise(backbone, batch.trajectory, batch.trajectory.start, sites)
+    goals = batch.surrogates.goals
+    expected = make_masks(section, attention, batch.tokens, [], batch.images, goals.labels, [None] * 3)
+    assert batch.masks is not None
     assert expected is not None
-    torch.testing.assert_close(problem.masks, expected)
-    torch.testing.assert_close(problem.weights, 0.3 + 0.7 * expected)
-    assert problem.masks.dtype == problem.images.dtype
-    assert problem.masks.flatten(1).std(1).min() > 0.01
-    part = problem.rows(torch.tensor([2, 0]))
+    torch.testing.assert_close(batch.masks, expected)
+    torch.testing.assert_close(batch.weights, 0.3 + 0.7 * expected)
+    assert batch.masks.dtype == batch.images.dtype
+    assert batch.masks.flatten(1).std(1).min() > 0.01
+    part = batch.rows(torch.tensor([2, 0]))
     assert part.masks is not None
-    assert torch.equal(part.masks, problem.masks[[2, 0]])
-    assert torch.equal(part.weights, problem.weights[[2, 0]])
+    assert torch.equal(part.masks, batch.masks[[2, 0]])
+    assert torch.equal(part.weights, batch.weights[[2, 0]])
 
 
-def test_gradcam_of_a_problem_asks_for_the_true_class(posed: Posed) -> None:
-    problem = posed("fast", ["mask.source=gradcam", "diffusion.denoising_steps=1"], slice(2), slice(0, 2))
-    models = problem.surrogates.classifiers
-    maps = torch.stack([grad_cam(model, problem.images, problem.surrogates.goals.labels) for model in models])  # type: ignore[arg-type]
-    assert problem.masks is not None
-    torch.testing.assert_close(problem.masks, scaled(maps.mean(0)[:, 0]), check_dtype=False)
+def test_gradcam_of_a_problem_asks_for_the_true_class(prepared: Prepare) -> None:
+    batch = prepared("fast", ["mask.source=gradcam", "diffusion.denoising_steps=1"], slice(2), slice(0, 2))
+    models = batch.surrogates.classifiers
+    maps = torch.stack([grad_cam(model, batch.images, batch.surrogates.goals.labels) for model in models])  # type: ignore[arg-type]
+    assert batch.masks is not None
+    torch.testing.assert_close(batch.masks, scaled(maps.mean(0)[:, 0]), check_dtype=False)
 
 
-def test_without_a_mask_all_pixels_count_the_same(posed: Posed) -> None:
-    problem = posed("fast", ["diffusion.denoising_steps=1"], slice(2))
-    assert problem.masks is None
-    assert torch.equal(problem.weights, torch.ones_like(problem.images[:, :1]))
+def test_without_a_mask_all_pixels_count_the_same(prepared: Prepare) -> None:
+    batch = prepared("fast", ["diffusion.denoising_steps=1"], slice(2))
+    assert batch.masks is None
+    assert torch.equal(batch.weights, torch.ones_like(batch.images[:, :1]))
 
 
 BOX = (slice(None), slice(8, 40), slice(20, 60))
@@ -302,24 +302,24 @@ def outside(images: Tensor) -> Tensor:
 def test_paste_back_changes_nothing_outside_the_mask_at_any_iteration(
     exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task], settings: list[str]
 ) -> None:
-    problem = boxed(
+    batch = boxed(
         exact, exact_classifiers, tasks, "mask.edge=hard", "finish.keep=last", "finish.early=false", *settings
     )
-    snapshots = list(attack(problem))
+    snapshots = list(attack(batch))
     assert [snapshot.iteration for snapshot in snapshots] == [0, 1, 2]
     free = boxed(exact, exact_classifiers, tasks, "mask.paste_back=false", *settings)
     for snapshot in snapshots:
-        assert torch.equal(outside(snapshot.images), outside(problem.images))
+        assert torch.equal(outside(snapshot.images), outside(batch.images))
         with torch.no_grad():
             unpasted = free.render(snapshot.latents).images
         torch.testing.assert_close(snapshot.images[:, *BOX], unpasted[:, *BOX], rtol=0, atol=1e-5)
         if snapshot.iteration:
-            assert (outside(unpasted) - outside(problem.images)).abs().max() > 1e-3
-    assert torch.equal(outside(problem.clean.images), outside(problem.images)), "also where nothing is attacked"
-    torch.testing.assert_close(problem.clean.images, snapshots[0].images, rtol=0, atol=1e-5)
-    saved = finish(problem).images
-    assert torch.equal(outside(saved), outside(quantise(problem.images)))
-    assert (saved != quantise(problem.images)).any()
+            assert (outside(unpasted) - outside(batch.images)).abs().max() > 1e-3
+    assert torch.equal(outside(batch.clean.images), outside(batch.images)), "also where nothing is attacked"
+    torch.testing.assert_close(batch.clean.images, snapshots[0].images, rtol=0, atol=1e-5)
+    saved = run_attack(batch).images
+    assert torch.equal(outside(saved), outside(quantise(batch.images)))
+    assert (saved != quantise(batch.images)).any()
 
 
 def test_a_soft_mask_blends(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]) -> None:
@@ -333,7 +333,7 @@ def test_a_soft_mask_blends(exact: StableDiffusion, exact_classifiers: list[Clas
     ]
     latents = problems[0].trajectory.start + 0.05
     with torch.no_grad():
-        pasted, free = (problem.render(latents).images for problem in problems)
+        pasted, free = (batch.render(latents).images for batch in problems)
     torch.testing.assert_close(pasted, ramp * free + (1 - ramp) * problems[0].images, rtol=0, atol=1e-6)
 
 
@@ -342,13 +342,13 @@ class Lab:
     """Ten test images with the renderer's masks, and the clean path's maps for an attention mask."""
 
     truth: Tensor
-    problem: PreparedBatch
+    batch: PreparedBatch
     attention: AttentionMaps
 
     def masks(self, **options: Any) -> Tensor:
-        problem = self.problem
-        section, labels = MaskSection(source="attention", **options), problem.surrogates.goals.labels
-        masks = make_masks(section, self.attention, problem.tokens, [], problem.images, labels, [None] * 10)
+        batch = self.batch
+        section, labels = MaskSection(source="attention", **options), batch.surrogates.goals.labels
+        masks = make_masks(section, self.attention, batch.tokens, [], batch.images, labels, [None] * 10)
         assert masks is not None
         return masks
 
@@ -362,11 +362,11 @@ def lab() -> Lab:
         for at, (each, image) in enumerate(zip(scenes, quantise(shown.images), strict=True))
     ]
     backbone, settings = load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
-    problem = prepare_batch(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
+    batch = prepare_batch(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
     sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
     with torch.no_grad():
-        _, attention = denoise(backbone, problem.trajectory, problem.trajectory.start, sites)
-    return Lab(shown.masks > 0.5, problem, attention)
+        _, attention = denoise(backbone, batch.trajectory, batch.trajectory.start, sites)
+    return Lab(shown.masks > 0.5, batch, attention)
 
 
 def overlap(masks: Tensor, truth: Tensor) -> float:

@@ -10,30 +10,30 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
 from attnshift.types import Branch, Observation
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 ROWS = 5
 SAMPLED = [f"terms.self_attention.rows={ROWS}"]
 ITERATION = 3
 
 
-def away(problem: PreparedBatch) -> Tensor:
+def away(batch: PreparedBatch) -> Tensor:
     """Latents near the start, those of an image the same in every batch."""
-    draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in problem.identities]
-    start = problem.trajectory.start
+    draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in batch.identities]
+    start = batch.trajectory.start
     return start + 0.1 * torch.stack(
         [torch.randn(start.shape[1:], dtype=start.dtype, generator=each) for each in draws]
     )
 
 
-def looked(problem: PreparedBatch) -> Gradient:
-    return value_and_grad(problem, away(problem), ITERATION, AttackState.start(problem))
+def looked(batch: PreparedBatch) -> Gradient:
+    return value_and_grad(batch, away(batch), ITERATION, AttackState.start(batch))
 
 
 def picked(whole: PreparedBatch, branch: Branch) -> Observation:
@@ -62,57 +62,57 @@ def picked(whole: PreparedBatch, branch: Branch) -> Observation:
 @pytest.mark.parametrize("distance", ["mse", "js"])
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
 def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
-    posed: Posed, distance: str, guidance: str
+    prepared: Prepare, distance: str, guidance: str
 ) -> None:
     settings = [f"terms.self_attention.distance={distance}", f"diffusion.guidance={guidance}"]
     alone = [*settings, "classification.weight=0.0", "terms.variance.weight=0.0"]
-    whole, problem = posed("fast", alone), posed("fast", [*alone, *SAMPLED])
+    whole, batch = prepared("fast", alone), prepared("fast", [*alone, *SAMPLED])
     leaf = away(whole).requires_grad_()
     term = SelfAttention(distance, "sum", rows=ROWS)  # type: ignore[arg-type]
     values = 30 * term(picked(whole, whole.render(leaf, whole.sites)))
     (expected,) = torch.autograd.grad(values.sum(), leaf)
-    found = looked(problem)
+    found = looked(batch)
     torch.testing.assert_close(found.losses["self_attention"], values.detach(), rtol=1e-5, atol=0)
     assert expected.norm() > 0
     assert (found.gradient - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(posed: Posed) -> None:
-    problem = posed("fast", SAMPLED)
-    selves = {site.side: site.sample for site in problem.sites if site.kind == "self"}
+def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(prepared: Prepare) -> None:
+    batch = prepared("fast", SAMPLED)
+    selves = {site.side: site.sample for site in batch.sites if site.kind == "self"}
     assert selves == {8: ROWS, 4: ROWS, 2: 0, 1: 0}
-    branch = problem.render(away(problem), problem.sites)
-    seen = problem.observe(branch, ITERATION)
-    for site in problem.sites:
+    branch = batch.render(away(batch), batch.sites)
+    seen = batch.observe(branch, ITERATION)
+    for site in batch.sites:
         if site.sample:
             heads, queries = site.heads, site.side**2
-            assert branch.attention[site][0].shape[:4] == problem.clean.attention[site][0].shape[:4]
+            assert branch.attention[site][0].shape[:4] == batch.clean.attention[site][0].shape[:4]
             assert branch.attention[site][0].shape[:4] == (3, 2, heads, queries)
             for each in (seen.clean, seen.adversarial):
                 assert {maps.shape for maps in each.attention[site]} == {(3, heads, ROWS, queries)}
                 torch.testing.assert_close(each.attention[site][0].sum(-1), torch.ones(3, heads, ROWS))
 
 
-def test_at_the_start_the_branches_are_one(posed: Posed) -> None:
-    problem = posed("fast", SAMPLED)
-    first = next(attack(problem))
+def test_at_the_start_the_branches_are_one(prepared: Prepare) -> None:
+    batch = prepared("fast", SAMPLED)
+    first = next(attack(batch))
     assert torch.equal(first.losses["self_attention"], torch.zeros(3))
-    torch.testing.assert_close(first.images, problem.images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(first.images, batch.images, rtol=0, atol=1e-6)
 
 
-def test_an_image_is_attacked_as_if_it_were_alone(posed: Posed) -> None:
-    whole = looked(posed("fast", SAMPLED))
+def test_an_image_is_attacked_as_if_it_were_alone(prepared: Prepare) -> None:
+    whole = looked(prepared("fast", SAMPLED))
     for row in range(3):
-        own = looked(posed("fast", SAMPLED, slice(row, row + 1)))
+        own = looked(prepared("fast", SAMPLED, slice(row, row + 1)))
         assert (own.gradient[0] - whole.gradient[row]).norm() < 1e-5 * own.gradient.norm()
         torch.testing.assert_close(
             own.losses["self_attention"][0], whole.losses["self_attention"][row], rtol=1e-5, atol=0
         )
 
 
-def test_images_that_stay_see_what_they_saw(posed: Posed) -> None:
-    problem = posed("fast", SAMPLED)
-    whole, rest = looked(problem), looked(problem.rows(torch.tensor([2, 0])))
+def test_images_that_stay_see_what_they_saw(prepared: Prepare) -> None:
+    batch = prepared("fast", SAMPLED)
+    whole, rest = looked(batch), looked(batch.rows(torch.tensor([2, 0])))
     for place, row in enumerate((2, 0)):
         assert (rest.gradient[place] - whole.gradient[row]).norm() < 1e-5 * whole.gradient[row].norm()
         torch.testing.assert_close(
@@ -120,25 +120,28 @@ def test_images_that_stay_see_what_they_saw(posed: Posed) -> None:
         )
 
 
-def test_twice_is_the_same_to_the_bit(posed: Posed) -> None:
-    problem = posed("fast", SAMPLED)
-    first, second = looked(problem), looked(problem)
+def test_twice_is_the_same_to_the_bit(prepared: Prepare) -> None:
+    batch = prepared("fast", SAMPLED)
+    first, second = looked(batch), looked(batch)
     assert torch.equal(first.gradient, second.gradient)
     assert torch.equal(first.losses["self_attention"], second.losses["self_attention"])
-    later = value_and_grad(problem, away(problem), ITERATION + 1, AttackState.start(problem))
+    later = value_and_grad(batch, away(batch), ITERATION + 1, AttackState.start(batch))
     assert (later.losses["self_attention"] != first.losses["self_attention"]).all()
 
 
-def test_checkpointing_changes_nothing(posed: Posed) -> None:
-    plain, saving = looked(posed("fast", SAMPLED)), looked(posed("fast", [*SAMPLED, "diffusion.checkpointing=true"]))
+def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
+    plain, saving = (
+        looked(prepared("fast", SAMPLED)),
+        looked(prepared("fast", [*SAMPLED, "diffusion.checkpointing=true"])),
+    )
     assert (saving.gradient - plain.gradient).norm() < 1e-6 * plain.gradient.norm()
     torch.testing.assert_close(saving.losses["self_attention"], plain.losses["self_attention"], rtol=1e-6, atol=0)
 
 
-def test_the_output_of_a_sampled_site_is_that_of_one_that_nobody_reads(posed: Posed) -> None:
-    problem = posed("fast", [*SAMPLED, "terms.self_attention.select.grid=full", "terms.variance.weight=0.0"])
-    latents = away(problem)
-    assert problem.sites
-    assert all(site.sample for site in problem.sites)
-    read, unread = problem.render(latents, problem.sites), problem.render(latents)
+def test_the_output_of_a_sampled_site_is_that_of_one_that_nobody_reads(prepared: Prepare) -> None:
+    batch = prepared("fast", [*SAMPLED, "terms.self_attention.select.grid=full", "terms.variance.weight=0.0"])
+    latents = away(batch)
+    assert batch.sites
+    assert all(site.sample for site in batch.sites)
+    read, unread = batch.render(latents, batch.sites), batch.render(latents)
     assert torch.equal(read.latents, unread.latents)

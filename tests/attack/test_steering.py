@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnshift.attack.loop import attack
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import Selection
 from attnshift.classifiers import load_classifier
@@ -58,14 +58,14 @@ def steered(world: World, *settings: str) -> Steered:
         "classification.weight=0.0", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0",
         "optimiser.iterations=6", "optimiser.learning_rate=0.05", "finish.keep=last",
     ]  # fmt: skip
-    problem = prepare_batch(
+    batch = prepare_batch(
         Method.of(load_recipe("fast", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks
     )
-    *_, last = attack(problem)
+    *_, last = attack(batch)
     sites = tuple(world.backbone.sites(64))
-    sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and problem.interference)
+    sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and batch.interference)
     with torch.no_grad():
-        return problem, problem.render(problem.trajectory.start, sites), problem.render(last.latents, sites)
+        return batch, batch.render(batch.trajectory.start, sites), batch.render(last.latents, sites)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +74,11 @@ def free(world: World) -> Steered:
     return steered(world, "terms.entropy.weight=1.0")
 
 
-def looks(branch: Branch, problem: PreparedBatch, select: Selection = FINEST) -> Tensor:
+def looks(branch: Branch, batch: PreparedBatch, select: Selection = FINEST) -> Tensor:
     """Where the class word looks, [batch, side, side]."""
     sites = select.sites(branch.attention, "cross", branch.latents.shape[-1])
     return torch.stack(
-        [phrase_map(branch.attention, sites, select, span, image) for image, span in enumerate(problem.tokens)]
+        [phrase_map(branch.attention, sites, select, span, image) for image, span in enumerate(batch.tokens)]
     )
 
 
@@ -93,12 +93,12 @@ def on_object(maps: Tensor, masks: Tensor) -> Tensor:
     return (maps * inside).flatten(1).sum(1) / maps.flatten(1).sum(1)
 
 
-def true_share(branch: Branch, problem: PreparedBatch) -> Tensor:
+def true_share(branch: Branch, batch: PreparedBatch) -> Tensor:
     """The class word's part of the mass that it and the interference phrase have, on the probed sites."""
-    assert problem.interference is not None
+    assert batch.interference is not None
     sites = [site.seen("probe") for site in Selection().sites(branch.attention, "cross", branch.latents.shape[-1])]
     shares = []
-    for image, (span, other) in enumerate(zip(problem.tokens, problem.interference.probed, strict=True)):
+    for image, (span, other) in enumerate(zip(batch.tokens, batch.interference.probed, strict=True)):
         true, rival = (phrase_map(branch.attention, sites, Selection(), each, image).sum() for each in (span, other))
         shares.append(true / (true + rival))
     return torch.stack(shares)
@@ -106,40 +106,40 @@ def true_share(branch: Branch, problem: PreparedBatch) -> Tensor:
 
 @pytest.mark.parametrize("more", [[], ["terms.entropy.order=per_head"], ["terms.entropy.dropout=0.3"]])
 def test_entropy_spreads_attention_also_off_the_object(world: World, more: list[str]) -> None:
-    problem, before, after = steered(world, "terms.entropy.weight=1.0", *more)
-    early, late = looks(before, problem, Selection()), looks(after, problem, Selection())
+    batch, before, after = steered(world, "terms.entropy.weight=1.0", *more)
+    early, late = looks(before, batch, Selection()), looks(after, batch, Selection())
     assert (entropy(late) > entropy(early)).all()
     assert on_object(late, world.masks).mean() < on_object(early, world.masks).mean()
 
 
 def test_variance_flattens_attention(world: World) -> None:
-    problem, before, after = steered(world, "terms.variance.weight=1e4")
-    flat = [looks(branch, problem, Selection()).flatten(1).var(1) for branch in (after, before)]
+    batch, before, after = steered(world, "terms.variance.weight=1e4")
+    flat = [looks(branch, batch, Selection()).flatten(1).var(1) for branch in (after, before)]
     assert (flat[0] < flat[1]).all()
 
 
 @pytest.mark.parametrize("form", ["share", "raw", "log"])
 def test_contrast_moves_attention_from_the_true_class_to_the_other(world: World, form: str) -> None:
     delta = "3.0" if form == "raw" else "1.0"
-    problem, before, after = steered(
+    batch, before, after = steered(
         world, "terms.contrast.weight=1.0", f"terms.contrast.form={form}", f"terms.contrast.delta={delta}"
     )
-    assert (true_share(after, problem) < true_share(before, problem)).all()
+    assert (true_share(after, batch) < true_share(before, batch)).all()
 
 
 @pytest.mark.parametrize("form", ["shape", "mass", "aligned"])
 def test_replace_nears_what_the_interference_phrase_looks_at(world: World, form: str) -> None:
-    problem, before, after = steered(
+    batch, before, after = steered(
         world, "terms.replace.weight=1.0", f"terms.replace.form={form}", "interference.choose=random"
     )
-    assert problem.interference is not None
-    reference = [*problem.interference.attention]
+    assert batch.interference is not None
+    reference = [*batch.interference.attention]
     gaps = []
     for branch in (before, after):
         values = []
-        for image, span in enumerate(problem.interference.tokens):
-            wanted = phrase_map(problem.interference.attention, reference, Selection(), span, image)
-            values.append(distance(looks(branch, problem, Selection())[image], wanted, form))
+        for image, span in enumerate(batch.interference.tokens):
+            wanted = phrase_map(batch.interference.attention, reference, Selection(), span, image)
+            values.append(distance(looks(branch, batch, Selection())[image], wanted, form))
         gaps.append(torch.stack(values))
     assert gaps[1].mean() < gaps[0].mean()
 

@@ -29,7 +29,7 @@ from attnshift.registry import Entry, Table, build
 from attnshift.types import Goals, RandomKey
 
 LABELS = [3, 7, 5]
-DRAWS = RandomKey(0, ("a", "b", "c"), 0)
+KEY = RandomKey(0, ("a", "b", "c"), 0)
 QUICK: list[ExternalBaseline] = [
     DI(steps=3),
     TI(steps=3, kernel_len=5),
@@ -60,7 +60,7 @@ def surrogates() -> Surrogates:
 
 
 def only(surrogates: Surrogates, at: int) -> tuple[Surrogates, RandomKey]:
-    return surrogates.rows(torch.tensor([at])), RandomKey(0, DRAWS.identities[at : at + 1], 0)
+    return surrogates.rows(torch.tensor([at])), RandomKey(0, KEY.identities[at : at + 1], 0)
 
 
 def entropy(surrogates: Surrogates, images: Tensor, classes: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def test_results_stay_within_the_radius(
     baseline: ExternalBaseline, epsilon: float, surrogates: Surrogates, images: Tensor
 ) -> None:
     extremes = torch.cat([images[:1], torch.zeros_like(images[:1]), torch.ones_like(images[:1])])
-    found = replace(baseline, epsilon=epsilon)(surrogates, extremes, DRAWS)
+    found = replace(baseline, epsilon=epsilon)(surrogates, extremes, KEY)
     assert found.shape == extremes.shape
     assert found.min() >= 0
     assert found.max() <= 1
@@ -99,7 +99,7 @@ def test_results_stay_within_the_radius(
 
 @with_every_baseline
 def test_the_label_loses(baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor) -> None:
-    found = baseline(surrogates, images, DRAWS)
+    found = baseline(surrogates, images, KEY)
     before, after = (entropy(surrogates, each, surrogates.goals.labels) for each in (images, found))
     assert (after > before + 0.2).all()
 
@@ -108,7 +108,7 @@ def test_the_label_loses(baseline: ExternalBaseline, surrogates: Surrogates, ima
 def test_the_target_wins(baseline: TorchattackBaseline, surrogates: Surrogates, images: Tensor) -> None:
     targets = torch.tensor([0, 1, 8])
     targeted = replace(surrogates, goals=Goals(surrogates.goals.labels, targets))
-    found = baseline(targeted, images, DRAWS)
+    found = baseline(targeted, images, KEY)
     before, after = (entropy(surrogates, each, targets) for each in (images, found))
     assert (after < before - 0.2).all()
 
@@ -118,20 +118,20 @@ def test_neither_batch_mates_nor_global_generators_change_a_bit(
     baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor
 ) -> None:
     torch.manual_seed(1)
-    together = baseline(surrogates, images, DRAWS)
+    together = baseline(surrogates, images, KEY)
     torch.manual_seed(2)
     numpy.random.seed(2)
     random.seed(2)
     for at in (2, 0):
-        alone, draws = only(surrogates, at)
-        assert torch.equal(baseline(alone, images[at : at + 1], draws), together[at : at + 1])
+        alone, key = only(surrogates, at)
+        assert torch.equal(baseline(alone, images[at : at + 1], key), together[at : at + 1])
 
 
 @with_every_baseline
 def test_global_generators_are_left_alone(baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor) -> None:
-    alone, draws = only(surrogates, 0)
+    alone, key = only(surrogates, 0)
     before = state()
-    baseline(alone, images[:1], draws)
+    baseline(alone, images[:1], key)
     assert state() == before
 
 
@@ -150,9 +150,7 @@ def test_draws_belong_to_the_seed_and_the_image(
     baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor
 ) -> None:
     alone, _ = only(surrogates, 0)
-    first, *others = (
-        baseline(alone, images[:1], draws) for draws in (RandomKey(0, ("a",), 0), RandomKey(1, ("a",), 0))
-    )
+    first, *others = (baseline(alone, images[:1], key) for key in (RandomKey(0, ("a",), 0), RandomKey(1, ("a",), 0)))
     others.append(baseline(alone, images[:1], RandomKey(0, ("z",), 0)))
     assert all(not torch.equal(first, other) for other in others)
 
@@ -161,9 +159,9 @@ def test_draws_belong_to_the_seed_and_the_image(
 def test_no_gradient_is_kept_and_no_word_said(
     baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    alone, draws = only(surrogates, 0)
+    alone, key = only(surrogates, 0)
     with torch.no_grad():
-        baseline(alone, images[:1], draws)
+        baseline(alone, images[:1], key)
     assert all(parameter.grad is None for each in surrogates.classifiers for parameter in each.network.parameters())  # type: ignore[attr-defined]
     assert capfd.readouterr() == ("", "")
 
@@ -193,10 +191,10 @@ DIRECT: list[tuple[TorchattackBaseline, Callable[[nn.Module], Any]]] = [
 def test_the_library_itself_gives_the_same(
     baseline: TorchattackBaseline, direct: Callable[[nn.Module], Any], surrogates: Surrogates, images: Tensor
 ) -> None:
-    alone, draws = only(surrogates, 1)
+    alone, key = only(surrogates, 1)
     seeded("b")
     expected = direct(Averaged(surrogates.classifiers))(images[1:2], torch.tensor(LABELS[1:2]))
-    torch.testing.assert_close(baseline(alone, images[1:2], draws), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(baseline(alone, images[1:2], key), expected, rtol=0, atol=1e-7)
 
 
 Gradient = Callable[[Tensor], Tensor]
@@ -235,8 +233,8 @@ def test_translation_invariance_smooths_each_gradient_before_the_momentum(
         windows = padded.unfold(2, 5, 1).unfold(3, 5, 1)
         return (windows * kernel).sum((4, 5))
 
-    alone, draws = only(surrogates, 0)
-    found = TI(epsilon=8 / 255, steps=4, kernel_len=5)(alone, images[:1], draws)
+    alone, key = only(surrogates, 0)
+    found = TI(epsilon=8 / 255, steps=4, kernel_len=5)(alone, images[:1], key)
     assert mostly_equal(found, naive_momentum(smoothed, images[:1], 8 / 255, 4))
 
 
@@ -246,8 +244,8 @@ def test_spectrum_simulation_averages_gradients_before_the_momentum(surrogates: 
     def average(point: Tensor) -> Tensor:
         return torch.stack([slope_of(spectrum, 3, point) for _ in range(3)]).mean(0)
 
-    alone, draws = only(surrogates, 0)
-    found = SSA(epsilon=8 / 255, steps=3, num_spectrum=3)(alone, images[:1], draws)
+    alone, key = only(surrogates, 0)
+    found = SSA(epsilon=8 / 255, steps=3, num_spectrum=3)(alone, images[:1], key)
     seeded("a")
     assert mostly_equal(found, naive_momentum(average, images[:1], 8 / 255, 3))
 
@@ -268,11 +266,11 @@ def test_an_image_whose_gradient_vanishes_stays(images: Tensor) -> None:
 
 def test_autoattack_turns_images_or_leaves_them(surrogates: Surrogates, images: Tensor) -> None:
     network = Averaged(surrogates.classifiers)
-    found = AutoAttack(steps=10, attacks=("apgd-dlr",))(surrogates, images, DRAWS)
+    found = AutoAttack(steps=10, attacks=("apgd-dlr",))(surrogates, images, KEY)
     assert (network(found).argmax(1) != surrogates.goals.labels).all()
-    assert torch.equal(AutoAttack(epsilon=1e-6, steps=2, queries=3)(surrogates, images, DRAWS), images)
+    assert torch.equal(AutoAttack(epsilon=1e-6, steps=2, queries=3)(surrogates, images, KEY), images)
     wrong = replace(surrogates, goals=Goals.of([4, 4, 4], [None] * 3))
-    assert torch.equal(AutoAttack()(wrong, images, DRAWS), images)
+    assert torch.equal(AutoAttack()(wrong, images, KEY), images)
 
 
 def test_autoattack_asks_square_so_many_questions(images: Tensor) -> None:
@@ -293,7 +291,7 @@ def test_autoattack_asks_square_so_many_questions(images: Tensor) -> None:
 def test_autoattack_refuses_what_it_cannot_do(surrogates: Surrogates, images: Tensor) -> None:
     targeted = replace(surrogates, goals=Goals.of(LABELS, [0, 1, 2]))
     with pytest.raises(RecipeError, match="baseline 'autoattack' cannot be targeted"):
-        AutoAttack()(targeted, images, DRAWS)
+        AutoAttack()(targeted, images, KEY)
     two = replace(surrogates, classifiers=[lambda shown: shown.mean((2, 3))[:, :2]])
     with pytest.raises(RecipeError, match="needs three classes; leave it out of attacks"):
         AutoAttack().check(two, images)

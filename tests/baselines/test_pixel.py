@@ -21,7 +21,7 @@ from attnshift.types import Goals, RandomKey
 
 OWN = ("pgd", "mifgsm", "adaea")
 LABELS = (3, 7, 1)
-DRAWS = RandomKey(0, ("a", "b", "c"), 0)
+KEY = RandomKey(0, ("a", "b", "c"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def mean_logits_gradient(surrogates: Surrogates, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", OWN)
 def test_it_stays_near_the_image_and_fools_what_it_attacks(surrogates: Surrogates, images: Tensor, name: str) -> None:
     attack: Baseline = BASELINES[name].load()(epsilon=0.05)
-    attacked = attack(surrogates, images, DRAWS)
+    attacked = attack(surrogates, images, KEY)
     assert 0 <= attacked.min() <= attacked.max() <= 1
     assert 0.04 < (attacked - images).abs().max() <= 0.05 + 1e-6
     assert (surrogates.judge(images)[1] > 0).all()
@@ -55,16 +55,16 @@ def test_it_stays_near_the_image_and_fools_what_it_attacks(surrogates: Surrogate
 
 def test_a_step_of_pgd_follows_the_sign(surrogates: Surrogates, images: Tensor) -> None:
     attack = PGD(epsilon=0.02, steps=1, step_size=0.015)
-    offsets = attack(surrogates, images, DRAWS) - images
-    others = attack(surrogates, images, replace(DRAWS, seed=1)) - images
+    offsets = attack(surrogates, images, KEY) - images
+    others = attack(surrogates, images, replace(KEY, seed=1)) - images
     assert (offsets - others).abs().max() > 0.005, "the start is drawn by the seed"
 
     inside = (images > 0.1) & (images < 0.9)
-    start = PGD(epsilon=0.02, steps=1, step_size=1e-9)(surrogates, images, DRAWS)
+    start = PGD(epsilon=0.02, steps=1, step_size=1e-9)(surrogates, images, KEY)
     expected = start + 0.015 * mean_logits_gradient(surrogates, start).sign()
     expected = expected.clamp(images - 0.02, images + 0.02)
-    assert (attack(surrogates, images, DRAWS) - expected)[inside].abs().median() == 0
-    agree = ((attack(surrogates, images, DRAWS) - expected)[inside].abs() < 1e-6).float().mean()
+    assert (attack(surrogates, images, KEY) - expected)[inside].abs().median() == 0
+    agree = ((attack(surrogates, images, KEY) - expected)[inside].abs() < 1e-6).float().mean()
     assert agree > 0.999
 
 
@@ -76,12 +76,12 @@ def test_mifgsm_is_algorithm_1(surrogates: Surrogates, images: Tensor) -> None:
         gradient = mean_logits_gradient(surrogates, points)
         momentum = 0.9 * momentum + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
         points = (points + epsilon / steps * momentum.sign()).clamp(0, 1)
-    found = MIFGSM(epsilon=epsilon, steps=steps, decay=0.9)(surrogates, images, DRAWS)
+    found = MIFGSM(epsilon=epsilon, steps=steps, decay=0.9)(surrogates, images, KEY)
     assert ((found - points).abs() < 1e-6).float().mean() > 0.999
 
 
 def test_adaea_goes_where_its_rule_points(surrogates: Surrogates, images: Tensor) -> None:
-    step = AdaptiveEnsembleAttack(epsilon=0.04, steps=1)(surrogates, images, DRAWS)
+    step = AdaptiveEnsembleAttack(epsilon=0.04, steps=1)(surrogates, images, KEY)
     direction = AdaEA()(surrogates, images).direction
     assert torch.equal(step, (images - 0.04 * direction.sign()).clamp(0, 1).clamp(images - 0.04, images + 0.04))
     assert (direction == 0).any(), "its filter leaves positions out"
@@ -90,8 +90,8 @@ def test_adaea_goes_where_its_rule_points(surrogates: Surrogates, images: Tensor
 @pytest.mark.parametrize("name", OWN)
 def test_an_image_is_attacked_as_if_alone(surrogates: Surrogates, images: Tensor, name: str) -> None:
     attack: Baseline = BASELINES[name].load()(epsilon=0.03, steps=1)
-    together = attack(surrogates, images, DRAWS)
-    for place, identity in enumerate(DRAWS.identities):
+    together = attack(surrogates, images, KEY)
+    for place, identity in enumerate(KEY.identities):
         rows = torch.tensor([place])
         alone = attack(surrogates.rows(rows), images[rows], RandomKey(0, (identity,), 0))
         assert ((alone[0] - together[place]).abs() < 1e-5).float().mean() > 0.999
@@ -101,7 +101,7 @@ def test_an_image_is_attacked_as_if_alone(surrogates: Surrogates, images: Tensor
 def test_a_target_is_what_it_goes_for(surrogates: Surrogates, images: Tensor, name: str) -> None:
     targeted = replace(surrogates, goals=Goals.of(LABELS, (4, 4, 4)))
     attack: Baseline = BASELINES[name].load()(epsilon=0.1, step_size=0.01, steps=20)
-    attacked = attack(targeted, images, DRAWS)
+    attacked = attack(targeted, images, KEY)
     assert (surrogates.logits(attacked).mean(0).argmax(1) == 4).all()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from models import MODELS, SHAPES, autoencoder, build, denoiser, in_bf16
-from pieces import Posed, check_agreement
+from pieces import Prepared, check_agreement
 from torch import nn
 
 
@@ -39,8 +39,8 @@ def test_all_shapes_are_one_layout() -> None:
 
 def test_ours_and_the_baseline_agree_and_the_floor_is_the_same_chain() -> None:
     model = build("tiny")
-    check_agreement(Posed.of(model, "diffattack"))
-    bare = Posed.of(model, "diffattack", ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"])
+    check_agreement(Prepared.of(model, "diffattack"))
+    bare = Prepared.of(model, "diffattack", ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"])
     ours, floor = bare.ours().gradient, bare.floor()
     # The preset's classification loss is minus ten times the cross-entropy.
     assert (ours + 10 * floor).norm() < 1e-4 * ours.norm()
@@ -48,14 +48,14 @@ def test_ours_and_the_baseline_agree_and_the_floor_is_the_same_chain() -> None:
 
 def test_a_batch_s_first_image_is_that_of_the_batch_of_one() -> None:
     model = build("tiny")
-    one, two = (Posed.of(model, "fast", batch=batch).ours().images for batch in (1, 2))
+    one, two = (Prepared.of(model, "fast", batch=batch).ours().images for batch in (1, 2))
     # Up to rounding, which differs from processor to processor.
     torch.testing.assert_close(one[0], two[0], rtol=0, atol=1e-4)
 
 
 def test_weights_in_bf16_keep_steps_losses_and_gradient_in_fp32() -> None:
     model = build("tiny")
-    exact, halved = Posed.of(model, "diffattack").ours(), Posed.of(in_bf16(model), "diffattack").ours()
+    exact, halved = Prepared.of(model, "diffattack").ours(), Prepared.of(in_bf16(model), "diffattack").ours()
     assert model.backbone.unet.dtype == torch.float32
     assert halved.gradient.dtype == halved.images.dtype == torch.float32
     assert all(values.dtype == torch.float32 for values in halved.losses.values())

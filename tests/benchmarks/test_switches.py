@@ -11,7 +11,7 @@ import switches
 import table
 import torch
 from models import Model, build
-from pieces import Posed
+from pieces import Prepared
 from switches import SAME, VARIANTS, attack_all, figures, lab_tasks, same_numbers, with_references
 
 from attnshift.recipes.reading import load_recipe
@@ -104,9 +104,9 @@ def test_what_has_the_same_numbers_is_checked_and_timed(tiny: Model, name: str) 
 
 
 def test_keys_and_values_are_projected_once() -> None:
-    posed = Posed.of(build("tiny"), "fast")
-    work, changed = SAME["projected-once"].work(posed)
-    projections = [each for each in changed.problem.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
+    case = Prepared.of(build("tiny"), "fast")
+    work, changed = SAME["projected-once"].work(case)
+    projections = [each for each in changed.batch.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
     done = []
     for each in projections:
         each.projection.register_forward_hook(lambda *_: done.append(1))
@@ -114,12 +114,18 @@ def test_keys_and_values_are_projected_once() -> None:
     work()
     assert len(done) == len(projections) > 0
     # The networks that were there are left as they were.
-    assert not any(isinstance(each, switches.Kept) for each in posed.model.backbone.unet.modules())
+    assert not any(isinstance(each, switches.Kept) for each in case.model.backbone.unet.modules())
 
 
 def test_other_numbers_are_not_timed(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(posed: Posed) -> tuple[Any, Posed]:
-        moved = Posed(posed.model, posed.classifiers, posed.tasks, posed.problem, posed.latents + 0.1)
+    def other(case: Prepared) -> tuple[Any, Prepared]:
+        moved = Prepared(
+            case.model,
+            case.classifiers,
+            case.tasks,
+            case.batch,
+            case.latents + 0.1,
+        )
         return moved.ours, moved
 
     monkeypatch.setitem(SAME, "channels-last", switches.Same("other", "iteration", other))

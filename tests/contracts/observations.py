@@ -100,7 +100,7 @@ def observation(
         adversarial=branch(1, fill, dtype),
         tokens=TOKENS,
         progress=progress,
-        draws=RandomKey(0, ("first", "second", "third"), 7),
+        key=RandomKey(0, ("first", "second", "third"), 7),
         weights=weights,
         interference=interference(clean, dtype),
     )
@@ -132,7 +132,7 @@ def only(observed: Observation, image: int) -> Observation:
         clean=cut(observed.clean),
         adversarial=cut(observed.adversarial),
         tokens=observed.tokens[keep],
-        draws=replace(observed.draws, identities=observed.draws.identities[keep]),
+        key=replace(observed.key, identities=observed.key.identities[keep]),
         weights=observed.weights[keep],
         interference=observed.interference.rows(torch.tensor([image])),
     )

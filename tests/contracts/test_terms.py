@@ -15,7 +15,7 @@ from torch import Tensor
 from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses import TERMS
@@ -281,10 +281,10 @@ def test_gradient_reaches_the_latents_of_every_image(
     both = ["prompt.template=a photo of a {} and a {interference}"] if options.get("tokens") == "joint" else []
     recipe = load_recipe("fast", ["classification.weight=0.0", "diffusion.guidance=2.5", *both])
     method = replace(Method.of(recipe), objective=Objective({name: WeightedTerm(term(name, options), 1.0, Schedule())}))
-    problem = prepare_batch(method, backbone, classifiers[:1], tasks)
-    start = problem.trajectory.start
+    batch = prepare_batch(method, backbone, classifiers[:1], tasks)
+    start = batch.trajectory.start
     away = start + 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
-    found = value_and_grad(problem, away, 3, AttackState(AdamW.start(away, 0.1, 0.0)))
+    found = value_and_grad(batch, away, 3, AttackState(AdamW.start(away, 0.1, 0.0)))
     assert found.losses[name].shape == (2,)
     assert found.gradient.isfinite().all()
     assert (found.gradient.flatten(1).norm(dim=1) > 0).all()

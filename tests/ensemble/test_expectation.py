@@ -15,7 +15,7 @@ from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rot
 from attnshift.randomness import generator
 from attnshift.types import RandomKey
 
-DRAWS = RandomKey(seed=3, identities=("left", "right"), iteration=4)
+KEY = RandomKey(seed=3, identities=("left", "right"), iteration=4)
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,30 @@ def everything(**options: int) -> Expectation:
 def test_the_first_view_is_the_image_itself() -> None:
     shown = images()
     for draws in (1, 3):
-        assert everything(draws=draws).views(DRAWS)[0](shown) is shown
+        assert everything(draws=draws).views(KEY)[0](shown) is shown
 
 
 def test_by_default_there_is_one_view() -> None:
-    assert len(Expectation().views(DRAWS)) == 1
+    assert len(Expectation().views(KEY)) == 1
 
 
 def test_as_many_views_as_draws() -> None:
-    assert [len(everything(draws=draws).views(DRAWS)) for draws in (1, 2, 5)] == [1, 2, 5]
+    assert [len(everything(draws=draws).views(KEY)) for draws in (1, 2, 5)] == [1, 2, 5]
 
 
 @pytest.mark.parametrize(("every", "counts"), [(1, [3, 3, 3, 3, 3]), (2, [3, 1, 3, 1, 3]), (3, [3, 1, 1, 3, 1])])
 def test_only_the_image_itself_between(every: int, counts: list[int]) -> None:
     expectation = everything(draws=3, every=every)
-    assert [len(expectation.views(replace(DRAWS, iteration=iteration))) for iteration in range(5)] == counts
+    assert [len(expectation.views(replace(KEY, iteration=iteration))) for iteration in range(5)] == counts
 
 
 def test_each_view_names_its_generators() -> None:
-    views = Expectation(draws=3, transforms={"first": Shift(), "second": Shift()}).views(DRAWS)
+    views = Expectation(draws=3, transforms={"first": Shift(), "second": Shift()}).views(KEY)
     for number in (1, 2):
         sums = [
             generator(3, identity, 4, "eot", number, "first").random()
             + generator(3, identity, 4, "eot", number, "second").random()
-            for identity in DRAWS.identities
+            for identity in KEY.identities
         ]
         expected = images() + torch.tensor(sums).view(2, 1, 1, 1)
         torch.testing.assert_close(views[number](images()), expected.float())
@@ -83,15 +83,15 @@ def test_each_view_names_its_generators() -> None:
 def test_transforms_follow_one_another_in_their_order() -> None:
     shift = generator(3, "left", 4, "eot", 1, "shift").random()
     chains = [{"shift": Shift(), "double": Double()}, {"double": Double(), "shift": Shift()}]
-    sums = [Expectation(draws=2, transforms=chain).views(DRAWS)[1](torch.zeros(2, 3, 1, 1))[0, 0] for chain in chains]
+    sums = [Expectation(draws=2, transforms=chain).views(KEY)[1](torch.zeros(2, 3, 1, 1))[0, 0] for chain in chains]
     assert float(sums[0]) == pytest.approx(2 * shift)
     assert float(sums[1]) == pytest.approx(shift)
 
 
 def test_a_view_gives_the_same_whenever_it_is_called() -> None:
-    views = everything(draws=3).views(DRAWS)
+    views = everything(draws=3).views(KEY)
     before = [view(images()) for view in views]
-    again = [view(images()) for view in reversed(everything(draws=3).views(DRAWS))][::-1]
+    again = [view(images()) for view in reversed(everything(draws=3).views(KEY))][::-1]
     for view, first, other in zip(views, before, again, strict=True):
         assert torch.equal(view(images()), first)
         assert torch.equal(other, first)
@@ -100,15 +100,15 @@ def test_a_view_gives_the_same_whenever_it_is_called() -> None:
 @pytest.mark.parametrize("change", [{"seed": 4}, {"iteration": 5}, {"identities": ("left", "other")}], ids=str)
 def test_another_seed_iteration_or_identity_is_another_view(change: dict[str, object]) -> None:
     (_, before), (_, after) = (
-        everything(draws=2).views(draws)
-        for draws in (DRAWS, replace(DRAWS, **change))  # type: ignore[arg-type]
+        everything(draws=2).views(key)
+        for key in (KEY, replace(KEY, **change))  # type: ignore[arg-type]
     )
     differs = (before(images()) - after(images())).abs().mean((1, 2, 3)) > 0.01
     assert differs.tolist() == ["identities" not in change, True]
 
 
 def test_views_differ_and_more_of_them_change_none() -> None:
-    few, many = (everything(draws=draws).views(DRAWS) for draws in (3, 4))
+    few, many = (everything(draws=draws).views(KEY) for draws in (3, 4))
     assert torch.equal(few[1](images()), many[1](images()))
     seen = [view(images()) for view in many]
     for left in range(4):
@@ -117,26 +117,26 @@ def test_views_differ_and_more_of_them_change_none() -> None:
 
 
 def test_an_image_has_the_same_view_in_any_batch() -> None:
-    together = everything(draws=2).views(DRAWS)[1](images())
-    alone = everything(draws=2).views(replace(DRAWS, identities=("right",)))[1](images()[1:])
+    together = everything(draws=2).views(KEY)[1](images())
+    alone = everything(draws=2).views(replace(KEY, identities=("right",)))[1](images()[1:])
     assert (alone[0] - together[1]).norm() < 1e-5 * together[1].norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_views_keep_shape_and_type(dtype: torch.dtype) -> None:
-    for view in everything(draws=2).views(DRAWS):
+    for view in everything(draws=2).views(KEY):
         seen = view(images(dtype))
         assert seen.dtype == dtype
         assert seen.shape == (2, 3, 20, 20)
 
 
 def test_views_follow_the_device() -> None:
-    for view in everything(draws=2).views(DRAWS):
+    for view in everything(draws=2).views(KEY):
         assert view(torch.zeros(2, 3, 20, 20, device="meta")).device.type == "meta"
 
 
 def test_gradient_passes_through_the_whole_chain() -> None:
-    for view in everything(draws=3).views(DRAWS):
+    for view in everything(draws=3).views(KEY):
         leaf = images().requires_grad_()
         (found,) = torch.autograd.grad(view(leaf).square().sum(), leaf)
         assert found.isfinite().all()

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.cli import main
 from attnshift.data.images import read_image
 from attnshift.errors import RunError

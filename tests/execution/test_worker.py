@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.coordinate import attack_prepared

@@ -37,7 +37,7 @@ def seen(looks: Mapping[Site, Sequence[Tensor]], tokens: int = 1, iteration: int
     return replace(
         with_maps(observation(), looks),
         tokens=(tuple(range(tokens)),) * images,
-        draws=RandomKey(0, identities, iteration),
+        key=RandomKey(0, identities, iteration),
     )
 
 
@@ -207,8 +207,8 @@ def test_dropout_differs_by_image_site_iteration_and_seed_and_repeats() -> None:
     first = staying(term, observed)
     assert len({tuple(each) for each in first["one"][:, 0].tolist()}) > 10
     assert not torch.equal(first["one"], first["other"])
-    for draws in (replace(observed.draws, iteration=1), replace(observed.draws, seed=1)):
-        again = staying(term, replace(observed, draws=draws))
+    for key in (replace(observed.key, iteration=1), replace(observed.key, seed=1)):
+        again = staying(term, replace(observed, key=key))
         assert (again["one"] != first["one"]).any(2).float().mean() > 0.8
     again = staying(term, observed)
     assert all(torch.equal(again[layer], first[layer]) for layer in first)
@@ -219,12 +219,12 @@ def test_dropout_of_an_image_is_not_its_batch_mates_business() -> None:
     observed = seen(looks)
     together, stay = values_of(term, observed), staying(term, observed)["up"]
     assert len(set(together.tolist())) > 1
-    backwards = replace(observed, draws=replace(observed.draws, identities=observed.draws.identities[::-1]))
+    backwards = replace(observed, key=replace(observed.key, identities=observed.key.identities[::-1]))
     torch.testing.assert_close(values_of(term, backwards), together.flip(0))
     assert torch.equal(staying(term, backwards)["up"], stay.flip(0))
-    for image, identity in enumerate(observed.draws.identities):
+    for image, identity in enumerate(observed.key.identities):
         alone = seen({site: [each[:1] for each in steps] for site, steps in looks.items()})
-        alone = replace(alone, draws=replace(alone.draws, identities=(identity,)))
+        alone = replace(alone, key=replace(alone.key, identities=(identity,)))
         torch.testing.assert_close(values_of(term, alone), together[image : image + 1])
 
 

@@ -79,7 +79,7 @@ def observe(
         adversarial=Branch(none, changed, {}),
         tokens=((1,),) * len(clean),
         progress=0.5,
-        draws=RandomKey(0, tuple(map(str, range(len(clean)))), 0),
+        key=RandomKey(0, tuple(map(str, range(len(clean)))), 0),
         weights=torch.ones_like(clean[:, :1]) if weights is None else weights,
     )
 

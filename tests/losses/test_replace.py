@@ -15,7 +15,7 @@ from torch import Tensor
 from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attention.selection import Selection
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -263,13 +263,13 @@ def test_reference_of_an_attack_is_a_constant(
     objective = Objective({"replace": WeightedTerm(Replace(form), 1.0, Schedule())})
     method = replace(Method.of(load_recipe("fast", ["classification.weight=0.0"])), objective=objective)
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    problem = prepare_batch(method, backbone, classifiers[:1], [Task("only", image, 1, "snowman")])
-    assert problem.interference is not None
-    reference = problem.interference.attention
+    batch = prepare_batch(method, backbone, classifiers[:1], [Task("only", image, 1, "snowman")])
+    assert batch.interference is not None
+    reference = batch.interference.attention
     assert {site.view for site in reference} == {"reference"}
     before = {site: [each.clone() for each in steps] for site, steps in reference.items()}
-    start = problem.trajectory.start
-    assert value_and_grad(problem, start, 0, AttackState(AdamW.start(start, 0.1, 0.0))).gradient.any()
+    start = batch.trajectory.start
+    assert value_and_grad(batch, start, 0, AttackState(AdamW.start(start, 0.1, 0.0))).gradient.any()
     for site, steps in reference.items():
         for now, then in zip(steps, before[site], strict=True):
             assert now.grad_fn is None

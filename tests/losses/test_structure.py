@@ -267,13 +267,13 @@ def one_row_moved(row: int, layers: Sequence[str] = ("up",)) -> Observation:
 
 def drawn(observed: Observation, rows: int, **names: Any) -> Observation:
     """What is seen of self-attention that is sampled: the rows of whole maps that draws of these ``names`` choose."""
-    draws = replace(observed.draws, **names)
+    key = replace(observed.key, **names)
 
     def cut(branch: Branch) -> Branch:
         maps: dict[Site, tuple[Tensor, ...]] = {}
         for site, steps in branch.attention.items():
             if site.kind == "self" and not site.sample:
-                chosen = query_rows(site.sampled(rows), draws) if site.sampled(rows).sample else None
+                chosen = query_rows(site.sampled(rows), key) if site.sampled(rows).sample else None
                 maps[site.sampled(rows)] = tuple(
                     each if chosen is None
                     else torch.stack([image[:, at] for image, at in zip(each, chosen, strict=True)])
@@ -281,13 +281,13 @@ def drawn(observed: Observation, rows: int, **names: Any) -> Observation:
                 )  # fmt: skip
         return replace(branch, attention=maps)
 
-    return replace(observed, draws=draws, clean=cut(observed.clean), adversarial=cut(observed.adversarial))
+    return replace(observed, key=key, clean=cut(observed.clean), adversarial=cut(observed.adversarial))
 
 
 def test_query_rows_are_the_first_of_a_permutation_that_belongs_to_image_iteration_and_layer() -> None:
-    draws, site = observation().draws, HALF[0]
-    expected = [generator(0, name, 7, "query rows", site.layer).permutation(16)[:3] for name in draws.identities]
-    assert numpy.array_equal(query_rows(site.sampled(3), draws).numpy(), expected)
+    key, site = observation().key, HALF[0]
+    expected = [generator(0, name, 7, "query rows", site.layer).permutation(16)[:3] for name in key.identities]
+    assert numpy.array_equal(query_rows(site.sampled(3), key).numpy(), expected)
 
 
 @pytest.mark.parametrize("name", ["js", "kl", "mse"])
@@ -376,6 +376,6 @@ def test_a_sampled_site_is_asked_for_as_such_and_found_beside_the_whole_one() ->
             observed.adversarial, attention={**observed.adversarial.attention, **rows.adversarial.attention}
         ),
     )
-    found = Objective(terms)(both)
+    found, _ = Objective(terms)(both)
     assert torch.equal(found["sampled"], term(rows))
     assert torch.equal(found["whole"], whole(observed))

@@ -18,7 +18,7 @@ import torch
 
 from attnshift.attack.loop import attack
 from attnshift.attack.method import Method
-from attnshift.attack.problem import prepare_batch
+from attnshift.attack.prepare import prepare_batch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 from reference.setting import sharp_pipeline, smooth, two_tasks, whole_image_classifier
@@ -43,10 +43,10 @@ def golden_losses(prediction_type: str) -> Losses:
     classifier = whole_image_classifier(DTYPE)
     smooth(classifier.network)
     backbone = StableDiffusion(sharp_pipeline(prediction_type, SIDE, DTYPE), "tiny")
-    problem = prepare_batch(
+    batch = prepare_batch(
         Method.of(load_recipe("diffattack", SETTINGS)), backbone, [classifier], two_tasks(SIDE, DTYPE)
     )
-    snapshots = [snapshot for snapshot in attack(problem) if snapshot.losses]
+    snapshots = [snapshot for snapshot in attack(batch) if snapshot.losses]
     return {
         name: torch.stack([snapshot.losses[name] for snapshot in snapshots], 1).tolist() for name in snapshots[0].losses
     }

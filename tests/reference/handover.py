@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import StableDiffusionPipeline
 
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
 from attnshift.classifiers.classifier import Classifier
 from reference.naive_diffattack import Network, Preparation, embed, find_words
 
@@ -18,8 +18,8 @@ def bare(classifier: Classifier) -> Network:
     return Network(classifier.network, facts.size, facts.interpolation, tuple(facts.mean), tuple(facts.std))
 
 
-def prepared(problem: PreparedBatch, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
-    """The trajectory of image ``at`` of ``problem``, whose prompt is ``class_name``."""
-    trajectory, row = problem.trajectory, slice(at, at + 1)
+def prepared(batch: PreparedBatch, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
+    """The trajectory of image ``at`` of ``batch``, whose prompt is ``class_name``."""
+    trajectory, row = batch.trajectory, slice(at, at + 1)
     embeddings = [each[row] for each in trajectory.unconditional]
     return Preparation(embed(pipeline, class_name), find_words(pipeline, class_name), embeddings, trajectory.start[row])

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from pipelines import tiny_pipeline

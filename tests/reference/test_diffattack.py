@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
@@ -38,14 +38,14 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
     side, dtype = 128, torch.float64
     classifier = whole_image_classifier(dtype)
     tasks = two_tasks(side, dtype)
-    problem, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, [])
+    batch, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, [])
     gradients = _gradients(snapshots)
-    assert [len(span) for span in problem.tokens] == [2, 1]
+    assert [len(span) for span in batch.tokens] == [2, 1]
     for at, task in enumerate(tasks):
         pipeline = sharp_pipeline(prediction_type, side, dtype)
-        draw = (problem.method.recipe.seed, task.identity)
+        draw = (batch.method.recipe.seed, task.identity)
         naive = naive_diffattack(pipeline, bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
-        for engine, plain in zip(problem.trajectory.unconditional, naive.preparation.embeddings, strict=True):
+        for engine, plain in zip(batch.trajectory.unconditional, naive.preparation.embeddings, strict=True):
             assert _error(engine[at], plain[0]) < 1e-7
         for snapshot, gradient, iterate in zip(snapshots, gradients, naive.iterates, strict=False):
             assert _error(snapshot.latents[at], iterate.latent[0]) < 1e-7
@@ -63,12 +63,12 @@ def test_objective_in_single_precision(prediction_type: str) -> None:
     tasks = two_tasks(side, dtype)
     # One update per step is enough: the trajectory is handed to the naive side.
     short = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
-    problem, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, short)
+    batch, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, short)
     gradients = _gradients(snapshots)
     pipeline = sharp_pipeline(prediction_type, side, dtype)
     pipeline.scheduler.set_timesteps(20)
     for at, task in enumerate(tasks):
-        preparation = prepared(problem, pipeline, at, task.class_name)
+        preparation = prepared(batch, pipeline, at, task.class_name)
         for snapshot, gradient in zip(snapshots, gradients, strict=False):
             iterate = look(pipeline, bare(classifier), preparation, snapshot.latents[at : at + 1], task.label)
             _check_losses(snapshot, at, iterate.losses, 1e-4)
@@ -79,8 +79,8 @@ def _run_engine(
     pipeline: StableDiffusionPipeline, classifier: Classifier, tasks: list[Task], settings: list[str]
 ) -> tuple[PreparedBatch, list[Snapshot]]:
     recipe = load_recipe("diffattack", [f"optimiser.iterations={ITERATIONS}", *settings])
-    problem = prepare_batch(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
-    return problem, list(attack(problem))
+    batch = prepare_batch(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
+    return batch, list(attack(batch))
 
 
 def _gradients(snapshots: list[Snapshot]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.results.locks import Claims

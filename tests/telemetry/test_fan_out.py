@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from attnshift.attack.finish import finish
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.method import Method
-from attnshift.attack.problem import PreparedBatch, Task, prepare_batch
+from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import encode_png
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -157,7 +157,7 @@ def test_a_run_says_how_it_ended(error: BaseException | None, reason: str) -> No
 
 
 @pytest.fixture(scope="module")
-def problem(backbone: StableDiffusion, classifiers: Sequence[Classifier]) -> PreparedBatch:
+def batch(backbone: StableDiffusion, classifiers: Sequence[Classifier]) -> PreparedBatch:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     labels = classifiers[0](images).argmax(1).tolist()
     tasks = [
@@ -168,14 +168,14 @@ def problem(backbone: StableDiffusion, classifiers: Sequence[Classifier]) -> Pre
     return prepare_batch(Method.of(load_recipe("fast", settings)), backbone, classifiers[:2], tasks)
 
 
-def test_images_are_equal_to_the_byte_with_and_without_telemetry(problem: PreparedBatch) -> None:
+def test_images_are_equal_to_the_byte_with_and_without_telemetry(batch: PreparedBatch) -> None:
     recorder, stumbler = Recorder(), Stumbler(Iteration, RuntimeError("no"))
     telemetry = Telemetry([stumbler, recorder])
-    names = problem.surrogates.names
+    names = batch.surrogates.names
     watch = telemetry.watch(5, names)
     assert watch is not None
-    told = finish(problem, lambda snapshot: watch(problem.identities, snapshot))
-    untold = finish(problem)
+    told = run_attack(batch, lambda snapshot: watch(batch.identities, snapshot))
+    untold = run_attack(batch)
     assert [encode_png(image, {}) for image in told.images] == [encode_png(image, {}) for image in untold.images]
     assert told.history == untold.history
     assert len(stumbler.events) == 1
@@ -183,7 +183,7 @@ def test_images_are_equal_to_the_byte_with_and_without_telemetry(problem: Prepar
     assert [event.iteration for event in iterations] == [*range(ITERATIONS + 1)]
     for event in iterations[:-1]:
         assert event.batch == 5
-        assert event.ids == problem.identities
+        assert event.ids == batch.identities
         for place in range(2):
             kept = told.history[place][event.iteration]
             assert {name: values[place] for name, values in event.losses.items()} == pytest.approx(kept)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.classifiers.probe import check_attackable
@@ -130,9 +130,9 @@ class LatentAttack:
         return numbers
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
-        problem = prepare_batch(self.method, self.backbone, self.classifiers, tasks)
-        outcome = finish(problem)
-        return AttackResult(outcome.images, problem.surrogates.judge(outcome.images)[1], outcome.iterations)
+        batch = prepare_batch(self.method, self.backbone, self.classifiers, tasks)
+        outcome = run_attack(batch)
+        return AttackResult(outcome.images, batch.surrogates.judge(outcome.images)[1], outcome.iterations)
 
 
 def _pixels(image: Tensor) -> bytes:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import Optimiser, start
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import TermStates
 from attnshift.profiling import part, time_backward
@@ -31,10 +31,10 @@ class AttackState:
     balance: GradNorm = field(default_factory=GradNorm)
 
     @classmethod
-    def start(cls, problem: PreparedBatch) -> AttackState:
-        recipe = problem.method.recipe
+    def start(cls, batch: PreparedBatch) -> AttackState:
+        recipe = batch.method.recipe
         momentum = Momentum(recipe.classification.momentum, recipe.classification.clip)
-        return cls(start(recipe.optimiser, problem.trajectory.start), momentum)
+        return cls(start(recipe.optimiser, batch.trajectory.start), momentum)
 
     def rows(self, keep: Tensor) -> AttackState:
         return AttackState(
@@ -78,17 +78,17 @@ class Snapshot:
     state: AttackState
 
 
-def attack(problem: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
-    """Optimise the start latents of ``problem``; the last snapshot, after the last update, has no losses.
+def attack(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
+    """Optimise the start latents of ``batch``; the last snapshot, after the last update, has no losses.
 
     A consumer may send back the positions of snapshot rows that are finished, a bool tensor [active]: those images
     leave the batch. Nothing that an image computes depends on the others.
     """
-    iterations = problem.method.recipe.optimiser.iterations
-    rows = torch.arange(len(problem.images))
-    latents, weights, state = problem.trajectory.start, torch.empty(0), AttackState.start(problem)
+    iterations = batch.method.recipe.optimiser.iterations
+    rows = torch.arange(len(batch.images))
+    latents, weights, state = batch.trajectory.start, torch.empty(0), AttackState.start(batch)
     for iteration in range(iterations):
-        now = value_and_grad(problem, latents, iteration, state)
+        now = value_and_grad(batch, latents, iteration, state)
         weights = now.fused.weights
         finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, state)
         latents, optimiser = state.optimiser.step(latents, now.gradient)
@@ -97,30 +97,30 @@ def attack(problem: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
             keep = (~finished).nonzero()[:, 0].cpu()
             if not len(keep):
                 return
-            problem, rows, latents, state = problem.rows(keep), rows[keep], latents[keep], state.rows(keep)
+            batch, rows, latents, state = batch.rows(keep), rows[keep], latents[keep], state.rows(keep)
             weights = weights[:, keep]
     with torch.no_grad():
-        images = problem.render(latents).images
-    _, margins = problem.surrogates.judge(images)
+        images = batch.render(latents).images
+    _, margins = batch.surrogates.judge(images)
     yield Snapshot(iterations, rows, latents, images, {}, margins, weights, state)
 
 
-def value_and_grad(problem: PreparedBatch, latents: Tensor, iteration: int, state: AttackState) -> Gradient:
+def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state: AttackState) -> Gradient:
     """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction
     and all other terms through decoder and denoiser. Only ``balance = "gradnorm"`` takes one pass for each term, and
     ``space = "latent"`` one for each classifier.
     """
-    method = problem.method
+    method = batch.method
     latents = latents.detach().requires_grad_()
     with torch.enable_grad():
-        branch = problem.render(latents, problem.sites)
+        branch = batch.render(latents, batch.sites)
         points = latents if method.recipe.classification.space == "latent" else branch.images
         with part("fusion"):
-            fused = method.rule(problem.surrogates_at(iteration), points, state.fusion)
+            fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
             direction, momentum = state.momentum.step(fused.direction.detach())
-        seen = problem.observe(branch, iteration)
+        seen = batch.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (points * direction).flatten(1).sum(1)
         with part("terms"):

@@ -16,21 +16,21 @@ __all__ = ["at_drawn_rows", "query_rows", "row_probabilities"]
 
 
 @part("terms")
-def at_drawn_rows(branch: Branch, draws: RandomKey) -> Branch:
+def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:
     """``branch`` with the probabilities of the drawn rows, [batch,heads,sample,keys], at every sampled site."""
     attention = dict(branch.attention)
     for site, steps in attention.items():
         if site.sample:
-            rows = query_rows(site, draws).to(branch.latents.device)
+            rows = query_rows(site, key).to(branch.latents.device)
             attention[site] = tuple(row_probabilities(each, rows) for each in steps)
     return replace(branch, attention=attention)
 
 
-def query_rows(site: Site, draws: RandomKey) -> Tensor:
+def query_rows(site: Site, key: RandomKey) -> Tensor:
     """Which query rows of ``site`` an iteration reads, [batch,sample]; the same at all steps and in all branches."""
     drawn = [
-        generator(draws.seed, identity, draws.iteration, "query rows", site.layer).permutation(site.side**2)
-        for identity in draws.identities
+        generator(key.seed, identity, key.iteration, "query rows", site.layer).permutation(site.side**2)
+        for identity in key.identities
     ]
     return torch.from_numpy(numpy.stack(drawn)[:, : site.sample])
 

@@ -27,7 +27,7 @@ class Baseline(ABC):
     """Attack on pixels: images [batch,3,height,width] in [0,1] -> images of the same kind.
 
     The result is within ``epsilon`` of the images (L-infinity). Options are fields. Random draws
-    depend on the key ``draws`` of each image.
+    depend on the key ``key`` of each image.
     """
 
     __pydantic_config__ = STRICT
@@ -38,7 +38,7 @@ class Baseline(ABC):
         """Raise ``UserError`` if the attack cannot run, as with a missing library or goal."""
 
     @abstractmethod
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor:
+    def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         """Attacked images in [0,1], of the shape of ``images``."""
 
 
@@ -65,10 +65,10 @@ class PGD(Baseline):
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         self._rule()(surrogates, images)
 
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor:
+    def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         rule, step_size = self._rule(), self.step_size or self.epsilon / self.steps
-        points = (images + self._offsets(images, draws)).clamp(0, 1) if self.starts_at_random else images
+        points = (images + self._offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
         accumulated, state = torch.zeros_like(images), None
         for _ in range(self.steps):
             fused = rule(surrogates, points, state)
@@ -80,10 +80,10 @@ class PGD(Baseline):
     def _rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)
 
-    def _offsets(self, images: Tensor, draws: RandomKey) -> Tensor:
+    def _offsets(self, images: Tensor, key: RandomKey) -> Tensor:
         drawn = [
-            torch.from_numpy(generator(draws.seed, identity, "start").uniform(-1, 1, images.shape[1:]))
-            for identity in draws.identities
+            torch.from_numpy(generator(key.seed, identity, "start").uniform(-1, 1, images.shape[1:]))
+            for identity in key.identities
         ]
         return self.epsilon * torch.stack(drawn).to(images)
 

@@ -29,19 +29,19 @@ class Expectation:
     every: int = 1
     transforms: Mapping[str, Transform] = field(default_factory=dict)
 
-    def views(self, draws: RandomKey) -> tuple[View, ...]:
-        """The views of one iteration, pure functions of the images that ``draws`` identifies, in that order.
+    def views(self, key: RandomKey) -> tuple[View, ...]:
+        """The views of one iteration, pure functions of the images that ``key`` names, in that order.
 
         View ``number`` draws from (seed, identity, iteration, "eot", number, name of the transform) and from nothing
         else: the same for every model, and whatever the other transforms and the number of views.
         """
-        count = 1 if draws.iteration % self.every else self.draws
-        return (as_it_is, *(partial(self._transformed, draws, number) for number in range(1, count)))
+        count = 1 if key.iteration % self.every else self.draws
+        return (as_it_is, *(partial(self._transformed, key, number) for number in range(1, count)))
 
-    def _transformed(self, draws: RandomKey, number: int, images: Tensor) -> Tensor:
+    def _transformed(self, key: RandomKey, number: int, images: Tensor) -> Tensor:
         for name, transform in self.transforms.items():
             generators = [
-                generator(draws.seed, identity, draws.iteration, "eot", number, name) for identity in draws.identities
+                generator(key.seed, identity, key.iteration, "eot", number, name) for identity in key.identities
             ]
             images = transform(images, generators)
         return images

@@ -13,7 +13,7 @@ import torch
 
 from attnshift._version import __version__
 from attnshift.attack.clean_path import Inversions, compute_uncached
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item, identify
 from attnshift.data.images import decode_image, decode_mask, encode_png

@@ -112,8 +112,8 @@ class Entropy:
         """The heads that stay, [steps, kept, tokens, side, side], and their shares in a mean, [kept]."""
         shares = self.select.head_weights(maps, 1).flatten()
         if self.dropout:
-            draws = observation.draws
-            draw = generator(draws.seed, draws.identities[image], draws.iteration, "head dropout", site.layer)
+            key = observation.key
+            draw = generator(key.seed, key.identities[image], key.iteration, "head dropout", site.layer)
             # The head with the largest draw stays in any case.
             draws_of_heads = torch.from_numpy(draw.random(site.heads)).to(shares).where(shares > 0, -1.0)
             stay = (draws_of_heads >= self.dropout) | (draws_of_heads == draws_of_heads.max())

@@ -54,12 +54,12 @@ class ExternalBaseline(Baseline):
         for library in self.libraries:
             _require(library, type(self).__name__)
 
-    def __call__(self, surrogates: Surrogates, images: Tensor, draws: RandomKey) -> Tensor:
+    def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         self.check(surrogates, images)
         network, found = Averaged(surrogates.classifiers), []
-        for at, identity in enumerate(draws.identities):
+        for at, identity in enumerate(key.identities):
             image = images[at : at + 1].detach()
-            with seed_generators(draws.seed, identity, image.device), torch.enable_grad():
+            with seed_generators(key.seed, identity, image.device), torch.enable_grad():
                 answer = self._attack(network, image, surrogates.goals.rows(slice(at, at + 1))).detach()
             answer = answer if bool(answer.isfinite().all()) else image
             found.append(answer.clamp((image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.data.images import quantise

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
-from attnshift.attack.finish import Outcome, finish
 from attnshift.attack.interference import Subject, check_choice, class_of, vocabulary
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.run import Outcome, run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
@@ -64,19 +64,19 @@ class LatentWork:
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        problem = prepare_batch(self.method, backbone, classifiers, tasks, inversions)
-        outcome = finish(problem, watch)
+        batch = prepare_batch(self.method, backbone, classifiers, tasks, inversions)
+        outcome = run_attack(batch, watch)
         arms = {
-            "clean": problem.images,
-            "round_trip": problem.round_trip,
-            "reconstruction": problem.clean.images,
+            "clean": batch.images,
+            "round_trip": batch.round_trip,
+            "reconstruction": batch.clean.images,
             "noise": outcome.noise,
             "attack": outcome.images,
         }
-        phrases = problem.interference.phrases if problem.interference else [""] * len(tasks)
+        phrases = batch.interference.phrases if batch.interference else [""] * len(tasks)
         names = [classifier.name for classifier in classifiers]
         rows = [_row(outcome, place, names) | {"interference": phrase} for place, phrase in enumerate(phrases)]
-        return BatchResult.judged(problem.surrogates, arms, rows)
+        return BatchResult.judged(batch.surrogates, arms, rows)
 
     def _check_fusion(self, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
         """Let criterion, views and fusion rule say at once what they cannot work with; items have targets, or none."""

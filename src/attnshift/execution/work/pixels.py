@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
-from attnshift.attack.problem import Task
+from attnshift.attack.prepare import Task
 from attnshift.baselines import BASELINES
 from attnshift.baselines.pixel import Baseline
 from attnshift.classifiers.classifier import Classifier
@@ -54,9 +54,9 @@ class PixelWork:
         images = quantise(torch.stack([task.image for task in tasks]).to(backbone.device))
         goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
         surrogates = _surrogates(classifiers, goals)
-        draws = RandomKey(self.recipe.seed, tuple(task.identity for task in tasks), 0)
-        attacked = _rounded(images, self.attack(surrogates, images, draws))
-        noise = random_step(images, attacked, draws.seed, draws.identities).clamp(0, 1)
+        key = RandomKey(self.recipe.seed, tuple(task.identity for task in tasks), 0)
+        attacked = _rounded(images, self.attack(surrogates, images, key))
+        noise = random_step(images, attacked, key.seed, key.identities).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
         return BatchResult.judged(surrogates, arms, [{} for _ in tasks])
 

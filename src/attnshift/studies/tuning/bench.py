@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnshift.attack.finish import finish
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
@@ -81,7 +81,7 @@ def attempt(settings: TuningSettings, bench: Bench, values: Mapping[str, Any]) -
 def _attack(bench: Bench, method: Method) -> Tensor:
     """All images attacked, [batch,3,side,side], in the micro-batches and with the draws of ``attnshift attack``."""
     backbone, surrogates = bench.attack.worker.backbone, bench.attack.worker.classifiers
-    outcomes = (finish(prepare_batch(method, backbone, surrogates, part)) for part in bench.batches)
+    outcomes = (run_attack(prepare_batch(method, backbone, surrogates, part)) for part in bench.batches)
     return torch.cat([outcome.images.cpu() for outcome in outcomes])
 
 

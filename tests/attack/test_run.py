@@ -7,28 +7,30 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from attnshift.attack.finish import Outcome, finish
 from attnshift.attack.loop import Snapshot
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
+from attnshift.attack.run import Outcome, run_attack
 from attnshift.data.images import quantise
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 SHORT = ["optimiser.iterations=6", "optimiser.learning_rate=0.004", "finish.confidence=0.0"]
 
 
-def watched(problem: PreparedBatch) -> tuple[Outcome, list[Snapshot]]:
+def watched(batch: PreparedBatch) -> tuple[Outcome, list[Snapshot]]:
     seen: list[Snapshot] = []
-    return finish(problem, seen.append), seen
+    return run_attack(batch, seen.append), seen
 
 
 @pytest.mark.parametrize(
     ("preset", "settings"),
     [("fast", []), ("diffattack", ["reconstruction.updates=1", "reconstruction.updates_per_step=0"])],
 )
-def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(posed: Posed, preset: str, settings: list[str]) -> None:
-    first, second = (finish(posed(preset, [*settings, "optimiser.iterations=3"])) for _ in range(2))
+def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(
+    prepared: Prepare, preset: str, settings: list[str]
+) -> None:
+    first, second = (run_attack(prepared(preset, [*settings, "optimiser.iterations=3"])) for _ in range(2))
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.iterations, second.iterations)
     assert first.history == second.history
@@ -45,12 +47,12 @@ def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(posed: Posed, prese
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(posed: Posed, keep: str) -> None:
+def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(prepared: Prepare, keep: str) -> None:
     settings = [*SHORT, f"finish.keep={keep}"]
-    together = finish(posed("fast", settings))
+    together = run_attack(prepared("fast", settings))
     assert len(set(together.evaluated.tolist())) > 1, "nobody left early, so this test shows nothing"
     for row in range(3):
-        alone = finish(posed("fast", settings, slice(row, row + 1)))
+        alone = run_attack(prepared("fast", settings, slice(row, row + 1)))
         torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-4)
         assert alone.iterations[0] == together.iterations[row]
         assert alone.evaluated[0] == together.evaluated[row]
@@ -58,17 +60,17 @@ def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(posed: Po
         assert len(alone.history[0]) == len(together.history[row])
 
 
-def test_keep_last_is_the_iterate_after_the_last_update(posed: Posed) -> None:
-    outcome, seen = watched(posed("fast", [*SHORT, "finish.keep=last", "finish.early=false"]))
+def test_keep_last_is_the_iterate_after_the_last_update(prepared: Prepare) -> None:
+    outcome, seen = watched(prepared("fast", [*SHORT, "finish.keep=last", "finish.early=false"]))
     assert outcome.iterations.tolist() == [6, 6, 6]
     assert outcome.evaluated.tolist() == [7, 7, 7]
     assert torch.equal(outcome.images, quantise(seen[-1].images))
     assert [len(each) for each in outcome.history] == [6, 6, 6]
 
 
-def test_keep_last_with_early_is_the_iterate_that_fooled(posed: Posed) -> None:
-    problem = posed("fast", [*SHORT, "finish.keep=last"])
-    outcome, seen = watched(problem)
+def test_keep_last_with_early_is_the_iterate_that_fooled(prepared: Prepare) -> None:
+    batch = prepared("fast", [*SHORT, "finish.keep=last"])
+    outcome, seen = watched(batch)
     for row in range(3):
         own = [snapshot for snapshot in seen if row in snapshot.rows]
         fooled = [float(snapshot.margins[0, snapshot.rows.tolist().index(row)]) < 0 for snapshot in own]
@@ -79,44 +81,44 @@ def test_keep_last_with_early_is_the_iterate_that_fooled(posed: Posed) -> None:
 @pytest.mark.parametrize("confidence", ["0.0", "0.05", "1000.0"])
 @pytest.mark.parametrize("models", [slice(1, 2), slice(0, 3)])
 def test_keep_best_is_the_nearest_that_fools_else_the_lowest_margin(
-    posed: Posed, confidence: str, models: slice
+    prepared: Prepare, confidence: str, models: slice
 ) -> None:
     settings = [*SHORT, "finish.early=false", "finish.keep=best", f"finish.confidence={confidence}"]
-    problem = posed("fast", settings, models=models)
-    outcome, seen = watched(problem)
+    batch = prepared("fast", settings, models=models)
+    outcome, seen = watched(batch)
     for row in range(3):
         candidates = []
         for snapshot in seen:
             image = quantise(snapshot.images)[row : row + 1]
-            _, rounded = problem.rows(torch.tensor([row])).surrogates.judge(image)
+            _, rounded = batch.rows(torch.tensor([row])).surrogates.judge(image)
             worst = float(snapshot.margins[:, row].max())
             fooled = max(worst, float(rounded.max())) < -float(confidence)
-            distance = float((image - problem.images[row]).square().mean())
+            distance = float((image - batch.images[row]).square().mean())
             candidates.append((not fooled, distance if fooled else worst, snapshot.iteration))
         best = min(candidates)
         assert int(outcome.iterations[row]) == best[2]
         assert torch.equal(outcome.images[row], quantise(seen[best[2]].images)[row])
 
 
-def test_image_that_nobody_gets_right_is_done_at_once_and_stays_as_it_is(posed: Posed) -> None:
+def test_image_that_nobody_gets_right_is_done_at_once_and_stays_as_it_is(prepared: Prepare) -> None:
     """The second classifier is wrong about the third image."""
-    problem = posed("fast", SHORT, slice(2, 3))
-    outcome = finish(problem)
+    batch = prepared("fast", SHORT, slice(2, 3))
+    outcome = run_attack(batch)
     assert outcome.iterations.tolist() == [0]
     assert outcome.evaluated.tolist() == [1]
-    torch.testing.assert_close(outcome.images, problem.images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(outcome.images, batch.images, rtol=0, atol=1e-6)
 
 
-def test_attention_is_reported_before_and_after(posed: Posed) -> None:
-    outcome = finish(posed("fast", [*SHORT, "finish.keep=last", "finish.early=false"]))
+def test_attention_is_reported_before_and_after(prepared: Prepare) -> None:
+    outcome = run_attack(prepared("fast", [*SHORT, "finish.keep=last", "finish.early=false"]))
     for before, after in zip(outcome.attention_clean, outcome.attention_attacked, strict=True):
         assert before.shape == after.shape == (8, 8)
         assert ((before >= 0) & (before <= 1)).all()
         assert not torch.equal(before, after)
 
 
-def test_shares_are_kept_for_every_iteration_of_every_image(posed: Posed) -> None:
-    outcome, seen = watched(posed("fast", [*SHORT, "classification.fusion=laggard"], models=slice(0, 3)))
+def test_shares_are_kept_for_every_iteration_of_every_image(prepared: Prepare) -> None:
+    outcome, seen = watched(prepared("fast", [*SHORT, "classification.fusion=laggard"], models=slice(0, 3)))
     for row in range(3):
         assert len(outcome.weights[row]) == len(outcome.history[row])
     for snapshot in seen[:-1] if not seen[-1].losses else seen:

@@ -84,26 +84,26 @@ class PreparedBatch:
 
     def surrogates_at(self, iteration: int) -> Surrogates:
         """The surrogates with what they are shown in ``iteration``, which counts from 0."""
-        views = self.method.expectation.views(self._draws(iteration))
+        views = self.method.expectation.views(self._key(iteration))
         if self.method.recipe.classification.space == "image":
             return replace(self.surrogates, views=views)
         return replace(self.surrogates, views=views, show=lambda latents: self.render(latents).images)
 
     def observe(self, branch: Branch, iteration: int) -> Observation:
         """What the terms see of ``branch`` in ``iteration``, which counts from 0."""
-        recipe, draws = self.method.recipe, self._draws(iteration)
+        recipe, key = self.method.recipe, self._key(iteration)
         return Observation(
             self.images,
-            at_drawn_rows(self.clean, draws),
-            at_drawn_rows(branch, draws),
+            at_drawn_rows(self.clean, key),
+            at_drawn_rows(branch, key),
             self.tokens,
             (iteration + 1) / recipe.optimiser.iterations,
-            draws,
+            key,
             self.weights,
             self.interference,
         )
 
-    def _draws(self, iteration: int) -> RandomKey:
+    def _key(self, iteration: int) -> RandomKey:
         return RandomKey(self.method.recipe.seed, self.identities, iteration)
 
     def rows(self, keep: Tensor) -> PreparedBatch:

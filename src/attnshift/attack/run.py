@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
-from attnshift.attack.problem import PreparedBatch
+from attnshift.attack.prepare import PreparedBatch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import Selection
 from attnshift.data.images import quantise
@@ -18,7 +18,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
 from attnshift.randomness import random_step
 
-__all__ = ["Outcome", "finish"]
+__all__ = ["Outcome", "run_attack"]
 
 _EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
 
@@ -46,17 +46,17 @@ class Outcome:
 
 
 @part("bookkeeping")
-def finish(problem: PreparedBatch, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
-    """Run the attack on ``problem`` and keep of each image what its recipe asks for."""
-    policy = problem.method.recipe.finish
-    count = len(problem.images)
-    images = problem.clean.images.clone()
-    latents = problem.trajectory.start.clone()
+def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
+    """Run the attack on ``batch`` and keep of each image what its recipe asks for."""
+    policy = batch.method.recipe.finish
+    count = len(batch.images)
+    images = batch.clean.images.clone()
+    latents = batch.trajectory.start.clone()
     score = torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device)
     iterations, evaluated = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
     history: list[list[dict[str, float]]] = [[] for _ in range(count)]
     weights: list[list[tuple[float, ...]]] = [[] for _ in range(count)]
-    loop = attack(problem)
+    loop = attack(batch)
     finished = None
     while True:
         try:
@@ -66,7 +66,7 @@ def finish(problem: PreparedBatch, watch: Callable[[Snapshot], None] | None = No
         rows = snapshot.rows
         rounded = quantise(snapshot.images)
         candidate, fooled = _score(
-            problem.surrogates.rows(rows), problem.images[rows], snapshot, rounded, policy.confidence
+            batch.surrogates.rows(rows), batch.images[rows], snapshot, rounded, policy.confidence
         )
         better = _less(candidate, score[rows]) if policy.keep == "best" else torch.ones_like(fooled)
         chosen = rows[better.cpu()]
@@ -80,10 +80,10 @@ def finish(problem: PreparedBatch, watch: Callable[[Snapshot], None] | None = No
         if watch:
             watch(snapshot)
         finished = fooled if policy.early else None
-    attention_clean, attention_attacked = _attention(problem, latents)
+    attention_clean, attention_attacked = _attention(batch, latents)
     return Outcome(
         images=quantise(images),
-        noise=_noise(problem, latents),
+        noise=_noise(batch, latents),
         iterations=iterations,
         evaluated=evaluated,
         history=tuple(tuple(each) for each in history),
@@ -117,21 +117,21 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
 
 @part("controls")
 @torch.no_grad()
-def _noise(problem: PreparedBatch, latents: Tensor) -> Tensor:
+def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
     """What the latents show when a random step takes the place of the attack's, [batch,3,height,width]."""
-    seed = problem.method.recipe.seed
-    return problem.render(random_step(problem.trajectory.start, latents, seed, problem.identities)).images
+    seed = batch.method.recipe.seed
+    return batch.render(random_step(batch.trajectory.start, latents, seed, batch.identities)).images
 
 
 @part("controls")
 @torch.no_grad()
-def _attention(problem: PreparedBatch, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _attention(batch: PreparedBatch, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""
-    sites = _EVERYWHERE.sites(problem.backbone.sites(problem.images.shape[-1]), "cross", latents.shape[-1])
+    sites = _EVERYWHERE.sites(batch.backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
     before, after = (
-        tuple(phrase_map(attention, sites, _EVERYWHERE, span, image).cpu() for image, span in enumerate(problem.tokens))
+        tuple(phrase_map(attention, sites, _EVERYWHERE, span, image).cpu() for image, span in enumerate(batch.tokens))
         for _, attention in (
-            denoise(problem.backbone, problem.trajectory, start, sites) for start in (problem.trajectory.start, latents)
+            denoise(batch.backbone, batch.trajectory, start, sites) for start in (batch.trajectory.start, latents)
         )
     )
     return before, after

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from attnshift.attack.method import Method
-from attnshift.attack.problem import Task, prepare_batch
+from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 
 if TYPE_CHECKING:
-    from attack.conftest import Posed
+    from attack.conftest import Prepare
 
 FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
 
@@ -32,9 +32,9 @@ def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, 
     assert (start(renamed) - whole).abs().amax((1, 2, 3)).min() > 1e-4
 
 
-def test_tokens_are_those_of_each_images_own_prompt(posed: Posed) -> None:
-    assert posed("fast").tokens == ((5, 6), (5,), (5,))
-    assert posed("diffattack", FEW).tokens == ((1, 2), (1,), (1,))
+def test_tokens_are_those_of_each_images_own_prompt(prepared: Prepare) -> None:
+    assert prepared("fast").tokens == ((5, 6), (5,), (5,))
+    assert prepared("diffattack", FEW).tokens == ((1, 2), (1,), (1,))
 
 
 def test_goals_are_the_tasks_own(
@@ -50,27 +50,27 @@ def test_goals_are_the_tasks_own(
     assert prepare_batch(method, exact, exact_classifiers[:1], tasks).surrogates.goals.targets is None
 
 
-def test_rows_cut_everything_alike(posed: Posed) -> None:
-    problem = posed("fast", ["diffusion.guidance=2.5"])
-    part = problem.rows(torch.tensor([2, 0]))
-    assert part.tokens == (problem.tokens[2], problem.tokens[0])
-    assert torch.equal(part.surrogates.goals.labels, problem.surrogates.goals.labels[[2, 0]])
+def test_rows_cut_everything_alike(prepared: Prepare) -> None:
+    batch = prepared("fast", ["diffusion.guidance=2.5"])
+    part = batch.rows(torch.tensor([2, 0]))
+    assert part.tokens == (batch.tokens[2], batch.tokens[0])
+    assert torch.equal(part.surrogates.goals.labels, batch.surrogates.goals.labels[[2, 0]])
     assert part.residual is not None
-    assert problem.residual is not None
-    offsets, whole_offsets = part.trajectory.offsets, problem.trajectory.offsets
+    assert batch.residual is not None
+    offsets, whole_offsets = part.trajectory.offsets, batch.trajectory.offsets
     assert offsets is not None
     assert whole_offsets is not None
     pairs = [
-        (part.images, problem.images),
-        (part.residual, problem.residual),
-        (part.round_trip, problem.round_trip),
-        (part.clean.latents, problem.clean.latents),
-        (part.clean.images, problem.clean.images),
-        (part.trajectory.start, problem.trajectory.start),
-        (part.trajectory.text, problem.trajectory.text),
-        *zip(part.trajectory.unconditional, problem.trajectory.unconditional, strict=True),
+        (part.images, batch.images),
+        (part.residual, batch.residual),
+        (part.round_trip, batch.round_trip),
+        (part.clean.latents, batch.clean.latents),
+        (part.clean.images, batch.clean.images),
+        (part.trajectory.start, batch.trajectory.start),
+        (part.trajectory.text, batch.trajectory.text),
+        *zip(part.trajectory.unconditional, batch.trajectory.unconditional, strict=True),
         *zip(offsets, whole_offsets, strict=True),
-        *((a, b) for site, steps in problem.clean.attention.items()
+        *((a, b) for site, steps in batch.clean.attention.items()
           for a, b in zip(part.clean.attention[site], steps, strict=True)),
     ]  # fmt: skip
     for cut, whole in pairs:
