@@ -14,6 +14,7 @@ from attnshift.attack.balance import GradNorm
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.losses.objective import evaluate
 from attnshift.types import Goals, Observation, Site
 
 if TYPE_CHECKING:
