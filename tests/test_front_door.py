@@ -38,6 +38,7 @@ EXPORTED = [
     "load_defended",
     "load_pipeline",
     "load_recipe",
+    "open_run",
     "write_report",
 ]
 

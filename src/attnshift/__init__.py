@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from attnshift.recipes.schema import BaselineRecipe, Recipe
     from attnshift.registry import STRICT
     from attnshift.report.page import write_report
+    from attnshift.results.run import open_run
     from attnshift.types import Observation, Site
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "load_defended",
     "load_pipeline",
     "load_recipe",
+    "open_run",
     "write_report",
 ]
 
@@ -83,6 +85,7 @@ _HOMES = {
     "load_defended": "attnshift.defences.names",
     "load_pipeline": "attnshift.diffusion",
     "load_recipe": "attnshift.recipes.reading",
+    "open_run": "attnshift.results.run",
     "write_report": "attnshift.report.page",
 }
 

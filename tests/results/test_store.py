@@ -96,7 +96,7 @@ def test_a_run_of_another_format_is_one_line(tmp_path: Path, spec: RunSpec) -> N
     path = store.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT - 1}))
     for use in (lambda: Store.open(store.folder), lambda: Store.start(store.folder, spec, PLAN)):
-        with pytest.raises(RunError, match=f"run.json: format: .*reads format {FORMAT}; make the run anew") as caught:
+        with pytest.raises(RunError, match=f"run.json: format: .*reads format {FORMAT}; make the run again") as caught:
             use()
         assert len(str(caught.value).splitlines()) == 1
 

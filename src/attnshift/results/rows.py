@@ -152,9 +152,10 @@ class ResultRow(Row):
         float | None, "1 / sum of squared shares, the mean over the iterations; null in an attack on pixels"
     ] = None
     attention_clean: Annotated[
-        tuple[float, ...], "attention to the interference phrase on the clean path, row by row; empty without it"
+        tuple[float, ...],
+        "map of the attention to the class's phrase, clean, row by row; empty where it attacks pixels",
     ] = ()
-    attention_attack: Annotated[tuple[float, ...], "the same on the path of the attack"] = ()
+    attention_attack: Annotated[tuple[float, ...], "the same map of the attacked image"] = ()
     attention_side: Annotated[int, "rows and columns of these two maps"] = 0
     interference: Annotated[str, "the phrase that attention is steered towards; empty without one"] = ""
     margins: Annotated[
@@ -226,7 +227,7 @@ class VisibilityRow(Row):
     """Visibility of the object in the saved image of an arm."""
 
     TABLE: ClassVar[str] = "visibility"
-    WRITER: ClassVar[str] = "evaluate with masks"
+    WRITER: ClassVar[str] = "evaluate --masks"
 
     id: Annotated[str, "identity of the image"]
     arm: Annotated[str, "round_trip, reconstruction, noise or attack"]
@@ -242,7 +243,7 @@ class SetRow(Row):
     """Distance of the images of an arm, as a set, to the clean images."""
 
     TABLE: ClassVar[str] = "sets"
-    WRITER: ClassVar[str] = "evaluate with sets"
+    WRITER: ClassVar[str] = "evaluate --sets"
 
     metric: Annotated[str, "fid, kid or cmmd"]
     arm: Annotated[str, "round_trip, reconstruction, noise or attack"]

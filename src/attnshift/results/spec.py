@@ -52,7 +52,7 @@ class RunSpec(BaseModel):
     @classmethod
     def _is_the_one_we_read(cls, number: int) -> int:
         if number != FORMAT:
-            raise ValueError(f"this version of attnshift reads format {FORMAT}; make the run anew with another `out`")
+            raise ValueError(f"this version of attnshift reads format {FORMAT}; make the run again with another `out`")
         return number
 
     @property

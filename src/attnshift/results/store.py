@@ -87,7 +87,7 @@ class Store:
         try:
             return RunSpec.model_validate_json((self.folder / "run.json").read_bytes())
         except ValidationError as error:
-            raise RunError(f"{self.folder / 'run.json'}: {describe(error)}") from None
+            raise RunError(f"{self.folder / 'run.json'}: {_complaint(error)}") from None
 
     def image_path(self, identity: str, arm: str) -> Path:
         return self.folder / "images" / f"{identity}.{arm}.png"
@@ -153,7 +153,7 @@ class Store:
         if not path.exists():
             return []
         try:
-            return [kind.from_record(record) for record in pyarrow.parquet.read_table(path).to_pylist()]
+            return [kind.from_record(record) for record in pyarrow.parquet.ParquetFile(path).read().to_pylist()]
         except pyarrow.ArrowException as error:
             raise RunError(f"{path} is no parquet file ({str(error).splitlines()[0]}); make it again") from None
         except RunError as error:
@@ -214,6 +214,13 @@ def finished_rows(store: Store) -> list[ResultRow]:
             raise RunError(f"all images of {store.folder} failed; attnshift status {store.folder} says why")
         raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
     return rows
+
+
+def _complaint(error: ValidationError) -> str:
+    """The complaint about a run.json, in words for what an earlier version wrote."""
+    if any(each["loc"][-1:] == ("peer",) for each in error.errors()):
+        return "its recipe has the former section [peer], called [baseline] now; make the run again with another `out`"
+    return describe(error)
 
 
 def _fresh(folder: Path) -> bool:

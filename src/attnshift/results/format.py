@@ -1,0 +1,92 @@
+"""The page docs/results-format.md, made from the row types: `python -m attnshift.results.format > FILE` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import getdoc
+
+import pyarrow
+
+from attnshift.results.rows import TABLES, Column, Row, columns_of
+from attnshift.results.spec import FORMAT
+
+__all__ = ["format_page"]
+
+_START = """# Format of results
+
+A run folder holds its figures as parquet files, which any reader of parquet opens. This page lists
+their columns. It is made from the row types in `src/attnshift/results/rows.py`; after a change of
+them, renew it:
+
+```
+python -m attnshift.results.format > docs/results-format.md
+```
+
+The format of the run folder has the number {format}, which stands in `run.json`. A folder of another
+format is refused with one line. Later versions of attnshift may add columns; a column that an older
+run lacks has its default.
+
+## From Python
+
+`attnshift.open_run(folder)` reads a run without torch. Every table is a list of typed rows: `results`,
+`failed`, `verdicts`, `quality`, `unavailable`, `visibility` and `sets`.
+
+```python
+import attnshift
+
+run = attnshift.open_run("runs/first")
+print(run.recipe.name, len(run.results), "images")
+for row in run.verdicts:
+    if row.arm == "attack" and row.success:
+        print(row.id, row.classifier, row.predicted_name)
+
+identity = run.results[0].id
+clean, attacked = run.attention(identity)  # to the true phrase, [side,side]
+losses = run.losses(identity)              # term -> [iterations]
+paths = run.image_paths(identity)          # arm -> PNG file
+frame = run.to_pandas("quality")           # needs pandas: pip install 'attnshift[pandas]'
+```
+
+Columns that exist once for each key of a mapping, such as `attack_margins` or the metrics of `quality`,
+are one field of the typed row: `row.margins["attack"]`, `row.values["ssim"]`.
+
+## One image
+
+`items/ID.json` holds the row of the table `results` for one finished image, with the same names. The
+file exists once the image is finished.
+"""
+
+
+def format_page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join([_START.format(format=FORMAT), *(line for kind in TABLES.values() for line in _table(kind))])
+
+
+def _table(kind: type[Row]) -> Iterator[str]:
+    yield f"## `{kind.TABLE}.parquet`\n"
+    yield f"{getdoc(kind)}\n"
+    yield f"Written by `attnshift {kind.WRITER}`. Typed row: `{kind.__name__}`.\n"
+    yield "| column | type | content |\n|---|---|---|"
+    for column in columns_of(kind):
+        yield f"| {_name(column)} | {_type(column.kind)} | {column.about} |"
+    yield ""
+
+
+def _name(column: Column) -> str:
+    if column.wide is None:
+        return f"`{column.name}`"
+    shown = column.wide.name("ARM" if column.name == "margins" else "NAME")
+    return f"`{shown}`, in Python `{column.name}`"
+
+
+def _type(kind: pyarrow.DataType) -> str:
+    if pyarrow.types.is_list(kind):
+        return f"list of {_type(kind.value_type)}"
+    if pyarrow.types.is_struct(kind):
+        return "{name: text, values: list of float}"
+    names = {"string": "text", "int64": "integer", "double": "float", "bool": "true or false"}
+    return names[str(kind)]
+
+
+if __name__ == "__main__":
+    print(format_page(), end="")
