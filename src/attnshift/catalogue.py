@@ -14,9 +14,9 @@ from attnshift.recipes.presets import preset_names, preset_summary
 from attnshift.registry import Table
 from attnshift.telemetry import TELEMETRY
 
-__all__ = ["catalogue", "clashes"]
+__all__ = ["TABLES", "catalogue", "clashes"]
 
-_TABLES: dict[str, Table] = {
+TABLES: dict[str, Table] = {
     "terms": TERMS,
     "classification losses": CLASSIFICATION,
     "fusion rules": RULES,
@@ -38,7 +38,7 @@ def catalogue() -> dict[str, list[dict[str, str]]]:
     """Family -> entries with name, summary and reference."""
     presets = [{"name": name, "summary": preset_summary(name), "reference": ""} for name in preset_names()]
     families = {"presets": presets}
-    for family, table in _TABLES.items():
+    for family, table in TABLES.items():
         families[family] = [
             {"name": name, "summary": entry.summary, "reference": entry.reference} for name, entry in table.items()
         ]
@@ -50,4 +50,4 @@ def catalogue() -> dict[str, list[dict[str, str]]]:
 
 def clashes() -> list[str]:
     """One line for each plug-in whose name is taken."""
-    return [line for table in _TABLES.values() for line in table.clashes()]
+    return [line for table in TABLES.values() for line in table.clashes()]

@@ -9,8 +9,8 @@ import torch
 
 from attnshift.attention.selection import Selection
 from attnshift.errors import RecipeError
+from attnshift.testing.observations import HEADS, LATENT_SIDE, REFERENCE, RUNNING, SITES
 from attnshift.types import Kind, Place
-from contracts.observations import HEADS, LATENT_SIDE, REFERENCE, RUNNING, SITES
 
 
 def chosen(selection: Selection, kind: Kind = "cross") -> list[tuple[Place, int]]:

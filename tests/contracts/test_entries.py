@@ -7,30 +7,9 @@ import sys
 
 import pytest
 
-from attnshift.classifiers import SOURCES
-from attnshift.defences import DEFENCES
-from attnshift.diffusion import BACKBONES, RECONSTRUCTIONS
-from attnshift.ensemble import RULES, TRANSFORMS
-from attnshift.losses import CLASSIFICATION, TERMS
-from attnshift.metrics import FEATURES, METRICS, SETS, VISIBILITY
+from attnshift.catalogue import TABLES
 from attnshift.registry import Entry
-from attnshift.telemetry import TELEMETRY
 
-TABLES = {
-    "BACKBONES": BACKBONES,
-    "CLASSIFICATION": CLASSIFICATION,
-    "DEFENCES": DEFENCES,
-    "FEATURES": FEATURES,
-    "METRICS": METRICS,
-    "RECONSTRUCTIONS": RECONSTRUCTIONS,
-    "RULES": RULES,
-    "SETS": SETS,
-    "SOURCES": SOURCES,
-    "TELEMETRY": TELEMETRY,
-    "TERMS": TERMS,
-    "TRANSFORMS": TRANSFORMS,
-    "VISIBILITY": VISIBILITY,
-}
 ENTRIES = [
     pytest.param(entry, id=f"{family}-{name}") for family, table in TABLES.items() for name, entry in table.items()
 ]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Contrast
-from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
-from contracts.observations import (
+from attnshift.testing.observations import (
     HEADS,
     LATENT_SIDE,
     OTHERS,
@@ -26,6 +25,7 @@ from contracts.observations import (
     observation,
     with_maps,
 )
+from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
 
 UP = Site("up", "cross", "up", 2, 1)
 TRUE, OTHER = (0,), (1,)

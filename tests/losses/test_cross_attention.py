@@ -9,8 +9,8 @@ import torch
 from attnshift.attention.maps import phrase_map, token_maps
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Variance
+from attnshift.testing.observations import HEADS, LATENT_SIDE, SITES, STEPS, TOKENS, observation, with_maps
 from attnshift.types import AttentionMaps, Site
-from contracts.observations import HEADS, LATENT_SIDE, SITES, STEPS, TOKENS, observation, with_maps
 
 
 def averaged(attention: AttentionMaps, sites: list[Site], steps: list[int], image: int, token: int) -> numpy.ndarray:

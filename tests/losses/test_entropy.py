@@ -16,8 +16,8 @@ from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Entropy
 from attnshift.losses.objective import Objective, TermState, TermStates, WeightedTerm
 from attnshift.losses.schedules import Schedule
+from attnshift.testing.observations import HEADS, SITES, STEPS, TOKENS, maps, observation, softmax, with_maps
 from attnshift.types import AttentionMaps, Observation, RandomKey, Site
-from contracts.observations import HEADS, SITES, STEPS, TOKENS, maps, observation, softmax, with_maps
 
 ONE_PLACE = [1.0, 0.0, 0.0, 0.0]
 """Maps of 2 x 2 positions whose values are 1, 1/2, 1/8 and 0: an entropy of 0, 1, 7/4 and 2 of 2 bits."""

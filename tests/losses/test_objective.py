@@ -14,8 +14,8 @@ from attnshift.losses.attention import Contrast, Entropy, Replace, Variance
 from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, TermState, TermStates, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
+from attnshift.testing.observations import LATENT_SIDE, SITES, observation, with_maps
 from attnshift.types import Observation, Site
-from contracts.observations import LATENT_SIDE, SITES, observation, with_maps
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from attnshift.losses.attention import Replace
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.recipes.reading import load_recipe
+from attnshift.testing.observations import HEADS, LATENT_SIDE, RUNNING, SITES, STEPS, observation, with_maps
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
-from contracts.observations import HEADS, LATENT_SIDE, RUNNING, SITES, STEPS, observation, with_maps
 
 MINE: tuple[TokenSpan, ...] = ((2,), (1, 3, 4), (1, 3, 4))
 WANTED: tuple[TokenSpan, ...] = ((1, 2, 4), (5, 2), (3,))

@@ -18,8 +18,8 @@ from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
+from attnshift.testing.observations import HEADS, SITES, STEPS, maps, observation, only, scores, with_maps
 from attnshift.types import AttentionMaps, Branch, Observation, Site
-from contracts.observations import HEADS, SITES, STEPS, maps, observation, only, scores, with_maps
 
 
 def by_hand(image: int, sides: tuple[int, ...], steps: range) -> list[float]:

@@ -1,0 +1,45 @@
+"""The contract of baselines, attacks on pixels."""
+
+from __future__ import annotations
+
+import torch
+
+from attnshift.baselines import BASELINES
+from attnshift.baselines.pixel import Baseline
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.losses.classification import CrossEntropy
+from attnshift.registry import check
+from attnshift.testing.models import pictures, small_classifier
+from attnshift.testing.requirements import require, require_shape
+from attnshift.types import Goals, RandomKey
+
+__all__ = ["check_baseline"]
+
+
+def check_baseline(baseline: Baseline) -> None:
+    """Hold a baseline to its contract, on three images and a small random classifier that sees them rightly.
+
+    ``UnavailableError`` passes: a library is not there.
+    """
+    check(BASELINES, type(baseline).__name__, baseline)
+    shown = torch.cat([pictures(1), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)])
+    labels = small_classifier()(shown).argmax(1)
+    surrogates = Surrogates([small_classifier()], CrossEntropy(), Goals(labels))
+    key = RandomKey(0, ("first", "second", "third"), 0)
+    baseline.check(surrogates, shown)
+    torch.manual_seed(1)
+    found = baseline(surrogates, shown, key)
+    require_shape(found, tuple(shown.shape), "the attacked images")
+    require(not found.requires_grad, "the attacked images have a graph")
+    require(0 <= found.min() <= found.max() <= 1, "the attacked images have values outside [0,1]")
+    moved = float((found - shown).abs().max())
+    require(moved <= baseline.epsilon + 1e-6, f"a value moved by {moved:.4g}, and epsilon is {baseline.epsilon:.4g}")
+    require(moved > 0, "nothing moved")
+    torch.manual_seed(2)
+    require(torch.equal(baseline(surrogates, shown, key), found), "equal keys give other images; draw by the key alone")
+    for at, identity in enumerate(key.identities):
+        rows = torch.tensor([at])
+        alone = baseline(surrogates.rows(rows), shown[rows], RandomKey(0, (identity,), 0))
+        # Rounding decides the sign of a gradient that is almost zero.
+        same = ((alone[0] - found[at]).abs() < 1e-5).float().mean()
+        require(same > 0.99, "an image is attacked otherwise when it is alone")

@@ -1,0 +1,71 @@
+"""The contracts of metrics, of measures of visibility and of features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attnshift.metrics import METRICS
+from attnshift.metrics.features import Features
+from attnshift.metrics.metrics import Metric
+from attnshift.registry import check
+from attnshift.testing.models import pictures
+from attnshift.testing.requirements import require, require_close, require_finite, require_shape
+
+__all__ = ["check_features", "check_metric", "check_visibility"]
+
+
+def check_metric(metric: Metric, side: int = 64) -> None:
+    """Hold a metric to its contract, on three pairs of images of ``side`` pixels.
+
+    ``UnavailableError`` passes: the metric cannot be computed here, and says why.
+    """
+    check(METRICS, getattr(metric, "__name__", "metric"), metric)
+    reference = pictures(3, side)
+    candidate = (reference + 0.1 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    together = metric(reference, candidate)
+    require_shape(together, (3,), "the value")
+    require_finite(together, "the value of images that differ")
+    for at in range(3):
+        alone = metric(reference[at : at + 1], candidate[at : at + 1])
+        require_close(alone, together[at : at + 1], "a pair has another value when it is alone", rtol=1e-4)
+    equal = metric(reference, reference)
+    require(not equal.isnan().any(), "equal images have no value")
+    require(not torch.equal(equal, together), "images that differ have the value of equal ones")
+
+
+def check_visibility(measure: Callable[[Tensor, Tensor, Tensor], Tensor], side: int = 64) -> None:
+    """Hold a measure of visibility to its contract: a value per image, nan where the mask is empty."""
+    clean = pictures(3, side)
+    masks = torch.zeros(3, 1, side, side)
+    masks[:2, :, side // 4 : side // 2, side // 4 : side // 2] = 1
+    edit = clean * (1 - 0.5 * masks)
+    together = measure(clean, edit, masks)
+    require_shape(together, (3,), "the value")
+    require_finite(together[:2], "the value of an object")
+    require(together[2].isnan(), "an image without an object has a value; give nan")
+    for at in range(3):
+        rows = slice(at, at + 1)
+        alone = measure(clean[rows], edit[rows], masks[rows])
+        require_close(alone, together[rows], "an image has another value when it is alone", rtol=1e-4)
+    unchanged = measure(clean, clean, masks)[:2]
+    require_close(unchanged, torch.ones(2), "an unchanged object is not as visible as before, 1", rtol=1e-4)
+    require((together[:2] < unchanged).all(), "a faded object is as visible as an unchanged one")
+
+
+def check_features(features: Features, side: int = 64) -> None:
+    """Hold features of sets to their contract: one fp32 vector per image that batch mates do not change.
+
+    ``UnavailableError`` passes: weights are not there.
+    """
+    shown = pictures(3, side)
+    with torch.no_grad():
+        together = features.extract(shown)
+        require_shape(together, (3, features.width), f"what {features.name} extracts")
+        require(together.dtype == torch.float32, f"{features.name} gives {together.dtype}, not float32")
+        require_finite(together, f"what {features.name} extracts")
+        for at in range(3):
+            alone = features.extract(shown[at : at + 1])
+            require_close(alone, together[at : at + 1], "an image has other features when it is alone", 1e-4, 1e-4)

@@ -1,0 +1,38 @@
+"""Small networks with random weights, and images, for checks that need them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import quantise
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.lab.random_pipeline import random_pipeline
+
+__all__ = ["SIDE", "pictures", "small_backbone", "small_classifier"]
+
+SIDE = 64
+
+
+@cache
+def small_backbone() -> StableDiffusion:
+    """A Stable Diffusion with random weights for images of ``SIDE`` pixels."""
+    return StableDiffusion(random_pipeline(size=SIDE), "small")
+
+
+@cache
+def small_classifier() -> Classifier:
+    """A classifier of 1000 classes with random weights."""
+    return load_classifier("random:test_resnet")
+
+
+def pictures(count: int = 3, side: int = SIDE) -> Tensor:
+    """Smooth colours with some noise, [count,3,side,side], as 8-bit files hold them."""
+    draw = torch.Generator().manual_seed(0)
+    smooth = interpolate(torch.rand(count, 3, 4, 4, generator=draw), (side, side), mode="bicubic")
+    return quantise((smooth + 0.05 * torch.randn(smooth.shape, generator=draw)).clamp(0, 1))

@@ -1,0 +1,34 @@
+"""What every backbone of ``diffusion.BACKBONES`` must do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from attnshift.diffusion import BACKBONES, load_pipeline
+from attnshift.diffusion.backbone import Backbone, Loader
+from attnshift.testing.backbones import BACKBONE_CHECKS
+
+load = cache(load_pipeline)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("check", BACKBONE_CHECKS, ids=lambda check: check.__name__)
+def test_contract(check: Callable[[Backbone], None], name: str, pipeline_folder: Path) -> None:
+    sources = {"stable_diffusion": f"stable_diffusion:{pipeline_folder}", "lab": "lab"}
+    check(load(sources[name]))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_it_says_which_pipeline_classes_it_reads(name: str) -> None:
+    loader = BACKBONES[name].load()
+    assert isinstance(loader, Loader)
+    assert isinstance(loader.pipelines, tuple)
+
+
+def test_no_pipeline_class_belongs_to_two() -> None:
+    read = [each for name in BACKBONES for each in BACKBONES[name].load().pipelines]
+    assert len(set(read)) == len(read)
