@@ -25,7 +25,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.lab.random_pipeline import stable_diffusion_scheduler
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.lab.tokenizer import build_tokenizer
 from attnshift.lab.weights import classifier_names
@@ -114,7 +114,7 @@ class Model:
     def tasks(self, count: int, classifier: Classifier) -> list[Task]:
         """Return lab images; the label is the prediction of a classifier that is untrained."""
         scenes = [scene(0, "tuning", index) for index in range(count)]
-        images = render(scenes, self.side).images
+        images = render_scenes(scenes, self.side).images
         labels = [each.label for each in scenes]
         if self.name != "lab":
             with torch.no_grad():

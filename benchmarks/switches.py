@@ -44,7 +44,7 @@ from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UnavailableError
 from attnshift.files import atomic_write
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.metrics.curves import Curve, Reading, read_curves
 from attnshift.metrics.metrics import ssim
@@ -180,7 +180,7 @@ def with_references(names: Iterable[str]) -> list[str]:
 def lab_tasks(start: int, stop: int, side: int) -> list[Task]:
     """Return 8-bit lab images of the split that nothing was trained, chosen or tuned on."""
     scenes = [scene(0, "test", index) for index in range(start, stop)]
-    images = quantise(render(scenes, side).images)
+    images = quantise(render_scenes(scenes, side).images)
     drawn = zip(range(start, stop), images, scenes, strict=True)
     return [Task(f"lab test {index}", image, each.label, each.class_name) for index, image, each in drawn]
 

@@ -3,10 +3,10 @@
 import torch
 
 from attnshift import LatentAttack, load_classifier
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import CLASSES, scene
 
-images = render([scene(0, "test", index) for index in (3, 7)]).images
+images = render_scenes([scene(0, "test", index) for index in (3, 7)]).images
 labels = torch.tensor([3, 7])
 
 attack = LatentAttack("lab", ["lab:resnet", "lab:mobilevit"], "fast")

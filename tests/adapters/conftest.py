@@ -16,7 +16,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import Recipe
@@ -38,7 +38,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="package")
 def images() -> Tensor:
-    return quantise(render([scene(0, "test", index) for index in (3, 7)]).images)
+    return quantise(render_scenes([scene(0, "test", index) for index in (3, 7)]).images)
 
 
 @pytest.fixture(scope="package")

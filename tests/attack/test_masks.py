@@ -22,7 +22,7 @@ from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import RecipeError
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.lab.shipped import load_lab_pipeline
 from attnshift.recipes.reading import load_recipe
@@ -356,7 +356,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     scenes = [scene(0, "test", index) for index in range(10)]
-    shown = render(scenes)
+    shown = render_scenes(scenes)
     tasks = [
         Task(str(at), image, each.label, each.class_name)
         for at, (each, image) in enumerate(zip(scenes, quantise(shown.images), strict=True))

@@ -21,7 +21,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.lab.shipped import load_lab_pipeline
 from attnshift.metrics.metrics import psnr, ssim
@@ -44,7 +44,7 @@ class World:
 @pytest.fixture(scope="module")
 def world() -> World:
     scenes = [scene(0, "tuning", index) for index in INDICES]
-    shown = render(scenes)
+    shown = render_scenes(scenes)
     tasks = [
         Task(str(each.label), image, each.label, each.class_name)
         for each, image in zip(scenes, quantise(shown.images), strict=True)

@@ -21,7 +21,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError, UserError
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
 from attnshift.randomness import generator
@@ -50,7 +50,7 @@ with_every_transfer_attack = pytest.mark.parametrize("baseline", TRANSFER, ids=n
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render([scene(0, "test", index) for index in LABELS]).images)
+    return quantise(render_scenes([scene(0, "test", index) for index in LABELS]).images)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.errors import ModelError
-from attnshift.lab.render import Rendering, render
+from attnshift.lab.render import Rendering, render_scenes
 from attnshift.lab.scenes import scene
 
 SWIN = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 7}
@@ -191,7 +191,7 @@ def test_nothing_is_left_behind(classifiers: list[Classifier]) -> None:
 
 @pytest.fixture(scope="module")
 def rendering() -> Rendering:
-    return render([scene(0, "test", index) for index in range(20)])
+    return render_scenes([scene(0, "test", index) for index in range(20)])
 
 
 def test_the_labs_strongest_quadrant_is_the_objects(rendering: Rendering) -> None:

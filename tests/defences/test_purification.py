@@ -12,7 +12,7 @@ from attnshift.defences.purification import Purification
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ModelError
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 
 LABELS = torch.arange(8)
@@ -25,7 +25,7 @@ def lab() -> Backbone:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render([scene(0, "test", index) for index in range(8)]).images)
+    return quantise(render_scenes([scene(0, "test", index) for index in range(8)]).images)
 
 
 def right(name: str, images: Tensor) -> int:

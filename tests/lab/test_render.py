@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attnshift.lab import splits
-from attnshift.lab.render import SIZE, Rendering, render
+from attnshift.lab.render import SIZE, Rendering, render_scenes
 from attnshift.lab.scenes import SPLITS, scene
 
 COUNT = 100
@@ -18,14 +18,14 @@ COUNT = 100
 
 @pytest.fixture(scope="module")
 def rendering() -> Rendering:
-    return render([scene(0, "test", index) for index in range(COUNT)])
+    return render_scenes([scene(0, "test", index) for index in range(COUNT)])
 
 
 def test_an_image_is_the_same_to_the_bit_alone_and_in_any_batch(rendering: Rendering) -> None:
     for index in (0, 3, 17, 58, 99):
         shown = scene(0, "test", index)
-        alone, mixed = render([shown]), render([scene(1, "train", 5), shown, scene(0, "test", 4)])
-        for images, place in ((alone.images, 0), (mixed.images, 1), (render([shown]).images, 0)):
+        alone, mixed = render_scenes([shown]), render_scenes([scene(1, "train", 5), shown, scene(0, "test", 4)])
+        for images, place in ((alone.images, 0), (mixed.images, 1), (render_scenes([shown]).images, 0)):
             assert torch.equal(images[place], rendering.images[index])
         assert torch.equal(alone.masks[0], rendering.masks[index])
 
@@ -49,14 +49,14 @@ def test_objects_cover_between_8_and_40_percent(rendering: Rendering) -> None:
 
 def test_splits_and_seeds_show_different_images() -> None:
     scenes = [scene(0, split, 12) for split in SPLITS] + [scene(1, "test", 12)]
-    images = render(scenes).images
+    images = render_scenes(scenes).images
     assert all((images[i] - images[j]).abs().max() > 0.1 for i in range(4) for j in range(i))
 
 
 def test_colour_of_the_object_shows_inside_the_mask_only() -> None:
     for index in range(10):
         shown = scene(0, "test", index)
-        both = render([replace(shown, colour="red"), replace(shown, colour="blue")])
+        both = render_scenes([replace(shown, colour="red"), replace(shown, colour="blue")])
         assert torch.equal(both.masks[0], both.masks[1])
         changed = (both.images[0] - both.images[1]).abs().amax(0) > 0
         inside = both.masks[0, 0] > 0
@@ -66,7 +66,7 @@ def test_colour_of_the_object_shows_inside_the_mask_only() -> None:
 
 def test_finer_rendering_shows_the_same_picture() -> None:
     shown = [scene(0, "test", index) for index in range(3)]
-    coarse, fine = render(shown), render(shown, size=2 * SIZE, samples=1)
+    coarse, fine = render_scenes(shown), render_scenes(shown, size=2 * SIZE, samples=1)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine.masks, 2), coarse.masks, rtol=0, atol=0)
 
 
@@ -75,7 +75,7 @@ def test_a_part_of_a_split_holds_the_scenes_of_its_place(tmp_path: Path, monkeyp
     path = tmp_path / "000004.safetensors"
     splits._render_part((0, "tuning", 4, path))
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
-    expected = render([scene(0, "tuning", 4), scene(0, "tuning", 5)])
+    expected = render_scenes([scene(0, "tuning", 4), scene(0, "tuning", 5)])
     saved = load_file(path)
     torch.testing.assert_close(saved["images"], (expected.images * 255).round().to(torch.uint8), rtol=0, atol=0)
     torch.testing.assert_close(saved["masks"], (expected.masks * 255).round().to(torch.uint8), rtol=0, atol=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
@@ -50,6 +50,8 @@ def test_saved_tokenizer_reads_alike(tmp_path: Path, text: str) -> None:
 @settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_read_without_unknown_tokens(text: str) -> None:
+    # The text of a special token is that token, also in Stable Diffusion.
+    assume("<|" not in text)
     codes = TOKENIZER(text).input_ids
     assert (codes[0], codes[-1]) == (TOKENIZER.bos_token_id, TOKENIZER.eos_token_id)
     special = {TOKENIZER.bos_token_id, TOKENIZER.eos_token_id, TOKENIZER.unk_token_id}

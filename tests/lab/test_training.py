@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnshift.lab.training import Batch, Stage, optimise
+from attnshift.lab.training import Stage, TrainingBatch, optimise
 
 STAGE = Stage("line", steps=230, batch=8, learning_rate=0.05, warmup=10)
 INPUTS = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
@@ -20,15 +20,15 @@ class InterruptedTrainingError(Exception):
     pass
 
 
-def loss(network: nn.Module, batch: Batch) -> Tensor:
+def loss(network: nn.Module, batch: TrainingBatch) -> Tensor:
     noisy = INPUTS[batch.indices] + 0.1 * batch.normal(8, 3) + 0.1 * batch.uniform(8, 1)
     return (network(noisy) - TARGETS[batch.indices]).square().mean()
 
 
-def interrupted_after(steps: int) -> Callable[[nn.Module, Batch], Tensor]:
+def interrupted_after(steps: int) -> Callable[[nn.Module, TrainingBatch], Tensor]:
     left = iter(range(steps))
 
-    def fail(network: nn.Module, batch: Batch) -> Tensor:
+    def fail(network: nn.Module, batch: TrainingBatch) -> Tensor:
         if next(left, None) is None:
             raise InterruptedTrainingError
         return loss(network, batch)
@@ -40,7 +40,7 @@ def train(
     checkpoint: Path,
     seed: int = 0,
     stage: Stage = STAGE,
-    lowered: Callable[[nn.Module, Batch], Tensor] = loss,
+    lowered: Callable[[nn.Module, TrainingBatch], Tensor] = loss,
     reports: list[str] | None = None,
     elsewhere: int = 0,
 ) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ def test_continued_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     first = train(tmp_path / "done.pt")
 
-    def forbidden(network: nn.Module, batch: Batch) -> Tensor:
+    def forbidden(network: nn.Module, batch: TrainingBatch) -> Tensor:
         raise AssertionError("trained although it was finished")
 
     assert equal(train(tmp_path / "done.pt", lowered=forbidden), first)
@@ -99,7 +99,7 @@ def test_result_is_the_average_of_the_weights_and_not_the_last_ones(tmp_path: Pa
     """With a decay of min(ema, n/(n+9)) the first steps are averaged with weights that add up to one by hand."""
     stage, seen = Stage("line", 6, 8, 0.05), []
 
-    def watching(network: nn.Module, batch: Batch) -> Tensor:
+    def watching(network: nn.Module, batch: TrainingBatch) -> Tensor:
         seen.append(network.weight.detach().clone())
         return loss(network, batch)
 

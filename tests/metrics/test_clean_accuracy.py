@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from attnshift.metrics.clean_accuracy import USUAL, suspicion
+from attnshift.metrics.clean_accuracy import COMMON_NORMALISATIONS, suspicion
 
 Channels = tuple[float, float, float]
 
@@ -79,4 +79,4 @@ def test_without_a_share_only_the_normalisation_counts() -> None:
 
 
 def test_the_usual_normalisations_are_different() -> None:
-    assert len(set(USUAL.values())) == len(USUAL) == 3
+    assert len(set(COMMON_NORMALISATIONS.values())) == len(COMMON_NORMALISATIONS) == 3

@@ -92,7 +92,7 @@ def test_kid_against_piq() -> None:
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 def test_kid_is_that_of_torchmetrics_without_the_values_within_pairs() -> None:
     pair = [each.double() for each in features()]
-    theirs = KernelInceptionDistance(sets._AsTheyAre(8), subsets=1, subset_size=60)
+    theirs = KernelInceptionDistance(sets._Identity(8), subsets=1, subset_size=60)
     theirs.update(pair[0], real=True)
     theirs.update(pair[1], real=False)
     across = (pair[0] @ pair[1].T / 8 + 1) ** 3

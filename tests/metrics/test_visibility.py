@@ -10,7 +10,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from attnshift.data.images import quantise
-from attnshift.lab.render import Rendering, render
+from attnshift.lab.render import Rendering, render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.metrics.metrics import ssim
 from attnshift.metrics.visibility import contrast_kept, object_ssim, surroundings
@@ -19,7 +19,7 @@ from attnshift.metrics.visibility import contrast_kept, object_ssim, surrounding
 @pytest.fixture(scope="module")
 def shown() -> Rendering:
     """Six classes, of different colours, on different floors."""
-    return render([scene(0, "test", index) for index in (0, 2, 3, 5, 7, 9)])
+    return render_scenes([scene(0, "test", index) for index in (0, 2, 3, 5, 7, 9)])
 
 
 def seen(shown: Rendering, edit: Tensor) -> tuple[Tensor, Tensor]:

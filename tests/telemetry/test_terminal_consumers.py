@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from attnshift.telemetry.terminal import Bar, Lines
+from attnshift.telemetry.terminal import ProgressBar, ProgressLines
 from telemetry.recorded import RECORDED, begun, done, iteration
 
 EXPECTED = [
@@ -19,7 +19,7 @@ EXPECTED = [
 
 def test_a_line_for_each_image_and_no_more() -> None:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     for event in RECORDED:
         lines(event)
     lines.close()
@@ -28,15 +28,17 @@ def test_a_line_for_each_image_and_no_more() -> None:
 
 def test_lines_name_targets_and_runs_and_leave_out_iterates_of_attacks_on_pixels() -> None:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines(begun(name="fast@0.5", done=0))
     lines(done("a", -1.0, 1.0, target="ball", evaluated=0))
     assert stream.getvalue() == "fast@0.5 1/4 a.png (mug → ball): succeeds on 1 of 2 surrogates, 1.50 s\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-@pytest.mark.parametrize("kind", [Lines, Bar])
-def test_no_file_name_steers_the_terminal_or_cannot_be_shown(kind: type[Lines | Bar], encoding: str) -> None:
+@pytest.mark.parametrize("kind", [ProgressLines, ProgressBar])
+def test_no_file_name_steers_the_terminal_or_cannot_be_shown(
+    kind: type[ProgressLines | ProgressBar], encoding: str
+) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
     consumer = kind(stream)
     consumer(begun(done=0))
@@ -51,7 +53,7 @@ def test_no_file_name_steers_the_terminal_or_cannot_be_shown(kind: type[Lines | 
 
 def test_the_bar_shows_the_same_lines_and_how_far_everything_is() -> None:
     stream = io.StringIO()
-    bar = Bar(stream)
+    bar = ProgressBar(stream)
     try:
         bar(RECORDED[0])
         (task,) = bar._progress.tasks
@@ -75,7 +77,7 @@ def test_the_bar_shows_the_same_lines_and_how_far_everything_is() -> None:
 
 def test_the_bar_gives_the_terminal_back_after_an_exception() -> None:
     stream = io.StringIO()
-    bar = Bar(stream)
+    bar = ProgressBar(stream)
     bar.close()
     bar.close()
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")

@@ -1,4 +1,4 @@
-"""The attack behind the interfaces of torchattacks, foolbox and the Adversarial Robustness Toolbox (ART)."""
+"""Adapters of the attack to torchattacks, foolbox and the Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ _HOMES = {
     "TorchattacksAdapter": "attnshift.adapters.torchattacks_adapter",
 }
 
-# An adapter brings the one library that it needs.
+# Each adapter imports only the library that it needs.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

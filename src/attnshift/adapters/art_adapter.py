@@ -1,4 +1,4 @@
-"""The attack as one of the Adversarial Robustness Toolbox (Nicolae et al., 2018)."""
+"""Adapter to the Adversarial Robustness Toolbox (Nicolae et al., 2018)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from attnshift.adapters.wrapped import Attacker, missing
+from attnshift.adapters.wrapped import Attacker, missing_library
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError, RecipeError
 from attnshift.recipes.schema import Recipe
@@ -19,17 +19,18 @@ try:
     from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
     from art.estimators.classification.pytorch import PyTorchClassifier
 except ModuleNotFoundError as error:
-    raise missing("adversarial-robustness-toolbox", error) from None
+    raise missing_library("adversarial-robustness-toolbox", error) from None
 
 __all__ = ["ArtAdapter"]
 
 
 class ArtAdapter(EvasionAttack):
-    """``adversarial = attack.generate(x, y)`` for a ``PyTorchClassifier``.
+    """Evasion attack for a ``PyTorchClassifier``: ``adversarial = attack.generate(x, y)``.
 
-    ``x`` [batch,3,side,side] lies in the classifier's clip values. ``y`` are the labels, or the targets where
-    ``targeted``, as numbers or one-hot. Without labels, and in a targeted attack always, the class that the classifier
-    sees stands for the true one. Its preprocessing and its preprocessing defences in PyTorch are attacked with it.
+    ``x`` [batch,3,side,side] lies in the classifier's clip values. ``y`` are labels, or targets if
+    ``targeted``, as numbers or one-hot. Without labels, and always in a targeted attack, the class
+    that the classifier predicts stands for the true one. The classifier's preprocessing and its
+    preprocessing defences in PyTorch are part of the attacked model.
 
     >>> attack = ArtAdapter(classifier, pipeline="lab", class_names=names)  # doctest: +SKIP
     """
@@ -62,8 +63,8 @@ class ArtAdapter(EvasionAttack):
         low, high = _bounds(self.estimator)
         images = (torch.as_tensor(x, dtype=torch.float32, device=self.estimator.device) - low) / (high - low)
         classes = None if y is None else _indices(numpy.asarray(y), self.estimator.nb_classes)
-        aims = (None, classes) if self.targeted else (classes, None)
-        found = low + (high - low) * self._attacker(_asked(self.estimator), images, *aims)
+        labels, targets = (None, classes) if self.targeted else (classes, None)
+        found = low + (high - low) * self._attacker(_logits_of(self.estimator), images, labels, targets)
         return found.clamp(low, high).cpu().numpy()
 
     def _check_params(self) -> None:
@@ -76,7 +77,7 @@ class ArtAdapter(EvasionAttack):
 
 
 def _bounds(estimator: PyTorchClassifier) -> tuple[float, float]:
-    """The clip values, once it is certain that the estimator is one whose gradient can be had."""
+    """Clip values of ``estimator``. Raises ``ModelError`` if the attack cannot get its gradient."""
     if not estimator.channels_first:
         raise ModelError("the estimator has channels_first=False; the attack needs images [batch, 3, side, side]")
     values: Any = estimator.clip_values
@@ -91,8 +92,8 @@ def _bounds(estimator: PyTorchClassifier) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-def _asked(estimator: PyTorchClassifier) -> Callable[[Tensor], Tensor]:
-    """From images in [0,1] to the logits that ART sees, in evaluation mode as in ART's own attacks."""
+def _logits_of(estimator: PyTorchClassifier) -> Callable[[Tensor], Tensor]:
+    """Function from images in [0,1] to ART's logits, in evaluation mode as in ART's own attacks."""
     low, high = _bounds(estimator)
     network = estimator.model.eval()
 
@@ -110,7 +111,7 @@ def _preprocessors(estimator: PyTorchClassifier) -> list[Any]:
 
 
 def _indices(y: numpy.ndarray, classes: int) -> Tensor:
-    """Class numbers [batch] from such, in one column or none, or from one-hot rows [batch,classes]."""
+    """Class numbers [batch] from numbers [batch] or [batch,1] or one-hot rows [batch,classes]."""
     if y.ndim == 2 and y.shape[1] == classes:
         y = y.argmax(1)
     numbers = torch.as_tensor(y.reshape(len(y), -1))

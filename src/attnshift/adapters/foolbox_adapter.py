@@ -1,4 +1,4 @@
-"""The attack as one of foolbox (Rauber et al., JOSS 2020)."""
+"""Adapter to foolbox (Rauber et al., JOSS 2020)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnshift.adapters.wrapped import Attacker, missing
+from attnshift.adapters.wrapped import Attacker, missing_library
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ModelError, RecipeError
 from attnshift.recipes.schema import Recipe
@@ -20,20 +20,22 @@ try:
     from foolbox.distances import Distance
     from foolbox.models.base import Model
 except ModuleNotFoundError as error:
-    raise missing("foolbox", error) from None
+    raise missing_library("foolbox", error) from None
 
 __all__ = ["FoolboxAdapter"]
 
 
 class FoolboxAdapter(FlexibleDistanceMinimizationAttack):
-    """``raw, clipped, success = attack(model, images, criterion, epsilons=None)`` for a ``foolbox.PyTorchModel``.
+    """Attack on a ``foolbox.PyTorchModel``.
 
-    Images are in the model's bounds, which may be any, and foolbox's preprocessing is the model's own. The criterion
-    is ``Misclassification`` or labels, or ``TargetedMisclassification``, where the class that the model sees stands
-    for the true one.
+    It is called as ``raw, clipped, success = attack(model, images, criterion, epsilons=None)``.
+    Images are in the model's bounds, which may be any, and foolbox applies the model's
+    preprocessing. The criterion is ``Misclassification`` or labels, or
+    ``TargetedMisclassification``; for the latter, the class that the model predicts stands for the
+    true one.
 
-    It is no attack within a radius: with numbers for ``epsilons`` foolbox cuts the finished image down to each of them,
-    in the norm of ``distance``, and judges what is left.
+    The attack has no radius. With numbers for ``epsilons``, foolbox clips the finished image to
+    each of them, in the norm of ``distance``, and judges the clipped image.
 
     >>> attack = FoolboxAdapter(pipeline="lab", class_names=names)  # doctest: +SKIP
     """
@@ -61,18 +63,18 @@ class FoolboxAdapter(FlexibleDistanceMinimizationAttack):
                 f"images are a {type(given.raw).__name__}; the attack needs foolbox.PyTorchModel and tensors"
             )
         low, high = model.bounds
-        labels, targets = _aims(criterion)
+        labels, targets = _labels_and_targets(criterion)
 
         def answer(images: Tensor) -> Tensor:
             return model(low + (high - low) * images)
 
         found = self._attacker(answer, (given.raw - low) / (high - low), labels, targets)
-        # Back in the bounds to the last bit, as foolbox demands of all images.
+        # foolbox requires that images are in the bounds to the last bit.
         return restore(eagerpy.astensor((low + (high - low) * found).clamp(low, high).to(given.raw)))
 
 
-def _aims(criterion: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Labels and targets."""
+def _labels_and_targets(criterion: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Labels or targets of ``criterion``; the other is None."""
     criterion = get_criterion(criterion)
     if isinstance(criterion, Misclassification):
         return torch.as_tensor(criterion.labels.raw), None

@@ -1,4 +1,4 @@
-"""The attack as one of torchattacks (Kim, 2020)."""
+"""Adapter to torchattacks (Kim, 2020)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attnshift.adapters.wrapped import Attacker, missing
+from attnshift.adapters.wrapped import Attacker, missing_library
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError
 from attnshift.recipes.schema import Recipe
@@ -15,18 +15,18 @@ from attnshift.recipes.schema import Recipe
 try:
     from torchattacks.attack import Attack
 except ModuleNotFoundError as error:
-    raise missing("torchattacks", error) from None
+    raise missing_library("torchattacks", error) from None
 
 __all__ = ["TorchattacksAdapter"]
 
 
 class TorchattacksAdapter(Attack):
-    """``adversarial = attack(images, labels)``, images [batch,3,side,side] in [0,1], or normalised where torchattacks
-    has been told so by ``set_normalization_used``.
+    """Attack with the interface of torchattacks: ``adversarial = attack(images, labels)``.
 
-    All of torchattacks' targeted modes are honoured. In ``set_mode_targeted_by_label``, where the labels are the
-    targets, the class that the model sees stands for the true one, and an image that it sees as its target already
-    is returned as it is.
+    Images are [batch,3,side,side] in [0,1], or normalised after ``set_normalization_used``. All
+    targeted modes of torchattacks work. In ``set_mode_targeted_by_label`` the labels are targets;
+    the class that the model predicts stands for the true one, and an image that is already seen as
+    its target is returned unchanged.
 
     >>> attack = TorchattacksAdapter(model, pipeline="lab", class_names=names)  # doctest: +SKIP
     """
@@ -44,11 +44,11 @@ class TorchattacksAdapter(Attack):
         self.supported_mode = ["default", "targeted"]
         attacker = Attacker.of(pipeline, recipe, class_names, batch)
         self.recipe = attacker.recipe.name
-        # torchattacks keeps every attribute for ever that is set in the usual way.
+        # torchattacks stores every attribute that is set in the usual way, and never releases it.
         object.__setattr__(self, "_attacker", attacker)
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-        """As in torchattacks, but an error does not leave images half normalised for the next call."""
+        """Attack as torchattacks does, and restore the state of normalisation after an error."""
         applied = self._normalization_applied
         try:
             return super().__call__(inputs, labels, *args, **kwargs)

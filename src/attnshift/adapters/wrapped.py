@@ -1,4 +1,4 @@
-"""A model that another library holds, attacked as it is."""
+"""Attacks on a model of another library, without changes to it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, Us
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 
-__all__ = ["Attacker", "WrappedModel", "missing"]
+__all__ = ["Attacker", "WrappedModel", "missing_library"]
 
 _ROUNDING = 1e-5
-"""How far outside of [0,1] an image may be because another library normalised it and took that back."""
+"""Largest distance of an image from [0,1] that rounding in normalisation and its inverse can cause.
+"""
 
 
 class WrappedModel(nn.Module):
-    """``answer``, from images in [0,1] to logits, as a network without weights.
+    """Network without weights around ``answer``, a function from images in [0,1] to logits.
 
-    The model behind it keeps its mode and its weights' gradients, which a classifier's own network gives up.
+    A ``Classifier`` sets its network to evaluation mode and stops gradients of its weights. The
+    model behind ``answer`` is not touched.
     """
 
     def __init__(self, answer: Callable[[Tensor], Tensor], device: torch.device):
@@ -38,7 +40,7 @@ class WrappedModel(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Attacker:
-    """What an adapter is told once, and how it then attacks the model that its library holds."""
+    """Options of an adapter, and the attack on the model of its library."""
 
     backbone: Backbone
     recipe: Recipe
@@ -47,7 +49,11 @@ class Attacker:
 
     @classmethod
     def of(cls, pipeline: str | Backbone, recipe: str | Recipe, class_names: Sequence[str], batch: int) -> Attacker:
-        """``pipeline`` and ``recipe`` by name or as objects; ``class_names`` in the order of the model's logits."""
+        """Attacker from a ``pipeline`` and a ``recipe``, each a name or an object.
+
+        ``class_names`` are in the order of the model's logits. Raises ``ModelError`` or
+        ``RecipeError`` for options that cannot be used.
+        """
         if isinstance(class_names, str) or not class_names:
             raise ModelError("class_names must list the model's classes in the order of its logits; prompts name them")
         if not isinstance(batch, int) or batch < 1:
@@ -66,36 +72,41 @@ class Attacker:
         labels: Tensor | None = None,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Adversarial images for the model that ``answer`` asks, on the device of ``images`` [batch,3,side,side].
+        """Adversarial images for the model behind ``answer``, on the device of ``images``.
 
-        Without ``labels`` [batch] the classes that the model sees take their place. With ``targets`` [batch], images
-        that the model sees as their target already are returned as they are.
+        ``images`` are [batch,3,side,side] in [0,1]. Without ``labels`` [batch], the predicted
+        classes are used. With ``targets`` [batch], images that are already seen as their target are
+        returned unchanged.
         """
-        images = _settled(images)
+        images = _clamped(images)
         classifier = Classifier.wrap(
             WrappedModel(answer, images.device), "the model", images.shape[-1], [0.0] * 3, [1.0] * 3,
             class_names=self.class_names,
         )  # fmt: skip
         with torch.no_grad():
             seen = classifier(images).argmax(1)
-        labels = seen if labels is None else _numbered("labels", labels, seen)
+        labels = seen if labels is None else _class_numbers("labels", labels, seen)
         attack = LatentAttack(self.backbone, [classifier], self.recipe, self.batch, str(images.device))
         if targets is None:
             return attack(images, labels).images
-        targets = _numbered("targets", targets, seen)
+        targets = _class_numbers("targets", targets, seen)
         still, found = seen != targets, images.clone()
         if still.any():
             found[still] = attack(images[still], labels[still], targets=targets[still]).images
         return found
 
 
-def missing(library: str, error: ModuleNotFoundError) -> UserError:
+def missing_library(library: str, error: ModuleNotFoundError) -> UserError:
+    """Error for an adapter whose ``library`` cannot be imported."""
     module = (error.name or library).partition(".")[0]
     return UserError(f"this adapter needs {module}, which is not installed: pip install {library}")
 
 
-def _settled(images: Tensor) -> Tensor:
-    """``images`` in fp32, without what rounding put outside of [0,1]."""
+def _clamped(images: Tensor) -> Tensor:
+    """``images`` in fp32, with values just outside [0,1] clamped.
+
+    Raises ``ImageError`` for another shape.
+    """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ImageError(f"images have shape {tuple(images.shape)}; expected [batch, 3, side, side]")
     images = images.detach().float()
@@ -103,7 +114,7 @@ def _settled(images: Tensor) -> Tensor:
     return clamped if bool((images - clamped).abs().max() < _ROUNDING) else images
 
 
-def _numbered(kind: str, given: Tensor, seen: Tensor) -> Tensor:
+def _class_numbers(kind: str, given: Tensor, seen: Tensor) -> Tensor:
     if given.shape != seen.shape or given.is_floating_point():
         raise LabelError(
             f"{kind} are {given.dtype} of shape {tuple(given.shape)}; expected whole numbers {tuple(seen.shape)}"

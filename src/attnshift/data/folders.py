@@ -67,9 +67,7 @@ def manifest_samples(root: Path | str, labels: Path, masks: Path | None) -> Samp
 
 
 def check_url(url: str, where: str, schemes: Sequence[str] = SCHEMES) -> None:
-    """Raise ``LabelError`` for a URL that cannot be fetched, or holds a secret that a run would
-    store.
-    """
+    """Raise ``LabelError`` for a URL that cannot be fetched or holds a user or password."""
     if "@" in re.split(r"[/?#]", url.partition("://")[2])[0]:
         raise LabelError(f"{where}: the URL holds a user or password, which a run would store; use the environment")
     if scheme_of(url) not in schemes:

@@ -100,8 +100,7 @@ def decode_mask(content: bytes, side: int, name: str) -> Tensor:
 
 
 def into_range(images: Tensor) -> Tensor:
-    """Images clamped to [0,1], with a gradient for all values in [0,1], bounds included, up to
-    rounding.
+    """Images clamped to [0,1], with a gradient for all values in it, bounds included.
 
     torch's clamp passes no gradient at the bounds themselves (since 2.14). With it, a pixel that is
     black or white in the image to attack could never change.

@@ -1,4 +1,4 @@
-"""Manifests, files that list images: CSV with a line of column names, or one JSON object per line."""
+"""Manifests, files that list images: CSV with column names, or one JSON object a line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Images in the rows of parquet files, with the columns ``image`` (bytes, as Hugging Face writes
-it) and ``label``.
-"""
+"""Images in the rows of parquet files, with columns ``image`` and ``label`` as Hugging Face's."""
 
 from __future__ import annotations
 
@@ -139,8 +137,9 @@ class _Reader:
     """Number of the row that ``rows`` yields next; -1 if it yields no more."""
 
     def read(self, number: int) -> bytes | None:
-        """Encoded image in row ``number``, read from the last place on or from the start of its row
-        group.
+        """Encoded image in row ``number``.
+
+        It is read from the last place on, or from the start of its row group.
         """
         with self.lock:
             group, first = self._group_of(number)

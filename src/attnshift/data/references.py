@@ -133,7 +133,7 @@ def shown(value: object) -> str:
 
 
 def _mode(path: Path) -> int:
-    """File mode of ``path``, with links followed; 0 if there is no file or its name is not allowed."""
+    """File mode of ``path``, with links followed; 0 if there is no file or its name is illegal."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):

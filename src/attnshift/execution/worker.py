@@ -27,7 +27,7 @@ from attnshift.execution.work import BatchResult, Work, work_of
 from attnshift.profiling import part
 from attnshift.results.rows import ResultRow
 from attnshift.results.spec import RunSpec, software
-from attnshift.telemetry import Watch
+from attnshift.telemetry import IterationCallback
 
 __all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "read_task", "weights"]
 
@@ -75,7 +75,7 @@ class Worker:
         return cls(work_of(spec.recipe), backbone, classifiers, spec, inversions_in(cache, spec))
 
     def attack(
-        self, items: Sequence[Item], wanted: Sequence[str], watch: Watch | None = None
+        self, items: Sequence[Item], wanted: Sequence[str], watch: IterationCallback | None = None
     ) -> list[Result | Failure]:
         """Attack ``items`` together, also those that are not ``wanted`` (they decide nothing but the last bits), and
         return what became of those that are. An item that cannot be read or that gives no numbers fails alone."""
@@ -98,7 +98,7 @@ class Worker:
         )
 
     def _in_memory(
-        self, items: Sequence[Item], tasks: Sequence[Task], watch: Watch | None
+        self, items: Sequence[Item], tasks: Sequence[Task], watch: IterationCallback | None
     ) -> Iterator[tuple[Sequence[Item], tuple[BatchResult, float] | str]]:
         """All ``items`` at once, or in halves of halves where memory does not hold more; the reason where it does not
         hold one."""

@@ -1,1 +1,1 @@
-"""The tabletop world: a renderer, and networks trained on it, in the file formats that real ones have."""
+"""Tabletop world: a renderer, and networks trained on its images, stored in common file formats."""

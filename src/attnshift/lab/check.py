@@ -1,4 +1,4 @@
-"""What the shipped networks reach on held-out renders, against what they must reach."""
+"""Check of the shipped networks: figures on held-out renders against their lower bounds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _GUIDANCE = 2.5
 
 @torch.no_grad()
 def check_lab(images: int, write: bool, report: Callable[[str], None]) -> bool:
-    """Print every figure with its bound; True if all bounds are met. ``write`` saves them beside the weights."""
+    """True if the shipped networks meet all bounds on ``images`` held-out renders.
+
+    ``report`` receives one line for each figure. ``write`` saves the figures beside the weights.
+    """
     with tempfile.TemporaryDirectory() as cache:
         split = rendered(0, "test", images, Path(cache), workers=2)
     backbone = load_lab_pipeline()
@@ -83,8 +86,11 @@ def _names(split: Split) -> list[list[str]]:
 def _reconstruct(
     backbone: StableDiffusion, latents: Tensor, names: list[str], masks: Tensor
 ) -> tuple[Tensor, list[bool]]:
-    """Aligned inversion and guided denoising with offsets; the images, and whether the class word's highest
-    attention (mean over all down and up sites and steps, at the finest grid) lies inside the object's mask."""
+    """Images after aligned inversion and guided denoising with offsets, and a flag for each.
+
+    The flag is true if the class word's highest attention lies inside the object's mask. Attention
+    is the mean over all down and up sites and steps, at the finest grid.
+    """
     noise_schedule = backbone.noise_schedule(20, 5)
     prompts = [f"a photo of a {name}" for name in names]
     text, empty = backbone.embed(prompts), backbone.embed([""] * len(names))
@@ -95,7 +101,7 @@ def _reconstruct(
     final, attention = denoise(backbone, trajectory, trajectory.start, sites)
     inside = []
     for image, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
-        looks = phrase_map(attention, sites, selection, backbone.locate(prompt, name), image)
-        mask = torch.nn.functional.adaptive_avg_pool2d(masks[image].float() / 255, looks.shape[-1])[0]
-        inside.append(bool(mask.flatten()[looks.argmax()] >= 0.5))
+        attended = phrase_map(attention, sites, selection, backbone.locate(prompt, name), image)
+        mask = torch.nn.functional.adaptive_avg_pool2d(masks[image].float() / 255, attended.shape[-1])[0]
+        inside.append(bool(mask.flatten()[attended.argmax()] >= 0.5))
     return backbone.decode(final).clamp(0, 1), inside

@@ -1,4 +1,4 @@
-"""The classifiers of the lab: small networks of different families from timm, each with its own input conventions."""
+"""Classifiers of the lab: small timm networks of different families and preprocessing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attnshift.classifiers.classifier import Interpolation, Preprocessing
 from attnshift.lab.scenes import CLASSES
 from attnshift.lab.splits import Split
-from attnshift.lab.training import Batch, Report, Stage, optimise
+from attnshift.lab.training import Report, Stage, TrainingBatch, optimise
 
 __all__ = ["RECIPES", "ClassifierRecipe", "train_classifier"]
 
@@ -27,7 +27,10 @@ _HALF = (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD)
 
 @dataclass(frozen=True)
 class ClassifierRecipe:
-    """How one classifier is built and trained; ``radius`` is the Linf budget of adversarial training in [0,1]."""
+    """Architecture and training of one classifier.
+
+    ``radius`` in [0,1] is the L-infinity radius of adversarial training; 0 trains on clean images.
+    """
 
     role: Literal["surrogate", "tuning", "judge"]
     architecture: str
@@ -86,7 +89,10 @@ def train_classifier(name: str, split: Split, seed: int, work: Path, out: Path, 
 
 
 def calibrate(network: nn.Module, recipe: ClassifierRecipe, split: Split, images: int = 960) -> None:
-    """Measure batch statistics anew: those of the training belong to the last weights, not to the averaged ones."""
+    """Measure batch statistics for the averaged weights.
+
+    Those of training belong to the last ones.
+    """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
@@ -119,7 +125,7 @@ def _card(recipe: ClassifierRecipe, network: nn.Module) -> dict[str, object]:
     }
 
 
-def _loss(network: nn.Module, recipe: ClassifierRecipe, split: Split, labels: Tensor, batch: Batch) -> Tensor:
+def _loss(network: nn.Module, recipe: ClassifierRecipe, split: Split, labels: Tensor, batch: TrainingBatch) -> Tensor:
     images = _augmented(split.images[batch.indices] / 255, batch)
     targets = labels[batch.indices]
     if recipe.radius:
@@ -129,20 +135,22 @@ def _loss(network: nn.Module, recipe: ClassifierRecipe, split: Split, labels: Te
     return nn.functional.cross_entropy(logits.float(), targets, label_smoothing=0.05)
 
 
-def _worst(network: nn.Module, recipe: ClassifierRecipe, images: Tensor, targets: Tensor, batch: Batch) -> Tensor:
-    """Projected gradient ascent inside the Linf ball (Madry et al., ICLR 2018, eq. 2.1), from a random start."""
+def _worst(
+    network: nn.Module, recipe: ClassifierRecipe, images: Tensor, targets: Tensor, batch: TrainingBatch
+) -> Tensor:
+    """Images after projected gradient ascent (Madry et al., ICLR 2018, eq. 2.1)."""
     shift = (batch.uniform(*images.shape) * 2 - 1) * recipe.radius
     for _ in range(_ASCENTS):
         shift.requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(recipe.preprocessing((images + shift).clamp(0, 1)))
-        (slope,) = torch.autograd.grad(nn.functional.cross_entropy(logits.float(), targets), shift)
-        shift = (shift.detach() + 0.75 * recipe.radius * slope.sign()).clamp(-recipe.radius, recipe.radius)
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits.float(), targets), shift)
+        shift = (shift.detach() + 0.75 * recipe.radius * gradient.sign()).clamp(-recipe.radius, recipe.radius)
     return (images + shift).clamp(0, 1)
 
 
-def _augmented(images: Tensor, batch: Batch) -> Tensor:
-    """Mirror, crop and zoom by up to a sixth, brightness, contrast, colour and a little noise."""
+def _augmented(images: Tensor, batch: TrainingBatch) -> Tensor:
+    """Augmented images: mirrored, shifted, zoomed by up to a sixth, recoloured, slightly noisy."""
     count = len(images)
     zoom = 1 - batch.uniform(count) / 6
     flip = torch.where(batch.uniform(count) < 0.5, -1.0, 1.0)

@@ -1,4 +1,7 @@
-"""Training of the lab's own Stable Diffusion: autoencoder, text encoder and denoiser, in the standard file layout."""
+"""Training of the lab's own Stable Diffusion: autoencoder, text encoder and denoiser.
+
+Files have the standard layout.
+"""
 
 # The annotations of diffusers and transformers are narrower than what they accept and return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
@@ -19,7 +22,7 @@ from attnshift.diffusion.backbone import Read
 from attnshift.lab.render import SIZE
 from attnshift.lab.splits import Split
 from attnshift.lab.tokenizer import MAX_LENGTH, build_tokenizer
-from attnshift.lab.training import Batch, Report, Stage, optimise
+from attnshift.lab.training import Report, Stage, TrainingBatch, optimise
 
 __all__ = ["AUTOENCODER", "DENOISER", "train_pipeline"]
 
@@ -33,7 +36,10 @@ _ATTENTION_WEIGHT = 0.02
 
 
 def train_pipeline(split: Split, seed: int, work: Path, out: Path, report: Report) -> None:
-    """Train all parts on ``split`` and save them as fp16 safetensors that ``StableDiffusionPipeline`` loads."""
+    """Train all parts on ``split`` and save them to ``out``.
+
+    ``StableDiffusionPipeline`` loads the folder; its weights are fp16 safetensors.
+    """
     torch.manual_seed(seed)
     autoencoder = _autoencoder()
     text_encoder, denoiser = _text_encoder(build_tokenizer()), _denoiser()
@@ -122,7 +128,7 @@ def _denoiser() -> UNet2DConditionModel:
 
 
 def _scheduler() -> DDIMScheduler:
-    """The schedule of Stable Diffusion 1 and 2."""
+    """Noise schedule of Stable Diffusion 1 and 2."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -134,15 +140,15 @@ def _scheduler() -> DDIMScheduler:
     )
 
 
-def _pixels(split: Split, batch: Batch) -> tuple[Tensor, Tensor]:
+def _pixels(split: Split, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Images in [-1,1] [batch,3,64,64] and masks in [0,1], mirrored for half of the batch."""
     mirrored = batch.uniform(len(batch.indices), 1, 1, 1) < 0.5
     images, masks = split.images[batch.indices] / 127.5 - 1, split.masks[batch.indices] / 255
     return torch.where(mirrored, images.flip(3), images), torch.where(mirrored, masks.flip(3), masks)
 
 
-def _autoencoder_loss(network: nn.Module, split: Split, batch: Batch) -> Tensor:
-    """Squared and absolute error of the round trip, and a divergence small enough to leave the detail alone."""
+def _autoencoder_loss(network: nn.Module, split: Split, batch: TrainingBatch) -> Tensor:
+    """Squared and absolute error of the round trip, and a KL divergence with a small weight."""
     assert isinstance(network, AutoencoderKL)
     images, _ = _pixels(split, batch)
     with torch.autocast("cpu", torch.bfloat16):
@@ -167,7 +173,7 @@ def _latents(autoencoder: AutoencoderKL, split: Split, path: Path, report: Repor
 
 
 class _Conditions:
-    """Captions as token ids, where their class phrase stands, and object masks at every grid of the denoiser."""
+    """Captions as token ids, positions of their class phrases, and masks of the objects."""
 
     def __init__(self, split: Split, tokenizer: CLIPTokenizer):
         captions = [scene.captions for scene in split.scenes]
@@ -185,8 +191,8 @@ class _Conditions:
         self.empty = tokenizer([""], **padded)["input_ids"]
         self.masks = split.masks
 
-    def draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Token ids and phrase positions, both [batch, tokens]; an empty caption has no phrase."""
+    def draw(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Token ids and phrase positions, both [batch,tokens]. An empty caption has no phrase."""
         rows = batch.indices * self.choices + torch.from_numpy(
             batch.draw.integers(self.choices, size=len(batch.indices))
         )
@@ -195,15 +201,17 @@ class _Conditions:
 
 
 def _denoiser_loss(
-    network: nn.Module, latents: Tensor, conditions: _Conditions, scheduler: DDIMScheduler, batch: Batch
+    network: nn.Module, latents: Tensor, conditions: _Conditions, scheduler: DDIMScheduler, batch: TrainingBatch
 ) -> Tensor:
-    """Noise prediction error, and a pull of the class phrase's cross-attention into the object's mask.
+    """Noise prediction error, plus a term for the class phrase's attention inside the mask.
 
-    Timesteps are drawn denser towards low noise (density falls with the cube root), where an attack edits.
+    Timesteps of low noise, at which an attack edits, are drawn more often (density falls with the
+    cube root).
 
-    Large models learn to look at what a word names; a model of this size at these noise levels has little need to.
-    The pull is the negative logarithm of the phrase's attention inside the mask, weighted by the share of signal that
-    is left at the timestep, so that it asks for nothing where nothing can be seen.
+    Large models learn to attend to the object that a word names. A model of this size has little
+    need to. The term is the negative logarithm of the share of the phrase's attention inside the
+    mask. Its weight is the share of signal left at the timestep, so it is zero if the noise hides
+    the object.
     """
     assert isinstance(network, nn.ModuleDict)
     unet, text_encoder = network["unet"], network["text"]
@@ -227,7 +235,7 @@ def _denoiser_loss(
 
 
 def _outside(probabilities: Tensor, phrase: Tensor, masks: Tensor, side: int) -> Tensor:
-    """-log of the share of the phrase's attention that falls into the mask, [batch]."""
+    """Negative logarithm of the share of the phrase's attention inside the mask, [batch]."""
     mass = (probabilities.mean(1) * phrase[:, None, :]).sum(2)
     inside = torch.nn.functional.adaptive_avg_pool2d(masks, side).flatten(1)
     share = (mass * inside).sum(1) / (mass.sum(1) + 1e-6)

@@ -1,4 +1,4 @@
-"""A pipeline with random weights in the shape of Stable Diffusion, to try a set-up where nothing can be downloaded."""
+"""Pipeline with random weights in the shape of Stable Diffusion, for trials without downloads."""
 
 # The annotations of diffusers and transformers are narrower than what they accept and return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
@@ -17,9 +17,11 @@ __all__ = ["random_pipeline", "stable_diffusion_scheduler"]
 def random_pipeline(
     prediction_type: str = "epsilon", channels: int = 8, size: int = 224, tokens: int = 24
 ) -> StableDiffusionPipeline:
-    """f = 8, four levels, cross-attention on the three finest: at 224 px the grids are 28, 14, 7 and 4 (mid).
+    """Stable Diffusion pipeline with random weights, the same in every call.
 
-    The lab's tokenizer; ``channels`` is the width of the finest level. The weights are the same every time.
+    It reduces sides by a factor of 8 and has four levels, with cross-attention on the three finest.
+    At 224 px the grids are 28, 14, 7 and 4 (mid). ``channels`` is the width of the finest level,
+    and ``tokens`` is the length of a prompt. The tokenizer is the lab's.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -75,7 +77,7 @@ def _random_pipeline(prediction_type: str, channels: int, size: int, tokens: int
 
 
 def stable_diffusion_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
-    """DDIM on the noise levels of Stable Diffusion 1 and 2."""
+    """DDIM scheduler with the noise levels of Stable Diffusion 1 and 2."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

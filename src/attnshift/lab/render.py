@@ -1,8 +1,8 @@
-"""Ray marching of a scene: all rays of an image as one batch of tensor operations.
+"""Rendering of scenes by ray marching. All rays of an image are one batch of tensor operations.
 
-Images of one call are rendered one after the other, so that an image is a pure function of its scene to the last
-bit: vectorised kernels round differently at the ends of an array, and a shared array would make a pixel depend on
-its neighbours in the batch.
+The images of one call are rendered one after the other, so an image depends on its scene alone, to
+the last bit. Vectorised kernels round differently at the ends of an array, so in a shared array a
+pixel would depend on other images of the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from attnshift.lab.scenes import COLOURS, SKIES, Scene
 from attnshift.lab.shapes import SHAPES, Shape
 
-__all__ = ["SIZE", "Rendering", "render"]
+__all__ = ["SIZE", "Rendering", "render_scenes"]
 
 SIZE = 64
 _HIT = 2e-3
@@ -27,14 +27,17 @@ _LEAST_COVERAGE = 0.085
 
 @dataclass(frozen=True)
 class Rendering:
-    """images [n,3,size,size] and masks [n,1,size,size] (share of a pixel that the object covers), both in [0,1]."""
+    """Images [n,3,size,size] and masks [n,1,size,size], both in [0,1].
+
+    A value of a mask is the share of the pixel that the object covers.
+    """
 
     images: Tensor
     masks: Tensor
 
 
-def render(scenes: Sequence[Scene], size: int = SIZE, samples: int = 2) -> Rendering:
-    """Render ``scenes`` at ``size`` x ``size`` with ``samples`` x ``samples`` rays in each pixel."""
+def render_scenes(scenes: Sequence[Scene], size: int = SIZE, samples: int = 2) -> Rendering:
+    """Render ``scenes`` at ``size`` x ``size`` pixels with ``samples`` x ``samples`` rays each."""
     rendered = [_render(scene, size, samples) for scene in scenes]
     return Rendering(torch.stack([image for image, _ in rendered]), torch.stack([mask for _, mask in rendered]))
 
@@ -67,7 +70,7 @@ class _Camera:
     extent: float
 
     def rays(self, side: int) -> tuple[Tensor, Tensor]:
-        """Origins and unit directions [side*side, 3], row by row from the top left."""
+        """Origins and unit directions of all rays, [side*side,3], row by row from the top left."""
         ticks = (torch.arange(side) + 0.5) / side * 2 - 1
         down, across = torch.meshgrid(ticks, ticks, indexing="ij")
         directions = (
@@ -95,9 +98,10 @@ def _camera(scene: Scene, shape: Shape, distance: float) -> _Camera:
 
 
 def _framed(scene: Scene, shape: Shape) -> _Camera:
-    """Camera at the distance where the object covers ``scene.coverage`` of the frame, found on a coarse grid.
+    """Camera at a distance at which the object covers ``scene.coverage`` of the frame.
 
-    A long object would be cut by the frame at that distance: it is kept whole as long as it covers the least share.
+    The distance is found on a coarse grid. At that distance the frame could cut a long object, so
+    the camera moves back until the object is whole or covers only the least share.
     """
     extent = math.tan(scene.field_of_view / 2)
     whole = shape.radius / extent
@@ -117,14 +121,17 @@ def _framed(scene: Scene, shape: Shape) -> _Camera:
 
 
 def _to_object(points: Tensor, yaw: float) -> Tensor:
-    """Points or directions of the world in the object's own axes (a turn about the vertical)."""
+    """Points or directions [rays,3] in the object's own axes, rotated about the vertical axis."""
     c, s = math.cos(yaw), math.sin(yaw)
     x, y, z = points.unbind(1)
     return torch.stack([c * x - s * z, y, s * x + c * z], 1)
 
 
 def _march(shape: Shape, yaw: float, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """First hit with the object: depths [rays] and whether there is one [rays]. Rays that miss its ball are skipped."""
+    """Depths [rays] of first hits with the object, and flags [rays] of hits.
+
+    Rays that miss the object's ball are skipped.
+    """
     depth = torch.full((len(origins),), _FAR)
     hit = torch.zeros(len(origins), dtype=torch.bool)
     near, far = _ball_span(shape, origins, directions)
@@ -144,7 +151,7 @@ def _march(shape: Shape, yaw: float, origins: Tensor, directions: Tensor) -> tup
 
 
 def _ball_span(shape: Shape, origins: Tensor, directions: Tensor, slack: float = 0.02) -> tuple[Tensor, Tensor]:
-    """Depths at which rays enter and leave the object's ball; entry beyond exit where they miss it."""
+    """Depths at which rays enter and leave the object's ball. For a miss, entry is beyond exit."""
     offset = origins - origins.new_tensor([0.0, shape.centre, 0.0])
     middle = -(offset * directions).sum(1)
     squared = (shape.radius + slack) ** 2 - (offset * offset).sum(1) + middle * middle
@@ -158,7 +165,10 @@ def _light(scene: Scene) -> Tensor:
 
 
 def _shadow(scene: Scene, shape: Shape, points: Tensor, sharpness: float = 9.0) -> Tensor:
-    """Share of the light that reaches ``points``, 0 in full shadow; soft by the nearest miss on the way there."""
+    """Share of light that reaches ``points``, 0 in full shadow.
+
+    The nearest miss softens the edge.
+    """
     light = torch.ones(len(points))
     ways = _light(scene).expand_as(points)
     near, far = _ball_span(shape, points, ways, slack=0.12)
@@ -185,9 +195,9 @@ def _shade_object(
     normals = _to_object(_normals(shape, local), -scene.object_yaw)
     albedo = shape.albedo(local, torch.tensor(COLOURS[scene.colour]))
     light = _light(scene)
-    surrogates_at = normals @ light
+    facing = normals @ light
     shadow = _shadow(scene, shape, points + normals * 0.02)
-    lit = surrogates_at.clamp(min=0) * shadow
+    lit = facing.clamp(min=0) * shadow
     sky = 0.5 + 0.5 * normals[:, 1]
     half = torch.nn.functional.normalize(light - views, dim=1)
     shine = scene.gloss * (normals * half).sum(1).clamp(min=0) ** 40 * shadow
@@ -198,7 +208,7 @@ def _shade_object(
 
 
 def _normals(shape: Shape, points: Tensor) -> Tensor:
-    """Gradient of the distance by tetrahedral differences."""
+    """Unit gradients of the distance at ``points`` [rays,3], by tetrahedral differences."""
     step = 1.5e-3
     corners = points.new_tensor([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
     gradient = sum(corner * shape.distance(points + corner * step)[:, None] for corner in corners)
@@ -239,7 +249,7 @@ def _floor_axes(scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fade(footprint: Tensor, period: float) -> Tensor:
-    """Contrast that is left of a pattern of ``period`` where a pixel covers ``footprint`` of the floor."""
+    """Remaining contrast of a pattern of ``period`` if a pixel covers ``footprint`` of floor."""
     return (1.4 - 2 * footprint / period).clamp(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""What stands on the table: the parameters of an image, drawn as a pure function of (seed, split, index)."""
+"""Scenes of the tabletop world: parameters of an image, a pure function of (seed, split, index)."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ SKIES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image of the world. Angles are in radians, lengths in object units, colours in [0,1]."""
+    """Parameters of one image. Angles are in radians, lengths in object units, colours in [0,1]."""
 
     label: int
     colour: str
     floor: str
     sky: str
     coverage: float
-    """Share of the frame that the object should cover; the camera distance is solved for it."""
+    """Share of the frame that the object covers; the camera's distance is chosen for it."""
     object_yaw: float
     camera_yaw: float
     camera_pitch: float
     field_of_view: float
     shift: tuple[float, float]
-    """Where the object stands in the room that the frame leaves around it: across and up, each in [-1,1]."""
+    """Place of the object in the free space of the frame: to the right and down, each in [-1,1]."""
     light_yaw: float
     light_pitch: float
     light: float
@@ -62,7 +62,7 @@ class Scene:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Descriptions of the scene, the fullest first."""
+        """Descriptions of the scene, the longest first."""
         name, where = self.class_name, FLOORS[self.floor]
         article = "an" if self.colour[0] in "aeiou" else "a"
         return (
@@ -75,7 +75,7 @@ class Scene:
 
 
 def scene(seed: int, split: str, index: int) -> Scene:
-    """Scene ``index`` of ``split``. Classes take turns, so every run of ten images holds each class once."""
+    """Scene ``index`` of ``split``. Classes alternate: ten images in a row hold each class once."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     draw = generator("lab scene", seed, split, index)

@@ -1,8 +1,8 @@
-"""The ten objects of the tabletop world as signed distance functions.
+"""Ten objects of the tabletop world as signed distance functions.
 
-An object stands on the floor ``y = 0`` around the origin and is described by its parts. A part is a distance
-function from points ``[rays, 3]`` to signed distances ``[rays]`` (negative inside), together with a paint: the
-object's own colour or a fixed accent. Distance primitives follow I. Quilez, "Distance functions"
+An object stands on the floor ``y = 0`` at the origin and consists of parts. A part has a distance
+function, from points [rays,3] to signed distances [rays] (negative inside), and a paint: the
+object's own colour or a fixed one. Distance primitives follow I. Quilez, "Distance functions"
 (iquilezles.org/articles/distfunctions); the objects are our own.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["SHAPES", "Paint", "Part", "Shape"]
 
 Distance = Callable[[Tensor], Tensor]
 Paint = Callable[[Tensor, Tensor], Tensor]
-"""(points [rays, 3], colour [3]) -> albedo [rays, 3] in [0,1]."""
+"""Function (points [rays,3], colour [3]) -> albedo [rays,3] in [0,1]."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shape:
-    """An object: its parts, and the ball (height of the centre, radius) that holds all of them."""
+    """Object: its parts, and the ball (height of its centre, radius) that encloses them."""
 
     parts: tuple[Part, ...]
     centre: float
@@ -52,7 +52,7 @@ class Shape:
         return painted
 
 
-# Primitives. Points are [rays, 3]; sizes are in object units (an object is about 1 high).
+# Primitives. Points are [rays,3]; sizes are in object units (an object is about 1 high).
 
 
 def _sphere(y: float, radius: float, x: float = 0.0, z: float = 0.0) -> Distance:
@@ -73,7 +73,7 @@ def _cylinder(low: float, high: float, radius: float, x: float = 0.0, round_: fl
 
 
 def _cone(low: float, high: float, wide: float, narrow: float, x: float = 0.0, round_: float = 0.0) -> Distance:
-    """Upright truncated cone, ``wide`` at ``low`` and ``narrow`` at ``high``; a bound, not the exact distance."""
+    """Upright truncated cone, ``wide`` at ``low``, ``narrow`` at ``high``; a bound, not exact."""
     slope = (wide - narrow) / (high - low)
     shrink = (1 + slope * slope) ** -0.5
     middle, half = (low + high) / 2, (high - low) / 2 - round_
@@ -88,7 +88,7 @@ def _cone(low: float, high: float, wide: float, narrow: float, x: float = 0.0, r
 
 
 def _ring(y: float, large: float, small: float, flat: bool, x: float = 0.0) -> Distance:
-    """Torus around the vertical axis (``flat``) or, upright, around the z axis."""
+    """Torus around the vertical axis (``flat``), else around the z axis."""
 
     def distance(p: Tensor) -> Tensor:
         across = _length(p[:, 0] - x, p[:, 2]) if flat else _length(p[:, 0] - x, p[:, 1] - y)
@@ -103,7 +103,7 @@ def _rod(y: float, half: float, radius: float) -> Distance:
 
 
 def _gable(low: float, high: float, half_width: float, half_depth: float) -> Distance:
-    """Roof: a triangular prism whose ridge runs along z."""
+    """Roof, a triangular prism with its ridge along z."""
     slope = (high - low) / half_width
     shrink = (1 + slope * slope) ** -0.5
 
@@ -141,7 +141,7 @@ def _blend(share: float, red: float, green: float, blue: float) -> Paint:
 
 
 def _pips(points: Tensor, colour: Tensor) -> Tensor:
-    """Faces of a die: five, four and one dark spot, by which pair of faces the point lies on."""
+    """Faces of a die: four, five or one dark spots, by the pair of faces that a point lies on."""
     local = points - points.new_tensor([0.0, 0.4, 0.0])
     face = local.abs().argmax(1)
     u = torch.where(face == 0, local[:, 1], local[:, 0])
@@ -154,7 +154,7 @@ def _pips(points: Tensor, colour: Tensor) -> Tensor:
 
 
 def _spots(points: Tensor, colour: Tensor) -> Tensor:
-    """White dots on the cap of a mushroom, by direction around its axis."""
+    """White dots on the cap of a mushroom, spaced evenly around its axis."""
     around = torch.atan2(points[:, 2], points[:, 0]) * (7 / 6.2831853)
     low = _length(((around + 0.5) % 1 - 0.5) * 0.42, points[:, 1] - 0.72) < 0.075
     top = _length(points[:, 0], points[:, 2]) < 0.11
@@ -162,7 +162,7 @@ def _spots(points: Tensor, colour: Tensor) -> Tensor:
 
 
 def _facade(points: Tensor, colour: Tensor) -> Tensor:
-    """Door and windows of a house, on its two gable ends and its two long walls."""
+    """Doors and windows of a house, on its two gable ends and its two long walls."""
     x, y, z = points.unbind(1)
     end = z.abs() > 0.419
     door = end & (x.abs() < 0.095) & (y < 0.3)

@@ -1,4 +1,4 @@
-"""The trained networks of the lab, loaded from inside the package."""
+"""Loaders of the lab's trained networks, which are part of the package."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["LAB", "load_lab_classifier", "load_lab_pipeline"]
 
 
 def load_lab_classifier(name: str) -> Classifier:
-    """The lab's classifier ``name``; ``ModelError`` where there is none."""
+    """Classifier ``name`` of the lab. Raises ``ModelError`` for an unknown name."""
     return replace(load_timm(str(classifier_folder(name))), name=f"lab:{name}")
 
 
 def load_lab_pipeline(source: str = "", precision: Precision = "float32") -> StableDiffusion:
-    """The lab's only pipeline, called ``lab``."""
+    """Pipeline ``lab``, the lab's only one. Raises ``ModelError`` if ``source`` names another."""
     if source:
         raise ModelError(f"pipeline 'lab:{source}': the lab has one pipeline, called lab")
     return load_stable_diffusion(str(pipeline_folder()), precision, "lab")

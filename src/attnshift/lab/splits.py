@@ -1,4 +1,4 @@
-"""Rendered splits of the tabletop world, kept on disk in parts so that an interrupted rendering goes on."""
+"""Rendered splits of the tabletop world, saved in parts. An interrupted rendering can continue."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import Scene, scene
 
 __all__ = ["PART", "Split", "rendered"]
 
 PART = 250
-"""Images in one file."""
+"""Number of images in one file."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """images and masks as uint8 [n,3,64,64] and [n,1,64,64], with the scenes that they show."""
+    """Images [n,3,64,64] and masks [n,1,64,64], both uint8, with their scenes."""
 
     images: Tensor
     masks: Tensor
@@ -37,7 +37,10 @@ class Split:
 def rendered(
     seed: int, split: str, count: int, cache: Path, workers: int = 1, report: Callable[[int, int], None] | None = None
 ) -> Split:
-    """The first ``count`` images of ``split``; ``workers`` processes render what ``cache`` does not hold yet."""
+    """First ``count`` images of ``split``.
+
+    ``workers`` processes render parts missing in ``cache``.
+    """
     folder = cache / f"renders-{seed}-{split}"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{start:06d}.safetensors" for start in range(0, count, PART)]
@@ -59,7 +62,7 @@ def rendered(
 def _render_part(part: tuple[int, str, int, Path]) -> None:
     torch.set_num_threads(1)
     seed, split, start, path = part
-    shown = render([scene(seed, split, start + offset) for offset in range(PART)])
+    shown = render_scenes([scene(seed, split, start + offset) for offset in range(PART)])
     temporary = path.with_suffix(".partial")
     save_file({"images": _bytes(shown.images), "masks": _bytes(shown.masks)}, temporary)
     temporary.replace(path)

@@ -1,8 +1,8 @@
-"""A small vocabulary for a genuine ``CLIPTokenizer``.
+"""Small vocabulary for a ``CLIPTokenizer``.
 
-The vocabulary holds every byte (with and without the end-of-word mark), so any text can be read, and merges for the
-words of the lab's captions. Compound class names stay two tokens ("snow" + "man"), so that phrases of more than one
-token are part of everyday use and not a special case.
+The vocabulary holds each byte, with and without the end-of-word mark, so any text can be read. It
+also holds merges for the words of the lab's captions. Compound class names are two tokens ("snow" +
+"man"), so phrases of several tokens are a regular case.
 """
 
 # The annotations of diffusers and transformers are narrower than what they accept and return.
@@ -26,6 +26,7 @@ _COMPOUNDS = {"snowman": ("snow", "man"), "mushroom": ("mush", "room"), "dumbbel
 
 
 def build_tokenizer() -> CLIPTokenizer:
+    """Tokenizer of the lab, for prompts of at most ``MAX_LENGTH`` tokens."""
     letters = sorted(ByteLevel.alphabet())
     merges = _merges()
     vocabulary = [*letters, *(letter + _END for letter in letters), *(a + b for a, b in merges)]
@@ -36,7 +37,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Byte-pair merges that make each word one token, and each compound two, in the order in which they apply."""
+    """Byte-pair merges, in order, that make each word one token and each compound two."""
     pieces = [piece for word in _words() for piece in _split(word)]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for piece in pieces for pair in pairwise(piece)):

@@ -1,4 +1,4 @@
-"""The whole training recipe of the lab: render, train the pipeline, train the classifiers."""
+"""Training of the lab: render images, train the pipeline, train the classifiers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ TRAINING_IMAGES = 12_000
 
 
 def stages() -> tuple[str, ...]:
-    """Names of what can be trained on its own."""
+    """Names of the networks that can be trained separately."""
     return ("pipeline", *RECIPES)
 
 
 def train_lab(out: Path, work: Path, seed: int, only: Collection[str], threads: int, report: Report) -> None:
-    """Train what ``only`` names (everything, if empty) into ``out``; what is finished there is left as it is.
+    """Train the networks in ``only`` (all, if empty) and save them to ``out``.
 
-    Everything in between is kept in ``work``, and the same call continues an interrupted training.
+    Finished networks in ``out`` are kept. ``work`` holds renders and checkpoints, so the same call
+    continues an interrupted training. Raises ``UserError`` for an unknown name in ``only``.
     """
     unknown = sorted(set(only) - set(stages()))
     if unknown:

@@ -1,7 +1,7 @@
-"""One seeded, resumable optimisation, used for every network of the lab.
+"""Seeded training that can be resumed, for all networks of the lab.
 
-The draws of a step are a function of (seed, stage, step), and a checkpoint holds everything that a step reads, so a
-training that was interrupted ends with the weights of one that was not.
+The draws of a step depend on (seed, stage, step), and a checkpoint holds all values that a step
+reads. So an interrupted training ends with the same weights as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from attnshift.randomness import generator
 
-__all__ = ["Batch", "Report", "Stage", "optimise"]
+__all__ = ["Report", "Stage", "TrainingBatch", "optimise"]
 
 Report = Callable[[str], None]
 
@@ -35,8 +35,8 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a step works on: rows of the training set, and the generator for all further draws of the step."""
+class TrainingBatch:
+    """Rows of the training set for one step, and the generator of the step's draws."""
 
     indices: Tensor
     draw: numpy.random.Generator
@@ -51,13 +51,17 @@ class Batch:
 def optimise(
     stage: Stage,
     network: nn.Module,
-    loss: Callable[[nn.Module, Batch], Tensor],
+    loss: Callable[[nn.Module, TrainingBatch], Tensor],
     examples: int,
     seed: int,
     checkpoint: Path,
     report: Report,
 ) -> nn.Module:
-    """Train ``network`` on ``examples`` rows by AdamW at a warmed-up cosine rate; it ends with its averaged weights."""
+    """Train ``network`` on ``examples`` rows by AdamW, with warm-up and a cosine schedule.
+
+    At the end it has the exponential moving average of its weights. Raises ``FloatingPointError``
+    if the loss is not finite.
+    """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay)
     average = [parameter.detach().clone() for parameter in parameters]
@@ -74,7 +78,7 @@ def optimise(
         for group in optimiser.param_groups:
             group["lr"] = stage.learning_rate * _rate(step, stage)
         draw = generator("lab training", seed, stage.name, step)
-        batch = Batch(torch.from_numpy(draw.integers(examples, size=stage.batch)), draw)
+        batch = TrainingBatch(torch.from_numpy(draw.integers(examples, size=stage.batch)), draw)
         value = loss(network, batch)
         optimiser.zero_grad(set_to_none=True)
         value.backward()

@@ -1,4 +1,4 @@
-"""How an attack is judged: quality, success against control arms, and how sure the figures are."""
+"""Metrics of images and of sets of images, statistics of success, and curves."""
 
 from attnshift.registry import Entry, Table
 
@@ -77,7 +77,7 @@ FEATURES = Table(
         ),
     },
 )
-"""What sets are compared by where no classifier is named: what their metrics were published with."""
+"""Features for metrics of sets without a named classifier: those of their publications."""
 
 VISIBILITY = Table(
     "measure of visibility",
@@ -94,4 +94,4 @@ VISIBILITY = Table(
         ),
     },
 )
-"""How visible an object still is, where masks say where it was: (clean, edit, masks) -> [batch]."""
+"""Measures of an object's visibility after an edit: (clean, edit, masks) -> [batch]."""

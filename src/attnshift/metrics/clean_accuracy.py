@@ -1,4 +1,4 @@
-"""Whether a classifier is fit to judge: right about clean images, and at its best under its own normalisation."""
+"""Check of a judge on clean images: it must be accurate, and best with its own normalisation."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attnshift.metrics.statistics import by_chance, wilson
 
-__all__ = ["LEAST", "USUAL", "suspicion"]
+__all__ = ["COMMON_NORMALISATIONS", "LEAST", "suspicion"]
 
 LEAST = 0.25
-"""The default share of the best classifier's accuracy that a judge must reach."""
+"""Default share of the best classifier's accuracy that a judge must reach."""
 
-USUAL: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+COMMON_NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "mean 0.5 and std 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "mean 0 and std 1": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""The normalisations that most networks were trained with."""
+"""Means and standard deviations that most networks were trained with."""
 
 _GAIN, _CHANCE = 0.05, 0.001
 
@@ -27,14 +27,19 @@ def suspicion(
     retry: Callable[[tuple[float, float, float], tuple[float, float, float]], Sequence[bool]] | None,
     least: float = LEAST,
 ) -> str | None:
-    """Why the classifier ``name`` should not judge, as a sentence, or nothing.
+    """Reason, as a sentence, to suspect that ``name`` is set up wrongly; None if there is none.
 
-    ``right`` says of every classifier of a run which clean images it is right about; ``retry`` says it of this one
-    under another mean and std, where they may be tried. Only a classifier whose 95 % interval ends below that of the
-    best one is suspected, so neither a few images nor a run in which nobody is right raise a doubt. It is raised where
+    ``right`` holds, for each classifier of a run, one flag for each clean image: is it classified
+    correctly? ``retry`` returns these flags for ``name`` with another mean and std; None if they
+    cannot be changed. A classifier is suspected only if the 95 % interval of its accuracy lies
+    below that of the best one. So a few images, or a run in which all classifiers are wrong, raise
+    no suspicion. In addition, one of
 
-    - one of ``USUAL`` is right about at least 5 % more of the same images, beyond chance (sign test, p <= 0.001), or
-    - the upper limit of its accuracy lies below ``least`` times the lower limit of the best one's.
+    - a normalisation of ``COMMON_NORMALISATIONS`` is right about at least 5 % more of the images,
+      beyond chance (sign test, p <= 0.001), or
+    - the upper limit of its accuracy is below ``least`` times the lower limit of the best one's
+
+    must hold.
     """
     limits = {each: wilson(sum(seen), len(seen)) for each, seen in right.items()}
     best = max(limits, key=lambda each: limits[each].low)
@@ -43,7 +48,7 @@ def suspicion(
         return None
     found = f"{name} is right about {sum(own)} of {count} clean images"
     if retry is not None:
-        others = {label: retry(mean, std) for label, (mean, std) in USUAL.items()}
+        others = {label: retry(mean, std) for label, (mean, std) in COMMON_NORMALISATIONS.items()}
         label = max(others, key=lambda each: sum(others[each]))
         if sum(others[label]) - sum(own) >= _GAIN * count and _chance(own, others[label]) <= _CHANCE:
             return f"{found}, and about {sum(others[label])} with {label}: its mean and std are probably wrong"
@@ -56,7 +61,7 @@ def suspicion(
 
 
 def _chance(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """Probability of so many images won, or more, if winning and losing were equally likely (sign test).
+    """Probability of as many wins or more, if wins and losses are equally likely (sign test).
 
     >>> _chance([False, False, False, True], [True, True, True, True])
     0.125

@@ -1,4 +1,4 @@
-"""Success against naturalness along a knob, and success where naturalness is fixed. Free of torch."""
+"""Curves of success against naturalness, and success at a fixed naturalness. Free of torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Curve", "Reading", "interpolate", "read_curves"]
 _Values = NDArray[numpy.float64]
 
 _ENOUGH = 0.95
-"""Share of the resamples that must reach a naturalness for there to be an interval."""
+"""Least share of the resamples that must reach a naturalness, for an interval to be given."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What an attack achieves as a knob moves: one row per setting of the knob, one column per image.
+    """Success of an attack at several settings, such as strengths, and at each on the same images.
 
-    ``naturalness`` [settings,images], such as SSIM, is finite; ``success`` [settings,images] is nan for an image that
-    does not count. Its points are the means over the images.
+    ``naturalness`` [settings,images], such as SSIM, is finite. ``success`` [settings,images] is nan
+    for an image that does not count. The points of the curve are means over images.
     """
 
     naturalness: _Values
@@ -32,10 +32,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reading:
-    """Success where a curve has the naturalness ``at``, and by how much it exceeds the first curve's there.
+    """Success of a curve at the naturalness ``at``, and its ``gap`` to the first curve.
 
-    ``success`` is None where the curve does not reach it, for the ``reason``; ``gap`` is None where one of the two does
-    not. An interval is nan where fewer than 95 % of the resamples reach it.
+    ``success`` is None if the curve does not reach ``at``; then ``reason`` says why. ``gap`` is
+    None if one of the two curves does not reach it. An interval is nan if fewer than 95 % of the
+    resamples reach it.
     """
 
     at: float
@@ -45,11 +46,13 @@ class Reading:
 
 
 def read_curves(curves: Sequence[Curve], at: float) -> list[Reading]:
-    """Every curve read where its naturalness is ``at``, all of them over the same images in the same order.
+    """Reading of each curve at the naturalness ``at``.
 
-    Between the two nearest points on either side a curve is a straight line, and beyond its points it is unknown.
-    Intervals are percentile bootstraps over images: all curves share the resamples, and each resample has points of
-    its own, between which it is read.
+    All curves have the same images in the same order.
+
+    A curve is a straight line between its two nearest points, and unknown beyond its points.
+    Intervals are percentile bootstraps over images. All curves share the resamples, and each
+    resample has its own points.
     """
     count = curves[0].success.shape[1]
     everything, drawn = numpy.arange(count)[None], resample(count, ("curves",))
@@ -68,8 +71,9 @@ def read_curves(curves: Sequence[Curve], at: float) -> list[Reading]:
 
 
 def interpolate(naturalness: _Values, success: _Values, at: float) -> _Values:
-    """Success [resamples] where naturalness is ``at``, on the lines between points [settings,resamples]; else nan.
+    """Success [resamples] at the naturalness ``at``, on lines between points [settings,resamples].
 
+    It is nan beyond the points.
     Points of equal naturalness count as one, with their mean success.
 
     >>> interpolate(numpy.array([[0.8], [1.0]]), numpy.array([[0.6], [0.2]]), 0.9).round(3)
@@ -84,15 +88,16 @@ def interpolate(naturalness: _Values, success: _Values, at: float) -> _Values:
 
 
 def _read(curve: Curve, drawn: NDArray[numpy.int64], at: float) -> _Values:
-    """Success where naturalness is ``at``, in each resample of ``drawn`` [resamples,images]."""
-    # One setting after the other: settings with equal values have means that are equal to the last bit.
+    """Success at the naturalness ``at``, in each resample of ``drawn`` [resamples,images]."""
+    # Means are taken one setting at a time: settings with equal values have means equal to the last
+    # bit.
     naturalness = numpy.stack([row[drawn].mean(1) for row in curve.naturalness])
     success = numpy.stack([_mean(row[drawn], ~numpy.isnan(row[drawn]), axis=1) for row in curve.success])
     return interpolate(naturalness, success, at)
 
 
 def _mean(values: _Values, counted: NDArray[numpy.bool_], axis: int) -> _Values:
-    """Mean of the ``counted`` values along ``axis``; nan where none is."""
+    """Mean of the ``counted`` values along ``axis``; nan if no value counts."""
     with numpy.errstate(invalid="ignore"):
         return numpy.where(counted, values, 0.0).sum(axis) / counted.sum(axis)
 

@@ -1,4 +1,4 @@
-"""What sets of images are compared by: images [batch,3,height,width] in [0,1] -> features [batch,width] in fp32."""
+"""Features of images [batch,3,height,width] in [0,1] for metrics of sets, [batch,width] in fp32."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _CLIP = "openai/clip-vit-large-patch14-336"
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """``extract`` raises ``UnavailableError`` where the weights of the network are not there."""
+    """Function ``extract`` from images [batch,3,height,width] in [0,1] to features [batch,width].
+
+    ``extract`` raises ``UnavailableError`` if the network's weights are missing.
+    """
 
     name: str
     width: int
@@ -36,10 +39,11 @@ class Features:
 
 
 def inception_features() -> Features:
-    """The last pooled features of the Inception-v3 of 2015, of 8-bit images as (v - 128) / 128 at 299 x 299.
+    """Last pooled features of the Inception-v3 of 2015.
 
-    They are resized as in torchmetrics, with a filter that is wide enough for larger images; TensorFlow's has holes
-    there (Parmar, Zhang and Zhu, CVPR 2022).
+    Its input is (v - 128) / 128 for 8-bit values v, at 299 x 299 pixels. Images are resized with
+    antialiasing, as in torchmetrics. TensorFlow's resizing of larger images has none and skips
+    pixels (Parmar, Zhang and Zhu, CVPR 2022).
     """
     middle = (128 / 255, 128 / 255, 128 / 255)
     seen = Preprocessing((299, 299), "bilinear", middle, middle)
@@ -47,14 +51,14 @@ def inception_features() -> Features:
 
 
 def clip_features() -> Features:
-    """The image embeddings of CLIP's ViT-L/14 at 336 x 336."""
+    """Image embeddings of CLIP ViT-L/14 at 336 x 336 pixels."""
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     seen = Preprocessing((336, 336), "bicubic", mean, std)
     return Features("CLIP ViT-L/14-336", 768, lambda images: _clip(_clip_folder())(seen(images)))
 
 
 def classifier_features(classifier: Classifier) -> Features:
-    """What the last layer of ``classifier`` reads; ``ModelError`` where that is no vector."""
+    """Input of the last layer of ``classifier``. Raises ``ModelError`` if that is not a vector."""
     extract = partial(_penultimate, classifier)
     sides = classifier.preprocessing.size
     return Features(classifier.name, extract(torch.full((1, 3, *sides), 0.5)).shape[1], extract)
@@ -74,7 +78,7 @@ def _inception(path: Path) -> nn.Module:
 
 
 def _clip_folder() -> Path:
-    """Where the Hugging Face cache keeps the model: its weights as safetensors, or else as PyTorch's."""
+    """Folder of the model in the Hugging Face cache, with safetensors or else PyTorch's format."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         try:
             return Path(str(cached_file(_CLIP, name, local_files_only=True))).parent
@@ -91,7 +95,8 @@ def _clip(folder: Path) -> Callable[[Tensor], Tensor]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with reading(folder, "CLIP ViT-L/14-336"):
-        # A folder, because a model that is loaded by its name may still ask the hub for other formats.
+        # The folder is given, since transformers may ask the hub for other formats of a model given
+        # by name.
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )
@@ -112,13 +117,13 @@ def _penultimate(classifier: Classifier, images: Tensor) -> Tensor:
         found = tuple(values.shape) if isinstance(values, Tensor) else "none"
         raise ModelError(
             f"{classifier.name} has no features [images,width] before its last layer (found: {found}); "
-            "use another classifier for --features"
+            "use another classifier for option features"
         )
     return values.float()
 
 
 def _given_to_last_layer(classifier: Classifier, inputs: Tensor) -> Tensor | None:
-    """What the last linear layer with one output for each class gets, where there is one."""
+    """Input of the last linear layer with one output for each class; None without such a layer."""
     given: list[Tensor] = []
     layers = [each for each in classifier.network.modules() if isinstance(each, nn.Linear)]
     heads = [each for each in layers if each.out_features == classifier.classes]

@@ -1,4 +1,4 @@
-"""The Inception-v3 that FID and KID were defined with, which is not torchvision's."""
+"""Inception-v3 of the definitions of FID and KID, which differs from torchvision's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ __all__ = ["inception"]
 
 
 def inception() -> nn.Module:
-    """Without weights: images [batch,3,299,299] in about [-1,1] -> features [batch,2048], and 1008 classes behind them.
+    """Inception-v3 without trained weights.
 
-    The network of 2015 in TensorFlow (Heusel et al., NeurIPS 2017) differs from torchvision's in its pooling branches:
-    means leave out what lies beyond the border, and the last block takes maxima. Parameters have torchvision's names.
+    It maps images [batch,3,299,299] in about [-1,1] to 1008 logits. The last layer reads features
+    [batch,2048]. TensorFlow's network of 2015 (Heusel et al., NeurIPS 2017) differs from
+    torchvision's in its pooling branches: means exclude the padding, and the last block takes
+    maxima. Parameters have torchvision's names.
     """
     blocks = [
         torchvision.BasicConv2d,

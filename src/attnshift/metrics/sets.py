@@ -1,7 +1,7 @@
-"""Distances between two sets of images, from their features: [images,width] twice -> an estimate with its interval.
+"""Distances between two sets of images, estimated from their features [images,width].
 
-Image i of the candidates was made from image i of the reference, and no more than that is assumed: the pairs are
-independent of each other, the two of a pair are not. All sums are in float64.
+Image i of the candidates was made from image i of the reference. Pairs are independent of each
+other; the two images of a pair are not. All sums are in float64.
 """
 
 from __future__ import annotations
@@ -21,29 +21,34 @@ from attnshift.metrics.statistics import Estimate
 __all__ = ["Cmmd", "Fid", "Kid", "SetMetric", "paired_mmd"]
 
 _ROWS = 512
-"""Images whose kernel values with all others are held at once."""
+"""Number of images whose kernel values with all others are in memory at once."""
 
 
 class SetMetric(Protocol):
+    """Distance between two sets of features."""
+
     features: ClassVar[str]
-    """The entry of ``FEATURES`` that the metric was published with."""
+    """Name in ``FEATURES`` of the features that the metric was published with."""
 
     def least(self, width: int) -> int:
-        """The number of images below which there is no figure, for features of that ``width``."""
+        """Least number of images for a figure, with features of ``width``."""
         ...
 
-    def __call__(self, reference: Tensor, candidate: Tensor) -> Estimate: ...
+    def __call__(self, reference: Tensor, candidate: Tensor) -> Estimate:
+        """Estimate from the features [images,width] of two sets, paired by row."""
+        ...
 
 
 @dataclass(frozen=True)
 class Fid:
-    """Frechet distance between normal distributions fitted to the features; from 0 up, 0 for equal sets.
+    """Frechet distance between normal distributions fitted to features; from 0 (equal sets) up.
 
-    Needs 5 images per feature. Estimated from n images, two sets of one distribution lie at up to width / 2n of the
-    features' total variance (10 % at 5 per feature, 26 % at 2, measured on independent normal features), and with no
-    more images than features a covariance is singular. For Inception's 2048 features this is the 10,000 that the
-    authors recommend. The bias that is left depends on what is compared (Chong and Forsyth, CVPR 2020), so figures
-    over unequal numbers of images do not compare, and there is no interval.
+    It needs 5 images per feature; for Inception's 2048 features these are the 10,000 that the
+    authors recommend. With n images, two sets of the same distribution have a distance of up to
+    width / 2n of the features' total variance (10 % at 5 images per feature, 26 % at 2, measured on
+    independent normal features). With no more images than features, a covariance is singular. The
+    remaining bias depends on the distributions (Chong and Forsyth, CVPR 2020). So figures with
+    different numbers of images cannot be compared, and there is no interval.
     """
 
     features: ClassVar[str] = "inception"
@@ -52,7 +57,7 @@ class Fid:
         return 5 * width
 
     def __call__(self, reference: Tensor, candidate: Tensor) -> Estimate:
-        distance = FrechetInceptionDistance(_AsTheyAre(reference.shape[1])).to(reference.device)
+        distance = FrechetInceptionDistance(_Identity(reference.shape[1])).to(reference.device)
         distance.update(reference.double(), real=True)
         distance.update(candidate.double(), real=False)
         return Estimate(float(distance.compute()), math.nan, math.nan, len(reference))
@@ -60,10 +65,11 @@ class Fid:
 
 @dataclass(frozen=True)
 class Kid:
-    """Squared MMD under the kernel (x . y / width + 1)^3; 0 on average for sets of one distribution, also below 0.
+    """Squared MMD with the kernel (x . y / width + 1)^3.
 
-    Published figures are means over subsets, usually of 1000 images. The mean over all subsets is the statistic of the
-    whole, which is what ``paired_mmd`` gives. Needs 100 images, for its interval to be about normal.
+    It is 0 on average for sets of the same distribution, and may be below 0. Published figures are
+    means over subsets, usually of 1000 images. The mean over all subsets is the statistic of the
+    whole set, computed by ``paired_mmd``. It needs 100 images, for the interval to be about normal.
     """
 
     features: ClassVar[str] = "inception"
@@ -78,10 +84,12 @@ class Kid:
 
 @dataclass(frozen=True)
 class Cmmd:
-    """1000 times the squared MMD of features of length 1 under the kernel exp(-|x - y|^2 / 2 sigma^2), sigma 10.
+    """1000 times the squared MMD of features of unit length, with a Gaussian kernel.
 
-    0 on average for sets of one distribution, also below 0. This is the unbiased statistic; the authors' code computes
-    the biased one, which is larger, by the less the more images there are. Needs 100 images, as ``Kid``.
+    The kernel is exp(-|x - y|^2 / 2 sigma^2) with sigma 10. The metric is 0 on average for sets of
+    the same distribution, and may be below 0. This is the unbiased statistic. The authors' code
+    computes the biased one, which is larger; the difference shrinks with the number of images. It
+    needs 100 images, as ``Kid``.
     """
 
     features: ClassVar[str] = "clip"
@@ -97,13 +105,14 @@ class Cmmd:
 def paired_mmd(
     kernel: Callable[[Tensor, Tensor], Tensor], reference: Tensor, candidate: Tensor, scale: float = 1
 ) -> Estimate:
-    """``scale`` times the squared maximum mean discrepancy of two sets whose images come in pairs, at least 3.
+    """``scale`` times the squared maximum mean discrepancy of two sets of at least 3 paired images.
 
-    The U-statistic of Gretton et al. (JMLR 2012, eq. 4): the mean over i != j of k(x_i, x_j) + k(y_i, y_j) -
-    k(x_i, y_j) - k(x_j, y_i). No value is taken within a pair, so it is unbiased although an image and its edit are
-    alike, and exactly 0 for equal sets; the estimate for unpaired sets, which is also their eq. 3, would be negative.
-    The interval is normal with the jackknife's variance over pairs, which on average is not too small (Efron and
-    Stein, Annals of Statistics 1981).
+    It is the U-statistic of Gretton et al. (JMLR 2012, eq. 4): the mean over i != j of k(x_i, x_j)
+    + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). No term compares the two images of a pair. So it is
+    unbiased although an image and its edit are alike, and exactly 0 for equal sets. The estimate
+    for unpaired sets (their eq. 3) would be negative there. The interval is normal, with the
+    jackknife's variance over pairs, which is not too small on average (Efron and Stein, Annals of
+    Statistics 1981).
     """
     x, y = reference.double(), candidate.double()
     count = len(x)
@@ -117,7 +126,7 @@ def paired_mmd(
 
 
 def _sums(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, start: int) -> Tensor:
-    """Over j != i of what a pair i of the rows from ``start`` on adds to the statistic, [rows]."""
+    """Sums over j != i of the statistic's terms, for the pairs i from ``start`` on, [rows]."""
     left, right = x[start : start + _ROWS], y[start : start + _ROWS]
     terms = kernel(left, x) + kernel(right, y) - kernel(left, y) - kernel(right, x)
     terms.diagonal(start).zero_()
@@ -129,8 +138,8 @@ def _gaussian(left: Tensor, right: Tensor) -> Tensor:
     return (-squares.clamp(min=0) / (2 * 10**2)).exp()
 
 
-class _AsTheyAre(nn.Module):
-    """What torchmetrics takes for a network: it gets features and gives them back."""
+class _Identity(nn.Module):
+    """Network for torchmetrics that returns the given features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Intervals and tests. Free of torch, so that the report can use it at once."""
+"""Confidence intervals and statistical tests. Free of torch, so that reports start fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEVEL, _RESAMPLES = 0.95, 4000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; ``count`` is how many images it rests on."""
+    """Value with its interval from ``low`` to ``high``, from ``count`` images."""
 
     value: float
     low: float
@@ -29,9 +29,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of ``count`` images between two answers: ``won`` are true in the second alone, ``lost`` in the first.
+    """Change between two answers on ``count`` images.
 
-    ``p`` is the probability of a difference as large or larger if winning and losing were equally likely.
+    ``won`` images are true in the second answer alone, ``lost`` ones in the first alone. ``p`` is
+    the probability of a difference as large or larger, if wins and losses are equally likely.
     """
 
     won: int
@@ -57,33 +58,37 @@ def wilson(successes: int, count: int, level: float = _LEVEL) -> Estimate:
 
 
 def bootstrap(
-    values: ArrayLike, names: Sequence[int | str] = (), level: float = _LEVEL, resamples: int = _RESAMPLES
+    values: ArrayLike, key: Sequence[int | str] = (), level: float = _LEVEL, resamples: int = _RESAMPLES
 ) -> Estimate:
-    """Percentile interval of the mean over images (Efron 1979); ``names`` seed the resampling."""
+    """Percentile bootstrap interval of the mean over images (Efron 1979).
+
+    Values that are nan do not count. ``key`` is the random key of the resampling.
+    """
     sample = numpy.asarray(values, dtype=float)
     sample = sample[~numpy.isnan(sample)]
     if not len(sample):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    low, high = percentiles(sample[resample(len(sample), names, resamples)].mean(1), level)
+    low, high = percentiles(sample[resample(len(sample), key, resamples)].mean(1), level)
     return Estimate(float(sample.mean()), low, high, len(sample))
 
 
-def resample(count: int, names: Sequence[int | str] = (), resamples: int = _RESAMPLES) -> NDArray[numpy.int64]:
-    """Which of ``count`` images each resample holds, [resamples,count], each image as often as it was drawn."""
-    return generator("bootstrap", *names).integers(count, size=(resamples, count))
+def resample(count: int, key: Sequence[int | str] = (), resamples: int = _RESAMPLES) -> NDArray[numpy.int64]:
+    """Indices [resamples,count] of images, drawn from ``count`` images with replacement."""
+    return generator("bootstrap", *key).integers(count, size=(resamples, count))
 
 
 def percentiles(values: NDArray[numpy.float64], level: float = _LEVEL) -> tuple[float, float]:
-    """Between which two values the middle ``level`` of the resampled ``values`` [resamples] lies."""
+    """Lower and upper end of the middle ``level`` of the resampled ``values`` [resamples]."""
     low, high = numpy.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Change:
-    """Whether ``second`` is true of more images than ``first``, or of fewer: two-sided, the same images in both.
+    """McNemar's exact, two-sided test of the difference between two answers on the same images.
 
-    McNemar's test (Psychometrika 1947) in its exact form: only the images on which the two differ count, and of these
-    the number won is binomial with one half. It is valid for any number of images; without one that differs p is 1.
+    Only images on which the answers differ count. The number of them that are won is binomial with
+    one half (Psychometrika 1947). The test is valid for any number of images. If no answers differ,
+    p is 1.
 
     >>> mcnemar([True] + 11 * [False], 7 * [True] + 5 * [False])
     Change(won=6, lost=0, p=0.03125, count=12)
@@ -94,7 +99,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Change:
 
 
 def by_chance(successes: int, count: int) -> float:
-    """Probability of so many successes of ``count``, or more, where success and failure are equally likely.
+    """Probability of ``successes`` or more of ``count``, if success and failure are equally likely.
 
     >>> by_chance(3, 3)
     0.125
@@ -103,10 +108,12 @@ def by_chance(successes: int, count: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """The p ``values`` of several tests, corrected so that none is below a level by chance more often than that level.
+    """Corrected p ``values`` of several tests, by Holm's step-down method.
 
-    Holm's step-down method (Scandinavian Journal of Statistics 1979): the smallest counts as often as there are tests,
-    the next once less; none is smaller than the one before it, or larger than 1.
+    The chance that any is below a level is at most that level, if all null hypotheses are true
+    (Scandinavian Journal of Statistics 1979). The smallest value is multiplied by the number of
+    tests, the next by one less, and so on. No value is smaller than the one before it, or larger
+    than 1.
 
     >>> holm([0.01, 0.04, 0.02])
     [0.03, 0.04, 0.04]

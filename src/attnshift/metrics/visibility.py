@@ -1,9 +1,9 @@
-"""How visible an object still is after an edit: two images [batch,3,height,width] in [0,1], masks -> [batch].
+"""Visibility of an object after an edit: [batch] from two images [batch,3,height,width] in [0,1].
 
-Masks [batch,1,height,width] in [0,1] say how much of each pixel the object covers in the clean image. An edit that
-removes the object fools whoever looks for it and shows no weakness. Two numbers tell: whether the structure inside the
-object is still there, and whether the object as a whole still stands out from what surrounds it. The first sees noise
-and lost detail, the second an object that fades.
+Masks [batch,1,height,width] in [0,1] hold the share of each pixel that the object covers in the
+clean image. An edit that removes the object fools any classifier and shows no weakness of it. One
+measure compares the structure inside the object, and shows noise and lost detail. The other
+compares the object's contrast to its surroundings, and shows an object that fades.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _LEVEL = 1 / 255
 
 
 def object_ssim(clean: Tensor, edit: Tensor, masks: Tensor) -> Tensor:
-    """Structural similarity inside the object, in [-1,1]; 1 where nothing changed, nan for an empty mask.
+    """Structural similarity inside the object, in [-1,1]; 1 if nothing changed.
 
-    SSIM (Wang et al., TIP 2004) with its constants and its window, a Gaussian of 11 pixels with sigma 1.5; local means
-    and variances are over what the object covers of the window, and so is the mean of the map. What lies outside of
-    the mask counts nowhere.
+    It is nan for an empty mask. It is SSIM (Wang et al., TIP 2004) with its constants and its
+    window, a Gaussian of 11 pixels with sigma 1.5. Local means and variances, and the mean of the
+    map, are weighted by the mask. Pixels outside the mask do not count.
     """
     covered = _blur(masks).clamp(min=1e-12)
     ours, theirs, ours_squared, theirs_squared, product = (
@@ -38,13 +38,15 @@ def object_ssim(clean: Tensor, edit: Tensor, masks: Tensor) -> Tensor:
 
 
 def contrast_kept(clean: Tensor, edit: Tensor, masks: Tensor) -> Tensor:
-    """Share of the object's difference from its surroundings that is left: 1 unchanged, 0 gone, below 0 inverted.
+    """Remaining share of the object's contrast to its surroundings.
 
-    With c and e the colours that the clean image and the edit have at the object's pixels, and C and E the mean colours
-    of its surroundings in each: sum <e - E, c - C> / sum <c - C, c - C>, the least-squares factor by which the object's
-    contrast was multiplied. It is exact for an object that is blended into its surroundings; noise averages out.
-    Of the rest of the image only the mean colour of the surroundings counts. nan without an object, without
-    surroundings, or where the object differs from them by less than one level of 255 (root mean square).
+    It is 1 for an unchanged object, 0 for one that is gone, and below 0 for an inverted one. c and
+    e are the colours of the clean image and the edit at the object's pixels. C and E are the mean
+    colours of its surroundings in each. The share is sum <e - E, c - C> / sum <c - C, c - C>, the
+    least-squares factor of the object's contrast. It is exact for an object that is blended into
+    its surroundings; noise averages out. Of the rest of the image, only the mean colour of the
+    surroundings counts. It is nan without an object, without surroundings, or if the object differs
+    from them by less than one level of 255 (root mean square).
     """
     ring = surroundings(masks)
     before, after = (images - _mean(images, ring)[:, :, None, None] for images in (clean, edit))
@@ -54,20 +56,23 @@ def contrast_kept(clean: Tensor, edit: Tensor, masks: Tensor) -> Tensor:
 
 
 def surroundings(masks: Tensor) -> Tensor:
-    """The ring around the object, [batch,1,height,width] of 0 and 1: pixels that it does not touch at all, up to a
-    sixteenth of the image's side away from it, and at least 2 pixels."""
+    """Ring around the object, [batch,1,height,width] of 0 and 1.
+
+    It has the pixels that the object does not touch, up to a sixteenth of the image's side away
+    from it, and at least 2 pixels.
+    """
     touched = (masks > 0).to(masks)
     reach = max(2, round(min(masks.shape[-2:]) / 16))
     return max_pool2d(touched, 2 * reach + 1, stride=1, padding=reach) - touched
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean [batch,channels] over pixels that count as ``weights`` [batch,1,height,width] say; nan where none does."""
+    """Mean [batch,channels] with ``weights`` [batch,1,height,width]; nan if all are 0."""
     return (values * weights).sum((2, 3)) / weights.sum((2, 3))
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Each pixel's neighbourhood under the window, [batch,channels,height,width]; 0 beyond the border."""
+    """Images smoothed by the window, [batch,channels,height,width]; 0 beyond the border."""
     places = torch.arange(-_REACH, _REACH + 1).to(images)
     line = (-(places**2) / (2 * _SIGMA**2)).exp()
     window = (line[:, None] * line / line.sum() ** 2).expand(images.shape[1], 1, -1, -1)

@@ -1,4 +1,4 @@
-"""Who is told how an attack goes on: files, trackers and the terminal. Nothing here changes a result."""
+"""Telemetry of attacks, for files, trackers and the terminal. Nothing here changes a result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attnshift.telemetry.events import (
     RunBegun,
     RunEnded,
 )
-from attnshift.telemetry.fan_out import Consumer, Telemetry, Watch
+from attnshift.telemetry.fan_out import Consumer, IterationCallback, Telemetry
 
 __all__ = [
     "EVENTS",
@@ -29,10 +29,10 @@ __all__ = [
     "ImageDone",
     "ImageFailed",
     "Iteration",
+    "IterationCallback",
     "RunBegun",
     "RunEnded",
     "Telemetry",
-    "Watch",
     "open_telemetry",
 ]
 
@@ -52,13 +52,15 @@ TELEMETRY = Table(
             "docs/telemetry.md",
             "attnshift.telemetry.mlflow_log:MLflow",
         ),
-        "rich": Entry("a bar, and a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:Bar"),
-        "plain": Entry("a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:Lines"),
+        "rich": Entry(
+            "a bar, and a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:ProgressBar"
+        ),
+        "plain": Entry("a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:ProgressLines"),
     },
     group="attnshift.telemetry",
     contract=("attnshift.telemetry.fan_out:Consumer",),
 )
-"""The consumers of events, each made from where it writes to."""
+"""Consumers of events. Each is made from the place that it writes to."""
 
 
 def open_telemetry(
@@ -69,9 +71,12 @@ def open_telemetry(
     stream: TextIO | None = None,
     others: Mapping[str, str] | None = None,
 ) -> Telemetry:
-    """Those that the options ask for, and a bar on ``stream`` if it is a ``terminal``, else lines; the default is
-    standard error. ``others`` gives where they write to by name, as plug-ins need it. A ``UserError`` where one cannot
-    be had."""
+    """Telemetry for the log file ``log``, the folder ``tensorboard`` and the experiment ``mlflow``.
+
+    ``others`` maps names in ``TELEMETRY``, such as those of plug-ins, to the places that they write
+    to. The result also writes to ``stream`` (default: standard error), as a bar if that is a
+    ``terminal``, else as lines. Raises ``UserError`` if a consumer cannot be opened.
+    """
     wanted = {"jsonl": log, "tensorboard": tensorboard, "mlflow": mlflow, **(others or {})}
     consumers = [_consumer(name, to) for name, to in wanted.items() if to is not None]
     consumers.append(_consumer("rich" if terminal else "plain", stream or sys.stderr))

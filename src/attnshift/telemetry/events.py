@@ -1,4 +1,4 @@
-"""What an attack tells while it runs: frozen records of plain values, which no result depends on."""
+"""Events of a running attack: frozen records of plain values. No result depends on them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ __all__ = [
 ]
 
 Reason = Literal["finished", "interrupted", "error"]
-"""Why a run ended: all was tried; somebody stopped it; an exception did."""
+"""Reason for the end of a run: all images were tried, a person stopped it, or an exception did."""
 PerImage = dict[str, tuple[float, ...]]
-"""By the name of a term or of a surrogate: one value for each image, in the order of the event's ``ids``."""
+"""Map from the name of a term or surrogate to one value for each image, in the order of ``ids``."""
 
 
 @dataclass(frozen=True)
 class RunBegun:
-    """``run`` is the digest of what decides the result, ``images`` how many there are, and of these ``done`` were
-    finished before; ``batch`` are attacked together, in at most ``iterations`` (0: an attack on pixels tells none).
+    """Start of a run.
 
-    ``name`` tells apart the runs of one command; it is empty where there is a single one.
+    ``run`` is the digest of all that decides the result. Of its ``images``, ``done`` were finished
+    before. ``batch`` images are attacked together, in at most ``iterations``; 0 stands for an
+    attack on pixels, which sends no such events. ``name`` distinguishes several runs of one
+    command, else it is empty.
     """
 
     run: str
@@ -50,7 +52,7 @@ class RunBegun:
 
 @dataclass(frozen=True)
 class BatchBegun:
-    """The run's ``batch``-th micro-batch, from 0."""
+    """Start of micro-batch number ``batch``, from 0."""
 
     batch: int
     ids: tuple[str, ...]
@@ -58,10 +60,11 @@ class BatchBegun:
 
 @dataclass(frozen=True)
 class Iteration:
-    """What the images ``ids`` of a micro-batch, those that are still attacked, look like before ``iteration``'s update.
+    """State of a micro-batch before the update of ``iteration``.
 
-    ``losses`` are the weighted terms, ``margins`` the logits by which each surrogate still resists, and ``shares`` each
-    surrogate's part in the direction. After the last update there are margins alone.
+    ``ids`` are the images still attacked, ``losses`` are the weighted terms, ``margins`` the logits
+    by which each surrogate still resists, and ``shares`` the weight of each surrogate in the
+    direction. After the last update there are only margins.
     """
 
     batch: int
@@ -73,7 +76,7 @@ class Iteration:
 
     @classmethod
     def of(cls, batch: int, ids: Sequence[str], surrogates: Sequence[str], snapshot: Snapshot) -> Iteration:
-        """``ids`` are those of the whole micro-batch, in order; the snapshot's rows say who is still there."""
+        """Event from a ``snapshot``. ``ids`` are those of the whole micro-batch, in order."""
         return cls(
             batch,
             tuple(ids[int(row)] for row in snapshot.rows),
@@ -86,9 +89,11 @@ class Iteration:
 
 @dataclass(frozen=True)
 class ImageDone:
-    """A finished image. ``seconds`` are its part of its micro-batch's; ``iteration`` is the iterate that was kept of
-    the ``evaluated`` ones, both 0 in an attack on pixels; ``margins`` are those of the saved file, by surrogate, and
-    ``fooled`` says whether all of them are below 0.
+    """Finished image.
+
+    ``seconds`` is its share of the time of its micro-batch. ``iteration`` is the kept iterate of
+    the ``evaluated`` ones; both are 0 in an attack on pixels. ``margins`` are those of the saved
+    file, by surrogate. ``fooled`` is true if all of them are below 0.
     """
 
     id: str
@@ -120,7 +125,7 @@ class ImageDone:
 
 @dataclass(frozen=True)
 class ImageFailed:
-    """An image that could not be attacked, after ``attempts``."""
+    """Image that could not be attacked, after ``attempts``."""
 
     id: str
     file: str
@@ -130,7 +135,7 @@ class ImageFailed:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """``done`` and ``failed`` images since the run began, in ``seconds``, and why it ended."""
+    """End of a run, with the numbers of ``done`` and ``failed`` images since its start."""
 
     done: int
     failed: int
@@ -148,7 +153,7 @@ EVENTS: dict[str, type[Event]] = {
     "image_failed": ImageFailed,
     "run_ended": RunEnded,
 }
-"""What they are called in files."""
+"""Names of events in files."""
 
 
 def _by_surrogate(surrogates: Sequence[str], values: Sequence[Sequence[float]]) -> PerImage:

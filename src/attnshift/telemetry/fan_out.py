@@ -1,4 +1,4 @@
-"""From the attack to all that listen; who stumbles is left behind, and the attack goes on."""
+"""Delivery of events to all consumers. A consumer that fails is removed, and the attack goes on."""
 
 from __future__ import annotations
 
@@ -14,26 +14,35 @@ from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration,
 if TYPE_CHECKING:
     from attnshift.attack.loop import Snapshot
 
-__all__ = ["Consumer", "Telemetry", "Watch"]
+__all__ = ["Consumer", "IterationCallback", "Telemetry"]
 
-Watch = Callable[[Sequence[str], "Snapshot"], None]
-"""Called in every iteration with the identities of all images of the micro-batch, in order."""
+IterationCallback = Callable[[Sequence[str], "Snapshot"], None]
+"""Function called in each iteration with the identities of all images of the micro-batch, in order.
+"""
 
 
 class Consumer(Protocol):
-    """``iterations`` says whether it is told of every iteration; where nobody is, none of these events is made."""
+    """Receiver of events.
+
+    It gets events of type ``Iteration`` only if ``iterations`` is true. If no consumer wants them,
+    none are made.
+    """
 
     iterations: bool
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event) -> None:
+        """Handle ``event``."""
+        ...
 
     def close(self) -> None:
-        """Nothing more will come. Also called where an exception ends the attack."""
+        """Release all resources. It is called once, also if an exception ends the attack."""
         ...
 
 
 class Telemetry:
-    """Tells every event to all ``consumers``, in order. One that raises is switched off with a line on standard error.
+    """Delivery of each event to all ``consumers``, in order.
+
+    A consumer that raises is switched off, with a line on standard error.
 
     >>> with Telemetry() as nobody:
     ...     print(nobody.watch(0, ["lab:resnet"]))
@@ -57,15 +66,15 @@ class Telemetry:
             if consumer.iterations or not isinstance(event, Iteration):
                 self._guarded(consumer, lambda consumer=consumer: consumer(event))
 
-    def watch(self, batch: int, surrogates: Sequence[str]) -> Watch | None:
-        """What an attack on micro-batch number ``batch`` calls in every iteration; None where nobody wants to know."""
+    def watch(self, batch: int, surrogates: Sequence[str]) -> IterationCallback | None:
+        """Callback for each iteration of micro-batch ``batch``; None if no consumer wants them."""
         if not any(consumer.iterations for consumer in self._consumers):
             return None
         return lambda ids, snapshot: self._iteration(batch, ids, surrogates, snapshot)
 
     @contextmanager
     def run(self, begun: RunBegun) -> Iterator[None]:
-        """Tell that a run has begun, and when the block ends, that it has ended, how and with how many images."""
+        """Send ``begun``, and at the end of the block a ``RunEnded``."""
         self._done = self._failed = 0
         since = time.monotonic()
         reason: Reason = "finished"
@@ -84,20 +93,20 @@ class Telemetry:
         self._consumers.clear()
 
     def _iteration(self, batch: int, ids: Sequence[str], surrogates: Sequence[str], snapshot: Snapshot) -> None:
-        # Those who wanted to know may have been switched off since.
+        # Consumers of iterations may have been switched off since.
         if any(consumer.iterations for consumer in self._consumers):
             self(Iteration.of(batch, ids, surrogates, snapshot))
 
-    def _guarded(self, consumer: Consumer, print_error: Callable[[], None]) -> None:
+    def _guarded(self, consumer: Consumer, call: Callable[[], None]) -> None:
         try:
-            print_error()
-        # Whatever goes wrong in somebody who only looks on, in our code or in a library, ends neither run nor image.
+            call()
+        # No failure of a consumer, in our code or in a library, may end a run or an image.
         except Exception as error:  # noqa: BLE001
             self._consumers.remove(consumer)
             with suppress(Exception):
                 consumer.close()
             reason = shorten(str(error), 500, placeholder=" …") or type(error).__name__
-            # Standard error can be closed as well.
+            # Standard error may be closed too.
             with suppress(OSError, ValueError):
                 print(
                     f"attnshift: {type(consumer).__name__} is switched off, the attack goes on: {reason}",

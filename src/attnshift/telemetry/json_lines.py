@@ -1,4 +1,4 @@
-"""The log file: strict JSON, one event a line, only ever appended to."""
+"""Log file of strict JSON, one event a line. Lines are only appended."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _NAMES = {kind: name for name, kind in EVENTS.items()}
 
 
 class JsonLines:
-    """Appends ``{"at": UTC in ISO 8601, "event": name, …}`` to the file ``path``, a line in one write.
+    """Log of events in the file ``path``, as lines ``{"at": UTC in ISO 8601, "event": name, …}``.
 
-    A crash leaves at most one line that is cut; whoever goes on first ends it. Numbers that are not finite, for which
-    JSON has no word, are the strings ``nan``, ``inf`` and ``-inf``.
+    Each line is one write. A crash leaves at most one incomplete line; the next process to open the
+    file ends that line first. JSON has no values for numbers that are not finite; they are written
+    as the strings ``nan``, ``inf`` and ``-inf``. Raises ``UserError`` if the file cannot be
+    written.
     """
 
     iterations = True
@@ -35,7 +37,7 @@ class JsonLines:
             if _is_cut(path):
                 self._write(b"\n")
         except OSError as error:
-            raise UserError(f"--log {path} cannot be written: {error.strerror or error}; choose another file") from None
+            raise UserError(f"log {path} cannot be written: {error.strerror or error}; choose another file") from None
 
     def __call__(self, event: Event) -> None:
         line = {"at": datetime.now(UTC).isoformat(), "event": _NAMES[type(event)]}

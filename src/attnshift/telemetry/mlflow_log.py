@@ -1,4 +1,4 @@
-"""Runs for an MLflow tracking server or a folder of its format."""
+"""Logging of runs to an MLflow tracking server or folder."""
 
 from __future__ import annotations
 
@@ -18,31 +18,34 @@ __all__ = ["MLflow"]
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "error": "FAILED"}
 _DIGEST = "attnshift.run"
 _MOST = 1000
-"""Metrics that MLflow takes in one request."""
+"""Most metrics that MLflow takes in one request."""
 
 
 class MLflow:
-    """Keeps each run in experiment ``name``: what it is as parameters, its curves as metrics, at ``Scalars``' steps.
+    """Log of runs in the MLflow experiment ``name``.
 
-    They go to MLFLOW_TRACKING_URI, or to ./mlruns where that is not set. A run that is continued goes on as the same
-    MLflow run. Metrics are sent a micro-batch at a time, because each request to a server holds up the attack.
+    Facts about a run are parameters, and the curves of ``Scalars`` are metrics. They are sent to
+    MLFLOW_TRACKING_URI, or to ./mlruns if that is not set. A continued run continues the same
+    MLflow run. Metrics are sent once for each micro-batch, because each request to a server delays
+    the attack. Raises ``UserError`` if MLflow is not installed or the experiment cannot be opened.
     """
 
     iterations = True
 
     def __init__(self, name: str):
-        # MLflow tells its makers how it is used unless it is told not to.
+        # Without this, MLflow sends data about its use to its authors.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
             from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
             from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
             from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise UserError("--mlflow needs MLflow, which is not installed: pip install 'attnshift[mlflow]'") from None
+            raise UserError("MLflow is not installed; pip install 'attnshift[mlflow]'") from None
         where = os.environ.get("MLFLOW_TRACKING_URI")
         if not where:
             where = Path("mlruns").resolve().as_uri()
-            # MLflow 3 refuses folders unless they are asked for; its databases would need more than the extra installs.
+            # MLflow 3 refuses folders without this. Its databases need packages that the extra does
+            # not install.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._metric, self._param = Metric, Param
         try:
@@ -51,7 +54,7 @@ class MLflow:
             self._experiment = known.experiment_id if known else self._client.create_experiment(name)
         except (MlflowException, OSError, ImportError) as error:
             reason = shorten(str(error), 500, placeholder=" …") or type(error).__name__
-            raise UserError(f"--mlflow {name} cannot be used at {where}: {reason}") from None
+            raise UserError(f"MLflow experiment {name} cannot be used at {where}: {reason}") from None
         self._run: str | None = None
         self._scalars: Scalars | None = None
         self._names: dict[str, str] = {}
@@ -87,7 +90,7 @@ class MLflow:
             tags = {_DIGEST: event.run}
             made = self._client.create_run(self._experiment, tags=tags, run_name=event.name or event.recipe)
             self._run = made.info.run_id
-        # Parameters never change; how many images there are does not decide what the run is.
+        # Parameters cannot change later. The number of images can, so it is a tag.
         values = {
             "recipe": event.recipe,
             "pipeline": event.pipeline,
@@ -118,7 +121,7 @@ class MLflow:
         self._client.set_terminated(run, status)
 
     def _name(self, name: str) -> str:
-        """``name`` in the letters that MLflow allows, never one that another metric has."""
+        """``name`` in letters that MLflow allows, different from all other names."""
         if name not in self._names:
             family, _, rest = name.partition("/")
             plain = f"{family}/{re.sub(r'[^a-zA-Z0-9_. :-]', '_', rest)}"

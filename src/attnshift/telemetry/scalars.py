@@ -1,4 +1,4 @@
-"""Events as curves, for trackers that keep one number a step."""
+"""Events as curves, for trackers that store one number for each step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ __all__ = ["Scalars"]
 
 @dataclass
 class Scalars:
-    """The curves of the run that has ``begun``: points as (name, value, step).
+    """Curves of the run that has ``begun``, as points (name, value, step).
 
-    What iterations tell is a mean over the images of a micro-batch that are still attacked, and its step is the
-    micro-batch's number * (iterations + 1) + iteration: it hangs on the plan alone, so a run that is continued, or
-    shared by several processes, draws the same curve. What finished images tell has the step images done.
+    A value of an iteration is a mean over the images of a micro-batch that are still attacked. Its
+    step is the micro-batch's number * (iterations + 1) + iteration. The step depends on the plan
+    alone, so a run that is continued, or shared by several processes, gives the same curve. The
+    step of a finished image is the number of images done.
     """
 
     begun: RunBegun
@@ -25,9 +26,10 @@ class Scalars:
         self.done = self.begun.done
 
     def iteration(self, event: Iteration) -> list[tuple[str, float, int]]:
+        """Points of an iteration: losses, margins and shares."""
         step = event.batch * (self.begun.iterations + 1) + event.iteration
         curves = {"loss": event.losses, "margin": event.margins, "share": event.shares}
-        # Not fmean, which raises where infinities meet.
+        # fmean raises if infinities of both signs meet.
         return [
             (f"{family}/{name}", sum(values) / len(values), step)
             for family, curve in curves.items()
@@ -35,5 +37,6 @@ class Scalars:
         ]
 
     def image(self, event: ImageDone) -> list[tuple[str, float, int]]:
+        """Points of a finished image: seconds, and 1 or 0 for fooled."""
         self.done += 1
         return [("image/seconds", event.seconds, self.done), ("image/fooled", float(event.fooled), self.done)]

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard."""
+"""Logging of curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard:
-    """Writes the curves of each run to ``folder``/RECIPE-DIGEST, where a run that is continued goes on; ``Scalars``
-    says what they are and at which steps."""
+    """Log of each run's curves of ``Scalars`` in ``folder``/RECIPE-DIGEST.
+
+    A continued run continues the same curves. Raises ``UserError`` if TensorBoard is not installed
+    or the folder cannot be written.
+    """
 
     iterations = True
 
@@ -23,14 +26,12 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError(
-                "--tensorboard needs TensorBoard, which is not installed: pip install 'attnshift[tensorboard]'"
-            ) from None
+            raise UserError("TensorBoard is not installed; pip install 'attnshift[tensorboard]'") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"--tensorboard {folder} cannot be written: {error.strerror}; choose another folder"
+                f"TensorBoard folder {folder} cannot be written: {error.strerror}; choose another folder"
             ) from None
         self._make, self._folder = SummaryWriter, folder
         self._writer: Any = None
@@ -39,7 +40,7 @@ class TensorBoard:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunBegun):
             self.close()
-            # What has other letters would name a folder elsewhere, or none.
+            # Other characters could name a folder elsewhere, or are not allowed.
             recipe = re.sub(r"[^\w.-]+", "_", event.recipe)
             self._writer, self._scalars = self._make(self._folder / f"{recipe}-{event.run}"), Scalars(event)
         elif self._scalars is None:

@@ -1,4 +1,4 @@
-"""What somebody sees who started an attack."""
+"""Progress of an attack on the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun
 from attnshift.terminal import escaped
 
-__all__ = ["Bar", "Lines"]
+__all__ = ["ProgressBar", "ProgressLines"]
 
 
-class Lines:
-    """One line on ``stream`` for every image that is done or failed."""
+class ProgressLines:
+    """One line on ``stream`` for each image that is done or failed."""
 
     iterations = False
 
@@ -31,9 +31,11 @@ class Lines:
         pass
 
 
-class Bar:
-    """The same lines above a bar on the terminal ``stream``, from now until it is closed; the bar also says how far the
-    micro-batch is."""
+class ProgressBar:
+    """Progress bar on the terminal ``stream``, with the lines of ``ProgressLines`` above it.
+
+    The bar is shown until ``close``. It also shows the iteration of the micro-batch.
+    """
 
     iterations = True
 
@@ -69,7 +71,7 @@ class Bar:
 
 
 class _Count:
-    """How far the run is, and what to say of an event."""
+    """Counts of a run's images, and the text for each event."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -96,6 +98,6 @@ class _Count:
 
 
 def _showable(line: str, stream: IO[str]) -> str:
-    """``line`` as ``stream`` can write it; a file name may hold anything, also what moves a terminal's cursor."""
+    """``line`` with escapes for control characters and for those that ``stream`` cannot write."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return escaped(line).encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""The trained networks of the lab, and where they lie inside the package."""
+"""Trained networks of the lab, and their folders inside the package."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ _HERE = Path(__file__).parent
 
 
 def pipeline_folder() -> Path:
+    """Folder of the lab's pipeline."""
     return _HERE / "pipeline"
 
 
 def classifier_names() -> list[str]:
+    """Sorted names of the lab's classifiers."""
     return sorted(each.name for each in (_HERE / "classifiers").iterdir() if (each / "config.json").is_file())
 
 
 def classifier_folder(name: str) -> Path:
+    """Folder of the lab's classifier ``name``. Raises ``ModelError`` for an unknown name."""
     known = classifier_names()
     if name not in known:
         raise ModelError(f"unknown lab classifier '{name}'{suggest(name, known)}; known: {', '.join(known)}")
