@@ -15,9 +15,11 @@ from attnshift.cli import main
 from attnshift.cli.printing import print_summary
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
+from attnshift.results.rows import TABLES
 from attnshift.results.store import Store
 from attnshift.terminal import LONGEST, one_line, print_error
 from report.made_up import FIRST, quality, results, verdicts
+from tables import typed
 
 NAMES = {
     "markup": "[bold]x[/bold]",
@@ -145,10 +147,11 @@ class Tables(Store):
 
     def __init__(self, name: str):
         rows = [row | {"classifier": name if row["classifier"] == FIRST else row["classifier"]} for row in verdicts()]
-        self.rows = {"results": results(), "verdicts": rows, "quality": quality()}
+        records = {"results": results(), "verdicts": rows, "quality": quality()}
+        self.rows: dict[str, Any] = {name: typed(TABLES[name], each) for name, each in records.items()}
 
-    def table(self, name: str) -> list[dict[str, Any]]:
-        return self.rows.get(name, [])
+    def table(self, kind: type[Any]) -> list[Any]:
+        return self.rows.get(kind.TABLE, [])
 
     def planned(self) -> int:
         return len(self.rows["results"])

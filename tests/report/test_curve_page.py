@@ -11,10 +11,15 @@ import pytest
 
 from attnshift.metrics.curves import Reading
 from attnshift.metrics.statistics import Estimate
-from attnshift.report.curve_page import markdown, write_comparison
+from attnshift.report.curve_page import comparison_tables, write_comparison
 from attnshift.report.curves import Comparison, ComparisonFailure
+from attnshift.report.tables import write_tables
 from report.made_up_comparison import HOSTILE, MADE_UP, around, made_up_comparison
 from report.seen import Seen
+
+
+def markdown(comparison: Comparison) -> str:
+    return write_tables(comparison_tables(comparison), "markdown")
 
 
 def page(folder: Path, comparison: Comparison | None = None) -> str:

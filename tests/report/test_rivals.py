@@ -14,9 +14,10 @@ import pytest
 
 from attnshift.errors import RunError
 from attnshift.metrics.statistics import Change
-from attnshift.report.curve_page import markdown, write_comparison
+from attnshift.report.curve_page import comparison_tables, write_comparison
 from attnshift.report.curves import Comparison, Rival, measure_comparison
 from attnshift.report.paired import compare_runs
+from attnshift.report.tables import write_tables
 from attnshift.report.verdicts import fools_most, indexed
 from attnshift.results.roles import counted_judges
 from attnshift.results.rows import VerdictRow
@@ -28,6 +29,10 @@ from tables import records, typed, write_records
 
 THIRD, FOURTH = "lab:third", "lab:fourth"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ablation_table.py"
+
+
+def markdown(comparison: Comparison) -> str:
+    return write_tables(comparison_tables(comparison), "markdown")
 
 
 def run(folder: Path, changes: Mapping[tuple[str, str, str], bool] | None = None) -> Store:

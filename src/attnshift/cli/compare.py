@@ -9,8 +9,15 @@ from typing import Annotated
 
 import typer
 
-from attnshift.cli.options import AttackOptions, CompareOptions, TelemetryOptions, check_share, expand_options
-from attnshift.cli.printing import print_message
+from attnshift.cli.options import (
+    AttackOptions,
+    CompareOptions,
+    OutputOptions,
+    TelemetryOptions,
+    check_share,
+    expand_options,
+)
+from attnshift.cli.printing import print_json, print_message
 
 __all__ = ["compare", "compare_and_print"]
 
@@ -30,18 +37,24 @@ def compare(
     options: CompareOptions,
     inputs: AttackOptions,
     telemetry: TelemetryOptions,
+    output: OutputOptions,
 ) -> None:
     """Compare recipes on one set of images, each at several strengths: success where naturalness is equal.
 
     The exit status is 1 where images failed.
     """
-    compare_and_print(recipes, inputs, out, options, telemetry)
+    compare_and_print(recipes, inputs, out, options, telemetry, output)
 
 
 def compare_and_print(
-    recipes: Sequence[str], inputs: AttackOptions, out: Path, options: CompareOptions, telemetry: TelemetryOptions
+    recipes: Sequence[str],
+    inputs: AttackOptions,
+    out: Path,
+    options: CompareOptions,
+    telemetry: TelemetryOptions,
+    output: OutputOptions,
 ) -> None:
-    """Compare ``recipes``, write the page and print its tables as Markdown."""
+    """Compare ``recipes``, write the page and print its tables, as Markdown unless ``output`` says otherwise."""
     check_share("min_clean_accuracy", options.min_clean_accuracy)
     for each in options.at:
         check_share("at", each)
@@ -58,12 +71,16 @@ def compare_and_print(
     # The table alone on standard output, so that it can go into a file.
     with open_telemetry(**vars(telemetry), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
         compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
-    from attnshift.report.curve_page import markdown, write_comparison
+    from attnshift.report.curve_page import comparison_data, comparison_tables, write_comparison
     from attnshift.report.curves import measure_comparison
+    from attnshift.report.tables import write_tables
 
     comparison = measure_comparison(compared.runs, compared.judges, options.at)
     path = write_comparison(out, comparison)
-    print(markdown(comparison))
+    if output.as_json:
+        print_json(comparison_data(out, comparison))
+    else:
+        print(write_tables(comparison_tables(comparison), output.table or "markdown"))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
         print_message(remark)
     if comparison.missing:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from attnshift.cli.options import Judges, MinCleanAccuracy, check_share, expand_options
-from attnshift.cli.printing import print_message, print_summary
+from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, check_share, expand_options
+from attnshift.cli.printing import print_figures, print_message, print_summary
 from attnshift.errors import UserError
 
 __all__ = ["evaluate"]
@@ -16,6 +16,7 @@ __all__ = ["evaluate"]
 
 @expand_options
 def evaluate(
+    *,
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     judges: Judges = (),
     tuning: Annotated[tuple[str, ...], typer.Option(help="Classifier that was used to tune; reported apart.")] = (),
@@ -44,6 +45,7 @@ def evaluate(
             help="Folder with a mask of the object under each image's name; measures how visible it still is."
         ),
     ] = None,
+    output: OutputOptions,
 ) -> None:
     """Judge the saved 8-bit images of a run, by its surrogates and by held-out classifiers."""
     check_share("min_clean_accuracy", min_clean_accuracy)
@@ -64,6 +66,7 @@ def evaluate(
         store.write_table(VisibilityRow, visibility)
     if sets:
         evaluate_sets(store, chosen)
-    print_summary(store)
+    if not print_figures(store, output):
+        print_summary(store)
     for remark in remarks:
         print_message(remark)

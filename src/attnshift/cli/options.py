@@ -13,12 +13,14 @@ import typer
 from attnshift.errors import UserError
 
 __all__ = [
+    "AsJson",
     "AttackOptions",
     "Changes",
     "CompareOptions",
     "InputOptions",
     "Judges",
     "MinCleanAccuracy",
+    "OutputOptions",
     "Preset",
     "RetryFailed",
     "TelemetryOptions",
@@ -35,6 +37,7 @@ Judges = Annotated[
 MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 
 
@@ -86,6 +89,22 @@ class TelemetryOptions:
     mlflow: Annotated[
         str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Form of the figures on standard output."""
+
+    as_json: AsJson = False
+    table: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Print tables alone, as markdown, csv or latex (booktabs).")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if self.table not in ("", "markdown", "csv", "latex"):
+            raise UserError(f"`table` is {self.table}; known are markdown, csv and latex")
+        if self.table and self.as_json:
+            raise UserError("`as_json` prints no tables; leave `table` out, or `as_json`")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from functools import cache
@@ -12,9 +13,10 @@ from rich.console import Console
 from attnshift.terminal import one_line, print_error
 
 if TYPE_CHECKING:
+    from attnshift.cli.options import OutputOptions
     from attnshift.results.store import Store
 
-__all__ = ["print_message", "print_summary", "with_flags"]
+__all__ = ["print_figures", "print_json", "print_message", "print_summary", "with_flags"]
 
 
 def print_message(text: object) -> None:
@@ -43,6 +45,23 @@ def _flags() -> dict[str, str]:
     assert isinstance(root, TyperGroup)
     options = [option for command in root.commands.values() for option in command.params]
     return {str(option.name): option.opts[0] for option in options if option.opts[0].startswith("--")}
+
+
+def print_json(data: object) -> None:
+    """Print ``data`` as JSON on standard output; a value that is not finite is a mistake of ours."""
+    print(json.dumps(data, indent=1, allow_nan=False))
+
+
+def print_figures(store: Store, output: OutputOptions, **more: object) -> bool:
+    """Print the figures of a run as ``output`` asks for, with ``more`` values in JSON; False where it asks for none."""
+    from attnshift.report.run_tables import run_data, run_tables
+    from attnshift.report.tables import write_tables
+
+    if output.as_json:
+        print_json({**run_data(store), **more})
+    elif output.table:
+        print(write_tables(run_tables(store), output.table))
+    return output.as_json or bool(output.table)
 
 
 def print_summary(store: Store) -> None:

@@ -7,12 +7,21 @@ from typing import Annotated
 
 import typer
 
+from attnshift.cli.options import OutputOptions, expand_options
+from attnshift.cli.printing import print_figures, print_message
+
 __all__ = ["report"]
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write RUN/report.html, one self-contained page."""
+@expand_options
+def report(*, run: Annotated[Path, typer.Argument(help="Run folder.")], output: OutputOptions) -> None:
+    """Write RUN/report.html, one self-contained page, and print its path, or its figures where they are asked for."""
     from attnshift.report.page import write_report
     from attnshift.results.store import Store
 
-    print(write_report(Store.open(run)))
+    store = Store.open(run)
+    page = write_report(store)
+    if print_figures(store, output, page=str(page)):
+        print_message(f"wrote {page}")
+    else:
+        print(page)

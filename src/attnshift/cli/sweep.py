@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attnshift.cli.compare import compare_and_print
-from attnshift.cli.options import AttackOptions, CompareOptions, TelemetryOptions, expand_options
+from attnshift.cli.options import AttackOptions, CompareOptions, OutputOptions, TelemetryOptions, expand_options
 
 __all__ = ["sweep"]
 
@@ -21,6 +21,7 @@ def sweep(
     options: CompareOptions,
     inputs: AttackOptions,
     telemetry: TelemetryOptions,
+    output: OutputOptions,
 ) -> None:
     """Success against naturalness of one recipe as its strength changes; `compare` can go on in the same folder."""
-    compare_and_print([recipe], inputs, out, options, telemetry)
+    compare_and_print([recipe], inputs, out, options, telemetry, output)

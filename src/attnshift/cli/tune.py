@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from attnshift.cli.options import AttackOptions, Changes, expand_options
+from attnshift.cli.options import AsJson, AttackOptions, Changes, expand_options
+from attnshift.cli.printing import print_json
 
 if TYPE_CHECKING:
-    from attnshift.studies.tuning import Trial
+    from attnshift.studies.tuning import Trial, Tuned
 
 __all__ = ["tune"]
 
@@ -33,6 +35,7 @@ def tune(
     floor: Annotated[float, typer.Option(help="SSIM to the clean image from which on an image counts.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     inputs: AttackOptions,
+    as_json: AsJson = False,
 ) -> None:
     """Search better numbers for a recipe, judged by tuning classifiers alone; writes OUT/best.toml.
 
@@ -40,7 +43,7 @@ def tune(
     """
     from attnshift.studies.tuning import TuningSettings, read_search, tune_recipe
 
-    console = Console()
+    console = Console(stderr=as_json)
 
     def done(number: int, total: int, score: float | None, best: float | None) -> None:
         result = "failed" if score is None else f"score {score:.4f}"
@@ -59,9 +62,22 @@ def tune(
         seed=seed,
     )
     tuned = tune_recipe(settings, done)
+    if as_json:
+        print_json(_data(tuned))
+        return
     for name, trial in (("preset", tuned.preset), (f"best, trial {tuned.best.number + 1}", tuned.best)):
         console.print(f"{name}: {_measured(trial, floor)}", markup=False, highlight=False, soft_wrap=True)
     Console(stderr=True).print(f"next: attnshift attack … --preset {tuned.recipe}", markup=False, soft_wrap=True)
+
+
+def _data(tuned: Tuned) -> dict[str, Any]:
+    preset = None if tuned.preset is None else asdict(tuned.preset)
+    return {
+        "trials": [asdict(trial) for trial in tuned.trials],
+        "best": asdict(tuned.best),
+        "preset": preset,
+        "recipe": str(tuned.recipe),
+    }
 
 
 def _measured(trial: Trial | None, floor: float) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import typer
 
-from attnshift.cli.options import Changes, InputOptions, Preset, expand_options
-from attnshift.cli.printing import print_message
+from attnshift.cli.options import AsJson, Changes, InputOptions, Preset, expand_options
+from attnshift.cli.printing import print_json, print_message, with_flags
 from attnshift.errors import UserError
 
 __all__ = ["validate"]
 
 
 @expand_options
-def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOptions) -> None:
+def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOptions, as_json: AsJson = False) -> None:
     """Find everything in an attack's input that could stop it or make images fail, without attacking."""
     from attnshift.recipes.reading import load_recipe
 
@@ -29,6 +29,9 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
         print_message(error)
 
     usable = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain)
-    print(f"{usable} images can be attacked, {len(complaints)} complaints")
+    if as_json:
+        print_json({"usable": usable, "complaints": [with_flags(each) for each in complaints]})
+    else:
+        print(f"{usable} images can be attacked, {len(complaints)} complaints")
     if complaints:
         raise typer.Exit(2)

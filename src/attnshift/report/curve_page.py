@@ -1,11 +1,10 @@
-"""A comparison for people and programs: compare.json with every figure, compare.html with the curves, and Markdown."""
+"""A comparison for people and programs: compare.json with every figure, compare.html with the curves, and tables."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from urllib.parse import quote
 from attnshift._version import __version__
 from attnshift.files import atomic_write
 from attnshift.metrics.curves import Reading
-from attnshift.metrics.statistics import Estimate
 from attnshift.report.curves import Comparison, Line, Point, Rival
 from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
 from attnshift.report.rendering import render_page
+from attnshift.report.tables import Cell, Table, estimate_data
 from attnshift.results.store import Store
 
-__all__ = ["figures", "markdown", "write_comparison"]
+__all__ = ["comparison_data", "comparison_tables", "write_comparison"]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -39,12 +38,12 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         titles=("recipe", "strength", "image", "reason"),
         failures=[(each.name, f"{each.strength:g}", each.file, each.reason) for each in comparison.failures],
     )
-    atomic_write(folder / "compare.json", (json.dumps(figures(folder, comparison), indent=1) + "\n").encode())
+    atomic_write(folder / "compare.json", (json.dumps(comparison_data(folder, comparison), indent=1) + "\n").encode())
     atomic_write(folder / "compare.html", page)
     return folder / "compare.html"
 
 
-def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
+def comparison_data(folder: Path, comparison: Comparison) -> dict[str, Any]:
     """Every figure as data, null where there is none or where it is not finite; runs are named from ``folder``."""
     spec = comparison.spec
     return {
@@ -62,7 +61,7 @@ def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
                 "name": line.name,
                 "strengths": [_point(folder, point) for point in line.points],
                 "at": [
-                    {"ssim": each.at, "success": _estimate(each.success), "gap": _estimate(each.gap)}
+                    {"ssim": each.at, "success": estimate_data(each.success), "gap": estimate_data(each.gap)}
                     | ({"reason": each.reason} if each.reason else {})
                     for each in line.readings
                 ],
@@ -72,34 +71,60 @@ def figures(folder: Path, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def markdown(comparison: Comparison) -> str:
-    """The tables of the page: success where SSIM is fixed, every run, and each against the first recipe's."""
-    first = comparison.lines[0].name
-    paired = len(comparison.lines) > 1
-    fixed = [["recipe"], *([line.name] for line in comparison.lines)]
-    for place, at in enumerate(comparison.at):
-        fixed[0] += [f"success at SSIM {decimal(at)}", *([f"difference to {first}"] if paired else [])]
-        for row, line in zip(fixed[1:], comparison.lines, strict=True):
-            reading = line.readings[place]
-            row += [_reading(reading), *([_gap(reading, line.name == first)] if paired else [])]
-    runs = [["recipe", "strength", "success", "SSIM", "PSNR, dB", "seconds per image"]]
-    for line in comparison.lines:
-        for point in line.points:
-            figures = [percent(point.success), number(point.ssim), number(point.psnr, 1), f"{point.seconds.value:.2f}"]
-            runs.append([line.name, f"{point.strength:g}", *figures])
-    tables = [fixed, runs]
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """The tables of the page: success where SSIM is fixed, every run, and each run against the first recipe's."""
+    tables = [_fixed_table(comparison), _runs_table(comparison)]
     if rivals := _rivals(comparison):
-        tables.append([["recipe", "strength", f"won against {first}", "lost", "p (Holm)"]])
-        for line, point, rival in rivals:
-            counts = [str(rival.change.won), str(rival.change.lost), chance(rival.corrected)]
-            tables[-1].append([line.name, f"{point.strength:g}", *counts])
-    return "\n\n".join(map(_table, tables))
+        columns = ("recipe", "strength", f"won against {comparison.lines[0].name}", "lost", "p (Holm)")
+        rows = (
+            (line.name, _strength(point), _count(rival.change.won), _count(rival.change.lost), _chance(rival.corrected))
+            for line, point, rival in rivals
+        )
+        tables.append(Table(columns, tuple(rows)))
+    return tables
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
+def _fixed_table(comparison: Comparison) -> Table:
+    first, paired = comparison.lines[0].name, len(comparison.lines) > 1
+    columns = ["recipe"]
+    rows: list[list[Cell | str]] = [[line.name] for line in comparison.lines]
+    for place, at in enumerate(comparison.at):
+        columns += [f"success at SSIM {decimal(at)}", *([f"difference to {first}"] if paired else [])]
+        for row, line in zip(rows, comparison.lines, strict=True):
+            reading = line.readings[place]
+            row.append(Cell(_reading(reading), reading.success))
+            if paired:
+                row.append(Cell(_gap(reading, line.name == first), None if line.name == first else reading.gap))
+    return Table(tuple(columns), tuple(map(tuple, rows)))
+
+
+def _runs_table(comparison: Comparison) -> Table:
+    columns = ("recipe", "strength", "success", "SSIM", "PSNR, dB", "seconds per image")
+    rows = (
+        (
+            line.name,
+            _strength(point),
+            Cell(percent(point.success), point.success),
+            Cell(number(point.ssim), point.ssim),
+            Cell(number(point.psnr, 1), point.psnr),
+            Cell(f"{point.seconds.value:.2f}", point.seconds),
+        )
+        for line in comparison.lines
+        for point in line.points
+    )
+    return Table(columns, tuple(rows))
+
+
+def _strength(point: Point) -> Cell:
+    return Cell(f"{point.strength:g}", point.strength)
+
+
+def _count(images: int) -> Cell:
+    return Cell(str(images), images)
+
+
+def _chance(p: float) -> Cell:
+    return Cell(chance(p), p)
 
 
 def _reading(reading: Reading) -> str:
@@ -132,7 +157,7 @@ def _relative(folder: Path, path: Path) -> str:
 
 
 def _point(folder: Path, point: Point) -> dict[str, Any]:
-    estimates = {name: _estimate(getattr(point, name)) for name in ("success", "ssim", "psnr", "seconds")}
+    estimates = {name: estimate_data(getattr(point, name)) for name in ("success", "ssim", "psnr", "seconds")}
     return {"strength": point.strength, "run": _relative(folder, point.run.folder)} | estimates | _against(point.rival)
 
 
@@ -142,12 +167,3 @@ def _against(rival: Rival | None) -> dict[str, Any]:
     change = rival.change
     counts = {"images": change.count, "won": change.won, "lost": change.lost}
     return {"against_first": counts | {"p": change.p, "p_holm": rival.corrected}}
-
-
-def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in vars(estimate).items()
-    }
