@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+import pytest
+
 __all__ = ["Child", "fork", "killed_by_itself"]
 
 _PATIENCE = 60.0
@@ -39,6 +41,8 @@ class Child:
 
 def fork(work: Callable[[], object]) -> Child:
     """``work`` in a child. It ends with 0, with the status of a ``SystemExit``, or with 1 and a traceback."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
     number = os.fork()
     return Child(number) if number else _end(work)
 

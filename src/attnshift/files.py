@@ -1,9 +1,11 @@
-"""Files that are there whole or not at all, and one line about a disk that takes no more."""
+"""Files that are written whole or not at all, and one line about a disk that takes no more."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +16,13 @@ from attnshift.errors import RunError
 __all__ = ["atomic_write", "publish", "temporary_name", "writing"]
 
 
+_PATIENCE = 1.0 if sys.platform == "win32" else 0.0
+"""Seconds to wait for a file that another process reads: Windows does not replace it meanwhile."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the system refuses inside is a ``RunError`` about ``path``."""
+    """Turn an error of the system in the block into a ``RunError`` about ``path``."""
     try:
         yield
     except OSError as error:
@@ -27,7 +33,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` is there whole or not at all, also after a power cut."""
+    """Write ``content`` to ``path`` whole or not at all, also if the power is cut."""
     temporary = temporary_name(path)
     with writing(path):
         try:
@@ -41,15 +47,30 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name of its own beside ``path``: several processes may write the same file."""
+    """Return a name beside ``path`` that no other process uses: several may write the same file."""
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:6]}.partial")
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give the file ``temporary``, which is on the disk, its place."""
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    """Rename the file ``temporary``, whose content is on the disk, to ``path``."""
+    last = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            temporary.replace(path)
+            break
+        except PermissionError:
+            if time.monotonic() >= last:
+                raise
+            time.sleep(0.01)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in ``folder`` on the disk; Windows opens no folders, and its file system does so by itself."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    file = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)

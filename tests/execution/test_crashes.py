@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import resource
 import signal
 import sys
 import time
@@ -37,6 +36,8 @@ from forked import fork, killed_by_itself
 from ledgers import events
 from small_runs import SIDE, Told, pixels, pngs, small_settings, write_photos
 from tables import records
+
+resource = pytest.importorskip("resource")
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -275,7 +276,7 @@ def test_a_full_disk_is_one_line(command: Command) -> None:
     assert command() == (0, [])
 
 
-@pytest.mark.parametrize("refused", ["claims", "file", "folder", "ledger"])
+@pytest.mark.parametrize("refused", ["locks", "file", "folder", "ledger"])
 def test_a_place_where_nothing_can_be_written_is_one_line(command: Command, refused: str) -> None:
     frozen = OSError(errno.EROFS, os.strerror(errno.EROFS))
     opened, made, os_open = Path.open, Path.mkdir, os.open
@@ -292,7 +293,7 @@ def test_a_place_where_nothing_can_be_written_is_one_line(command: Command, refu
         made(path, *rest, **named)
 
     def low_open(path: Any, flags: int, *rest: Any, **named: Any) -> int:
-        if refused == "claims" and flags & os.O_RDWR and str(path).endswith("claims"):
+        if refused == "locks" and flags & os.O_RDWR and str(path).endswith(".process"):
             raise frozen
         return os_open(path, flags, *rest, **named)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -202,12 +201,19 @@ def test_other_weights_under_the_same_name_are_found(real: Worker, monkeypatch: 
 
 @pytest.mark.parametrize("gigabytes", [0.0, 0.4, -1.0, 1e6, float("nan"), float("inf")])
 def test_a_limit_that_cannot_be_meant(gigabytes: float) -> None:
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.raises(
         UserError, match=r"`memory_limit` is .*; it is in gigabytes and must lie between 0.5 and 100000"
     ):
         limit_memory(gigabytes)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_system_without_limits_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    with pytest.raises(UserError, match="`memory_limit` cannot be set: this system has no limit on the memory"):
+        limit_memory(4)
 
 
 LIMITED = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import time
@@ -14,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from attnshift.errors import RunError
-from attnshift.results.locks import Claims, is_active
+from attnshift.results.locks import FOLDER, Claims, is_active
 from forked import Child, fork
+
+fcntl = pytest.importorskip("fcntl")
 
 
 @contextmanager
@@ -197,6 +198,47 @@ def test_looking_disturbs_nobody(tmp_path: Path) -> None:
         assert child.wait() == 0
 
 
+def test_nothing_is_left_of_what_is_given_back(tmp_path: Path) -> None:
+    with Claims(tmp_path) as claims:
+        with claims.tables():
+            assert claims.acquire(3)
+            assert claims.acquire(4)
+        claims.release(3)
+        assert sorted(each.name for each in (tmp_path / FOLDER).iterdir() if each.suffix == "") == ["4"]
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_whoever_is_alone_removes_what_killed_processes_left(tmp_path: Path) -> None:
+    with another(taking(tmp_path, 0, 7)) as child:
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    assert len(list((tmp_path / FOLDER).iterdir())) == 3
+    assert not is_active(tmp_path)
+    with Claims(tmp_path) as claims:
+        assert claims.acquire(7)
+        with claims.alone() as alone:
+            assert alone
+        assert {each.name for each in (tmp_path / FOLDER).iterdir() if each.suffix == ""} == {"7"}
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_a_claim_is_never_held_twice_while_its_file_comes_and_goes(tmp_path: Path) -> None:
+    """Four processes take and give back the same one; the file in which each writes would show two of them at once."""
+    path = tmp_path / "holder"
+
+    def work() -> None:
+        with Claims(tmp_path) as claims:
+            for _ in range(300):
+                if not claims.acquire(0):
+                    continue
+                path.touch(exist_ok=False)
+                path.unlink()
+                claims.release(0)
+
+    children = [fork(work) for _ in range(4)]
+    assert [child.wait() for child in children] == [0] * 4
+
+
 def test_looking_makes_no_file(tmp_path: Path) -> None:
     assert not is_active(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -206,11 +248,13 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: py
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    with pytest.raises(RunError, match=r"claims cannot be locked \(No locks available\); use a file system with locks"):
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(
+        RunError, match=r"entrance cannot be locked \(No locks available\); use a file system with locks"
+    ):
         Claims(tmp_path).__enter__()
 
 
 def test_a_folder_that_takes_no_claims_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"cannot write to .*claims: No such file or directory"):
+    with pytest.raises(RunError, match=r"cannot write to .*locks: No such file or directory"):
         Claims(tmp_path / "nowhere")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -176,6 +175,8 @@ def peak() -> float:
     if sys.platform == "linux":  # where ru_maxrss counts what the parent held before exec
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1e3
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

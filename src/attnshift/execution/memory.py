@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-
 from attnshift.errors import UserError
 
 __all__ = ["limit_memory"]
@@ -16,6 +14,12 @@ def limit_memory(gigabytes: float) -> None:
     """
     if not 0.5 <= gigabytes <= 100_000:
         raise UserError(f"`memory_limit` is {gigabytes:g}; it is in gigabytes and must lie between 0.5 and 100000")
+    try:
+        import resource
+    except ModuleNotFoundError:
+        raise UserError(
+            "`memory_limit` cannot be set: this system has no limit on the memory of a process; leave it out"
+        ) from None
     wanted, (_, hard) = int(gigabytes * 1e9), resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY and wanted > hard:
         raise UserError(f"`memory_limit` is {gigabytes:g}, more than the {hard / 1e9:.1f} GB that the system allows")

@@ -73,7 +73,9 @@ def check_lab(images: int, write: bool, report: Callable[[str], None]) -> bool:
         check(f"accuracy of {name} ({recipe.role})", estimate.value, estimate.low, estimate.high, bound, "of images")
     if write:
         card = pipeline_folder().parent / "figures.json"
-        card.write_text(json.dumps({"images": images, "figures": figures}, indent=1) + "\n")
+        card.write_text(
+            json.dumps({"images": images, "figures": figures}, indent=1) + "\n", encoding="utf-8", newline="\n"
+        )
         report(f"wrote {card}")
     return passed
 

@@ -84,7 +84,8 @@ def train_classifier(name: str, split: Split, seed: int, work: Path, out: Path, 
     calibrate(network, recipe, split)
     out.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), out / "model.safetensors")
-    (out / "config.json").write_text(json.dumps(_card(recipe, network), indent=1) + "\n")
+    card = json.dumps(_card(recipe, network), indent=1) + "\n"
+    (out / "config.json").write_text(card, encoding="utf-8", newline="\n")
     report(f"saved {name} in {out}")
 
 

@@ -39,7 +39,7 @@ def write_report(store: Store) -> Path:
     page = render_page(
         "report.html.jinja",
         spec=spec,
-        recipe=(store.folder / "recipe.toml").read_text(),
+        recipe=(store.folder / "recipe.toml").read_text(encoding="utf-8"),
         arms=ARMS,
         metrics={name: entry for name, entry in METRICS.items() if name not in absent},
         unavailable=absent,

@@ -1,96 +1,162 @@
-"""Which process works on what: advisory locks on one file of a run folder, a byte for each micro-batch.
+"""Claims of processes on a run: lock files below ``locks`` in its folder.
 
-The kernel gives a lock back when its process ends, however it ends. Several processes, on several machines where the
-file system locks for all of them, share a run: each takes what nobody else has.
+The system releases a lock when its process ends, however it ends. Several processes share a run, also on
+several machines if the file system locks for all of them: each takes what no other has.
+
+locks/NUMBER        while a process works on that micro-batch
+locks/NAME.process  while a process works on the run
+locks/entrance      while a process joins the run, or works on it alone
+locks/tables        while tables of the whole run are written
+
+A file goes with its lock. Files of killed processes stay, unlocked, until a process finds itself alone.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout, UnixFileLock, lock_descriptor
 
 from attnshift.errors import RunError
 from attnshift.files import writing
 
-__all__ = ["Claims", "is_active"]
+__all__ = ["FOLDER", "Claims", "is_active"]
 
-_TABLES = 1 << 40
-"""The byte for the tables of the whole run, behind all micro-batches."""
-_PRESENT, _PROCESSES = 1 << 41, 1 << 40
-"""The first of the bytes of which each process holds one, and how many these are."""
+FOLDER = "locks"
+_PROCESS = ".process"
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system that has no locks."""
 
 
 class Claims:
-    """Claims of this process on the run in ``folder``. Within a process one object per run: its locks are one."""
+    """Claims of this process on the run in ``folder``; within a process, one object per run."""
 
     def __init__(self, folder: Path):
-        self._path = folder / "claims"
-        self._own = _PRESENT + secrets.randbelow(_PROCESSES)
-        with writing(self._path):
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._folder = folder / FOLDER
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+        self._own = self._lock(secrets.token_hex(8) + _PROCESS)
+        self._held: dict[int, FileLock] = {}
 
     def __enter__(self) -> Claims:
-        self._lock(self._own, fcntl.LOCK_EX)
+        with self._waited_for("entrance"):
+            _acquire(self._own)
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        for number in [*self._held]:
+            self.release(number)
+        _release(self._own)
 
     def acquire(self, number: int) -> bool:
-        """Claim micro-batch ``number``; False where another process has it."""
-        return self._lock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Claim micro-batch ``number``; False where it is claimed already."""
+        lock = self._lock(str(number))
+        if not _acquire(lock, timeout=0):
+            return False
+        self._held[number] = lock
+        return True
 
     def release(self, number: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+        _release(self._held.pop(number))
 
     @contextmanager
     def tables(self) -> Iterator[None]:
-        """Only one process at a time writes what belongs to the whole run; others wait here."""
-        self._lock(_TABLES, fcntl.LOCK_EX)
-        try:
+        """Let one process at a time write what belongs to the whole run; others wait here."""
+        with self._waited_for("tables"):
             yield
-        finally:
-            self.release(_TABLES)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether no other process works on the run; where that is so, none begins to as long as this lasts."""
-        alone = self._lock(_PRESENT, fcntl.LOCK_EX | fcntl.LOCK_NB, _PROCESSES)
-        try:
-            yield alone
-        finally:
+        """Yield whether no other process works on the run; if so, none joins it before the block ends."""
+        with ExitStack() as entrance:
+            entrance.enter_context(self._waited_for("entrance"))
+            processes = [path for path in _processes(self._folder) if path != Path(self._own.lock_file)]
+            alone = not any(map(_is_held, processes))
             if alone:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, _PROCESSES, _PRESENT)
-                self._lock(self._own, fcntl.LOCK_EX)
+                self._remove_leftovers(processes)
+            else:
+                entrance.close()
+            yield alone
 
-    def _lock(self, start: int, how: int, length: int = 1) -> bool:
-        return _locked(self._path, self._file, start, how, length)
+    def _remove_leftovers(self, processes: list[Path]) -> None:
+        """Remove the lock files of processes that were killed; no other process may be there."""
+        batches = [path for path in self._folder.iterdir() if path.name.isdecimal()]
+        for path in (*processes, *(path for path in batches if int(path.name) not in self._held)):
+            with writing(path):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _waited_for(self, name: str) -> Iterator[None]:
+        lock = self._lock(name)
+        _acquire(lock)
+        try:
+            yield
+        finally:
+            _release(lock)
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self._folder / name, thread_local=False, fallback_to_soft=False)
 
 
 def is_active(folder: Path) -> bool:
-    """Whether another process works on the run in ``folder``, of which nothing is changed."""
-    path = folder / "claims"
+    """Whether a process works on the run in ``folder``. Nothing there is changed."""
+    return any(_is_held(path) for path in _processes(folder / FOLDER))
+
+
+def _processes(folder: Path) -> list[Path]:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return [path for path in folder.iterdir() if path.name.endswith(_PROCESS)]
+    except FileNotFoundError:
+        return []
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock file ``path``; one that is about to take it waits meanwhile."""
+    try:
+        file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        return not _locked(path, file, _PRESENT, fcntl.LOCK_SH | fcntl.LOCK_NB, _PROCESSES)
+        with _locking(path):
+            return not lock_descriptor(file, blocking=False)
     finally:
         os.close(file)
 
 
-def _locked(path: Path, file: int, start: int, how: int, length: int) -> bool:
-    """Lock ``length`` bytes; False where they are another's and ``how`` does not wait."""
-    try:
-        fcntl.lockf(file, how, length, start)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
+def _acquire(lock: FileLock, timeout: float = -1) -> bool:
+    """Take ``lock``; False where another still has it after ``timeout`` seconds, below 0 for ever."""
+    path = Path(lock.lock_file)
+    with writing(path), _locking(path):
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
             return False
-        raise RunError(f"{path} cannot be locked ({error.strerror}); use a file system with locks") from None
     return True
+
+
+def _release(lock: FileLock) -> None:
+    """Release ``lock`` and remove its file.
+
+    On Unix the file goes first: whoever has opened it meanwhile then finds that it is gone, and starts over. Elsewhere
+    a file that is open cannot go, and the library removes it afterwards.
+    """
+    path = Path(lock.lock_file)
+    with writing(path):
+        if isinstance(lock, UnixFileLock):
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _locking(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        raise RunError(f"{path} cannot be locked ({error.strerror}); use a file system with locks") from None

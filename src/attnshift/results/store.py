@@ -6,7 +6,7 @@ plan.parquet          the images in their order (Plan)
 images/ID.ARM.png     what each control arm and the attack look like
 items/ID.json         one finished image; its presence is what "finished" means
 ledger/PROCESS.jsonl  what was begun, ended and failed, and when (Ledger)
-claims                who works on what (Claims)
+locks/                files by which processes claim what they work on (Claims)
 results.parquet       one row per finished image, in the order of the plan
 failed.parquet        one row per image that failed, with the reason; absent where none did
 verdicts.parquet      one row per image, arm and classifier (written by evaluate)
@@ -34,6 +34,7 @@ from pydantic import ValidationError
 from attnshift.errors import RunError
 from attnshift.files import atomic_write, publish, temporary_name, writing
 from attnshift.registry import describe
+from attnshift.results.locks import FOLDER as LOCKS
 from attnshift.results.locks import Claims
 from attnshift.results.plan import Plan, parts, read_plan
 from attnshift.results.rows import FailedRow, ResultRow, Row
@@ -199,7 +200,7 @@ class Store:
                     for part in parts(rows, _ROWS):
                         records = [row.to_record() for row in part]
                         writer.write_table(pyarrow.Table.from_pylist(records, schema))
-                with temporary.open("rb") as file:
+                with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 publish(temporary, path)
             finally:
@@ -227,10 +228,10 @@ def _fresh(folder: Path) -> bool:
     """Whether ``folder`` is empty, or holds no more than a run that stopped before it was declared."""
     if not folder.is_dir():
         return False
-    held = [path for path in folder.rglob("*") if not path.is_dir()]
-    begun = ("recipe.toml", "plan.parquet", "claims")
+    held = [path for path in folder.rglob("*") if not path.is_dir() and path.parent != folder / LOCKS]
+    begun = ("recipe.toml", "plan.parquet")
     return all(path.name in begun or path.name.endswith(".partial") for path in held) and all(
-        path.name in ("images", "items") for path in folder.iterdir() if path.is_dir()
+        path.name in ("images", "items", LOCKS) for path in folder.iterdir() if path.is_dir()
     )
 
 
