@@ -309,6 +309,10 @@ def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call
         "photo-1.png",
     ]
     assert ended.out == "1 images can be attacked, 3 complaints\n"
+    as_json = call(*command.validation(), "--json")
+    assert (as_json.status, as_json.err) == (2, ended.err)
+    found = json.loads(as_json.out)
+    assert (found["usable"], [f"attnshift: {each}" for each in found["complaints"]]) == (1, lines)
     assert contents(command.photos) == before
 
 
@@ -437,6 +441,8 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     assert judged.status == 0, judged.err
     assert all(word in judged.out for word in (SURROGATE, JUDGE, "mean of 1 judges", "ssim", "seconds per image"))
     assert len(records(Store.open(command.out), "verdicts")) == 3 * 5 * 2
+    again = call("evaluate", command.out, "--judge", JUDGE, "--json")
+    assert [each["name"] for each in json.loads(again.out)["classifiers"]] == [SURROGATE, JUDGE]
 
     reported = call("report", command.out)
     assert reported.status == 0
@@ -486,6 +492,10 @@ def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
     tuned = call(*arguments, "--target", "goldfish")
     assert tuned.status == 0, tuned.err
     assert "succeeds on 0.0% of all images" in tuned.out
+    again = call(*arguments, "--target", "goldfish", "--json")
+    found = json.loads(again.out)
+    assert (len(found["trials"]), found["best"]["grade"]["success"]) == (1, 0.0)
+    assert found["recipe"] == str(command.out / "best.toml")
 
 
 def comparison(command: Command, *more: str | Path) -> list[str | Path]:
@@ -541,6 +551,10 @@ def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) 
     again = call("compare", *comparison(command, "--recipe", short, "--recipe", long))
     assert (again.status, again.out) == (0, compared.out)
     assert "photo" not in again.err
+    as_json = call("compare", *comparison(command, "--recipe", short, "--recipe", long, "--json"))
+    assert json.loads(as_json.out) == data
+    latex = call("compare", *comparison(command, "--recipe", short, "--recipe", long, "--table", "latex"))
+    assert latex.out.count("\\toprule") == 3
     assert contents(command.out) == before
     refused = call("sweep", *comparison(command, "--recipe", long))
     assert_one_line(refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from inspect import getdoc
 
@@ -50,6 +51,14 @@ frame = run.to_pandas("quality")           # needs pandas: pip install 'attnshif
 Columns that exist once for each key of a mapping, such as `attack_margins` or the metrics of `quality`,
 are one field of the typed row: `row.margins["attack"]`, `row.values["ssim"]`.
 
+## From the command line
+
+`attnshift report RUN --json` prints every figure of a run, with its interval, and nothing else on
+standard output; `--table FORMAT` prints tables as `markdown`, `csv` or `latex` (the LaTeX document
+needs `\\usepackage{{booktabs}}`). In CSV a figure with an interval has three columns: `NAME`, `NAME low`
+and `NAME high`. `evaluate`, `compare` and `sweep` take the same two options, `validate` and `tune`
+take `--json`.
+
 ## One image
 
 `items/ID.json` holds the row of the table `results` for one finished image, with the same names. The
@@ -64,7 +73,7 @@ def format_page() -> str:
 
 def _table(kind: type[Row]) -> Iterator[str]:
     yield f"## `{kind.TABLE}.parquet`\n"
-    yield f"{getdoc(kind)}\n"
+    yield textwrap.fill(getdoc(kind) or "", 100) + "\n"
     yield f"Written by `attnshift {kind.WRITER}`. Typed row: `{kind.__name__}`.\n"
     yield "| column | type | content |\n|---|---|---|"
     for column in columns_of(kind):
