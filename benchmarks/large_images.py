@@ -163,7 +163,7 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
     with model.mode, Alive(model.held()) as alive:
         task = Task("one", torch.zeros(3, side, side), 0, "mug")
         batch = prepare_batch(method, model.backbone, [model.classifier], [task])
-        value_and_grad(batch, batch.trajectory.start.clone(), NUMBER, AttackState.start(batch))
+        value_and_grad(batch, batch.render.trajectory.start.clone(), NUMBER, AttackState.start(batch))
     return alive.peak
 
 

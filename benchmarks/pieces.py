@@ -53,7 +53,7 @@ class Prepared:
         tasks = model.tasks(batch, classifiers[0])
         settings = [*settings, *(QUICK if preset == EXACT else [])]
         ready = prepare_batch(Method.of(load_recipe(preset, settings)), model.backbone, classifiers, tasks)
-        start = ready.trajectory.start
+        start = ready.render.trajectory.start
         step = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
         return cls(model, classifiers, tasks, ready, start + 0.02 * step)
 
@@ -68,7 +68,7 @@ class Prepared:
 
     def floor(self) -> Tensor:
         """Run the same guided steps, decoder and classifier both ways, with diffusers alone."""
-        backbone, trajectory = self.model.backbone, self.batch.trajectory
+        backbone, trajectory = self.model.backbone, self.batch.render.trajectory
         scheduler, scale = backbone.scheduler, backbone.vae.config["scaling_factor"]
         scheduler.set_timesteps(20)
         labels = torch.tensor([task.label for task in self.tasks], device=self.latents.device)

@@ -272,7 +272,7 @@ def attacked(
     images = run_attack(batch).images
     seconds = _now() - begun
     # Controls are rounded to 8 bits too, as in a saved file.
-    arms = {"clean": batch.images, "reconstruction": quantise(batch.clean.images), "attack": images}
+    arms = {"clean": batch.images, "reconstruction": quantise(batch.observe.clean.images), "attack": images}
     return _seen(judges, arms, tasks), seconds
 
 
@@ -385,7 +385,7 @@ def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[s
 def all_levels(case: Prepared) -> tuple[Iteration, Prepared]:
     """Invert up to the highest noise, as DiffAttack does: needed levels first, then the others."""
     backbone, batch = case.model.backbone, case.batch
-    diffusion, needed = batch.method.recipe.diffusion, len(batch.trajectory.noise_schedule)
+    diffusion, needed = batch.method.recipe.diffusion, len(batch.render.trajectory.noise_schedule)
     whole = backbone.noise_schedule(diffusion.schedule_steps, diffusion.schedule_steps - 1)
     others = NoiseSchedule(whole.timesteps[:-needed], whole.levels[:-needed], whole.above)
     empty = backbone.embed([""] * len(case.tasks))
@@ -394,7 +394,7 @@ def all_levels(case: Prepared) -> tuple[Iteration, Prepared]:
         return invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
 
     start = inverted(whole, backbone.encode(batch.images))[-needed - 1]
-    changed = replace(case, latents=start + case.latents - batch.trajectory.start)
+    changed = replace(case, latents=start + case.latents - batch.render.trajectory.start)
     return lambda: inverted(others, _prepared_again(case).trajectory.start), changed
 
 
@@ -468,7 +468,8 @@ def _with(
     surrogates = case.batch.surrogates
     if classifiers is not None:
         surrogates = replace(surrogates, classifiers=classifiers)
-    changed = replace(case, batch=replace(case.batch, backbone=backbone, surrogates=surrogates))
+    render = replace(case.batch.render, backbone=backbone, decode=backbone.decode)
+    changed = replace(case, batch=replace(case.batch, render=render, surrogates=surrogates))
     return changed.ours, changed
 
 

@@ -26,6 +26,7 @@ EXPORTED = [
     "LatentAttack",
     "LossTerm",
     "Observation",
+    "PixelAttack",
     "Recipe",
     "STRICT",
     "Site",

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
 import pytest
 import torch
-from torch import Tensor
 
 from attnshift import profiling
-from attnshift.attack.prepare import Task, prepare_batch
-from attnshift.attack.run import run_attack
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.profiling import PARTS, Profile, part, profiled, time_backward, timed
-
-if TYPE_CHECKING:
-    from attack.conftest import Prepare
-
-FORWARD, BACKWARD = (
-    {"denoise": 1.0, "decode": 10.0, "classify": 100.0},
-    {"denoise": 1e3, "decode": 1e4, "classify": 1e5},
-)
 
 
 class Clock:
@@ -83,86 +67,11 @@ def test_nothing_happens_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(profiling, "_now", forbidden)
     tensor = torch.ones(1, requires_grad=True) * 1
-    classifiers = [torch.nn.Identity()]
+    function = torch.nn.Identity()
     with part("bookkeeping"):
         time_backward("denoising", tensor)
-    assert timed(classifiers) is classifiers
+    assert timed("classifiers", function) is function
     assert not tensor._backward_hooks
-
-
-class Takes(torch.autograd.Function):
-    """The same tensor, for which the clock moves on in forward and in backward."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, clock: Clock, name: str) -> Tensor:
-        ctx.clock, ctx.name = clock, name
-        clock.now += FORWARD[name]
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def time_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        ctx.clock.now += BACKWARD[ctx.name]
-        return gradient, None, None
-
-
-@dataclass
-class Slow:
-    """A backbone whose denoiser and decoder take the clock's time."""
-
-    backbone: StableDiffusion
-    clock: Clock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backbone, name)
-
-    def denoise(self, latents: Tensor, *others: Any) -> Any:
-        return self.backbone.denoise(Takes.apply(latents, self.clock, "denoise"), *others)
-
-    def decode(self, latents: Tensor, *others: Any) -> Tensor:
-        return self.backbone.decode(Takes.apply(latents, self.clock, "decode"), *others)
-
-
-@pytest.fixture
-def slow_classifier(exact_classifiers: list[Classifier], clock: Clock) -> Classifier:
-    network = torch.nn.Sequential(exact_classifiers[1].network)
-    network.register_forward_pre_hook(lambda _, images: (Takes.apply(images[0], clock, "classify"),))
-    return replace(exact_classifiers[1], network=network)
-
-
-ITERATIONS, STEPS = 3, 4
-
-
-@pytest.mark.parametrize("changes", [[], ["diffusion.checkpointing=true"], ["classification.space=latent"]])
-def test_backward_passes_count_for_what_they_go_through(
-    prepared: Prepare, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]
-) -> None:
-    plain = prepared("fast", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes])
-    backbone = Slow(plain.backbone, clock)  # type: ignore[arg-type]
-    with profiled() as seen:
-        batch = prepare_batch(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]
-        run_attack(batch)
-    checkpointing, latent = "diffusion.checkpointing=true" in changes, "classification.space=latent" in changes
-    passes = 2 if latent else 1
-    # The last iterate is rendered once more, and its classes are read. At the latents a second pass carries the
-    # classification back, and only that one goes through the decoder.
-    there = ITERATIONS * (passes + checkpointing) + 1
-    expected = {
-        "denoising": STEPS * (there * FORWARD["denoise"] + ITERATIONS * passes * BACKWARD["denoise"]),
-        "decoder": (ITERATIONS * passes + 1) * FORWARD["decode"] + ITERATIONS * BACKWARD["decode"],
-        "classifiers": (ITERATIONS + 1) * FORWARD["classify"] + ITERATIONS * BACKWARD["classify"],
-        "fusion": 0,
-        "terms": 0,
-        "bookkeeping": 0,
-        # Noise arm and attention before and after, and in the preparation the clean path and the round trip.
-        "controls": 3 * STEPS * FORWARD["denoise"] + FORWARD["decode"],
-        "inversion": STEPS * FORWARD["denoise"],
-        "reconstruction": STEPS * FORWARD["denoise"],
-        "preparation": STEPS * FORWARD["denoise"] + 2 * FORWARD["decode"],
-        "loading": 0,
-        "storing": 0,
-    }
-    assert seen.seconds == pytest.approx(expected)
-    assert seen.whole == pytest.approx(clock.now)
 
 
 def test_profile_starts_with_every_part() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from attnshift.batching import select_rows
 from attnshift.types import Goals
 
 
@@ -25,6 +26,6 @@ def test_a_third_class_is_success_only_without_a_target() -> None:
 
 
 def test_rows_cut_targets_too() -> None:
-    part = Goals.of([0, 3, 5], [2, 0, 1]).rows(torch.tensor([2, 0]))
+    part = select_rows(Goals.of([0, 3, 5], [2, 0, 1]), torch.tensor([2, 0]))
     assert part.targets is not None
     assert (part.labels.tolist(), part.targets.tolist()) == ([5, 0], [1, 2])

@@ -11,7 +11,9 @@ from attnshift.lazy import lazy_names
 
 if TYPE_CHECKING:
     from attnshift._version import __version__
-    from attnshift.attack.latent_attack import AttackResult, LatentAttack
+    from attnshift.attack.interface import AttackResult
+    from attnshift.attack.latent_attack import LatentAttack
+    from attnshift.attack.pixel_attack import PixelAttack
     from attnshift.baselines.pixel import Baseline
     from attnshift.classifiers import load_classifier
     from attnshift.classifiers.classifier import Classifier
@@ -45,6 +47,7 @@ __all__ = [
     "LatentAttack",
     "LossTerm",
     "Observation",
+    "PixelAttack",
     "Recipe",
     "Site",
     "Transform",
@@ -62,7 +65,7 @@ __all__ = [
 
 _HOMES = {
     "STRICT": "attnshift.registry",
-    "AttackResult": "attnshift.attack.latent_attack",
+    "AttackResult": "attnshift.attack.interface",
     "AttnshiftError": "attnshift.errors",
     "Backbone": "attnshift.diffusion.backbone",
     "Baseline": "attnshift.baselines.pixel",
@@ -74,6 +77,7 @@ _HOMES = {
     "LatentAttack": "attnshift.attack.latent_attack",
     "LossTerm": "attnshift.losses.objective",
     "Observation": "attnshift.types",
+    "PixelAttack": "attnshift.attack.pixel_attack",
     "Recipe": "attnshift.recipes.schema",
     "Site": "attnshift.types",
     "Transform": "attnshift.ensemble.transforms",

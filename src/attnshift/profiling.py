@@ -1,21 +1,24 @@
-"""Where the time of an attack goes, part by part; every second counts for one part, the innermost.
+"""The time of an attack, part by part; every second counts for one part, the innermost.
 
-Inside ``profiled()`` the places that ``part`` and ``time_backward`` mark count their seconds. Outside of it the
-marks do nothing: no clock is read and no hook is set.
+Inside ``profiled()`` calls of ``timed`` functions and the places that ``part`` marks count their
+seconds. Outside of it no function is replaced, no clock is read and no hook is set.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 __all__ = ["ITERATIONS", "PARTS", "Profile", "part", "profiled", "time_backward", "timed"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 ITERATIONS = ("denoising", "decoder", "classifiers", "fusion", "terms", "bookkeeping")
 """What iterations are made of, forward and backward: the denoising steps with the attention that is read; latents to
@@ -121,25 +124,43 @@ def time_backward(name: str | None, *tensors: Tensor) -> None:
             tensor.register_hook(lambda _: profile.turn(name))
 
 
-def timed(classifiers: Sequence[Callable[[Tensor], Tensor]]) -> Sequence[Callable[[Tensor], Tensor]]:
-    """The same ``classifiers``, counted as such while something is."""
-    return classifiers if _running.get() is None else [_Timed(each) for each in classifiers]
+def timed(name: str, function: Function, until: int | None = None) -> Function:
+    """The same ``function``; while a profile is open its calls count as part ``name``.
+
+    Their backward passes count from the tensors that it returns, in tuples, mappings or alone. A
+    backward pass turns back at the positional argument number ``until``, if that is given; else
+    the function before it in the computation turns it. Outside of a profile this is ``function``.
+    """
+    return function if _running.get() is None else _Timed(name, function, until)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class _Timed:
-    classifier: Callable[[Tensor], Tensor]
+    """A callable that counts; every other attribute is the function's own."""
 
-    @property
-    def name(self) -> str:
-        return getattr(self.classifier, "name", "")
+    part: str
+    function: Callable[..., Any]
+    until: int | None
 
-    def __call__(self, images: Tensor) -> Tensor:
-        with part("classifiers"):
-            time_backward(None, images)
-            logits = self.classifier(images)
-            time_backward("classifiers", logits)
-        return logits
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+    def __call__(self, *arguments: Any) -> Any:
+        with part(self.part):
+            if self.until is not None:
+                time_backward(None, arguments[self.until])
+            result = self.function(*arguments)
+            time_backward(self.part, *_tensors(result))
+        return result
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """The tensors in ``result``: a tensor, or tuples and mappings that hold some."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, Mapping | tuple):
+        for each in result.values() if isinstance(result, Mapping) else result:
+            yield from _tensors(each)
 
 
 def _now() -> float:

@@ -1,4 +1,4 @@
-"""Records that every part of the package shares. Imports nothing of ours.
+"""Records that every part of the package shares.
 
 Names of sizes: ``batch`` images, ``channels``, ``rows`` and ``columns`` of a latent, ``heads`` of an attention site,
 ``queries`` = side * side positions of its grid, ``keys`` tokens (cross-attention) or positions (self-attention),
@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from attnshift.batching import batch_record, constant, per_image
 
 __all__ = [
     "AttentionMaps",
@@ -74,19 +76,19 @@ scaled queries and the keys, [batch, 2, heads, queries, width]: small where a ma
 """
 
 
-@dataclass(frozen=True)
+@batch_record
 class Branch:
     """One run of the denoising steps: where it ended, what it shows, and where it looked.
 
     latents [batch,channels,rows,columns] at the last level; images [batch,3,height,width] in [0,1].
     """
 
-    latents: Tensor
-    images: Tensor
-    attention: AttentionMaps
+    latents: Tensor = per_image()
+    images: Tensor = per_image()
+    attention: AttentionMaps = per_image(depth=2)
 
 
-@dataclass(frozen=True)
+@batch_record
 class Goals:
     """What an attack is after, class by class: ``labels`` [batch] are the true classes.
 
@@ -94,9 +96,9 @@ class Goals:
     the interference phrases' classes, -1 where a phrase is no class; absent where there is no interference.
     """
 
-    labels: Tensor
-    targets: Tensor | None = None
-    interference: Tensor | None = None
+    labels: Tensor = per_image()
+    targets: Tensor | None = per_image(default=None)
+    interference: Tensor | None = per_image(default=None)
 
     @classmethod
     def of(
@@ -112,13 +114,8 @@ class Goals:
         """Where classes [...,batch] are what the attack is after: the target, or any but the true one."""
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
-    def rows(self, keep: Tensor | slice) -> Goals:
-        """The same for the images at ``keep``."""
-        targets, interference = (None if each is None else each[keep] for each in (self.targets, self.interference))
-        return Goals(self.labels[keep], targets, interference)
 
-
-@dataclass(frozen=True)
+@batch_record
 class Interference:
     """What attention is steered towards, image by image.
 
@@ -128,51 +125,39 @@ class Interference:
     the ``reference`` maps, constants.
     """
 
-    phrases: tuple[str, ...]
-    tokens: tuple[TokenSpan, ...]
-    probed: tuple[TokenSpan, ...]
-    joint: tuple[TokenSpan, ...] | None
-    alignment: tuple[Tensor, ...]
-    attention: AttentionMaps
-
-    def rows(self, keep: Tensor) -> Interference:
-        """The same for the images at ``keep``."""
-        at = keep.tolist()
-        return Interference(
-            phrases=tuple(self.phrases[row] for row in at),
-            tokens=tuple(self.tokens[row] for row in at),
-            probed=tuple(self.probed[row] for row in at),
-            joint=None if self.joint is None else tuple(self.joint[row] for row in at),
-            alignment=tuple(self.alignment[row] for row in at),
-            attention={site: tuple(each[keep] for each in steps) for site, steps in self.attention.items()},
-        )
+    phrases: tuple[str, ...] = per_image()
+    tokens: tuple[TokenSpan, ...] = per_image()
+    probed: tuple[TokenSpan, ...] = per_image()
+    joint: tuple[TokenSpan, ...] | None = per_image()
+    alignment: tuple[Tensor, ...] = per_image()
+    attention: AttentionMaps = per_image(depth=2)
 
 
-@dataclass(frozen=True)
+@batch_record
 class RandomKey:
     """Names of an iteration's random draws: the run's seed, each image's identity, the iteration."""
 
-    seed: int
-    identities: tuple[str, ...]
-    iteration: int
+    seed: int = constant()
+    identities: tuple[str, ...] = per_image()
+    iteration: int = constant()
 
 
-@dataclass(frozen=True)
+@batch_record
 class Observation:
     """All that a loss term may look at. Everything but ``adversarial`` is a constant."""
 
-    images: Tensor
+    images: Tensor = per_image()
     """The images that are attacked, [batch,3,height,width] in [0,1]."""
-    clean: Branch
-    adversarial: Branch
-    tokens: tuple[TokenSpan, ...]
+    clean: Branch = per_image()
+    adversarial: Branch = per_image()
+    tokens: tuple[TokenSpan, ...] = per_image()
     """Where the true class stands in each image's prompt."""
-    progress: float
+    progress: float = constant()
     """How much of the optimisation is done, in (0,1]."""
-    key: RandomKey
-    weights: Tensor
+    key: RandomKey = per_image()
+    weights: Tensor = per_image()
     """How much each pixel counts, [batch,1,height,width] in (0,1]: 1 on the object, less outside of it."""
-    interference: Interference | None = None
+    interference: Interference | None = per_image(default=None)
 
 
 @dataclass(frozen=True)

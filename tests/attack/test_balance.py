@@ -14,8 +14,9 @@ from attnshift.attack.balance import GradNorm
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.batching import select_rows
 from attnshift.losses.objective import evaluate
-from attnshift.types import Goals, Observation, Site
+from attnshift.types import Site
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
@@ -116,7 +117,7 @@ def test_batch_mates_and_rows() -> None:
             row = slice(image, image + 1)
             own, alone[image] = combined(alone[image], {name: each[row] for name, each in gradients.items()}, weights)
             torch.testing.assert_close(own, total[row])
-    part = whole.rows(torch.tensor([2, 0]))
+    part = select_rows(whole, torch.tensor([2, 0]))
     for name in "ab":
         assert part.norms[name].tolist() == pytest.approx([float(alone[at].norms[name]) for at in (2, 0)])
     kept = {name: each[[2, 0]] for name, each in gradients.items()}
@@ -128,13 +129,13 @@ BALANCED = ["optimiser.balance=gradnorm", *ENTROPY]
 
 
 def away(batch: PreparedBatch, seed: int = 0) -> Tensor:
-    start = batch.trajectory.start
+    start = batch.render.trajectory.start
     draw = torch.Generator().manual_seed(seed)
     return start + 0.02 * torch.randn(start.shape, dtype=start.dtype, generator=draw)
 
 
 def carried(batch: PreparedBatch, before: Gradient | None = None) -> AttackState:
-    optimiser = AdamW.start(batch.trajectory.start, 0.01, 0.0)
+    optimiser = AdamW.start(batch.render.trajectory.start, 0.01, 0.0)
     return AttackState(optimiser) if before is None else replace(before.state, optimiser=optimiser)
 
 
@@ -144,7 +145,7 @@ def gradients_apart(batch: PreparedBatch, latents: Tensor, iteration: int) -> di
     objective = batch.method.objective
     for name in ("classification", *objective.terms):
         leaf = latents.clone().requires_grad_()
-        branch = batch.render(leaf, batch.sites)
+        branch = batch.render(leaf, batch.observe.sites)
         if name == "classification":
             direction = batch.method.rule(batch.surrogates, branch.images).direction
             value = (branch.images * direction).sum()
@@ -162,7 +163,7 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(prepared: Prepa
     norms: dict[str, Tensor] = {}
     last = None
     for iteration in range(3):
-        latents = batch.trajectory.start if iteration == 0 else away(batch, iteration)
+        latents = batch.render.trajectory.start if iteration == 0 else away(batch, iteration)
         apart = gradients_apart(batch, latents, iteration)
         expected = torch.zeros_like(latents)
         for name, gradient in apart.items():
@@ -205,7 +206,14 @@ class InOtherUnits:
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return self.inner.sites(available, latent_side)
 
-    def __call__(self, *seen: Observation | Tensor | Goals) -> Tensor:
+    @property
+    def stateful(self) -> bool:
+        return getattr(self.inner, "stateful", False)
+
+    def __call__(self, *seen: Any) -> Any:
+        if self.stateful:
+            values, state = self.inner(*seen)
+            return self.factor * values, state
         return self.factor * self.inner(*seen)
 
 

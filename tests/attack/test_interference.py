@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attnshift.attack.interference import Choice, Subject, align, choose, class_of, observe_interference
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
+from attnshift.batching import select_rows
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.diffusion.backbone import Read
@@ -434,7 +435,7 @@ def test_joint_tokens_need_a_prompt_that_names_both() -> None:
 
 def words(batch: PreparedBatch, prompt: str, span: Sequence[int]) -> str:
     """What stands at ``span`` in the encoded prompt."""
-    tokenizer = batch.backbone.tokenizer  # type: ignore[attr-defined]
+    tokenizer = batch.render.backbone.tokenizer  # type: ignore[attr-defined]
     ids = tokenizer(prompt).input_ids
     return "".join(tokenizer.convert_ids_to_tokens([ids[at] for at in span])).replace("</w>", " ").strip()
 
@@ -456,22 +457,22 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
     names = (true, "snowman")
     shown = [replace(task, class_name=name) for task, name in zip(tasks, names, strict=False)]
     batch = prepare_batch(Method.of(load_recipe("fast", settings)), exact, exact_classifiers[:1], shown)
-    assert batch.interference is not None
-    assert batch.interference.joint is not None
-    for image, (own, other) in enumerate(zip(batch.tokens, batch.interference.joint, strict=True)):
+    assert batch.observe.interference is not None
+    assert batch.observe.interference.joint is not None
+    for image, (own, other) in enumerate(zip(batch.observe.tokens, batch.observe.interference.joint, strict=True)):
         name = names[image]
         prompt = template.removeprefix("prompt.template=").replace("{}", name).replace("{interference}", phrase)
         assert words(batch, prompt, own) == name
         assert words(batch, prompt, other) == phrase
         assert (max(own) < min(other)) if template == BOTH else (max(other) < min(own))
-        assert torch.equal(batch.trajectory.text[image], exact.embed([prompt])[0])
+        assert torch.equal(batch.render.trajectory.text[image], exact.embed([prompt])[0])
 
 
 def steered(prepared: Prepare, *settings: str, rows: slice = slice(None)) -> tuple[PreparedBatch, Interference]:
     given = ["interference.choose=given", "interference.phrase=crane", "diffusion.denoising_steps=3", *settings]
     batch = prepared("fast", given, rows)
-    assert batch.interference is not None
-    return batch, batch.interference
+    assert batch.observe.interference is not None
+    return batch, batch.observe.interference
 
 
 REPLACE = ("terms.replace.weight=1.0", "terms.replace.select.grid=half")
@@ -480,13 +481,13 @@ REPLACE = ("terms.replace.weight=1.0", "terms.replace.select.grid=half")
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
 def test_reference_maps_are_a_plain_pass_on_the_stored_latents(prepared: Prepare, guidance: str) -> None:
     batch, interference = steered(prepared, *REPLACE, f"diffusion.guidance={guidance}")
-    backbone, noise_schedule = batch.backbone, batch.trajectory.noise_schedule
+    backbone, noise_schedule = batch.render.backbone, batch.render.trajectory.noise_schedule
     with torch.no_grad():
         stored = invert(backbone, noise_schedule, backbone.encode(batch.images), backbone.embed([""] * 3), "aligned")
         text = backbone.embed(["a photo of a crane"] * 3)
     expected = [site for site in backbone.sites(64) if (site.kind, site.side) == ("cross", 4) and site.place != "mid"]
     assert set(interference.attention) == {site.seen("reference") for site in expected}
-    assert not any(site.view == "reference" for site in batch.sites), "no pass of the attack reads them again"
+    assert not any(site.view == "reference" for site in batch.observe.sites), "no pass of the attack reads them again"
     for site in expected:
         maps = interference.attention[site.seen("reference")]
         assert len(maps) == len(noise_schedule) == 3
@@ -506,9 +507,9 @@ def test_spans_text_and_probe_of_the_interference_prompt(prepared: Prepare) -> N
     assert interference.probed == ((24, 25, 26, 27),) * 3
     assert interference.joint is None
     assert interference.attention == {}
-    spoken = batch.trajectory.interference
+    spoken = batch.render.trajectory.interference
     assert spoken is not None
-    text = batch.backbone.embed(["of crane on the"] * 3)
+    text = batch.render.backbone.embed(["of crane on the"] * 3)
     torch.testing.assert_close(spoken.text, text, rtol=0, atol=0)
     torch.testing.assert_close(spoken.phrase.states, text[:, 2:6], rtol=0, atol=0)
     assert spoken.phrase.real.all()
@@ -540,15 +541,19 @@ def test_goals_know_the_class_of_the_phrase(prepared: Prepare, phrase: str, labe
 
 def test_nothing_is_chosen_where_nothing_reads_it(prepared: Prepare) -> None:
     batch = prepared("fast", ["diffusion.denoising_steps=1"], slice(1))
-    assert batch.interference is None
-    assert batch.trajectory.interference is None
+    assert batch.observe.interference is None
+    assert batch.render.trajectory.interference is None
     assert batch.surrogates.goals.interference is None
 
 
 def test_rows_cut_all_of_the_interference(prepared: Prepare) -> None:
     batch, whole = steered(prepared, *REPLACE, "interference.choose=random", "interference.phrase=", BOTH)
-    cut = batch.rows(torch.tensor([2, 0]))
-    part, spoken, other = cut.interference, cut.trajectory.interference, batch.trajectory.interference
+    cut = select_rows(batch, torch.tensor([2, 0]))
+    part, spoken, other = (
+        cut.observe.interference,
+        cut.render.trajectory.interference,
+        batch.render.trajectory.interference,
+    )
     assert part is not None
     assert spoken is not None
     assert other is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, Snapshot, attack, value_and_grad
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.batching import select_rows
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
 
@@ -23,7 +24,7 @@ PRESETS = [("fast", []), ("diffattack", FEW)]
 
 def away(batch: PreparedBatch, seed: int = 0) -> Tensor:
     """Latents near the start, where the self-attention term has a gradient."""
-    start = batch.trajectory.start
+    start = batch.render.trajectory.start
     step = torch.stack(
         [
             torch.randn(start.shape[1:], dtype=start.dtype, generator=torch.Generator().manual_seed(seed + row))
@@ -60,7 +61,7 @@ def test_one_pull_back_is_the_gradient_of_the_whole_loss(prepared: Prepare, pres
     batch = prepared(preset, [*settings, "classification.fusion_options.scale=raw"], models=slice(0, 3))
     found = attention_clean(batch)
     leaf = away(batch).requires_grad_()
-    branch = batch.render(leaf, batch.sites)
+    branch = batch.render(leaf, batch.observe.sites)
     surrogates = batch.surrogates
     logits = [classifier(branch.images) for classifier in surrogates.classifiers]
     fooling = torch.stack([surrogates.criterion(each, surrogates.goals) for each in logits]).mean(0)
@@ -75,11 +76,11 @@ def test_one_pull_back_is_the_gradient_of_the_whole_loss(prepared: Prepare, pres
 
 def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(prepared: Prepare) -> None:
     batch = prepared("fast", ["terms.self_attention.select.grid=half"])
-    expected = {site for site in batch.backbone.sites(64) if (site.kind, site.side) == ("self", 4)}
-    expected |= {site for site in batch.backbone.sites(64) if (site.kind, site.side) == ("cross", 2)}
-    assert set(batch.sites) == expected
-    assert set(batch.clean.attention) == {site for site in expected if site.kind == "self"}
-    assert not any(maps.requires_grad for steps in batch.clean.attention.values() for maps in steps)
+    expected = {site for site in batch.render.backbone.sites(64) if (site.kind, site.side) == ("self", 4)}
+    expected |= {site for site in batch.render.backbone.sites(64) if (site.kind, site.side) == ("cross", 2)}
+    assert set(batch.observe.sites) == expected
+    assert set(batch.observe.clean.attention) == {site for site in expected if site.kind == "self"}
+    assert not any(maps.requires_grad for steps in batch.observe.clean.attention.values() for maps in steps)
 
 
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
@@ -87,7 +88,7 @@ def test_residual_makes_iteration_zero_the_image_itself(prepared: Prepare, guida
     with_residual = prepared("fast", [f"diffusion.guidance={guidance}"])
     first = next(attack(with_residual))
     torch.testing.assert_close(first.images, with_residual.images, rtol=0, atol=1e-6)
-    torch.testing.assert_close(with_residual.clean.images, with_residual.images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(with_residual.observe.clean.images, with_residual.images, rtol=0, atol=1e-6)
     without = prepared("fast", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
     assert (next(attack(without)).images - without.images).abs().max() > 0.01
 
@@ -234,7 +235,7 @@ def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     assert second.state.momentum.past is not None
     assert second.state.momentum.past.shape == second.images.shape
     assert (second.state.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
-    pair = attack(prepared("fast", settings, models=slice(0, 3)).rows(torch.tensor([0, 2])))
+    pair = attack(select_rows(prepared("fast", settings, models=slice(0, 3)), torch.tensor([0, 2])))
     expected = [next(pair), next(pair), next(pair), next(pair)]
     found = [first, second, next(loop), next(loop)]
     for ours, theirs in zip(found[1:], expected[1:], strict=True):
@@ -257,9 +258,9 @@ def test_white_pixels_can_be_moved(prepared: Prepare) -> None:
     """With residual, iteration 0 shows the image itself, and a white pixel lies exactly at the bound."""
     batch = prepared("fast", [], slice(1))
     white = replace(batch, images=torch.ones_like(batch.images))
-    leaf = batch.trajectory.start.clone().requires_grad_()
+    leaf = batch.render.trajectory.start.clone().requires_grad_()
     with torch.no_grad():
-        decoded = batch.backbone.decode(denoise(batch.backbone, batch.trajectory, leaf)[0])
+        decoded = batch.render.backbone.decode(denoise(batch.render.backbone, batch.render.trajectory, leaf)[0])
     white = replace(white, residual=white.images - decoded)
     shown = white.render(leaf).images
     torch.testing.assert_close(shown, white.images)

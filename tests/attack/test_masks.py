@@ -15,6 +15,7 @@ from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attack.run import run_attack
+from attnshift.batching import select_rows
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
@@ -248,22 +249,22 @@ def test_pixel_weights_count_little_outside_and_one_inside() -> None:
 def test_a_problems_mask_is_made_of_the_guided_clean_paths_conditional_maps(prepared: Prepare) -> None:
     settings = ["mask.source=attention", "mask.refine=1", "mask.outside=0.3", "diffusion.guidance=2.5"]
     batch = prepared("fast", settings)
-    section, backbone = batch.method.recipe.mask, batch.backbone
+    section, backbone = batch.method.recipe.mask, batch.render.backbone
     sites = mask_sites(section, backbone.sites(64), 8)
     with torch.no_grad():
-        _, attention = denoise(backbone, batch.trajectory, batch.trajectory.start, sites)
+        _, attention = denoise(backbone, batch.render.trajectory, batch.render.trajectory.start, sites)
     goals = batch.surrogates.goals
-    expected = make_masks(section, attention, batch.tokens, [], batch.images, goals.labels, [None] * 3)
+    expected = make_masks(section, attention, batch.observe.tokens, [], batch.images, goals.labels, [None] * 3)
     assert batch.masks is not None
     assert expected is not None
     torch.testing.assert_close(batch.masks, expected)
-    torch.testing.assert_close(batch.weights, 0.3 + 0.7 * expected)
+    torch.testing.assert_close(batch.observe.weights, 0.3 + 0.7 * expected)
     assert batch.masks.dtype == batch.images.dtype
     assert batch.masks.flatten(1).std(1).min() > 0.01
-    part = batch.rows(torch.tensor([2, 0]))
+    part = select_rows(batch, torch.tensor([2, 0]))
     assert part.masks is not None
     assert torch.equal(part.masks, batch.masks[[2, 0]])
-    assert torch.equal(part.weights, batch.weights[[2, 0]])
+    assert torch.equal(part.observe.weights, batch.observe.weights[[2, 0]])
 
 
 def test_gradcam_of_a_problem_asks_for_the_true_class(prepared: Prepare) -> None:
@@ -277,7 +278,7 @@ def test_gradcam_of_a_problem_asks_for_the_true_class(prepared: Prepare) -> None
 def test_without_a_mask_all_pixels_count_the_same(prepared: Prepare) -> None:
     batch = prepared("fast", ["diffusion.denoising_steps=1"], slice(2))
     assert batch.masks is None
-    assert torch.equal(batch.weights, torch.ones_like(batch.images[:, :1]))
+    assert torch.equal(batch.observe.weights, torch.ones_like(batch.images[:, :1]))
 
 
 BOX = (slice(None), slice(8, 40), slice(20, 60))
@@ -315,8 +316,8 @@ def test_paste_back_changes_nothing_outside_the_mask_at_any_iteration(
         torch.testing.assert_close(snapshot.images[:, *BOX], unpasted[:, *BOX], rtol=0, atol=1e-5)
         if snapshot.iteration:
             assert (outside(unpasted) - outside(batch.images)).abs().max() > 1e-3
-    assert torch.equal(outside(batch.clean.images), outside(batch.images)), "also where nothing is attacked"
-    torch.testing.assert_close(batch.clean.images, snapshots[0].images, rtol=0, atol=1e-5)
+    assert torch.equal(outside(batch.observe.clean.images), outside(batch.images)), "also where nothing is attacked"
+    torch.testing.assert_close(batch.observe.clean.images, snapshots[0].images, rtol=0, atol=1e-5)
     saved = run_attack(batch).images
     assert torch.equal(outside(saved), outside(quantise(batch.images)))
     assert (saved != quantise(batch.images)).any()
@@ -348,7 +349,7 @@ class Lab:
     def masks(self, **options: Any) -> Tensor:
         batch = self.batch
         section, labels = MaskSection(source="attention", **options), batch.surrogates.goals.labels
-        masks = make_masks(section, self.attention, batch.tokens, [], batch.images, labels, [None] * 10)
+        masks = make_masks(section, self.attention, batch.observe.tokens, [], batch.images, labels, [None] * 10)
         assert masks is not None
         return masks
 
@@ -365,7 +366,7 @@ def lab() -> Lab:
     batch = prepare_batch(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
     sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
     with torch.no_grad():
-        _, attention = denoise(backbone, batch.trajectory, batch.trajectory.start, sites)
+        _, attention = denoise(backbone, batch.render.trajectory, batch.render.trajectory.start, sites)
     return Lab(shown.masks > 0.5, batch, attention)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attnshift.attack.optimiser import AdamW, start
+from attnshift.batching import select_rows
 from attnshift.recipes.schema import OptimiserSection
 
 
@@ -44,7 +45,7 @@ def test_rows_that_stay_go_on_as_if_nothing_had_left() -> None:
     moved, state = AdamW.start(latents, 0.1, 0.01).step(latents, first)
     whole, _ = state.step(moved, second)
     keep = torch.tensor([2, 0])
-    part, _ = state.rows(keep).step(moved[keep], second[keep])
+    part, _ = select_rows(state, keep).step(moved[keep], second[keep])
     assert torch.equal(part, whole[keep])
 
 
@@ -56,7 +57,7 @@ def test_descent_by_hand(method: Literal["gradient", "sign"]) -> None:
     moved, after = start(section, latents).step(latents, gradient)
     step = gradient if method == "gradient" else torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
     torch.testing.assert_close(moved, 0.95 * latents - 0.5 * step)
-    again, _ = after.rows(torch.tensor([1])).step(moved[1:], gradient[1:])
+    again, _ = select_rows(after, torch.tensor([1])).step(moved[1:], gradient[1:])
     torch.testing.assert_close(again, 0.95 * moved[1:] - 0.5 * step[1:])
 
 

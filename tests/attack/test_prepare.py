@@ -9,6 +9,7 @@ import torch
 
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.batching import select_rows
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
@@ -52,26 +53,26 @@ def test_goals_are_the_tasks_own(
 
 def test_rows_cut_everything_alike(prepared: Prepare) -> None:
     batch = prepared("fast", ["diffusion.guidance=2.5"])
-    part = batch.rows(torch.tensor([2, 0]))
-    assert part.tokens == (batch.tokens[2], batch.tokens[0])
+    part = select_rows(batch, torch.tensor([2, 0]))
+    assert part.observe.tokens == (batch.observe.tokens[2], batch.observe.tokens[0])
     assert torch.equal(part.surrogates.goals.labels, batch.surrogates.goals.labels[[2, 0]])
-    assert part.residual is not None
-    assert batch.residual is not None
-    offsets, whole_offsets = part.trajectory.offsets, batch.trajectory.offsets
+    assert part.render.residual is not None
+    assert batch.render.residual is not None
+    offsets, whole_offsets = part.render.trajectory.offsets, batch.render.trajectory.offsets
     assert offsets is not None
     assert whole_offsets is not None
     pairs = [
         (part.images, batch.images),
-        (part.residual, batch.residual),
+        (part.render.residual, batch.render.residual),
         (part.round_trip, batch.round_trip),
-        (part.clean.latents, batch.clean.latents),
-        (part.clean.images, batch.clean.images),
-        (part.trajectory.start, batch.trajectory.start),
-        (part.trajectory.text, batch.trajectory.text),
-        *zip(part.trajectory.unconditional, batch.trajectory.unconditional, strict=True),
+        (part.observe.clean.latents, batch.observe.clean.latents),
+        (part.observe.clean.images, batch.observe.clean.images),
+        (part.render.trajectory.start, batch.render.trajectory.start),
+        (part.render.trajectory.text, batch.render.trajectory.text),
+        *zip(part.render.trajectory.unconditional, batch.render.trajectory.unconditional, strict=True),
         *zip(offsets, whole_offsets, strict=True),
-        *((a, b) for site, steps in batch.clean.attention.items()
-          for a, b in zip(part.clean.attention[site], steps, strict=True)),
+        *((a, b) for site, steps in batch.observe.clean.attention.items()
+          for a, b in zip(part.observe.clean.attention[site], steps, strict=True)),
     ]  # fmt: skip
     for cut, whole in pairs:
         assert torch.equal(cut, whole[[2, 0]])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.batching import select_rows
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
 from attnshift.types import Branch, Observation
@@ -25,8 +26,8 @@ ITERATION = 3
 
 def away(batch: PreparedBatch) -> Tensor:
     """Latents near the start, those of an image the same in every batch."""
-    draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in batch.identities]
-    start = batch.trajectory.start
+    draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in batch.key.identities]
+    start = batch.render.trajectory.start
     return start + 0.1 * torch.stack(
         [torch.randn(start.shape[1:], dtype=start.dtype, generator=each) for each in draws]
     )
@@ -48,7 +49,7 @@ def picked(whole: PreparedBatch, branch: Branch) -> Observation:
                 continue
             rows = [
                 generator(0, name, ITERATION, "query rows", site.layer).permutation(queries)[:ROWS]
-                for name in whole.identities
+                for name in whole.key.identities
             ]
             maps[replace(site, sample=ROWS)] = tuple(
                 torch.stack([image[:, at] for image, at in zip(each, rows, strict=True)]) for each in steps
@@ -69,7 +70,7 @@ def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
     whole, batch = prepared("fast", alone), prepared("fast", [*alone, *SAMPLED])
     leaf = away(whole).requires_grad_()
     term = SelfAttention(distance, "sum", rows=ROWS)  # type: ignore[arg-type]
-    values = 30 * term(picked(whole, whole.render(leaf, whole.sites)))
+    values = 30 * term(picked(whole, whole.render(leaf, whole.observe.sites)))
     (expected,) = torch.autograd.grad(values.sum(), leaf)
     found = looked(batch)
     torch.testing.assert_close(found.losses["self_attention"], values.detach(), rtol=1e-5, atol=0)
@@ -79,14 +80,14 @@ def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
 
 def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(prepared: Prepare) -> None:
     batch = prepared("fast", SAMPLED)
-    selves = {site.side: site.sample for site in batch.sites if site.kind == "self"}
+    selves = {site.side: site.sample for site in batch.observe.sites if site.kind == "self"}
     assert selves == {8: ROWS, 4: ROWS, 2: 0, 1: 0}
-    branch = batch.render(away(batch), batch.sites)
+    branch = batch.render(away(batch), batch.observe.sites)
     seen = batch.observe(branch, ITERATION)
-    for site in batch.sites:
+    for site in batch.observe.sites:
         if site.sample:
             heads, queries = site.heads, site.side**2
-            assert branch.attention[site][0].shape[:4] == batch.clean.attention[site][0].shape[:4]
+            assert branch.attention[site][0].shape[:4] == batch.observe.clean.attention[site][0].shape[:4]
             assert branch.attention[site][0].shape[:4] == (3, 2, heads, queries)
             for each in (seen.clean, seen.adversarial):
                 assert {maps.shape for maps in each.attention[site]} == {(3, heads, ROWS, queries)}
@@ -112,7 +113,7 @@ def test_an_image_is_attacked_as_if_it_were_alone(prepared: Prepare) -> None:
 
 def test_images_that_stay_see_what_they_saw(prepared: Prepare) -> None:
     batch = prepared("fast", SAMPLED)
-    whole, rest = looked(batch), looked(batch.rows(torch.tensor([2, 0])))
+    whole, rest = looked(batch), looked(select_rows(batch, torch.tensor([2, 0])))
     for place, row in enumerate((2, 0)):
         assert (rest.gradient[place] - whole.gradient[row]).norm() < 1e-5 * whole.gradient[row].norm()
         torch.testing.assert_close(
@@ -141,7 +142,7 @@ def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
 def test_the_output_of_a_sampled_site_is_that_of_one_that_nobody_reads(prepared: Prepare) -> None:
     batch = prepared("fast", [*SAMPLED, "terms.self_attention.select.grid=full", "terms.variance.weight=0.0"])
     latents = away(batch)
-    assert batch.sites
-    assert all(site.sample for site in batch.sites)
-    read, unread = batch.render(latents, batch.sites), batch.render(latents)
+    assert batch.observe.sites
+    assert all(site.sample for site in batch.observe.sites)
+    read, unread = batch.render(latents, batch.observe.sites), batch.render(latents)
     assert torch.equal(read.latents, unread.latents)

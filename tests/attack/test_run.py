@@ -10,6 +10,7 @@ import torch
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.run import Outcome, run_attack
+from attnshift.batching import select_rows
 from attnshift.data.images import quantise
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def test_keep_best_is_the_nearest_that_fools_else_the_lowest_margin(
         candidates = []
         for snapshot in seen:
             image = quantise(snapshot.images)[row : row + 1]
-            _, rounded = batch.rows(torch.tensor([row])).surrogates.judge(image)
+            _, rounded = select_rows(batch, torch.tensor([row])).surrogates.judge(image)
             worst = float(snapshot.margins[:, row].max())
             fooled = max(worst, float(rounded.max())) < -float(confidence)
             distance = float((image - batch.images[row]).square().mean())

@@ -63,9 +63,9 @@ def steered(world: World, *settings: str) -> Steered:
     )
     *_, last = attack(batch)
     sites = tuple(world.backbone.sites(64))
-    sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and batch.interference)
+    sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and batch.observe.interference)
     with torch.no_grad():
-        return batch, batch.render(batch.trajectory.start, sites), batch.render(last.latents, sites)
+        return batch, batch.render(batch.render.trajectory.start, sites), batch.render(last.latents, sites)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def looks(branch: Branch, batch: PreparedBatch, select: Selection = FINEST) -> T
     """Where the class word looks, [batch, side, side]."""
     sites = select.sites(branch.attention, "cross", branch.latents.shape[-1])
     return torch.stack(
-        [phrase_map(branch.attention, sites, select, span, image) for image, span in enumerate(batch.tokens)]
+        [phrase_map(branch.attention, sites, select, span, image) for image, span in enumerate(batch.observe.tokens)]
     )
 
 
@@ -95,10 +95,10 @@ def on_object(maps: Tensor, masks: Tensor) -> Tensor:
 
 def true_share(branch: Branch, batch: PreparedBatch) -> Tensor:
     """The class word's part of the mass that it and the interference phrase have, on the probed sites."""
-    assert batch.interference is not None
+    assert batch.observe.interference is not None
     sites = [site.seen("probe") for site in Selection().sites(branch.attention, "cross", branch.latents.shape[-1])]
     shares = []
-    for image, (span, other) in enumerate(zip(batch.tokens, batch.interference.probed, strict=True)):
+    for image, (span, other) in enumerate(zip(batch.observe.tokens, batch.observe.interference.probed, strict=True)):
         true, rival = (phrase_map(branch.attention, sites, Selection(), each, image).sum() for each in (span, other))
         shares.append(true / (true + rival))
     return torch.stack(shares)
@@ -132,13 +132,13 @@ def test_replace_nears_what_the_interference_phrase_looks_at(world: World, form:
     batch, before, after = steered(
         world, "terms.replace.weight=1.0", f"terms.replace.form={form}", "interference.choose=random"
     )
-    assert batch.interference is not None
-    reference = [*batch.interference.attention]
+    assert batch.observe.interference is not None
+    reference = [*batch.observe.interference.attention]
     gaps = []
     for branch in (before, after):
         values = []
-        for image, span in enumerate(batch.interference.tokens):
-            wanted = phrase_map(batch.interference.attention, reference, Selection(), span, image)
+        for image, span in enumerate(batch.observe.interference.tokens):
+            wanted = phrase_map(batch.observe.interference.attention, reference, Selection(), span, image)
             values.append(distance(looks(branch, batch, Selection())[image], wanted, form))
         gaps.append(torch.stack(values))
     assert gaps[1].mean() < gaps[0].mean()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from attnshift.baselines.external.art_baselines import AutoAttack
 from attnshift.baselines.external.baseline import Averaged, ExternalBaseline, seed_generators
 from attnshift.baselines.external.torchattack_baselines import BSR, DI, SSA, TI, SpectrumSimulation, TorchattackBaseline
+from attnshift.batching import select_rows
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
@@ -60,7 +61,7 @@ def surrogates() -> Surrogates:
 
 
 def only(surrogates: Surrogates, at: int) -> tuple[Surrogates, RandomKey]:
-    return surrogates.rows(torch.tensor([at])), RandomKey(0, KEY.identities[at : at + 1], 0)
+    return select_rows(surrogates, torch.tensor([at])), RandomKey(0, KEY.identities[at : at + 1], 0)
 
 
 def entropy(surrogates: Surrogates, images: Tensor, classes: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def test_what_has_the_same_numbers_is_checked_and_timed(tiny: Model, name: str) 
 def test_keys_and_values_are_projected_once() -> None:
     case = Prepared.of(build("tiny"), "fast")
     work, changed = SAME["projected-once"].work(case)
-    projections = [each for each in changed.batch.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
+    projections = [each for each in changed.batch.render.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
     done = []
     for each in projections:
         each.projection.register_forward_hook(lambda *_: done.append(1))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnshift.batching import select_rows
 from attnshift.diffusion.backbone import Probe, Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import InterferenceText, Trajectory, denoise, guided_noise
@@ -158,7 +159,7 @@ def test_an_images_probe_maps_do_not_depend_on_a_longer_phrase_beside_it(
     sites, trajectory = cross(backbone, "probe"), walk(path, spoken, 2.5)
     _, together = passed(backbone, trajectory, sites)
     for image, length in enumerate(LENGTHS):
-        alone = trajectory.rows(torch.tensor([image]))
+        alone = select_rows(trajectory, torch.tensor([image]))
         assert alone.interference is not None
         phrase = alone.interference.phrase
         short = Probe(phrase.states[:, :length], phrase.real[:, :length])
@@ -271,7 +272,7 @@ def test_a_probe_reads_the_rows_that_it_is_asked_for(
     with torch.no_grad():
         whole, part = (
             backbone.denoise(path.stored[0], timestep, path.text, [Read(site, *read) for site in sites])
-            for read in ((slice(None), spoken.phrase), (rows, spoken.phrase.rows(at)))
+            for read in ((slice(None), spoken.phrase), (rows, select_rows(spoken.phrase, at)))
         )
     assert torch.equal(whole.noise, part.noise)
     for site in sites:
@@ -301,7 +302,7 @@ def differentiated(
 
 
 def test_rows_of_a_trajectory_take_their_interference_along(path: Inverted, spoken: InterferenceText) -> None:
-    part = walk(path, spoken, 2.5).rows(torch.tensor([2, 0])).interference
+    part = select_rows(walk(path, spoken, 2.5), torch.tensor([2, 0])).interference
     assert part is not None
     assert torch.equal(part.text, spoken.text[[2, 0]])
     assert torch.equal(part.phrase.states, spoken.phrase.states[[2, 0]])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnshift.batching import select_rows
 from attnshift.ensemble.blending import AdaEA, Logits, agreement
 from attnshift.ensemble.fusion import Consensus, Laggard, Progress, Uniform, Weighted, Worst, combine, effective_models
 from attnshift.ensemble.surrogates import Surrogates, as_it_is
@@ -78,7 +79,7 @@ def test_surrogates_give_gradients_losses_and_margins_of_each_model(criterion: C
 
 
 def test_rows_keep_the_labels_of_their_images() -> None:
-    assert surrogates().rows(torch.tensor([1])).goals.labels.tolist() == [3]
+    assert select_rows(surrogates(), torch.tensor([1])).goals.labels.tolist() == [3]
 
 
 class Linear:

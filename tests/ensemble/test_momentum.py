@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from attnshift.batching import select_rows
 from attnshift.ensemble.momentum import Momentum
 
 
@@ -36,6 +37,6 @@ def test_limit_is_each_image_s_own_and_what_is_remembered_is_limited() -> None:
 
 def test_rows_take_their_past_along() -> None:
     _, state = Momentum(decay=0.5).step(torch.tensor([[1.0], [2.0], [4.0]]))
-    followed, _ = state.rows(torch.tensor([2, 0])).step(torch.zeros(2, 1))
+    followed, _ = select_rows(state, torch.tensor([2, 0])).step(torch.zeros(2, 1))
     assert followed.flatten().tolist() == [2.0, 0.5]
-    assert Momentum().rows(torch.tensor([0])).past is None
+    assert select_rows(Momentum(), torch.tensor([0])).past is None

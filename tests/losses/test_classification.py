@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from attnshift.batching import select_rows
 from attnshift.errors import RecipeError
 from attnshift.losses.classification import CrossEntropy, Distribution, Margin, margins
 from attnshift.types import Goals
@@ -28,7 +29,7 @@ def test_margins_of_targets() -> None:
 @pytest.mark.parametrize("goals", [LABELS, TARGETED])
 def test_a_margin_is_negative_where_the_prediction_is_what_is_wanted(goals: Goals) -> None:
     logits = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
-    many = goals.rows(torch.arange(300) % 3)
+    many = select_rows(goals, torch.arange(300) % 3)
     reached = many.reached(logits.argmax(1))
     assert torch.equal(margins(logits, many) < 0, reached)
     assert 0 < reached.sum() < 300

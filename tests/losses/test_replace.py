@@ -264,11 +264,11 @@ def test_reference_of_an_attack_is_a_constant(
     method = replace(Method.of(load_recipe("fast", ["classification.weight=0.0"])), objective=objective)
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     batch = prepare_batch(method, backbone, classifiers[:1], [Task("only", image, 1, "snowman")])
-    assert batch.interference is not None
-    reference = batch.interference.attention
+    assert batch.observe.interference is not None
+    reference = batch.observe.interference.attention
     assert {site.view for site in reference} == {"reference"}
     before = {site: [each.clone() for each in steps] for site, steps in reference.items()}
-    start = batch.trajectory.start
+    start = batch.render.trajectory.start
     assert value_and_grad(batch, start, 0, AttackState(AdamW.start(start, 0.1, 0.0))).gradient.any()
     for site, steps in reference.items():
         for now, then in zip(steps, before[site], strict=True):

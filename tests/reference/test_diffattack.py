@@ -40,12 +40,12 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
     tasks = two_tasks(side, dtype)
     batch, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, [])
     gradients = _gradients(snapshots)
-    assert [len(span) for span in batch.tokens] == [2, 1]
+    assert [len(span) for span in batch.observe.tokens] == [2, 1]
     for at, task in enumerate(tasks):
         pipeline = sharp_pipeline(prediction_type, side, dtype)
         draw = (batch.method.recipe.seed, task.identity)
         naive = naive_diffattack(pipeline, bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
-        for engine, plain in zip(batch.trajectory.unconditional, naive.preparation.embeddings, strict=True):
+        for engine, plain in zip(batch.render.trajectory.unconditional, naive.preparation.embeddings, strict=True):
             assert _error(engine[at], plain[0]) < 1e-7
         for snapshot, gradient, iterate in zip(snapshots, gradients, naive.iterates, strict=False):
             assert _error(snapshot.latents[at], iterate.latent[0]) < 1e-7

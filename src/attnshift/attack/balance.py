@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from attnshift.batching import batch_record, per_image
 
 __all__ = ["GradNorm"]
 
 _DECAY = 0.9
 
 
-@dataclass(frozen=True)
+@batch_record
 class GradNorm:
     """Running gradient norm of every term, [batch] each; 0 while a term has had no gradient yet.
 
@@ -21,7 +22,7 @@ class GradNorm:
     al., "GradNorm" (ICML 2018), with running norms in place of trained weights. Costs one backward pass a term.
     """
 
-    norms: Mapping[str, Tensor] = field(default_factory=dict)
+    norms: Mapping[str, Tensor] = per_image(depth=1, default_factory=dict)
 
     def combine(self, gradients: Mapping[str, Tensor], weights: Mapping[str, float]) -> tuple[Tensor, GradNorm]:
         """Sum of w * g / |g|'s running mean over terms, and the norms after it.
@@ -39,6 +40,3 @@ class GradNorm:
             scale = weights[name] / norms[name].clamp(min=1e-30)
             total = total + gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
         return total, GradNorm(norms)
-
-    def rows(self, keep: Tensor) -> GradNorm:
-        return GradNorm({name: norms[keep] for name, norms in self.norms.items()})

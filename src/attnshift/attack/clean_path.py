@@ -10,8 +10,6 @@ from torch import Tensor
 from attnshift.attack.method import Method
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory
-from attnshift.diffusion.inversion import invert
-from attnshift.profiling import part
 
 __all__ = ["Inversions", "clean_path", "compute_uncached"]
 
@@ -43,9 +41,8 @@ def clean_path(
     noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps)
 
     def compute() -> dict[str, Tensor]:
-        with part("inversion"):
-            stored = invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
-        with part("reconstruction"), torch.enable_grad():
+        stored = method.invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)
+        with torch.enable_grad():
             made = method.reconstruction(backbone, noise_schedule, stored, text, empty, diffusion.guidance)
         tensors = _numbered("stored", stored) | _numbered("offset", made.offsets or ())
         # Most ways take one embedding for all steps.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,39 +11,30 @@ from torch import Tensor
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.batching import batch_record, per_image, select_rows
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import TermStates
-from attnshift.profiling import part, time_backward
 from attnshift.types import Fused
 
 __all__ = ["AttackState", "Gradient", "Snapshot", "attack", "value_and_grad"]
 
 
-@dataclass(frozen=True)
+@batch_record
 class AttackState:
     """What an iteration hands to the next beside the latents: the optimiser, the fused direction's momentum, the states
     of the fusion rule and of the terms, the running norms."""
 
-    optimiser: Optimiser
-    momentum: Momentum = field(default_factory=Momentum)
-    fusion: Tensor | None = None
-    terms: TermStates = field(default_factory=dict)
-    balance: GradNorm = field(default_factory=GradNorm)
+    optimiser: Optimiser = per_image()
+    momentum: Momentum = per_image(default_factory=Momentum)
+    fusion: Tensor | None = per_image(default=None)
+    terms: TermStates = per_image(depth=1, default_factory=dict)
+    balance: GradNorm = per_image(default_factory=GradNorm)
 
     @classmethod
     def start(cls, batch: PreparedBatch) -> AttackState:
         recipe = batch.method.recipe
         momentum = Momentum(recipe.classification.momentum, recipe.classification.clip)
-        return cls(start(recipe.optimiser, batch.trajectory.start), momentum)
-
-    def rows(self, keep: Tensor) -> AttackState:
-        return AttackState(
-            self.optimiser.rows(keep),
-            self.momentum.rows(keep),
-            None if self.fusion is None else self.fusion[keep],
-            {name: tuple(past[row] for row in keep.tolist()) for name, past in self.terms.items()},
-            self.balance.rows(keep),
-        )
+        return cls(start(recipe.optimiser, batch.render.trajectory.start), momentum)
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def attack(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
     """
     iterations = batch.method.recipe.optimiser.iterations
     rows = torch.arange(len(batch.images))
-    latents, weights, state = batch.trajectory.start, torch.empty(0), AttackState.start(batch)
+    latents, weights, state = batch.render.trajectory.start, torch.empty(0), AttackState.start(batch)
     for iteration in range(iterations):
         now = value_and_grad(batch, latents, iteration, state)
         weights = now.fused.weights
@@ -97,7 +88,8 @@ def attack(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
             keep = (~finished).nonzero()[:, 0].cpu()
             if not len(keep):
                 return
-            batch, rows, latents, state = batch.rows(keep), rows[keep], latents[keep], state.rows(keep)
+            batch, state = select_rows(batch, keep), select_rows(state, keep)
+            rows, latents = rows[keep], latents[keep]
             weights = weights[:, keep]
     with torch.no_grad():
         images = batch.render(latents).images
@@ -115,18 +107,15 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
     method = batch.method
     latents = latents.detach().requires_grad_()
     with torch.enable_grad():
-        branch = batch.render(latents, batch.sites)
+        branch = batch.render(latents, batch.observe.sites)
         points = latents if method.recipe.classification.space == "latent" else branch.images
-        with part("fusion"):
-            fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
-            direction, momentum = state.momentum.step(fused.direction.detach())
+        fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
+        direction, momentum = state.momentum.step(fused.direction.detach())
         seen = batch.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (points * direction).flatten(1).sum(1)
-        with part("terms"):
-            values, term_states = method.objective(seen, state.terms)
-            terms = {"classification": pull} | values
-        time_backward("terms", *terms.values())
+        values, term_states = method.objective(seen, state.terms)
+        terms = {"classification": pull} | values
         balance = state.balance
         if method.recipe.optimiser.balance == "gradnorm":
             weights = {"classification": weight} | method.objective.weights(seen.progress)

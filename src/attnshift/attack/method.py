@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from attnshift.diffusion import RECONSTRUCTIONS
+from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import Reconstruction
 from attnshift.ensemble import RULES, TRANSFORMS
 from attnshift.ensemble.expectation import Expectation
@@ -27,6 +29,8 @@ __all__ = ["Method"]
 
 @dataclass(frozen=True)
 class Method:
+    """A recipe with the objects that carry it out."""
+
     recipe: Recipe
     reconstruction: Reconstruction
     objective: Objective
@@ -35,6 +39,7 @@ class Method:
     expectation: Expectation
     classification: Schedule
     """Factor on ``recipe.classification.weight``."""
+    invert: Callable[..., tuple[Tensor, ...]] = invert
 
     @classmethod
     def of(

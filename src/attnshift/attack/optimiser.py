@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from attnshift.batching import batch_record, constant, per_image
 from attnshift.recipes.schema import OptimiserSection
 
 __all__ = ["AdamW", "Descent", "Optimiser", "start"]
@@ -17,11 +18,11 @@ _EPS = 1e-8
 
 
 class Optimiser(Protocol):
+    """A batch record that moves the latents."""
+
     def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, Self]:
         """The moved latents and the optimiser after the step; both inputs stay as they are."""
         ...
-
-    def rows(self, keep: Tensor) -> Self: ...
 
 
 def start(section: OptimiserSection, latents: Tensor) -> Optimiser:
@@ -31,18 +32,18 @@ def start(section: OptimiserSection, latents: Tensor) -> Optimiser:
     return Descent(section.learning_rate, section.weight_decay, signed=section.method == "sign")
 
 
-@dataclass(frozen=True)
+@batch_record
 class AdamW:
     """Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), algorithm 2, as torch's AdamW.
 
     torch's own changes its state in place and belongs to one tensor; this one can be kept in a snapshot and compacted.
     """
 
-    learning_rate: float
-    weight_decay: float
-    mean: Tensor
-    square: Tensor
-    steps: int = 0
+    learning_rate: float = constant()
+    weight_decay: float = constant()
+    mean: Tensor = per_image()
+    square: Tensor = per_image()
+    steps: int = constant(default=0)
 
     @classmethod
     def start(cls, latents: Tensor, learning_rate: float, weight_decay: float) -> AdamW:
@@ -57,11 +58,8 @@ class AdamW:
         moved = latents * (1 - self.learning_rate * self.weight_decay) - move
         return moved, replace(self, mean=mean, square=square, steps=steps)
 
-    def rows(self, keep: Tensor) -> AdamW:
-        return replace(self, mean=self.mean[keep], square=self.square[keep])
 
-
-@dataclass(frozen=True)
+@batch_record
 class Descent:
     """Steps along the gradient, or along its sign, with decoupled weight decay; momentum is the ensemble's.
 
@@ -69,13 +67,10 @@ class Descent:
     have about the size of the learning rate, like those of the sign.
     """
 
-    learning_rate: float
-    weight_decay: float
-    signed: bool
+    learning_rate: float = constant()
+    weight_decay: float = constant()
+    signed: bool = constant()
 
     def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, Descent]:
         move = gradient.sign() if self.signed else gradient
         return latents * (1 - self.learning_rate * self.weight_decay) - self.learning_rate * move, self
-
-    def rows(self, keep: Tensor) -> Descent:
-        return self

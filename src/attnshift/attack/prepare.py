@@ -5,7 +5,7 @@ Encode, invert, make the clean path reproduce the image, and record the clean br
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,18 +15,19 @@ from attnshift.attack.clean_path import Inversions, clean_path, compute_uncached
 from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
+from attnshift.attack.timing import timed_method
 from attnshift.attention.rows import at_drawn_rows
+from attnshift.batching import batch_record, constant, per_image
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.profiling import part, time_backward, timed
+from attnshift.profiling import part
 from attnshift.randomness import normal
-from attnshift.recipes.schema import MaskSection
-from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
+from attnshift.types import AttentionMaps, Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
 
-__all__ = ["PreparedBatch", "Task", "prepare_batch"]
+__all__ = ["Background", "Observer", "PreparedBatch", "Renderer", "Task", "prepare_batch"]
 
 
 @dataclass(frozen=True)
@@ -45,87 +46,92 @@ class Task:
     target: int | None = None
 
 
-@dataclass(frozen=True)
-class PreparedBatch:
-    """A batch of tasks, prepared. ``rows`` keeps some of its images."""
+@batch_record
+class Background:
+    """The pixels outside the masks, which an attack with ``paste_back`` leaves as they are.
 
-    method: Method
-    backbone: Backbone
-    surrogates: Surrogates
-    identities: tuple[str, ...]
-    images: Tensor
-    tokens: tuple[TokenSpan, ...]
-    trajectory: Trajectory
-    sites: tuple[Site, ...]
-    """What the objective reads of every pass of the attack."""
-    clean: Branch
-    interference: Interference | None
-    masks: Tensor | None
-    weights: Tensor
-    residual: Tensor | None
-    """What the clean path loses of the image, added to every decoded image; absent where the recipe says so."""
-    round_trip: Tensor
-    """Images through the autoencoder and back, a control arm."""
+    images [batch,3,height,width]; masks [batch,1,height,width] in [0,1].
+    """
 
-    def render(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
-        """Denoise and decode latents at the start level."""
-        recipe = self.method.recipe
-        checkpointing, steps = recipe.diffusion.checkpointing, recipe.diffusion.gradient_steps
-        with part("denoising"):
-            final, attention = denoise(self.backbone, self.trajectory, latents, sites, checkpointing, steps)
-        with part("decoder"):
-            images = self.backbone.decode(final, checkpointing)
-        time_backward("decoder", images)
-        time_backward("denoising", final, *(each for maps in attention.values() for each in maps))
-        time_backward(None, latents)
+    images: Tensor = per_image()
+    masks: Tensor = per_image()
+
+    def behind(self, changed: Tensor) -> Tensor:
+        """``changed`` [batch,3,height,width] inside the masks, the images outside of them."""
+        return torch.lerp(self.images, changed, self.masks)
+
+
+@batch_record
+class Renderer:
+    """All that turns latents at the start level into images."""
+
+    backbone: Backbone = constant()
+    trajectory: Trajectory = per_image()
+    residual: Tensor | None = per_image()
+    """The part of each image that the clean path loses, [batch,3,height,width]; it is added to every
+    decoded image. None where the recipe says so."""
+    background: Background | None = per_image()
+    checkpointing: bool = constant()
+    gradient_steps: int = constant()
+    denoise: Callable[..., tuple[Tensor, AttentionMaps]] = constant(default=denoise)
+    decode: Callable[[Tensor, bool], Tensor] = constant(kw_only=True)
+
+    def __call__(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
+        """Denoise and decode ``latents`` [batch,channels,rows,columns]; read the attention of ``sites``."""
+        final, attention = self.denoise(
+            self.backbone, self.trajectory, latents, sites, self.checkpointing, self.gradient_steps
+        )
+        images = self.decode(final, self.checkpointing)
         if self.residual is not None:
             images = images + self.residual
-        return Branch(final, _pasted(recipe.mask, self.masks, self.images, into_range(images)), attention)
+        images = into_range(images)
+        return Branch(final, images if self.background is None else self.background.behind(images), attention)
+
+
+@batch_record
+class Observer:
+    """All that the terms observe, beside the attacked branch."""
+
+    images: Tensor = per_image()
+    clean: Branch = per_image()
+    tokens: tuple[TokenSpan, ...] = per_image()
+    weights: Tensor = per_image()
+    interference: Interference | None = per_image()
+    key: RandomKey = per_image()
+    iterations: int = constant()
+    sites: tuple[Site, ...] = constant()
+    """The sites that the terms read in every pass of the attack."""
+    draw: Callable[[Branch, RandomKey], Branch] = constant(default=at_drawn_rows)
+
+    def __call__(self, branch: Branch, iteration: int) -> Observation:
+        """The terms' view of ``branch`` in ``iteration``, which counts from 0."""
+        key, progress = replace(self.key, iteration=iteration), (iteration + 1) / self.iterations
+        clean, attacked = self.draw(self.clean, key), self.draw(branch, key)
+        return Observation(self.images, clean, attacked, self.tokens, progress, key, self.weights, self.interference)
+
+
+@batch_record
+class PreparedBatch:
+    """A batch of tasks, ready for the attack; ``select_rows`` keeps some of its images."""
+
+    method: Method = constant()
+    images: Tensor = per_image()
+    key: RandomKey = per_image()
+    """Names of the images' random draws; ``iteration`` is 0."""
+    render: Renderer = per_image()
+    observe: Observer = per_image()
+    surrogates: Surrogates = per_image()
+    masks: Tensor | None = per_image()
+    """Masks of the objects, [batch,1,height,width] in [0,1]; None where the recipe asks for none."""
+    round_trip: Tensor = per_image()
+    """Images through the autoencoder and back, [batch,3,height,width]; a control arm."""
 
     def surrogates_at(self, iteration: int) -> Surrogates:
-        """The surrogates with what they are shown in ``iteration``, which counts from 0."""
-        views = self.method.expectation.views(self._key(iteration))
+        """The surrogates with the views of ``iteration``, which counts from 0."""
+        views = self.method.expectation.views(replace(self.key, iteration=iteration))
         if self.method.recipe.classification.space == "image":
             return replace(self.surrogates, views=views)
         return replace(self.surrogates, views=views, show=lambda latents: self.render(latents).images)
-
-    def observe(self, branch: Branch, iteration: int) -> Observation:
-        """What the terms see of ``branch`` in ``iteration``, which counts from 0."""
-        recipe, key = self.method.recipe, self._key(iteration)
-        return Observation(
-            self.images,
-            at_drawn_rows(self.clean, key),
-            at_drawn_rows(branch, key),
-            self.tokens,
-            (iteration + 1) / recipe.optimiser.iterations,
-            key,
-            self.weights,
-            self.interference,
-        )
-
-    def _key(self, iteration: int) -> RandomKey:
-        return RandomKey(self.method.recipe.seed, self.identities, iteration)
-
-    def rows(self, keep: Tensor) -> PreparedBatch:
-        clean = Branch(
-            self.clean.latents[keep],
-            self.clean.images[keep],
-            {site: tuple(maps[keep] for maps in steps) for site, steps in self.clean.attention.items()},
-        )
-        return replace(
-            self,
-            surrogates=self.surrogates.rows(keep),
-            identities=tuple(self.identities[int(at)] for at in keep),
-            images=self.images[keep],
-            tokens=tuple(self.tokens[int(at)] for at in keep),
-            trajectory=self.trajectory.rows(keep),
-            clean=clean,
-            interference=None if self.interference is None else self.interference.rows(keep),
-            masks=None if self.masks is None else self.masks[keep],
-            weights=self.weights[keep],
-            residual=None if self.residual is None else self.residual[keep],
-            round_trip=self.round_trip[keep],
-        )
 
 
 @part("preparation")
@@ -138,7 +144,7 @@ def prepare_batch(
     inversions: Inversions = compute_uncached,
 ) -> PreparedBatch:
     """Prepare ``tasks`` (images of one size) for the attack that ``method`` describes."""
-    recipe = method.recipe
+    method, recipe = timed_method(method), method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
     subjects = [Subject(task.identity, task.label, task.class_name, task.target) for task in tasks]
@@ -156,10 +162,10 @@ def prepare_batch(
     sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
     interference = None
     if choices:
-        interference, spoken = observe_interference(
+        interference, interference_text = observe_interference(
             recipe, backbone, trajectory.noise_schedule, stored, subjects, choices, sites
         )
-        trajectory = replace(trajectory, interference=spoken)
+        trajectory = replace(trajectory, interference=interference_text)
     # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at iteration 0 the two
     # branches shall be one.
     running = tuple(site for site in sites if site.view != "reference")
@@ -167,39 +173,49 @@ def prepare_batch(
     decoded = backbone.decode(final)
     residual = images - decoded if recipe.diffusion.residual else None
     masks = _masks(method, backbone, trajectory, tokens, classifiers, images, tasks)
+    key = RandomKey(recipe.seed, tuple(task.identity for task in tasks), 0)
+    background = Background(images, masks) if recipe.mask.paste_back and masks is not None else None
+    shown = (decoded if residual is None else decoded + residual).clamp(0, 1)
+    clean = Branch(
+        final,
+        shown if background is None else background.behind(shown),
+        {site: maps for site, maps in attention.items() if site.kind == "self"},
+    )
     return PreparedBatch(
         method=method,
-        backbone=backbone,
-        surrogates=Surrogates(timed(classifiers), method.criterion, goals),
-        identities=tuple(task.identity for task in tasks),
         images=images,
-        tokens=tokens,
-        trajectory=trajectory,
-        sites=running,
-        clean=Branch(
-            final,
-            _pasted(recipe.mask, masks, images, (decoded if residual is None else decoded + residual).clamp(0, 1)),
-            {site: maps for site, maps in attention.items() if site.kind == "self"},
+        key=key,
+        render=Renderer(
+            backbone,
+            trajectory,
+            residual,
+            background,
+            recipe.diffusion.checkpointing,
+            recipe.diffusion.gradient_steps,
+            decode=backbone.decode,
         ),
-        interference=interference,
+        observe=Observer(
+            images,
+            clean,
+            tokens,
+            pixel_weights(recipe.mask, masks, images),
+            interference,
+            key,
+            recipe.optimiser.iterations,
+            running,
+        ),
+        surrogates=Surrogates(classifiers, method.criterion, goals),
         masks=masks,
-        weights=pixel_weights(recipe.mask, masks, images),
-        residual=residual,
         round_trip=backbone.decode(latents).clamp(0, 1),
     )
-
-
-def _pasted(section: MaskSection, masks: Tensor | None, images: Tensor, changed: Tensor) -> Tensor:
-    """``changed`` with the pixels outside the mask from ``images``, where the recipe asks for that."""
-    return torch.lerp(images, changed, masks) if section.paste_back and masks is not None else changed
 
 
 def _encode(method: Method, backbone: Backbone, images: Tensor, tasks: Sequence[Task]) -> Tensor:
     latents = backbone.encode(images)
     if method.recipe.diffusion.encoding == "mean":
         return latents
-    draws = [normal(tuple(latents.shape[1:]), method.recipe.seed, task.identity, "encoding") for task in tasks]
-    return backbone.encode(images, torch.stack(draws).to(latents))
+    noise = [normal(tuple(latents.shape[1:]), method.recipe.seed, task.identity, "encoding") for task in tasks]
+    return backbone.encode(images, torch.stack(noise).to(latents))
 
 
 def _masks(

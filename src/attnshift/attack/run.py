@@ -10,8 +10,10 @@ from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, attack
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.attack.timing import timed_batch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import Selection
+from attnshift.batching import select_rows
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
@@ -47,60 +49,96 @@ class Outcome:
 
 @part("bookkeeping")
 def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
-    """Run the attack on ``batch`` and keep of each image what its recipe asks for."""
+    """Attack ``batch`` and keep of each image the iterate that the recipe asks for.
+
+    ``watch`` is called with every snapshot, after the iterates have been compared.
+    """
     policy = batch.method.recipe.finish
-    count = len(batch.images)
-    images = batch.clean.images.clone()
-    latents = batch.trajectory.start.clone()
-    score = torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device)
-    iterations, evaluated = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
-    history: list[list[dict[str, float]]] = [[] for _ in range(count)]
-    weights: list[list[tuple[float, ...]]] = [[] for _ in range(count)]
-    loop = attack(batch)
-    finished = None
+    best, timed = _Best.start(batch), timed_batch(batch)
+    loop, finished = attack(timed), None
     while True:
         try:
             snapshot = loop.send(finished)
         except StopIteration:
             break
-        rows = snapshot.rows
-        rounded = quantise(snapshot.images)
-        candidate, fooled = _score(
-            batch.surrogates.rows(rows), batch.images[rows], snapshot, rounded, policy.confidence
-        )
-        better = _less(candidate, score[rows]) if policy.keep == "best" else torch.ones_like(fooled)
-        chosen = rows[better.cpu()]
-        images[chosen], latents[chosen], score[chosen] = rounded[better], snapshot.latents[better], candidate[better]
-        iterations[chosen] = snapshot.iteration
-        evaluated[rows] = snapshot.iteration + 1
-        for place, row in enumerate(rows.tolist()):
-            if snapshot.losses:
-                history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
-                weights[row].append(tuple(snapshot.weights[:, place].tolist()))
+        surrogates = select_rows(timed.surrogates, snapshot.rows)
+        rank, fooled, rounded = _rank(surrogates, batch.images[snapshot.rows], snapshot, policy.confidence)
+        best.select_best(snapshot, rounded, rank if policy.keep == "best" else None)
         if watch:
             watch(snapshot)
         finished = fooled if policy.early else None
-    attention_clean, attention_attacked = _attention(batch, latents)
-    return Outcome(
-        images=quantise(images),
-        noise=_noise(batch, latents),
-        iterations=iterations,
-        evaluated=evaluated,
-        history=tuple(tuple(each) for each in history),
-        weights=tuple(tuple(each) for each in weights),
-        attention_clean=attention_clean,
-        attention_attacked=attention_attacked,
-    )
+    return best.outcome(batch)
 
 
-def _score(
-    surrogates: Surrogates, images: Tensor, snapshot: Snapshot, rounded: Tensor, confidence: float
-) -> tuple[Tensor, Tensor]:
-    """Rank of each iterate, lower is better, compared left to right [active,2]; and whether it fools every surrogate.
+@dataclass
+class _Best:
+    """The best iterate of each image so far, and what every iteration had to say of it."""
+
+    images: Tensor
+    latents: Tensor
+    rank: Tensor
+    iterations: Tensor
+    evaluated: Tensor
+    history: list[list[dict[str, float]]]
+    weights: list[list[tuple[float, ...]]]
+
+    @classmethod
+    def start(cls, batch: PreparedBatch) -> _Best:
+        """The clean branch, which every iterate is better than."""
+        count, images = len(batch.images), batch.observe.clean.images.clone()
+        return cls(
+            images=images,
+            latents=batch.render.trajectory.start.clone(),
+            rank=torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device),
+            iterations=torch.zeros(count, dtype=torch.long),
+            evaluated=torch.zeros(count, dtype=torch.long),
+            history=[[] for _ in range(count)],
+            weights=[[] for _ in range(count)],
+        )
+
+    def select_best(self, snapshot: Snapshot, rounded: Tensor, rank: Tensor | None) -> None:
+        """Keep the iterates [active] whose ``rank`` [active,2] is lower than that of the kept ones; without one all.
+
+        ``rounded`` [active,3,height,width] are their images in 8 bits.
+        """
+        rows = snapshot.rows
+        if rank is None:
+            rank, better = self.rank[rows], torch.ones(len(rows), dtype=torch.bool, device=rounded.device)
+        else:
+            better = _less(rank, self.rank[rows])
+        chosen = rows[better.cpu()]
+        self.images[chosen], self.latents[chosen] = rounded[better], snapshot.latents[better]
+        self.rank[chosen], self.iterations[chosen] = rank[better], snapshot.iteration
+        self.evaluated[rows] = snapshot.iteration + 1
+        if snapshot.losses:
+            for place, row in enumerate(rows.tolist()):
+                self.history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
+                self.weights[row].append(tuple(snapshot.weights[:, place].tolist()))
+
+    def outcome(self, batch: PreparedBatch) -> Outcome:
+        """The kept iterates, with their control and their attention."""
+        attention_clean, attention_attacked = _attention(batch, self.latents)
+        return Outcome(
+            images=quantise(self.images),
+            noise=_noise(batch, self.latents),
+            iterations=self.iterations,
+            evaluated=self.evaluated,
+            history=tuple(tuple(each) for each in self.history),
+            weights=tuple(tuple(each) for each in self.weights),
+            attention_clean=attention_clean,
+            attention_attacked=attention_attacked,
+        )
+
+
+def _rank(
+    surrogates: Surrogates, images: Tensor, snapshot: Snapshot, confidence: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rank of each iterate [active,2], lower is better, compared left to right; whether it fools; its 8-bit image.
 
     Iterates that fool all surrogates by ``confidence``, also when rounded to 8 bits, are ranked by their distance to
     the image; the others stand behind them, by the largest margin.
     """
+    rounded = quantise(snapshot.images)
     worst = snapshot.margins.max(0).values
     fooled = worst < -confidence
     if bool(fooled.any()):
@@ -108,7 +146,7 @@ def _score(
         fooled = worst < -confidence
     distance = (rounded - images).square().flatten(1).mean(1)
     rank = torch.where(fooled, distance, worst)
-    return torch.stack([(~fooled).to(rank), rank], 1), fooled
+    return torch.stack([(~fooled).to(rank), rank], 1), fooled, rounded
 
 
 def _less(left: Tensor, right: Tensor) -> Tensor:
@@ -120,18 +158,17 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
 def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
     """What the latents show when a random step takes the place of the attack's, [batch,3,height,width]."""
     seed = batch.method.recipe.seed
-    return batch.render(random_step(batch.trajectory.start, latents, seed, batch.identities)).images
+    return batch.render(random_step(batch.render.trajectory.start, latents, seed, batch.key.identities)).images
 
 
 @part("controls")
 @torch.no_grad()
 def _attention(batch: PreparedBatch, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""
-    sites = _EVERYWHERE.sites(batch.backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
+    backbone, trajectory, tokens = batch.render.backbone, batch.render.trajectory, batch.observe.tokens
+    sites = _EVERYWHERE.sites(backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
     before, after = (
-        tuple(phrase_map(attention, sites, _EVERYWHERE, span, image).cpu() for image, span in enumerate(batch.tokens))
-        for _, attention in (
-            denoise(batch.backbone, batch.trajectory, start, sites) for start in (batch.trajectory.start, latents)
-        )
+        tuple(phrase_map(attention, sites, _EVERYWHERE, span, image).cpu() for image, span in enumerate(tokens))
+        for _, attention in (denoise(backbone, trajectory, start, sites) for start in (trajectory.start, latents))
     )
     return before, after

@@ -8,14 +8,12 @@ import numpy
 import torch
 from torch import Tensor
 
-from attnshift.profiling import part
 from attnshift.randomness import generator
 from attnshift.types import Branch, RandomKey, Site
 
 __all__ = ["at_drawn_rows", "query_rows", "row_probabilities"]
 
 
-@part("terms")
 def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:
     """``branch`` with the probabilities of the drawn rows, [batch,heads,sample,keys], at every sampled site."""
     attention = dict(branch.attention)

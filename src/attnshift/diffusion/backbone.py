@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from attnshift.batching import batch_record, per_image
 from attnshift.diffusion import Precision
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.types import Site, TokenSpan
@@ -16,15 +17,12 @@ from attnshift.types import Site, TokenSpan
 __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
 
 
-@dataclass(frozen=True)
+@batch_record
 class Probe:
     """A further phrase for queries to meet: text states [rows,tokens,width], and which are real, bool [rows,tokens]."""
 
-    states: Tensor
-    real: Tensor
-
-    def rows(self, keep: Tensor) -> Probe:
-        return Probe(self.states[keep], self.real[keep])
+    states: Tensor = per_image()
+    real: Tensor = per_image()
 
 
 @dataclass(frozen=True)

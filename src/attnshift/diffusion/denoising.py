@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from attnshift.batching import batch_record, constant, per_image
 from attnshift.diffusion.backbone import Backbone, Probe, Read
 from attnshift.diffusion.ddim import NoiseSchedule, ddim_step
 from attnshift.types import AttentionMaps, Site
@@ -16,18 +16,15 @@ from attnshift.types import AttentionMaps, Site
 __all__ = ["InterferenceText", "Trajectory", "denoise", "guided_noise"]
 
 
-@dataclass(frozen=True)
+@batch_record
 class InterferenceText:
     """The interference prompt: its text states [batch,tokens,width], and its phrase alone as a probe."""
 
-    text: Tensor
-    phrase: Probe
-
-    def rows(self, keep: Tensor) -> InterferenceText:
-        return InterferenceText(self.text[keep], self.phrase.rows(keep))
+    text: Tensor = per_image()
+    phrase: Probe = per_image()
 
 
-@dataclass(frozen=True)
+@batch_record
 class Trajectory:
     """How an image is denoised: where it starts, under which text, and what keeps its clean path on course.
 
@@ -35,24 +32,13 @@ class Trajectory:
     like start, added after its step. ``guidance`` 1 is the conditional prediction alone.
     """
 
-    noise_schedule: NoiseSchedule
-    start: Tensor
-    text: Tensor
-    unconditional: tuple[Tensor, ...]
-    offsets: tuple[Tensor, ...] | None
-    guidance: float
-    interference: InterferenceText | None = None
-
-    def rows(self, keep: Tensor) -> Trajectory:
-        """The same for the images at ``keep``."""
-        return replace(
-            self,
-            start=self.start[keep],
-            text=self.text[keep],
-            unconditional=tuple(each[keep] for each in self.unconditional),
-            offsets=None if self.offsets is None else tuple(each[keep] for each in self.offsets),
-            interference=None if self.interference is None else self.interference.rows(keep),
-        )
+    noise_schedule: NoiseSchedule = constant()
+    start: Tensor = per_image()
+    text: Tensor = per_image()
+    unconditional: tuple[Tensor, ...] = per_image(depth=1)
+    offsets: tuple[Tensor, ...] | None = per_image(depth=1)
+    guidance: float = constant()
+    interference: InterferenceText | None = per_image(default=None)
 
 
 def denoise(

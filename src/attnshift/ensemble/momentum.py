@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
+
+from attnshift.batching import batch_record, constant, per_image
 
 __all__ = ["Momentum"]
 
 
-@dataclass(frozen=True)
+@batch_record
 class Momentum:
     """m <- decay * m + direction, each image's norm limited to ``limit`` unless that is 0; as an immutable record.
 
@@ -17,9 +19,9 @@ class Momentum:
     momentum of its own wants ``decay`` 0.
     """
 
-    decay: float = 0.0
-    limit: float = 0.0
-    past: Tensor | None = None
+    decay: float = constant(default=0.0)
+    limit: float = constant(default=0.0)
+    past: Tensor | None = per_image(default=None)
 
     def step(self, direction: Tensor) -> tuple[Tensor, Momentum]:
         """What to follow instead of ``direction`` [batch,...], and the momentum after it."""
@@ -28,6 +30,3 @@ class Momentum:
             norms = moved.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, *[1] * (moved.ndim - 1))
             moved = moved * (self.limit / norms).clamp(max=1)
         return moved, replace(self, past=moved if self.decay else None)
-
-    def rows(self, keep: Tensor) -> Momentum:
-        return replace(self, past=None if self.past is None else self.past[keep])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from attnshift.batching import batch_record, constant, per_image, select_rows
 from attnshift.data.images import into_range
 from attnshift.ensemble.expectation import View, as_it_is
 from attnshift.losses.classification import margins
@@ -51,7 +51,7 @@ class EnsembleGradient(NamedTuple):
     margins: Tensor
 
 
-@dataclass(frozen=True)
+@batch_record
 class Surrogates:
     """``classifiers`` map images [batch,3,height,width] in [0,1] to logits [batch,classes].
 
@@ -60,11 +60,11 @@ class Surrogates:
     as it is; the others make the gradient an expectation over transformations (Athalye et al., ICML 2018).
     """
 
-    classifiers: Sequence[Callable[[Tensor], Tensor]]
-    criterion: Criterion
-    goals: Goals
-    show: View = as_it_is
-    views: Sequence[View] = (as_it_is,)
+    classifiers: Sequence[Callable[[Tensor], Tensor]] = constant()
+    criterion: Criterion = constant()
+    goals: Goals = per_image()
+    show: View = constant(default=as_it_is)
+    views: Sequence[View] = constant(default=(as_it_is,))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,9 +112,6 @@ class Surrogates:
         images = into_range(self.show(points))
         return torch.stack([classifier(images) for classifier in self.classifiers])
 
-    def rows(self, keep: Tensor) -> Surrogates:
-        return replace(self, goals=self.goals.rows(keep))
-
     def _answers(self, points: Tensor) -> Iterator[Tensor]:
         """Each model's logits, [views,batch,classes]."""
         images = into_range(self.show(points))
@@ -125,7 +122,7 @@ class Surrogates:
     def _losses(self, logits: Tensor) -> Tensor:
         """Mean of the criterion over the views: [views,batch,classes] -> [batch]."""
         views, batch = logits.shape[:2]
-        goals = self.goals.rows(torch.arange(batch).repeat(views))
+        goals = select_rows(self.goals, torch.arange(batch).repeat(views))
         return self.criterion(logits.flatten(0, 1), goals).unflatten(0, (views, batch)).mean(0)
 
     def _slopes(self, answers: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from attnshift.batching import select_rows
 from attnshift.classifiers.classifier import Classifier
 from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.names import load_defended
@@ -71,7 +72,7 @@ def evaluate_run(
     spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
     for span in spans:
         clean = {"clean": read(rows[span], "clean")}
-        verdicts += _verdicts(classifiers, roles, clean, rows[span], goals.rows(span))
+        verdicts += _verdicts(classifiers, roles, clean, rows[span], select_rows(goals, span))
     remarks = _suspicions(read, rows, verdicts, classifiers, batch, min_clean_accuracy)
     for name, line in remarks.items():
         if min_clean_accuracy and roles[name] != "surrogate":
@@ -82,7 +83,7 @@ def evaluate_run(
         part = rows[span]
         arms = {arm: read(part, arm) for arm in spec.arms}
         edited = {arm: images for arm, images in arms.items() if arm != "clean"}
-        verdicts += _verdicts(classifiers, roles, edited, part, goals.rows(span))
+        verdicts += _verdicts(classifiers, roles, edited, part, select_rows(goals, span))
         quality += measure_quality(metrics, arms, [row.id for row in part])
         report(min(span.stop, len(rows)), len(rows))
     store.write_table(VerdictRow, verdicts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -21,7 +22,21 @@ __all__ = ["L2", "Frequency", "Lpips", "Perceptual"]
 
 
 @dataclass(frozen=True)
-class Frequency:
+class _ImageTerm(ABC):
+    """A term on the images alone: it reads no attention and no interference. Its options are its fields."""
+
+    __pydantic_config__ = STRICT
+    reads_interference: ClassVar[bool] = False
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return ()
+
+    @abstractmethod
+    def __call__(self, observation: Observation) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Frequency(_ImageTerm):
     """Mean absolute change of fine detail against the clean image or its reconstruction, on the object first.
 
     A mean weighted by ``observation.weights`` over pixels and channels, 0 for equal images. ``laplacian``: of the four
@@ -32,15 +47,10 @@ class Frequency:
     with haar in [0, 2^levels]. ``wavelet`` and ``levels`` matter to that kind only.
     """
 
-    __pydantic_config__ = STRICT
-    reads_interference: ClassVar[bool] = False
     kind: Literal["laplacian", "wavelet"] = "laplacian"
     against: Literal["image", "reconstruction"] = "reconstruction"
     wavelet: Literal["haar", "db2"] = "haar"
     levels: Annotated[int, Field(ge=1, le=5)] = 1
-
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return ()
 
     def __call__(self, observation: Observation) -> Tensor:
         reference = observation.images if self.against == "image" else observation.clean.images
@@ -60,17 +70,11 @@ class Frequency:
 
 
 @dataclass(frozen=True)
-class L2:
+class L2(_ImageTerm):
     """Root mean square of the image's change over pixels and channels, in [0,1] (Carlini and Wagner, S&P 2017).
 
     Its gradient for an unchanged image, which has none, is taken as 0.
     """
-
-    __pydantic_config__ = STRICT
-    reads_interference: ClassVar[bool] = False
-
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return ()
 
     def __call__(self, observation: Observation) -> Tensor:
         change = (observation.adversarial.images.float() - observation.images.float()).flatten(1)
@@ -79,22 +83,17 @@ class L2:
 
 
 @dataclass(frozen=True)
-class Lpips:
+class Lpips(_ImageTerm):
     """Learned perceptual distance to the clean image (Zhang et al., CVPR 2018), as torchmetrics computes it; from 0 up.
 
     It needs torchvision's ImageNet weights of ``network`` in torch.hub's folder and never downloads them: without
     them, or with a file that holds anything but weights, construction is a ``ModelError``.
     """
 
-    __pydantic_config__ = STRICT
-    reads_interference: ClassVar[bool] = False
     network: LpipsNetwork = "alex"
 
     def __post_init__(self) -> None:
         _lpips(self.network)
-
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return ()
 
     def __call__(self, observation: Observation) -> Tensor:
         changed, clean = observation.adversarial.images.float(), observation.images.float()
@@ -103,7 +102,7 @@ class Lpips:
 
 
 @dataclass(frozen=True)
-class Perceptual:
+class Perceptual(_ImageTerm):
     """1 - HaarPSI between the attacked and the clean image: in [0,1], 0 for equal images, without learned weights.
 
     HaarPSI (Reisenhofer, Bosse, Kutyniok and Wiegand, Signal Processing: Image Communication 61, 2018) compares the
@@ -116,12 +115,6 @@ class Perceptual:
     The formula is rearranged around equality, where the value and the gradient are exactly 0. It hardly sees a shift
     of the whole image's brightness; ``l2`` does.
     """
-
-    __pydantic_config__ = STRICT
-    reads_interference: ClassVar[bool] = False
-
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return ()
 
     def __call__(self, observation: Observation) -> Tensor:
         return _haar_distance(observation.adversarial.images.float(), observation.images.float())

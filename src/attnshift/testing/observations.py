@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from attnshift.batching import select_rows
 from attnshift.types import Branch, Interference, Observation, RandomKey, Site, TokenSpan
 
 LATENT_SIDE, KEYS, HEADS, STEPS = 8, 6, 2, 2
@@ -119,23 +120,7 @@ def with_images(observed: Observation, images: Tensor) -> Observation:
 
 def only(observed: Observation, image: int) -> Observation:
     """The same observation without the other images."""
-    keep = slice(image, image + 1)
-
-    def cut(whole: Branch) -> Branch:
-        maps = {site: tuple(each[keep] for each in steps) for site, steps in whole.attention.items()}
-        return Branch(whole.latents[keep], whole.images[keep], maps)
-
-    assert observed.interference is not None
-    return replace(
-        observed,
-        images=observed.images[keep],
-        clean=cut(observed.clean),
-        adversarial=cut(observed.adversarial),
-        tokens=observed.tokens[keep],
-        key=replace(observed.key, identities=observed.key.identities[keep]),
-        weights=observed.weights[keep],
-        interference=observed.interference.rows(torch.tensor([image])),
-    )
+    return select_rows(observed, torch.tensor([image]))
 
 
 def _queries(site: Site) -> int:

@@ -145,7 +145,7 @@ def gradient_reaches_the_latents(term: Term) -> None:
     images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     tasks = [Task("first", images[0], 1, "snowman"), Task("second", images[1], 2, "mug")]
     batch = prepare_batch(method, small_backbone(), [small_classifier()], tasks)
-    start = batch.trajectory.start
+    start = batch.render.trajectory.start
     away = start + 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
     found = value_and_grad(batch, away, 3, AttackState(AdamW.start(away, 0.1, 0.0)))
     require_shape(found.losses["term"], (2,), "the value in the attack")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attnshift.baselines.pixel import Baseline, Radius
+from attnshift.batching import select_rows
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import UserError
 from attnshift.randomness import generator
@@ -60,7 +61,7 @@ class ExternalBaseline(Baseline):
         for at, identity in enumerate(key.identities):
             image = images[at : at + 1].detach()
             with seed_generators(key.seed, identity, image.device), torch.enable_grad():
-                answer = self._attack(network, image, surrogates.goals.rows(slice(at, at + 1))).detach()
+                answer = self._attack(network, image, select_rows(surrogates.goals, slice(at, at + 1))).detach()
             answer = answer if bool(answer.isfinite().all()) else image
             found.append(answer.clamp((image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)))
         return torch.cat(found)

@@ -69,11 +69,11 @@ class LatentWork:
         arms = {
             "clean": batch.images,
             "round_trip": batch.round_trip,
-            "reconstruction": batch.clean.images,
+            "reconstruction": batch.observe.clean.images,
             "noise": outcome.noise,
             "attack": outcome.images,
         }
-        phrases = batch.interference.phrases if batch.interference else [""] * len(tasks)
+        phrases = batch.observe.interference.phrases if batch.observe.interference else [""] * len(tasks)
         names = [classifier.name for classifier in classifiers]
         rows = [_row(outcome, place, names) | {"interference": phrase} for place, phrase in enumerate(phrases)]
         return BatchResult.judged(batch.surrogates, arms, rows)

@@ -1,0 +1,109 @@
+"""An attack on pixels as one call, for use from Python: the baselines, on the same terms as the latent attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.interface import AttackResult, checked_tasks, in_batches, load_surrogates
+from attnshift.attack.prepare import Task
+from attnshift.baselines import BASELINES
+from attnshift.baselines.pixel import Baseline
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import quantise
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.errors import RecipeError
+from attnshift.losses import CLASSIFICATION
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.registry import build
+from attnshift.types import Goals, RandomKey
+
+__all__ = ["PixelAttack", "PixelOutcome", "run_baseline", "surrogates_of"]
+
+
+@dataclass(frozen=True)
+class PixelOutcome:
+    """Images [batch,3,height,width] in steps of 1/255, before and after; the surrogates and the key of the attack."""
+
+    clean: Tensor
+    attacked: Tensor
+    surrogates: Surrogates
+    key: RandomKey
+
+
+class PixelAttack:
+    """Attack images pixel by pixel, within a radius of the image.
+
+    ``surrogates`` are names, as on the command line, or loaded objects. ``recipe`` is the name of a
+    baseline, such as "mifgsm", the path of a recipe file, or a ``BaselineRecipe``. ``batch`` images
+    are attacked together.
+
+    >>> attack = PixelAttack(["lab:resnet"], "mifgsm")                 # doctest: +SKIP
+    >>> result = attack(images, labels)                                # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        surrogates: Sequence[str | Classifier],
+        recipe: str | BaselineRecipe = "mifgsm",
+        batch: int = 8,
+        device: str = "cpu",
+    ):
+        loaded: Recipe | BaselineRecipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+        if not isinstance(loaded, BaselineRecipe):
+            raise RecipeError(f"recipe '{loaded.name}' attacks latents; use attnshift.LatentAttack")
+        self.recipe = loaded
+        self.baseline: Baseline = build(BASELINES, loaded.baseline.attack, loaded.baseline.options)
+        self.classifiers = load_surrogates(surrogates, device)
+        self.batch, self.device = batch, device
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int],
+        class_names: Sequence[str] = (),
+        targets: Tensor | Sequence[int] | None = None,
+    ) -> AttackResult:
+        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
+
+        ``class_names`` names the true class of each image. The names are part of an image's identity,
+        which its random draws depend on; where they are empty the first surrogate's own names are
+        used. ``targets`` are the classes to be seen instead; without them any wrong one will do.
+        Raises ``ImageError`` or ``LabelError`` for input that does not fit, and what the baseline
+        cannot do.
+        """
+        tasks = checked_tasks(self.classifiers[0], images, labels, class_names, targets=targets, needs_names=False)
+        first = Goals.of([tasks[0].label], [tasks[0].target], self.device)
+        self.baseline.check(surrogates_of(self.classifiers, first), images[:1].to(self.device))
+        return in_batches(tasks, self.batch, self._attack)
+
+    def _attack(self, tasks: Sequence[Task]) -> AttackResult:
+        outcome = run_baseline(self.baseline, self.recipe.seed, self.classifiers, tasks, self.device)
+        attacked = quantise(outcome.attacked)
+        return AttackResult(attacked, outcome.surrogates.judge(attacked)[1])
+
+
+def run_baseline(
+    baseline: Baseline, seed: int, classifiers: Sequence[Classifier], tasks: Sequence[Task], device: torch.device | str
+) -> PixelOutcome:
+    """Attack ``tasks``, images of one size, with ``baseline``; random draws are named by ``seed`` and identity."""
+    images = quantise(torch.stack([task.image for task in tasks]).to(device))
+    goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
+    surrogates = surrogates_of(classifiers, goals)
+    key = RandomKey(seed, tuple(task.identity for task in tasks), 0)
+    return PixelOutcome(images, _rounded(images, baseline(surrogates, images, key)), surrogates, key)
+
+
+def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
+    """The surrogates of an attack on pixels; it lowers minus the cross-entropy, or that of the targets."""
+    return Surrogates(classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals)
+
+
+def _rounded(images: Tensor, attacked: Tensor) -> Tensor:
+    """``attacked`` in steps of 1/255 from ``images``, towards them: 8-bit files lie within the radius as well."""
+    # The factor keeps a step that is whole but for a rounding error.
+    return images + ((attacked - images) * 255 * (1 + 1e-4)).trunc() / 255

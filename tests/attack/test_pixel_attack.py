@@ -1,0 +1,69 @@
+"""An attack on pixels as one call: the images of a run, and one line for what does not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift import LatentAttack, PixelAttack, load_recipe
+from attnshift.attack.interface import checked_tasks
+from attnshift.data.images import quantise
+from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.errors import ImageError, LabelError, RecipeError
+from attnshift.execution.work.pixels import PixelWork
+from attnshift.lab.render import render
+from attnshift.lab.scenes import scene
+from attnshift.recipes.schema import BaselineRecipe
+
+LABELS = [3, 7]
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return quantise(render([scene(0, "test", index) for index in LABELS]).images)
+
+
+@pytest.mark.parametrize("name", ["mifgsm", "pgd"])
+def test_images_are_those_of_a_run(backbone: StableDiffusion, images: Tensor, name: str) -> None:
+    attack = PixelAttack(["lab:resnet"], name)
+    result = attack(images, LABELS)
+    recipe = load_recipe(name)
+    assert isinstance(recipe, BaselineRecipe)
+    tasks = checked_tasks(attack.classifiers[0], images, LABELS)
+    expected = PixelWork.of(recipe).carry_out(backbone, attack.classifiers, tasks)
+    assert torch.equal(result.images, expected.arms["attack"])
+    assert result.margins.shape == (1, 2)
+    assert result.iterations is None
+
+
+def test_images_stay_within_the_radius_and_are_fooled(images: Tensor) -> None:
+    result = PixelAttack(["lab:resnet"], load_recipe("mifgsm", ["baseline.epsilon=0.05"]))(images, LABELS)
+    assert float((result.images - images).abs().max()) <= 0.05
+    assert torch.equal(quantise(result.images), result.images)
+    assert result.fooled.all()
+
+
+def test_images_are_turned_into_their_targets(images: Tensor) -> None:
+    attack = PixelAttack(["lab:resnet"], batch=1)
+    result = attack(images, LABELS, targets=[0, 5])
+    (surrogate,) = attack.classifiers
+    assert surrogate(result.images).argmax(1).tolist() == [0, 5]
+    assert result.fooled.all()
+
+
+def test_each_attack_names_the_other_for_a_recipe_of_the_other_kind() -> None:
+    with pytest.raises(RecipeError, match=r"^recipe 'mifgsm' attacks pixels; use attnshift\.PixelAttack$"):
+        LatentAttack("lab", ["lab:resnet"], "mifgsm")
+    with pytest.raises(RecipeError, match=r"^recipe 'fast' attacks latents; use attnshift\.LatentAttack$"):
+        PixelAttack(["lab:resnet"], "fast")
+
+
+def test_input_that_does_not_fit_is_refused(images: Tensor) -> None:
+    attack = PixelAttack(["lab:resnet"])
+    with pytest.raises(ImageError, match="outside"):
+        attack(images * 255, LABELS)
+    with pytest.raises(LabelError, match="2 images, 1 labels"):
+        attack(images, LABELS[:1])
+    with pytest.raises(LabelError, match="2 images and 1 targets"):
+        attack(images, LABELS, targets=[0])
