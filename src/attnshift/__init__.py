@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attnshift.diffusion import load_pipeline
     from attnshift.diffusion.backbone import Backbone
     from attnshift.ensemble.fusion import FusionRule
+    from attnshift.ensemble.surrogates import Surrogates
     from attnshift.ensemble.transforms import Transform
     from attnshift.errors import AttnshiftError, UnavailableError, UserError
     from attnshift.judging.verdicts import evaluate_run
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from attnshift.registry import STRICT
     from attnshift.report.page import write_report
     from attnshift.results.run import open_run
-    from attnshift.types import Observation, Site
+    from attnshift.types import Fused, Observation, Site
 
 __all__ = [
     "STRICT",
@@ -43,6 +44,7 @@ __all__ = [
     "Classifier",
     "Defence",
     "Defended",
+    "Fused",
     "FusionRule",
     "LatentAttack",
     "LossTerm",
@@ -50,6 +52,7 @@ __all__ = [
     "PixelAttack",
     "Recipe",
     "Site",
+    "Surrogates",
     "Transform",
     "UnavailableError",
     "UserError",
@@ -73,6 +76,7 @@ _HOMES = {
     "Classifier": "attnshift.classifiers.classifier",
     "Defence": "attnshift.defences.defended",
     "Defended": "attnshift.defences.defended",
+    "Fused": "attnshift.types",
     "FusionRule": "attnshift.ensemble.fusion",
     "LatentAttack": "attnshift.attack.latent_attack",
     "LossTerm": "attnshift.losses.objective",
@@ -80,6 +84,7 @@ _HOMES = {
     "PixelAttack": "attnshift.attack.pixel_attack",
     "Recipe": "attnshift.recipes.schema",
     "Site": "attnshift.types",
+    "Surrogates": "attnshift.ensemble.surrogates",
     "Transform": "attnshift.ensemble.transforms",
     "UnavailableError": "attnshift.errors",
     "UserError": "attnshift.errors",

@@ -16,7 +16,6 @@ import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from functools import cached_property
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -69,7 +68,7 @@ class Table(Mapping[str, Entry]):
         self.family, self.group, self.contract = family, group, tuple(contract)
         self._own = dict(own)
 
-    @cached_property
+    @property
     def _plugins(self) -> Mapping[str, tuple[Plugin, ...]]:
         return installed_plugins().get(self.group, {})
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from attnshift.cli.options import TelemetryOptions
 from attnshift.errors import UserError
-from attnshift.telemetry import TELEMETRY, open_telemetry
+from attnshift.registry import Entry, Table
+from attnshift.telemetry import TELEMETRY, Event, open_telemetry
 from telemetry.recorded import RECORDED
 
 
@@ -61,3 +63,51 @@ def test_lines_and_logs_import_neither_torch_nor_a_tracker(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Tally:
+    """Keeps the number of events in a file."""
+
+    iterations = True
+
+    def __init__(self, place: str):
+        self.place, self.events = Path(place), 0
+
+    def __call__(self, event: Event) -> None:
+        self.events += 1
+
+    def close(self) -> None:
+        self.place.write_text(str(self.events))
+
+
+class Deaf:
+    """No consumer."""
+
+    def __init__(self, place: str):
+        pass
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {name: Entry("", "", f"{__name__}:{name.title()}") for name in ("tally", "deaf")}
+    table = Table("telemetry", {**TELEMETRY, **others}, contract=TELEMETRY.contract)
+    monkeypatch.setattr("attnshift.telemetry.TELEMETRY", table)
+
+
+@pytest.mark.usefixtures("plugged")
+def test_a_consumer_of_another_package_is_opened_by_name(tmp_path: Path) -> None:
+    options = TelemetryOptions(others=(f"tally={tmp_path / 'tally'}",)).places()
+    with open_telemetry(**options, stream=io.StringIO()) as telemetry:
+        for event in RECORDED:
+            telemetry(event)
+    assert (tmp_path / "tally").read_text() == str(len(RECORDED))
+    with pytest.raises(UserError, match=r"^telemetry 'deaf' lacks iterations$"):
+        open_telemetry(others={"deaf": "here"})
+    with pytest.raises(UserError, match="unknown telemetry 'taly'; did you mean 'tally'"):
+        open_telemetry(others={"taly": "here"})
+
+
+@pytest.mark.parametrize("text", ["jsonl", "jsonl=", "=run.jsonl"])
+def test_a_consumer_without_name_or_place_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"^`telemetry` is {text}; it must have the form NAME=PLACE$"):
+        TelemetryOptions(others=(text,)).places()

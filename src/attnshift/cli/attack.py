@@ -68,7 +68,7 @@ def attack(
     console = Console(stderr=True)
     with (
         _profiled(console) if profile else nullcontext(),
-        open_telemetry(**vars(telemetry), terminal=sys.stdout.isatty(), stream=sys.stdout) as consumers,
+        open_telemetry(**telemetry.places(), terminal=sys.stdout.isatty(), stream=sys.stdout) as consumers,
     ):
         store = attack_folder(settings, consumers, options)
     failed = len(store.table(FailedRow))

@@ -69,7 +69,7 @@ def compare_and_print(
         min_clean_accuracy=options.min_clean_accuracy,
     )
     # The table alone on standard output, so that it can go into a file.
-    with open_telemetry(**vars(telemetry), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
+    with open_telemetry(**telemetry.places(), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
         compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
     from attnshift.report.curve_page import comparison_data, comparison_tables, write_comparison
     from attnshift.report.curves import measure_comparison

@@ -89,6 +89,20 @@ class TelemetryOptions:
     mlflow: Annotated[
         str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")
     ] = None
+    others: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--telemetry", metavar="NAME=PLACE", help="Plug-in that is told, and where it writes; repeat for several."
+        ),
+    ] = ()
+
+    def places(self) -> dict[str, Any]:
+        """Arguments of ``open_telemetry``: where each consumer writes."""
+        pairs = [each.partition("=") for each in self.others]
+        for name, separator, place in pairs:
+            if not (name and separator and place):
+                raise UserError(f"`telemetry` is {name}{separator}{place}; it must have the form NAME=PLACE")
+        return vars(self) | {"others": {name: place for name, _, place in pairs}}
 
 
 @dataclass(frozen=True, kw_only=True)
