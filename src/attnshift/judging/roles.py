@@ -65,7 +65,7 @@ def _check_reference(store: Store, reference: str, seen: Iterable[str], judges: 
     if judging:
         raise RunError(
             f"{reference} cannot be the reference: {', '.join(sorted(judging))} judges this run; take another, or "
-            f"remove {store.folder / 'verdicts.parquet'} and evaluate it anew"
+            f"remove {store.folder / 'verdicts.parquet'} and evaluate the run again"
         )
 
 

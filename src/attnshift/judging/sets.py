@@ -29,7 +29,7 @@ def features_of(classifier: str) -> Features:
 
 @torch.no_grad()
 def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32) -> None:
-    """Write the table ``sets`` of the run anew: one row for each metric and arm, with a value or a reason for none.
+    """Write the table ``sets`` of the run: one row for each metric and arm, with a value or a reason for none.
 
     Features are the ``chosen`` ones, or those that each metric was published with (``usual``).
     """

@@ -1,1 +1,1 @@
-"""From the tables of a run to figures and one HTML page. Reads result files only, and never imports torch."""
+"""Figures, tables and HTML pages from the tables of a run. Reads result files only, and never imports torch."""

@@ -38,7 +38,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Point:
-    """One run. ``success`` is attributable success on the judges; the others are means over its images."""
+    """One run. ``success`` is attributable success on the judges; the other figures are means over its images."""
 
     strength: float
     run: Store
@@ -52,7 +52,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """What is compared: its runs, and what the curve through them says where SSIM is fixed (``Comparison.at``)."""
+    """A recipe that is compared: its runs, and its success where SSIM is fixed (``Comparison.at``)."""
 
     name: str
     points: tuple[Point, ...]
@@ -61,11 +61,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``lines`` over the same ``images``, which all runs have; each is compared to the first. ``spec`` is that of the
-    first run. An image that failed in one run is in no figure of any: of ``planned`` images those in ``failures`` miss.
+    """``lines`` over the same ``images``, which all runs have; each line is compared to the first.
 
-    ``judges`` measure success; ``aside`` are judges behind a defence, whose verdicts the runs hold and which count only
-    where there are no others.
+    ``spec`` is that of the first run. An image that failed in one run is in no figure of any run: of the ``planned``
+    images those in ``failures`` are missing. ``judges`` measure success; ``aside`` are judges behind a defence, whose
+    verdicts the runs hold and which count only where there are no others.
     """
 
     lines: tuple[Line, ...]
@@ -74,7 +74,7 @@ class Comparison:
     images: int
     planned: int
     aim: str
-    """As ``Summary.aim``."""
+    """``Summary.aim`` of the runs."""
     spec: RunSpec
     aside: tuple[str, ...] = ()
     failures: tuple[ComparisonFailure, ...] = ()

@@ -1,4 +1,4 @@
-"""Numbers and pictures for people."""
+"""Numbers and pictures as people read them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def chance(p: float) -> str:
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """``value`` with all of its digits, and at least so many after the point.
+    """``value`` with all of its digits, at least ``digits`` of them after the point.
 
     >>> decimal(0.9), decimal(0.925)
     ('0.90', '0.925')

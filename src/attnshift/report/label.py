@@ -1,4 +1,4 @@
-"""Whether the true class is still there, in words: what the reference sees, and how visible the object is."""
+"""Lines on the true class: the reference's answers, and the visibility of the object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["label_lines"]
 
 
 def label_lines(summary: Summary) -> list[str]:
-    """One line for each thing that is known about it; none without a reference and masks."""
+    """One line for each figure of visibility and of the label; none without a reference and masks."""
     lines = [
         f"object in {arm.replace('_', ' ')}: " + ", ".join(f"{name} {number(each)}" for name, each in values.items())
         for arm, values in summary.visibility.items()

@@ -32,7 +32,7 @@ class SetSummary:
 
     @property
     def comparable(self) -> str:
-        """What its figures may be compared with."""
+        """A warning where its figures cannot be compared with published ones; empty where they can."""
         return "" if self.usual else "comparable with nothing but figures on the same features"
 
 

@@ -23,12 +23,12 @@ from attnshift.results.store import Store
 __all__ = ["write_report"]
 
 SHOWN = 48
-"""Images that the page shows; its tables always cover all of them."""
+"""Most images that the page shows; its tables always cover all of them."""
 AMPLIFIED = 8
 
 
 def write_report(store: Store) -> Path:
-    """Write report.html into the run's folder and return its path. An unjudged run shows its images and says so."""
+    """Write report.html into the run's folder and return its path. The page of an unjudged run has images alone."""
     spec, results, verdicts = store.spec(), store.table(ResultRow), store.table(VerdictRow)
     judged: _Judged = defaultdict(lambda: defaultdict(dict))
     for row in sorted(verdicts, key=lambda row: ROLES.index(row.role)):

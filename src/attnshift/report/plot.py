@@ -1,6 +1,6 @@
-"""Where everything stands in the figure of a comparison, in the units of its SVG; the template draws it.
+"""Places of all parts of the figure of a comparison, in the units of its SVG; the template draws them.
 
-A line is told apart by its marker, its dashes and its name beside it, also where colours are not seen or printed.
+A line differs from the others by its marker, its dashes and its name, also without colours.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point with its interval from ``low`` to ``high``, all in units of the figure, and what it says in words."""
+    """A point with its interval from ``low`` to ``high``, all in units of the figure, and its words."""
 
     x: float
     y: float
@@ -126,7 +126,7 @@ def plot(comparison: Comparison) -> Plot:
 
 
 def style(place: int) -> Style:
-    """How the line at ``place``, from 0, is drawn."""
+    """Colour, dashes and marker of the line at ``place``, from 0."""
     return Style(
         _COLOURS[place % len(_COLOURS)],
         _DASHES[place % len(_DASHES)],

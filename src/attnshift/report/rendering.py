@@ -1,4 +1,4 @@
-"""Pages from templates: whatever a user wrote stays text."""
+"""Pages from templates. Text of a user stays text."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Summary:
     Judges behind a defence are no part of it, unless there are no others.
     """
     defended: tuple[ClassifierSummary, ...]
-    """The same of the judges behind each defence, where it stands before at least two."""
+    """The same for the judges behind each defence that at least two judges have."""
     label: LabelSummary | None
     """None where no reference was declared."""
     visibility: Mapping[str, Mapping[str, Estimate]]

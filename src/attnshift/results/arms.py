@@ -1,4 +1,4 @@
-"""Control arms: what is shown of every image beside the attack."""
+"""Control arms: the images that classifiers are shown beside the attack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ ARMS: dict[str, str] = {
     "noise": "moved at random, as far as the attack moved it",
     "attack": "the adversarial image",
 }
-"""What every classifier is shown of every image; success that a control arm has too is not the attack's.
+"""Arm -> its description. Classifiers are shown every arm of every image; success that a control arm has as well does
+not count for the attack.
 
-An attack on pixels has neither autoencoder nor inversion, and so no arm for them.
+An attack on pixels has no autoencoder and no inversion, and so no arm for them.
 """

@@ -1,6 +1,6 @@
-"""What happened in a run: each process appends to a file of its own, and reading folds them all.
+"""Events of a run: each process appends to a file of its own, and reading folds all files.
 
-A line is a JSON object, whole or, after a crash or on a full disk, cut and ignored:
+A line is a JSON object. A line that a crash or a full disk has cut is ignored.
 {"event": "begun", "at": …, "items": [identity, …]}                        before the work
 {"event": "ended", "at": …, "items": […], "failed": {identity: reason}}    after everything is stored
 {"event": "stopped", "at": …, "items": […]}                                interrupted on purpose
@@ -25,20 +25,22 @@ from attnshift.files import writing
 __all__ = ["DEATHS", "Failed", "History", "Ledger", "Span", "read_history"]
 
 DEATHS = 3
-"""So many times may an item be begun and never ended before it works alone, or not at all."""
+"""Times that an item may be begun and never ended before it is attacked alone, or is left out."""
 
 Event = Literal["begun", "ended", "stopped", "died"]
 
 
 @dataclass(frozen=True)
 class Failed:
+    """The last failure of an item, and when it was."""
+
     reason: str
     at: datetime
 
 
 @dataclass(frozen=True)
 class Span:
-    """One micro-batch from begin to end, with how many ``items`` were done in it."""
+    """A micro-batch from begin to end, and how many ``items`` were finished in it."""
 
     begun: datetime
     ended: datetime
@@ -47,8 +49,10 @@ class Span:
 
 @dataclass(frozen=True)
 class History:
-    """All ledgers of a run together. ``deaths`` counts how often an item was begun and its worker never came back,
-    which is also how an item looks that is being worked on now; ``failed`` are those whose last end was a failure.
+    """All ledgers of a run together.
+
+    ``deaths`` counts for each item how often it was begun and its worker never came back; an item that is attacked at
+    this moment counts as well. ``failed`` are the items whose last end was a failure.
     """
 
     deaths: Counter[str] = field(default_factory=Counter)
@@ -57,7 +61,7 @@ class History:
 
 
 class Ledger:
-    """The file of this process in a run folder; it is made with the first event."""
+    """The ledger file of this process in a run folder. The first event creates it."""
 
     def __init__(self, folder: Path):
         started = datetime.now(UTC)
@@ -81,14 +85,14 @@ class Ledger:
         with writing(self._path):
             self._path.parent.mkdir(exist_ok=True)
             with self._path.open("ab") as file:
-                # The break comes first: what follows a line that was cut stands apart from it.
+                # The break comes first, so that a line that was cut does not spoil the next one.
                 file.write(b"\n" + line.encode())
                 file.flush()
                 os.fsync(file.fileno())
 
 
 def read_history(folder: Path) -> History:
-    """Fold all ledgers of the run in ``folder``; memory holds what is not done, and one span a micro-batch."""
+    """Fold all ledgers of the run in ``folder``. Memory holds the items that are not done, and a span a micro-batch."""
     history = History()
     for path in sorted((folder / "ledger").glob("*.jsonl")):
         begun: dict[str, datetime] = {}

@@ -26,12 +26,12 @@ _COLUMNS = pyarrow.schema(
     + [(name, pyarrow.int64()) for name in ("label", "target")]
 )
 _ROWS = 1024
-"""Items that are in memory at once, beside those of a larger micro-batch."""
+"""Most items in memory at once, but for a larger micro-batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: ``items`` that are attacked together, the plan's ``number``-th from 0."""
+    """A micro-batch: ``items`` that are attacked together; ``number`` is its place in the plan, from 0."""
 
     number: int
     items: tuple[Item, ...]
@@ -53,10 +53,10 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class Plan:
-    """Items in a parquet file; however many there are, memory holds a few at a time.
+    """Items in a parquet file; memory holds a few at a time.
 
-    ``digest`` hashes their identities in order. ``examples`` are one item for each way in which a recipe can meet them:
-    through classes and targets alone.
+    ``digest`` hashes their identities in order. ``examples`` hold one item for each class and target, which are all
+    that a recipe can depend on.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Plan:
 
     @classmethod
     def draw(cls, items: Iterable[Item]) -> Plan:
-        """Write down ``items`` in a temporary file, which is there as long as the plan."""
+        """Write ``items`` into a temporary file, which lasts as long as the plan."""
         kept = tempfile.TemporaryDirectory(prefix="attnshift-plan-")
         path = Path(kept.name) / "plan.parquet"
         digest, count, examples = hashlib.sha256(), 0, {}
@@ -85,11 +85,11 @@ class Plan:
         return self.count
 
     def __iter__(self) -> Iterator[Item]:
-        # Not that iterator itself: with this one the plan lasts, and with the plan its file.
+        # A generator of its own keeps the plan, and with it the file, until it ends.
         yield from read_plan(self.path)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The micro-batches: consecutive items, fixed by the plan and by nothing that happens later."""
+        """The micro-batches: consecutive items, which the plan alone decides."""
         return (Batch(number, part) for number, part in enumerate(parts(self, size)))
 
     def change(self, before: Path) -> str:

@@ -1,4 +1,4 @@
-"""Rows of the tables of a run folder, one class a table, and how a row is kept as columns of a parquet file.
+"""Rows of the tables of a run folder, one class a table, and the columns of a parquet file that keep it.
 
 A field is a column of the same name. A field marked ``Wide`` is a mapping and has one column for each of its keys.
 ``docs/results-format.md`` is made from these classes (``attnshift.results.format``).
@@ -135,7 +135,7 @@ class ResultRow(Row):
     file: Annotated[str, "its name in the source of the images"]
     label: Annotated[int, "its true class, from 0"]
     class_name: Annotated[str, "name of its true class"]
-    target: Annotated[int | None, "the class that it shall be seen as; null in an untargeted attack"] = None
+    target: Annotated[int | None, "the class that the attack aims at; null in an untargeted attack"] = None
     target_name: Annotated[str, "name of that class; empty in an untargeted attack"] = ""
     key: Annotated[str, "hash of all that decides the attack on this image; equal in runs that would do the same"] = ""
     run: Annotated[str, "digest of the run"] = ""
@@ -143,7 +143,7 @@ class ResultRow(Row):
     seconds: Annotated[float, "time of its micro-batch, divided by the images in it"] = 0.0
     batch: Annotated[int, "images that were attacked together"] = 1
     iteration: Annotated[int, "the iterate that was kept, from 0"] = 0
-    evaluated: Annotated[int, "iterates that were looked at; 0 in an attack on pixels"] = 0
+    evaluated: Annotated[int, "iterates that were compared; 0 in an attack on pixels"] = 0
     losses: Annotated[Series, "each weighted loss term in every iteration"] = field(default_factory=dict)
     shares: Annotated[Series, "each surrogate's share of the fused direction in every iteration, in [0,1]"] = field(
         default_factory=dict
@@ -288,7 +288,7 @@ _PLAIN: dict[Any, pyarrow.DataType] = {
 
 
 def _codec(kind: Any) -> tuple[pyarrow.DataType, Callable[[Any], Any], Callable[[Any], Any]]:
-    """How values of the type ``kind`` are kept: their type in parquet, how they are written, and how they are read."""
+    """Type in parquet of values of the type ``kind``, and the functions that write and read them."""
     if get_origin(kind) is tuple:
         return pyarrow.list_(_PLAIN[get_args(kind)[0]]), list, tuple
     if get_origin(kind) in (Mapping, dict):

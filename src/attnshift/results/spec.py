@@ -1,4 +1,4 @@
-"""What a run is: everything that decides its result, written beside it."""
+"""Identity of a run: everything that decides its result, written beside it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FORMAT = 4
 """Version of the run folder; part of a run's identity."""
 
 _ASIDE = {"images", "labels"}
-"""Where the images came from: the same ones from elsewhere continue a run."""
+"""Fields that are no part of the identity: the same images from elsewhere continue a run."""
 _NAMES = {"name", "summary", "tuned_on"}
-"""What of a recipe changes no image."""
+"""Fields of a recipe that change no image."""
 
 
 class RunSpec(BaseModel):
-    """All that changes a run's output. ``device``, ``threads`` and ``batch`` are in it: they change the last bits."""
+    """Everything that changes the output of a run; ``device``, ``threads`` and ``batch`` change its last bits."""
 
     model_config = STRICT
 
@@ -57,7 +57,7 @@ class RunSpec(BaseModel):
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """What is shown of every image; an attack on pixels reconstructs nothing."""
+        """Arms of the run; an attack on pixels has no round trip and no reconstruction."""
         missing = ("round_trip", "reconstruction") if isinstance(self.recipe, BaselineRecipe) else ()
         return tuple(arm for arm in ARMS if arm not in missing)
 
@@ -67,8 +67,8 @@ class RunSpec(BaseModel):
         return _hashed(self.model_dump(mode="json", exclude=_ASIDE))
 
     def key(self, identity: str) -> str:
-        """Name of the work on one item: equal in two runs that would do the same to it, up to the last bits that its
-        batch mates decide."""
+        """Name of the work on one item. It is equal in two runs that would do the same to it, up to the last bits,
+        which its batch mates decide."""
         decisive = self.model_dump(mode="json", exclude=_ASIDE | {"items"})
         decisive["recipe"] = {key: each for key, each in decisive["recipe"].items() if key not in _NAMES}
         return _hashed({"item": identity, **decisive})
@@ -84,7 +84,7 @@ class RunSpec(BaseModel):
 
 
 def software() -> dict[str, str]:
-    """Versions that change the last bits, or what is written into files."""
+    """Versions of the software that changes the last bits or the content of files."""
     return {"attnshift": __version__, "torch": version("torch")}
 
 

@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder while others write to it."""
+"""Progress of a run, read from its folder while other processes write to it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _RECENT = 32
 
 @dataclass(frozen=True)
 class FailedImage:
+    """An image that could not be attacked."""
+
     id: str
     file: str
     reason: str
@@ -26,9 +28,10 @@ class FailedImage:
 
 @dataclass(frozen=True)
 class Status:
-    """``images`` are ``done``, ``failed`` or left. ``troubled`` are those left that have ended a worker before, with
-    how often. ``rate`` is in images a second of work on the last micro-batches, None before the first; ``working`` says
-    whether a process works on the run.
+    """Progress: of ``images`` some are ``done``, some have ``failed``, and the others are left.
+
+    ``troubled`` are those left that have ended a worker before, and how often. ``rate`` is in images a second over the
+    last micro-batches, None before the first. ``working`` is true while a process works on the run.
     """
 
     run: str
@@ -46,12 +49,12 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the recent rate; None where nothing is known of it."""
+        """Seconds until the run ends at the recent rate; None without a rate."""
         return self.left / self.rate if self.rate else None
 
 
 def read_status(folder: Path) -> Status:
-    """A ``RunError`` where ``folder`` holds no run."""
+    """The progress of the run in ``folder``; a ``RunError`` where it holds no run."""
     store = Store.open(folder)
     spec, history = store.spec(), read_history(folder)
     images, failed, troubled = 0, [], {}
@@ -72,7 +75,7 @@ def read_status(folder: Path) -> Status:
         images=images,
         done=store.count(),
         failed=tuple(failed),
-        # What is being worked on looks like what was never ended.
+        # An item that is attacked at this moment looks like one that never ended.
         troubled={file: count - working for file, count in troubled.items() if count > working},
         rate=_rate(history.spans),
         working=working,
@@ -81,7 +84,7 @@ def read_status(folder: Path) -> Status:
 
 def _rate(spans: Sequence[Span]) -> float | None:
     recent = sorted(sorted(spans, key=lambda span: span.ended)[-_RECENT:], key=lambda span: span.begun)
-    # Time in which several worked counts once, and time in which nobody did does not count.
+    # Time in which several processes work counts once; time in which none works does not count.
     seconds, until = 0.0, recent[0].begun if recent else None
     for span in recent:
         begun = max(span.begun, until or span.begun)

@@ -1,20 +1,22 @@
-"""A run folder: what is finished in it, written so that it is there whole or not at all.
+"""A run folder. Every file in it is written whole or not at all.
 
-run.json              what the run is (RunSpec)
+run.json              the identity of the run (RunSpec)
 recipe.toml           the recipe, complete, to read and to use again
 plan.parquet          the images in their order (Plan)
-images/ID.ARM.png     what each control arm and the attack look like
-items/ID.json         one finished image; its presence is what "finished" means
-ledger/PROCESS.jsonl  what was begun, ended and failed, and when (Ledger)
+images/ID.ARM.png     the image of each arm
+items/ID.json         the row of one finished image; an image is finished once the file exists
+ledger/PROCESS.jsonl  events of one process: begun, ended, failed (Ledger)
 locks/                files by which processes claim what they work on (Claims)
 results.parquet       one row per finished image, in the order of the plan
 failed.parquet        one row per image that failed, with the reason; absent where none did
 verdicts.parquet      one row per image, arm and classifier (written by evaluate)
 quality.parquet       one row per image and arm, one column per metric (written by evaluate)
 unavailable.parquet   one row per metric that could not be measured, with the reason (written by evaluate)
-visibility.parquet    one row per image and arm: is the object still seen (written by evaluate --masks)
-sets.parquet          one row per set metric and arm, with its value or the reason (written by evaluate --sets)
-report.html
+visibility.parquet    one row per image and arm, one column per measure (written by evaluate with masks)
+sets.parquet          one row per set metric and arm, with its value or the reason (written by evaluate with sets)
+report.html           the page (written by report)
+
+Columns of the tables: docs/results-format.md, made from attnshift.results.rows.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Store:
 
     @classmethod
     def start(cls, folder: Path, spec: RunSpec, plan: Plan) -> Store:
-        """Open ``folder`` for ``spec``: new, empty, or holding the same run. Anything else is a ``RunError``."""
+        """Open ``folder`` for ``spec``. It is new, empty, or holds the same run; anything else is a ``RunError``."""
         store = cls(folder)
         if store._holds(spec, plan):
             return store
@@ -75,11 +77,11 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open a folder that holds a run of the format that we read."""
+        """Open ``folder``; a ``RunError`` where it holds no run of the format that this version reads."""
         store = cls(folder)
         if not store._is_declared():
             raise RunError(
-                f"{folder} is not a run: it holds no run.json; `attnshift attack … --out {folder}` makes one"
+                f"{folder} is not a run: it holds no run.json; give a folder that `attnshift attack` has made"
             )
         store.spec()
         return store
@@ -101,23 +103,23 @@ class Store:
         return self._item_path(identity).exists()
 
     def count(self) -> int:
-        """How many items are finished."""
+        """Number of finished items."""
         return sum(each.name.endswith(".json") for each in os.scandir(self.folder / "items"))
 
     def planned(self) -> int:
-        """How many images the run shall attack."""
+        """Number of images in the plan."""
         return int(pyarrow.parquet.read_metadata(self.plan_path).num_rows)
 
     def finish(self, row: ResultRow, images: Mapping[str, bytes]) -> None:
-        """Keep what was made of an item: PNG files by arm, then its ``row``, which declares it finished."""
+        """Store a finished item: its PNG files by arm, then its ``row``, which makes it finished."""
         for arm, content in images.items():
             atomic_write(self.image_path(row.id, arm), content)
         atomic_write(self._item_path(row.id), json.dumps(row.to_record()).encode())
 
     def compact(self, failed: Mapping[str, str]) -> int:
-        """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the others
-        that have ``failed``, with their reasons; return how many are finished."""
-        # Looked at once: others may go on finishing, and what is written twice over must be the same.
+        """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the other
+        items that have ``failed`` (identity -> reason). Return how many are finished."""
+        # Decided once, since other processes may finish more items while the tables are written.
         finished = bytes(self.is_finished(item.identity) for item in read_plan(self.plan_path))
         if any(finished):
             self._write(ResultRow, ResultRow.schema(keys=self.spec().arms), self._finished(finished))
@@ -135,7 +137,7 @@ class Store:
         return sum(finished)
 
     def sweep(self) -> None:
-        """Remove what writes left behind that were killed; nobody else may be working on the run."""
+        """Remove half-written files of killed processes. No other process may work on the run."""
         for folder in (self.folder, self.folder / "images", self.folder / "items"):
             for path in folder.glob(".*.partial"):
                 with writing(path):
@@ -145,7 +147,7 @@ class Store:
         return self.folder / f"{kind.TABLE}.parquet"
 
     def write_table(self, kind: type[AnyRow], rows: Sequence[AnyRow]) -> None:
-        """Write the table of ``kind`` anew."""
+        """Write the table of ``kind``, in place of the one that there may be."""
         self._write(kind, kind.schema(rows), rows)
 
     def table(self, kind: type[AnyRow]) -> list[AnyRow]:
@@ -167,7 +169,7 @@ class Store:
         return (self.folder / "run.json").is_file()
 
     def _holds(self, spec: RunSpec, plan: Plan) -> bool:
-        """Whether the run is there; a ``RunError`` where another one is."""
+        """Say if the folder holds the run; a ``RunError`` where it holds another one."""
         if not self._is_declared():
             return False
         changed = spec.differences(self.spec())
@@ -225,7 +227,7 @@ def _complaint(error: ValidationError) -> str:
 
 
 def _fresh(folder: Path) -> bool:
-    """Whether ``folder`` is empty, or holds no more than a run that stopped before it was declared."""
+    """Say if ``folder`` is empty, or holds no more than a run that stopped before run.json was written."""
     if not folder.is_dir():
         return False
     held = [path for path in folder.rglob("*") if not path.is_dir() and path.parent != folder / LOCKS]
