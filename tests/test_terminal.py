@@ -1,4 +1,4 @@
-"""Names, paths and messages of others on the command line: one line, nothing that steers a terminal, no markup."""
+"""Text of others on the command line: one line, no control of the terminal, no markup."""
 
 from __future__ import annotations
 

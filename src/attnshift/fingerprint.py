@@ -20,7 +20,7 @@ def fingerprint(networks: Mapping[str, nn.Module], facts: Iterable[object] = ())
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor], facts: Iterable[object] = ()) -> str:
-    """Hash of names, shapes, types and bytes of ``tensors`` and of the text of ``facts``, in order."""
+    """Hash of names, types, shapes and bytes of ``tensors`` and of the text of ``facts``."""
     digest = hashlib.blake2b(digest_size=12)
     for name, value in tensors.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())

@@ -1,4 +1,4 @@
-"""The attack as one of ART: its own images in any clip values, every form of y, parameters, and what is refused."""
+"""ArtAdapter: images in any clip values, all forms of y, parameters, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attack as one of torchattacks: the images that it makes itself, the modes, the normalisation, the errors."""
+"""TorchattacksAdapter: images, modes, normalisation, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks by torchattack and ART: one image at a time, within the radius, by the image's own draws, and faithful."""
+"""External baselines: one image at a time, within the radius, draws by image, library's results."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_autoattack_turns_images_or_leaves_them(surrogates: Surrogates, images: 
 
 
 def test_autoattack_asks_square_so_many_questions(images: Tensor) -> None:
-    """A prediction and two losses for each proposal, and a few before the first one and after the last."""
+    """Square makes a prediction and two losses for each proposal, and a few calls besides."""
     asked = []
 
     def constant(shown: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def photograph(side: int = 120) -> Image.Image:
 
 
 def levels_apart(preprocessing: Preprocessing, image: Image.Image, expected: Tensor) -> float:
-    """Largest difference of our input for ``image`` from ``expected`` [3,height,width], in levels of 255."""
+    """Largest difference of our input from ``expected`` [3,height,width], in levels of 255."""
     pixels = torch.from_numpy(numpy.asarray(image).copy()).movedim(2, 0) / 255
     given = preprocessing(pixels[None])[0]
     assert given.shape == expected.shape

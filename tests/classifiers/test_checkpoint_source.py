@@ -20,7 +20,7 @@ NAMES = ["ball", "mug", "donut", "tree"]
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file of a test_resnet of four classes; the folder's name holds what separates name and path."""
+    """File of a test_resnet of four classes, in a folder whose name contains ``@``."""
     path = tmp_path / "a@b" / "mine.safetensors"
     path.parent.mkdir()
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What a classifier owes its users: its own preprocessing, constant weights, gradients at the images."""
+"""Guarantees of classifiers: their own preprocessing, constant weights, gradients at the images."""
 
 from __future__ import annotations
 

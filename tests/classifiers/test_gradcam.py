@@ -23,7 +23,8 @@ from attnshift.lab.scenes import scene
 
 SWIN = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 7}
 SMALL_VIT = {"img_size": 64}
-# Per case: architecture, its arguments, the layer whose output is the target, the grid of its tokens.
+# Per case: architecture, its arguments, the layer whose output is the target, the grid of its
+# tokens.
 LAYERS: dict[str, tuple[str, dict[str, Any], str, tuple[int, int] | None]] = {
     "channels first": ("test_resnet", {}, "layer4", None),
     "channels first, wider head": ("mobilenetv3_small_050", {}, "blocks", None),
@@ -42,7 +43,8 @@ def _untrained(architecture: str, arguments: dict[str, Any], size: tuple[int, in
         torch.manual_seed(0)
         network = timm.create_model(architecture, num_classes=10, **arguments)
         for parameter in network.parameters():
-            # Fresh biases and layer scales are 0 or tiny, and then a map hardly depends on what is tested.
+            # Fresh biases and layer scales are 0 or tiny, and then a map hardly depends on what is
+            # tested.
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     return Classifier(architecture, network, Preprocessing(size, "bilinear", (0.5,) * 3, (0.25,) * 3), 10)
 
@@ -57,7 +59,7 @@ def _finish(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 
 
 class _ChannelsFirst(nn.Module):
-    """A layer with its output unchanged, which passes through ``seen`` as [batch,channels,rows,columns] on the way."""
+    """Layer with an unchanged output that passes ``seen`` as [batch,channels,rows,columns]."""
 
     def __init__(self, layer: nn.Module, grid: tuple[int, int] | None) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ def test_maps_are_captums(case: str) -> None:
 
 
 class _Pooled(nn.Module):
-    """Features are the means of 8 x 8 patches in ``layout``; logits [batch,2] are linear in their mean."""
+    """Features are means of 8 x 8 patches in ``layout``; logits [batch,2] are linear in their mean."""
 
     num_features = 3
 
@@ -139,7 +141,7 @@ def _pooled(network: nn.Module, height: int = 24, width: int = 24) -> Classifier
     ],
 )
 def test_maps_are_the_papers_formula(network: _Pooled, height: int, width: int) -> None:
-    """At 24 x 24 all three axes have three entries, and sizes alone cannot tell channels from places."""
+    """At 24 x 24 all three axes have length three, so sizes do not tell channels from places."""
     images = _images(4, height, width)
     features = nn.functional.avg_pool2d(images, 8)
     expected = _finish((network.weights[0].view(3, 1, 1) * features).sum(1, keepdim=True), (height, width))
@@ -195,14 +197,20 @@ def rendering() -> Rendering:
 
 
 def test_the_labs_strongest_quadrant_is_the_objects(rendering: Rendering) -> None:
-    """Measured: 16 of 20, and 2 to 7 with another image's mask. The features are 2 x 2 at the lab's 64 pixels."""
+    """Measured: 16 of 20, and 2 to 7 with another image's mask.
+
+    The features are 2 x 2 at the lab's 64 pixels.
+    """
     maps = grad_cam(load_classifier("lab:resnet"), rendering.images, torch.arange(20) % 10)
     quadrants = [nn.functional.avg_pool2d(values, 32).flatten(1).argmax(1) for values in (maps, rendering.masks)]
     assert (quadrants[0] == quadrants[1]).sum() >= 12
 
 
 def test_the_labs_maximum_is_on_the_object(rendering: Rendering) -> None:
-    """At 96 pixels (features 3 x 3) 17 of 20 are within 4 pixels; for another label 3, with another mask 10 or 11."""
+    """At 96 pixels (features 3 x 3), 17 of 20 are within 4 pixels.
+
+    For another label it is 3 of 20, with another mask 10 or 11.
+    """
     lab = load_classifier("lab:resnet")
     classifier = dataclasses.replace(lab, preprocessing=dataclasses.replace(lab.preprocessing, size=(96, 96)))
     maps = grad_cam(classifier, rendering.images, torch.arange(20) % 10)

@@ -22,7 +22,7 @@ WEIGHTS = [choice for model in models.list_models(module=models) for choice in m
 
 @pytest.fixture
 def no_download(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Networks get the weights that they were built with; the list says for which weights they asked."""
+    """Networks keep their first weights. The list holds the weights that were asked for."""
     asked: list[str] = []
 
     def state(weights: models.WeightsEnum, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:

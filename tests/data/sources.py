@@ -46,7 +46,7 @@ def items_of(source: str | Path, labels: Path | None = None, **options: Any) -> 
 
 
 def complaints_of(source: str | Path, labels: Path | None = None, **options: Any) -> list[str]:
-    """What reading to the end complains of, entry by entry; each is one line without control characters."""
+    """Errors of reading to the end, in order. Each is one line without control characters."""
     found: list[UserError] = []
     list(read_items(source, labels, NAMES, 3, problems=found.append, **options))
     return [one_line(error) for error in found]

@@ -136,7 +136,10 @@ def test_an_image_of_one_row_is_its_middle(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("turn", "corner"), [(1, RED), (3, BLUE), (6, BLUE), (8, RED)])
 def test_turned_as_exif_says(turn: int, corner: tuple[int, int, int]) -> None:
-    """The left half of what is stored is red; the pixel that is looked at is seen at the top, left of the middle."""
+    """The left half of the stored pixels is red.
+
+    The tested pixel is at the top, left of the middle.
+    """
     image = plain(BLUE)
     image.paste(RED, (0, 0, SIDE // 2, SIDE))
     exif = Image.Exif()

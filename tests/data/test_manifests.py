@@ -227,7 +227,7 @@ def test_what_ends_a_file_is_its_last_problem(folder: Path, text: str, words: st
 
 
 def many(count: int) -> Callable[[Path], Path]:
-    """A list of so many images, all of them one file under different names of its class, with a broken last line."""
+    """List of ``count`` images, one file under different class names, with a broken last line."""
 
     def write(folder: Path) -> Path:
         rows = (f"a.png,1,mug {number}" for number in range(count))
@@ -248,7 +248,7 @@ def test_items_are_read_when_they_are_asked_for(folder: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(folder: Path) -> None:
-    """But for one small number each, by which duplicates are known; an item alone has half a kilobyte."""
+    """One small number stays for each image, to find duplicates; an item has half a kilobyte."""
 
     def peak(count: int) -> int:
         path = many(count)(folder)

@@ -1,4 +1,4 @@
-"""What a source is, is seen from what is there; where that leaves a choice, one line asks for it."""
+"""The kind of a source is recognised from its files. An ambiguous source is refused in one line."""
 
 from __future__ import annotations
 

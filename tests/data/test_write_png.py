@@ -1,4 +1,4 @@
-"""What is saved is what was computed, says what it is, and is there whole or not at all."""
+"""Saved images hold the computed values and their text, and are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attnshift.errors import RunError
 
 
 def all_values() -> Tensor:
-    """A 16 px image that holds each of the 256 values in each channel, in another order per channel."""
+    """Image of 16 px with all 256 values in each channel, in another order for each."""
     ramp = torch.arange(256).float().view(16, 16) / 255
     return torch.stack([ramp, ramp.flip(0), ramp.T])
 

@@ -1,4 +1,4 @@
-"""A classifier behind defences: what it answers, what it is called, and that others can treat it as a classifier."""
+"""A classifier behind defences: its logits, its name, and its use as a classifier."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_changed_fields_change_behind_the_defences(resnet: Classifier, images: T
 
 
 def test_an_ensemble_attacks_through_it(resnet: Classifier, images: Tensor) -> None:
-    """Steps along the gradient lower the true class behind the defence, though a file's JPEG has no gradient."""
+    """Gradient steps lower the true class behind the defence, though JPEG files have no gradient."""
     labels = resnet(images).argmax(1)
     defended = Defended(resnet, JpegCompression(40))
     surrogates = Surrogates([defended], CrossEntropy(), Goals(labels))

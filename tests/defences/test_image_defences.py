@@ -1,4 +1,4 @@
-"""Each defence that changes the image does what its name says, against another library or a plain count."""
+"""Defences that change the image, against other libraries or plain counts."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_median_of_an_odd_window(size: int) -> None:
 
 
 def test_median_of_two_by_two_by_hand() -> None:
-    """As scipy's median_filter: the third of four values, which are the pixel's own and those up and left of it."""
+    """The result is that of scipy's median_filter: the third of four values up and left."""
     image = torch.tensor([[0.1, 0.9, 0.3], [0.4, 0.2, 0.8], [0.7, 0.6, 0.5]])
     expected = torch.tensor([[0.1, 0.9, 0.9], [0.4, 0.4, 0.8], [0.7, 0.6, 0.6]])
     assert torch.equal(Median(2)(image.expand(1, 3, 3, 3)), expected.expand(1, 3, 3, 3))
@@ -113,7 +113,7 @@ def test_a_blur_wider_than_the_image() -> None:
 
 
 def test_resize_and_pad_keeps_the_content_on_black() -> None:
-    """A white image shows where it stands: its sides lie in the range, and its place is not always the same."""
+    """A white image shows its place: sides lie in the range, and places differ."""
     side, count = 60, 40
     # Not quite the same white, or all would be one content.
     white = torch.stack([torch.full((3, side, side), 1 - number / 255) for number in range(count)])
@@ -129,7 +129,7 @@ def test_resize_and_pad_keeps_the_content_on_black() -> None:
 
 
 def test_what_is_drawn_belongs_to_the_file() -> None:
-    """Images that one 8-bit file holds draw the same; another size or a pixel more draws anew."""
+    """Images with the same 8-bit pixels get the same draws. Another size or pixel gets others."""
     shown = quantise(pictures(1))
     defence, bit = RandomResizeAndPad(0.5), shown.clone()
     bit[0, 0, 0, 0] += 1 / 255 if bit[0, 0, 0, 0] < 0.5 else -1 / 255

@@ -40,13 +40,16 @@ def test_the_bound_of_all_and_of_one(count: int) -> None:
 
 
 def test_the_largest_radius_of_the_paper() -> None:
-    """With the paper's n = 100,000 and alpha = 0.001 no radius exceeds 3.81 sigma, 0.95 at its sigma of 0.25."""
+    """At the paper's n = 100,000 and alpha = 0.001, no radius exceeds 3.81 sigma, 0.95 at 0.25."""
     largest = 0.25 * NormalDist().inv_cdf(lower_bound(100_000, 100_000, 0.001))
     assert largest == pytest.approx(0.9525, abs=5e-4)
 
 
 def half_space(offset: float) -> Callable[[Tensor], Tensor]:
-    """Class 1 where the mean pixel exceeds one half by ``offset`` / sqrt(pixels): a plane at distance ``offset``."""
+    """Classifier with a plane at distance ``offset``.
+
+    Class 1 has a mean pixel above one half by ``offset`` / sqrt(pixels).
+    """
 
     def classify(images: Tensor) -> Tensor:
         pixels = images[0].numel()
@@ -58,7 +61,7 @@ def half_space(offset: float) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.parametrize("distance", [0.05, 0.2])
 def test_the_radius_of_a_half_space_is_its_distance(distance: float) -> None:
-    """For a plane the certificate is tight: Phi^-1(p) sigma is the distance, less what the sample leaves open."""
+    """For a plane the certificate is tight: Phi^-1(p) sigma is the distance, up to sampling."""
     image = torch.full((1, 3, 8, 8), 0.5)
     certificate = Smoothing(sigma=0.25, copies=4000).certify(half_space(distance), image)
     assert certificate.classes.tolist() == [1]

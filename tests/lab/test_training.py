@@ -96,7 +96,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_result_is_the_average_of_the_weights_and_not_the_last_ones(tmp_path: Path) -> None:
-    """With a decay of min(ema, n/(n+9)) the first steps are averaged with weights that add up to one by hand."""
+    """With a decay of min(ema, n/(n+9)), the weights of the first steps add up to one."""
     stage, seen = Stage("line", 6, 8, 0.05), []
 
     def watching(network: nn.Module, batch: TrainingBatch) -> Tensor:

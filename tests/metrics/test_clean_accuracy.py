@@ -1,4 +1,4 @@
-"""Who is doubted: the plainly wrong, and nobody for being weak, for few images or in company that knows nothing."""
+"""Suspicion falls on plainly wrong classifiers, not on weak ones, few images or weak runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sets are compared by: networks that are not there, those that are, and our own classifiers' last features."""
+"""Features of sets: missing networks, present ones, and last features of our classifiers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_inception_that_is_something_else(checkpoints: Path, content: bytes) -> 
 
 
 def in_cache(hub: Path) -> Path:
-    """Where the Hugging Face cache of ``empty_hubs`` would hold CLIP."""
+    """Folder for CLIP in the Hugging Face cache of ``empty_hubs``."""
     repository = hub.parents[1] / "huggingface" / "models--openai--clip-vit-large-patch14-336"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)
@@ -130,7 +130,7 @@ def test_clip_that_is_half_there(checkpoints: Path) -> None:
 
 
 class Wrapped(nn.Module):
-    """As the networks of Hugging Face are: nothing of timm's, and a second layer behind the features."""
+    """Network in the style of Hugging Face, without timm's methods, with two linear layers."""
 
     def __init__(self) -> None:
         super().__init__()

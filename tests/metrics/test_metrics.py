@@ -1,4 +1,4 @@
-"""Distances of single images against their formulas, and against piq on the same images and weights."""
+"""Metrics of single images, against their formulas and against piq."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, nn.
 
 
 def naive_ssim(reference: Tensor, candidate: Tensor) -> float:
-    """Wang et al. 2004, equation 13, with a Gaussian window of 11 pixels and sigma 1.5; one image, in float64.
+    """SSIM of one image in float64: Wang et al. 2004, equation 13; 11 pixels, sigma 1.5.
 
     Borders are reflected, as torchmetrics does; the paper's code leaves them out.
     """
@@ -85,13 +85,13 @@ def test_ssim_against_the_formula(pair: tuple[Tensor, Tensor]) -> None:
 
 
 def test_ssim_against_piq(pair: tuple[Tensor, Tensor]) -> None:
-    """Which leaves the borders out, and so gets them reflected."""
+    """piq leaves the borders out, so it gets reflected borders."""
     reflected = (pad(each, (5, 5, 5, 5), mode="reflect") for each in pair)
     torch.testing.assert_close(ssim(*pair), piq.ssim(*reflected, downsample=False, reduction="none"))
 
 
 def test_ms_ssim_against_piq() -> None:
-    """Which leaves the borders of the coarsest scale out as well."""
+    """piq leaves out the borders of the coarsest scale too."""
     pair = pairs(176, 192)
     values = ms_ssim(*pair)
     torch.testing.assert_close(values, piq.multi_scale_ssim(*pair, reduction="none"), atol=2e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""McNemar's test and Holm's correction, against published values, their definitions, and what they must do."""
+"""McNemar's test and Holm's correction, against published values and their definitions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_exact_values(won: int, lost: int, p: float) -> None:
 
 @pytest.mark.parametrize(("won", "lost", "p"), [(7, 1, 0.0703), (16, 6, 0.0525)])
 def test_published_examples(won: int, lost: int, p: float) -> None:
-    """Fagerland, Lydersen and Laake, BMC Medical Research Methodology 13:91 (2013), exact conditional test."""
+    """Exact conditional test of Fagerland et al., BMC Medical Research Methodology 13:91 (2013)."""
     assert mcnemar(*answers(won, lost)).p == pytest.approx(p, abs=5e-5)
 
 
@@ -79,7 +79,7 @@ def test_unequal_numbers_of_images_are_no_pairs() -> None:
 
 
 def test_by_chance_alone_it_is_rarely_significant() -> None:
-    """1000 pairs of answers without a difference: about 5 % or fewer are below 0.05, the test being discrete."""
+    """Of 1000 pairs without a difference, at most about 5 % are below 0.05: the test is discrete."""
     draw = numpy.random.default_rng(0)
     pairs = draw.random((1000, 2, 40)) < 0.5
     assert sum(mcnemar(*map(list, pair)).p <= 0.05 for pair in pairs) <= 60

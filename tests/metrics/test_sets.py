@@ -1,4 +1,4 @@
-"""Distances of sets against formulas in numpy, against piq and torchmetrics, and by what their definitions promise."""
+"""Metrics of sets, against formulas in numpy, piq and torchmetrics, and by their properties."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def u_statistic(kernel: object, x: NDArray[numpy.float64], y: NDArray[numpy.floa
 
 
 def test_fid_against_the_formula() -> None:
-    """Heusel et al. 2017, equation 6, with the root of a symmetric matrix; tr sqrt(AB) = tr sqrt(sqrt(A) B sqrt(A))."""
+    """Formula of Heusel et al. 2017, equation 6.
+
+    It uses tr sqrt(AB) = tr sqrt(sqrt(A) B sqrt(A)).
+    """
     pair = features()
     (mean_x, mean_y) = (each.mean(0) for each in in_numpy(pair))
     (cov_x, cov_y) = (numpy.cov(each.T) for each in in_numpy(pair))
@@ -64,7 +67,7 @@ def test_fid_against_the_formula() -> None:
 
 
 def test_fid_against_piq() -> None:
-    """Which iterates towards the matrix root in fp32."""
+    """piq iterates towards the matrix root in fp32."""
     pair = features()
     assert Fid()(*pair).value == pytest.approx(float(piq.FID().compute_metric(*pair)), rel=5e-3)
 
@@ -154,7 +157,7 @@ def test_the_interval_is_the_jackknife_s(metric: SetMetric) -> None:
 
 @pytest.mark.parametrize("metric", MMDS)
 def test_edits_that_change_no_distribution_are_at_0_on_average(metric: SetMetric) -> None:
-    """Although each edit is close to its image, which the statistic of unpaired sets takes for a negative distance."""
+    """Each edit is close to its image; the statistic of unpaired sets would be negative."""
 
     def edited(seed: int) -> list[Tensor]:
         draw = torch.Generator().manual_seed(seed)

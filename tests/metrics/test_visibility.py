@@ -1,4 +1,4 @@
-"""Visibility on the lab, whose renderer knows where the object is, and against a naive version of the formula."""
+"""Visibility on lab images, whose masks are exact, and against a naive formula."""
 
 from __future__ import annotations
 

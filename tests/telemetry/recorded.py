@@ -1,4 +1,4 @@
-"""What a small run told: three images in two micro-batches, the last one fails."""
+"""Recorded events of a small run: three images in two micro-batches; the last image fails."""
 
 from __future__ import annotations
 

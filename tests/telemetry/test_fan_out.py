@@ -1,4 +1,4 @@
-"""Everybody is told, in order; nobody who listens can stop or change an attack."""
+"""All consumers get all events, in order. No consumer can stop or change an attack."""
 
 from __future__ import annotations
 

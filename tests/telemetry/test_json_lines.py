@@ -1,4 +1,4 @@
-"""The log is strict JSON, whatever is told and whatever happened before."""
+"""The log is strict JSON for all events, also after a crash."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from telemetry.recorded import RECORDED, SURROGATES, begun, done, iteration
 
 
 class Server:
-    """What a tracking server holds: a run's parameters, tags, metrics and status, and how often it was asked."""
+    """Content of a tracking server, and the number of requests."""
 
     def __init__(self) -> None:
         self.where: list[str] = []

@@ -1,4 +1,4 @@
-"""Where the points of a curve lie."""
+"""Positions of the points of a curve."""
 
 from __future__ import annotations
 

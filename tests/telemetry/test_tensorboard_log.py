@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, against a stand-in for its writer and, where it is installed, against itself."""
+"""Curves for TensorBoard, with a stand-in for its writer, and with itself if installed."""
 
 from __future__ import annotations
 

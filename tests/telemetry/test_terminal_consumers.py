@@ -1,4 +1,4 @@
-"""What an attack shows: a line for each image, and on a terminal a bar."""
+"""Output of an attack: a line for each image, and a bar on a terminal."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Classifier:
         class_names: Sequence[str] = (),
         resized: int | tuple[int, int] | None = None,
     ) -> Classifier:
-        """Classifier from a ``network`` of normalised images [batch,3,*size] to logits
+        """Classifier from a ``network``: normalised images [batch,3,*size] -> logits
         [batch,classes].
 
         ``mean`` and ``std`` are per channel, for images in [0,1]; ``resized`` is as in
@@ -132,7 +132,10 @@ class Classifier:
 
 
 class Source(Protocol):
-    """Load the classifier ``name``, what stands behind ``source:`` in a full name, or raise ``ModelError``."""
+    """Loader of the classifier ``source:name`` by its ``name``.
+
+    It raises ``ModelError`` on failure.
+    """
 
     def __call__(self, name: str) -> Classifier: ...
 

@@ -69,7 +69,7 @@ def _logit_gradients(logits: Tensor, labels: Tensor, features: Tensor) -> Tensor
 
 
 def _layout(classifier: Classifier, features: Tensor) -> Callable[[Tensor], Tensor]:
-    """Function that brings tensors of the layout of ``features`` to [batch,channels,rows,columns]."""
+    """Function from the layout of ``features`` to [batch,channels,rows,columns]."""
     network, shape = classifier.network, tuple(features.shape)
     grid = _token_grid(network, shape[1]) if len(shape) == 3 else None
     # Another axis can be as long as the channels. timm's networks with channels last state it in

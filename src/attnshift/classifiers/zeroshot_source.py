@@ -1,4 +1,4 @@
-"""Zero-shot classifiers: CLIP and similar models, which compare images with the names of classes."""
+"""Zero-shot classifiers: CLIP and similar models, which compare images with names of classes."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _features(output: Any) -> Tensor:
 
 
 class _ZeroShot(nn.Module):
-    """Normalised images [batch,3,rows,columns] -> scaled similarities to ``texts`` [classes,width]."""
+    """Normalised images [batch,3,rows,columns] -> scaled similarities to texts [classes,width]."""
 
     def __init__(self, network: Any, texts: Tensor) -> None:
         super().__init__()

@@ -12,14 +12,14 @@ from typing import TextIO
 from attnshift.data.references import is_regular, shown
 from attnshift.errors import LabelError
 
-__all__ = ["Row", "parse_object", "read_manifest"]
+__all__ = ["ManifestRow", "parse_object", "read_manifest"]
 
 _LONGEST = 2**20
 """Largest number of characters of a line."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """Row of a manifest, about one image. ``typed`` means the same as in a ``Sample``."""
 
     where: str
@@ -32,7 +32,7 @@ class Row:
         return self.values.get("file", self.values.get("file_name"))
 
 
-def read_manifest(labels: Path) -> Iterator[Row | LabelError]:
+def read_manifest(labels: Path) -> Iterator[ManifestRow | LabelError]:
     """Rows of ``labels``, read line by line: JSON lines if its name ends in .jsonl, else CSV.
 
     An error takes the place of a row that cannot be used. If the rows after it cannot be separated,
@@ -61,20 +61,20 @@ def parse_object(text: str | bytes) -> dict[str, object]:
     return values
 
 
-def _until_broken(rows: Iterator[Row | LabelError]) -> Iterator[Row | LabelError]:
+def _until_broken(rows: Iterator[ManifestRow | LabelError]) -> Iterator[ManifestRow | LabelError]:
     try:
         yield from rows
     except LabelError as error:
         yield error
 
 
-def _csv_rows(labels: Path) -> Iterator[Row | LabelError]:
+def _csv_rows(labels: Path) -> Iterator[ManifestRow | LabelError]:
     with _opened(labels) as file:
         reader = csv.DictReader(_lines(file, labels))
         try:
             _check_columns(labels, list(reader.fieldnames or ()))
             for values in reader:
-                yield Row(f"{labels} line {reader.line_num}", values, typed=False)
+                yield ManifestRow(f"{labels} line {reader.line_num}", values, typed=False)
         except csv.Error as error:
             raise LabelError(f"{labels} line {reader.line_num}: not valid CSV ({error})") from None
 
@@ -89,14 +89,14 @@ def _check_columns(labels: Path, names: list[str]) -> None:
             raise LabelError(f"{labels}: column {name} is there {names.count(name)} times; keep one of them")
 
 
-def _json_rows(labels: Path) -> Iterator[Row | LabelError]:
+def _json_rows(labels: Path) -> Iterator[ManifestRow | LabelError]:
     with _opened(labels) as file:
         for number, line in enumerate(_lines(file, labels), 1):
             where = f"{labels} line {number}"
             if not line.strip():
                 continue
             try:
-                row = Row(where, parse_object(line), typed=True)
+                row = ManifestRow(where, parse_object(line), typed=True)
             except ValueError as error:
                 yield LabelError(f"{where}: {error}; correct or remove the line")
                 continue

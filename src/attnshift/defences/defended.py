@@ -33,8 +33,7 @@ class Defence(Protocol):
 
 @runtime_checkable
 class ClassifierDefence(Protocol):
-    """Change of the classifier: ``poll`` makes logits [batch,classes] of many calls of
-    ``classify``.
+    """Change of the classifier: ``poll`` calls ``classify`` many times and returns logits.
 
     ``differentiable`` is true if a gradient passes.
     """

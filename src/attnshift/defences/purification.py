@@ -1,4 +1,4 @@
-"""Diffusion purification (Nie et al., "DiffPure", ICML 2022), in the latents of the run's pipeline."""
+"""Diffusion purification (Nie et al., "DiffPure", ICML 2022), on latents of the run's pipeline."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Smoothing:
         return Certificate(torch.tensor(classes), torch.tensor(radii), torch.tensor(bounds))
 
     def _votes(self, classify: Classify, image: Tensor, copies: int, purpose: str) -> Tensor:
-        """Number of the ``copies`` of ``image`` [1,3,height,width] that each class gets, [classes]."""
+        """Number of votes for each class among ``copies`` of ``image`` [1,3,height,width]."""
         (draw,) = generators(image, self.seed, "smoothing", purpose)
         votes = []
         for start in range(0, copies, _TOGETHER):

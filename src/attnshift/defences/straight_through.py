@@ -20,7 +20,7 @@ def wants_gradient(images: Tensor) -> bool:
 
 
 def straight_through(exact: Tensor, smooth: Tensor) -> Tensor:
-    """Values of ``exact``, to the bit, with the gradient of ``smooth``; both have the same shape."""
+    """Values of ``exact``, to the bit, with the gradient of ``smooth``; their shape is the same."""
     return _StraightThrough.apply(exact.detach(), smooth)  # type: ignore[return-value]
 
 

@@ -15,10 +15,11 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from attnshift.diffusion.attention import attention_sites, record_attention
 from attnshift.diffusion.backbone import Read
+from attnshift.lab.random_pipeline import build_text_encoder, stable_diffusion_scheduler
 from attnshift.lab.render import SIZE
 from attnshift.lab.splits import Split
 from attnshift.lab.tokenizer import MAX_LENGTH, build_tokenizer
@@ -42,7 +43,7 @@ def train_pipeline(split: Split, seed: int, work: Path, out: Path, report: Repor
     """
     torch.manual_seed(seed)
     autoencoder = _autoencoder()
-    text_encoder, denoiser = _text_encoder(build_tokenizer()), _denoiser()
+    text_encoder, denoiser = build_text_encoder(build_tokenizer(), _TEXT_WIDTH, layers=2, heads=4), _denoiser()
     optimise(
         AUTOENCODER,
         autoencoder,
@@ -58,7 +59,7 @@ def train_pipeline(split: Split, seed: int, work: Path, out: Path, report: Repor
     autoencoder.register_to_config(scaling_factor=scale)
     parts = nn.ModuleDict({"text": text_encoder, "unet": denoiser})
     conditions = _Conditions(split, build_tokenizer())
-    scheduler = _scheduler()
+    scheduler = stable_diffusion_scheduler()
     optimise(
         DENOISER,
         parts,
@@ -95,23 +96,6 @@ def _autoencoder() -> AutoencoderKL:
     )
 
 
-def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=_TEXT_WIDTH,
-            projection_dim=_TEXT_WIDTH,
-            intermediate_size=2 * _TEXT_WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
 def _denoiser() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=SIZE // 4,
@@ -124,19 +108,6 @@ def _denoiser() -> UNet2DConditionModel:
         cross_attention_dim=_TEXT_WIDTH,
         attention_head_dim=(1, 2, 4),
         norm_num_groups=16,
-    )
-
-
-def _scheduler() -> DDIMScheduler:
-    """Noise schedule of Stable Diffusion 1 and 2."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="epsilon",
     )
 
 

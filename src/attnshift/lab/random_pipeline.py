@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from attnshift.lab.tokenizer import build_tokenizer
 
-__all__ = ["random_pipeline", "stable_diffusion_scheduler"]
+__all__ = ["build_text_encoder", "random_pipeline", "stable_diffusion_scheduler"]
 
 
 def random_pipeline(
@@ -31,20 +31,7 @@ def random_pipeline(
 def _random_pipeline(prediction_type: str, channels: int, size: int, tokens: int) -> StableDiffusionPipeline:
     tokenizer = build_tokenizer()
     tokenizer.model_max_length = tokens
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            projection_dim=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=tokens,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    text_encoder = build_text_encoder(tokenizer, width=16, layers=1, heads=2)
     vae = AutoencoderKL(
         sample_size=size,
         block_out_channels=(channels,) * 4,
@@ -73,6 +60,24 @@ def _random_pipeline(prediction_type: str, channels: int, size: int, tokens: int
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLIPTextModel:
+    """Text encoder with random weights for prompts of ``tokenizer``, as long as its maximum."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            projection_dim=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
     )
 
 

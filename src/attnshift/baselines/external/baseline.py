@@ -73,7 +73,8 @@ class ExternalBaseline(Baseline):
 
 @contextmanager
 def seed_generators(seed: int, identity: str, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python for one image; restore them at the end."""
+    """Seed the global generators of torch, numpy and Python for one image, then restore them."""
+    # Results depend on the last word of the key, so it stays.
     number = int(generator(seed, identity, "peer").integers(2**32))
     of_numpy, of_python = numpy.random.get_state(), random.getstate()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
