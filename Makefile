@@ -1,25 +1,37 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Two processes: each takes the next test as soon as it has none left.
+FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: demo test test-heavy lint types lock bench study ablation tune ensemble clean
+.PHONY: help demo test test-all check format types coverage lock bench study ablation tune ensemble clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
 	$(BIN)/attnshift demo --out runs/demo
 
-test: $(INSTALLED) lint  ## all tests that take seconds
-	$(BIN)/python -m pytest -m "not heavy"
+test: $(INSTALLED) check  ## what CI runs: `make check`, and every test that takes seconds
+	$(FAST)
 
-test-heavy: $(INSTALLED)  ## the tests that take minutes
+test-all: $(INSTALLED) check  ## every test there is (before a release)
+	$(FAST)
 	$(BIN)/python -m pytest -m heavy
 
-lint: $(INSTALLED)
+check: $(INSTALLED)  ## ruff, format, import layers, types, examples in docstrings, links in the docs
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/lint-imports --no-cache
-
-types: $(INSTALLED)
 	$(BIN)/pyright
+	$(BIN)/python -m pytest --durations=0 --doctest-modules src/attnshift tests/test_documents.py
+
+format: $(INSTALLED)  ## format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix src tests examples benchmarks
+	$(BIN)/ruff format src tests examples benchmarks
+
+coverage: $(INSTALLED)  ## the fast tests with the lines that they reach; fails below the floor in pyproject.toml
+	$(FAST) --cov --cov-report=term:skip-covered
 
 study: $(INSTALLED)  ## the table of docs/results.md
 	bash examples/study_lab.sh $(BIN)/attnshift runs/study
@@ -47,7 +59,7 @@ bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2"
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
 
-clean:
+clean:  ## remove what was installed, and all runs
 	rm -rf .venv runs
 
 # --no-deps: the lock is complete, and overrides a pin of torchattacks that pip would insist on.

@@ -1,21 +1,68 @@
-"""What all tests share: one thread, and small networks with random weights."""
+"""What all tests share: one thread, small networks with random weights, and the budget of a fast test."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
+from attnshift.diffusion import stable_diffusion
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.results.store import Store
 from pipelines import tiny_pipeline
 from small_runs import run_small, small_settings, write_photos
 
+BUDGET = "fast_test_seconds"
+
 # Small convolutions on a shared machine are far slower with two threads than with one.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(BUDGET, "CPU seconds that a test without the marker `heavy` may take", default="5")
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended: a busy machine does not make them more."""
+    spent = os.times()
+    return time.process_time() + spent.children_user + spent.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a fast test whose own call takes longer than the budget; fixtures are not counted."""
+    begun = cpu_seconds()
+    yield
+    taken, budget = cpu_seconds() - begun, float(item.config.getini(BUDGET))
+    if taken > budget and item.get_closest_marker("heavy") is None:
+        pytest.fail(f"took {taken:.1f} s of CPU, more than the {budget:g} s of a fast test; mark it heavy", False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def load_once(pipeline_folder: Path) -> Iterator[None]:
+    """The pipeline of the tests is read from its folder once for each precision; every other one as always.
+
+    ``tests/diffusion`` holds the loader itself to account, under the name that it imports.
+    """
+    load, known = stable_diffusion.load_stable_diffusion, {}
+
+    def loaded(source: str, precision: Any = "float32", name: str = "") -> StableDiffusion:
+        if source != str(pipeline_folder):
+            return load(source, precision, name)
+        if (precision, name) not in known:
+            known[precision, name] = load(source, precision, name)
+        return known[precision, name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stable_diffusion, "load_stable_diffusion", loaded)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from attnshift.telemetry import Event, ImageDone, ImageFailed, Telemetry
 
 SURROGATE = "random:test_resnet"
 SIDE = 64
+SHORT_PATH = "diffusion.denoising_steps=2"
+"""Half the steps of preset ``fast``, for tests of what is around an attack."""
 
 
 def write_photos(folder: Path, count: int = 3, seed: int = 0) -> Path:
@@ -56,7 +58,7 @@ def small_settings(photos: Path, pipeline: Path, out: Path, *changes: str, **oth
 
     The last iterate is kept: against an untrained surrogate the best one is often the first, where nothing is changed.
     """
-    recipe = load_recipe("fast", ["optimiser.iterations=2", "finish.keep=last", *changes])
+    recipe = load_recipe("fast", ["optimiser.iterations=2", "finish.keep=last", SHORT_PATH, *changes])
     usual: dict[str, Any] = {
         "images": photos / "images",
         "labels": photos / "labels.csv",

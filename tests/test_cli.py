@@ -26,7 +26,7 @@ from attnshift.cli import app, main
 from attnshift.cli.printing import with_flags
 from attnshift.registry import Table
 from attnshift.results.store import Store
-from small_runs import SURROGATE, contents, pngs, write_labels, write_photos
+from small_runs import SHORT_PATH, SURROGATE, contents, pngs, write_labels, write_photos
 from tables import records
 
 JUDGE = "random:test_convnext"
@@ -102,7 +102,8 @@ class Command:
     def arguments(self) -> list[str]:
         images, labels = self.photos / "images", self.photos / "labels.csv"
         surrogates = [part for name in self.surrogates for part in ("--surrogate", name)]
-        shorter = ["--set", "optimiser.iterations=2", "--set", "finish.keep=last", "--threads", "1"]
+        changes = ("optimiser.iterations=2", "finish.keep=last", SHORT_PATH)
+        shorter = [*(part for change in changes for part in ("--set", change)), "--threads", "1"]
         options = ["--labels", labels, "--pipeline", self.pipeline, "--preset", self.preset, "--out", self.out]
         return ["attack", *map(str, [images, *options]), *surrogates, *shorter, *self.more]
 
@@ -217,10 +218,10 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "missing labels": (missing_labels, "no such label file"),
     "label out of range": (lambda command: command.relabel(lambda row: [row[0], "1000", row[2]]), "0 to 999"),
     "label that is text": (lambda command: command.relabel(lambda row: [row[0], "mug", row[2]]), "whole number"),
-    "target out of range": (options("--target", "1000"), "--target: target 1000 is out of range"),
+    "target out of range": (options("--target", "1000"), "option target: target 1000 is out of range"),
     "unknown target": (options("--target", "goldfihs"), "did you mean 'goldfish'"),
     "target that is a true class": (true_target, "line 4, photo-1.png: target 7 is the image's true class"),
-    "target in the column too": (targets("111", "--target", "1"), "contradicts --target"),
+    "target in the column too": (targets("111", "--target", "1"), "contradicts option target"),
     "target of some images": (targets(("1", "", "1")), "line 3: no target, unlike the images before"),
     "unknown target of an image": (targets(("1", "goldfihs", "1")), "line 3: target 'goldfihs' is neither"),
     "no target to steer towards": (
@@ -281,7 +282,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(command: Command, call: Call, 
 RUNNING = ("negative batch", "negative threads")
 
 
-@pytest.mark.parametrize("name", [name for name in BAD_INPUT if name not in RUNNING])
+SLOW = ("enormous size",)
+"""What ``validate`` takes long to find, since it decodes every image at that size."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.heavy] if name in SLOW else [])
+        for name in BAD_INPUT
+        if name not in RUNNING
+    ],
+)
 def test_validate_finds_all_bad_input(command: Command, call: Call, name: str) -> None:
     spoil, expected = BAD_INPUT[name]
     spoil(command)
@@ -316,6 +328,7 @@ def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call
     assert contents(command.photos) == before
 
 
+@pytest.mark.heavy
 def test_a_corrupt_image_fails_alone_and_status_says_why(command: Command, call: Call) -> None:
     corrupt_image(command)
     ended = call(*command.arguments())
@@ -336,6 +349,7 @@ def test_a_corrupt_image_fails_alone_and_status_says_why(command: Command, call:
     assert "photo-1.png failed" in call(*command.arguments(), "--retry-failed").out
 
 
+@pytest.mark.heavy
 def test_shards_and_processes_share_a_run(command: Command, call: Call, tmp_path: Path) -> None:
     command.more = ("--batch", "1", "--shard", "2/2")
     part = call(*command.arguments())
@@ -366,6 +380,7 @@ def test_ways_to_run_that_cannot_be_meant(command: Command, call: Call, more: tu
     assert not command.out.exists()
 
 
+@pytest.mark.heavy
 def test_a_run_in_bfloat16_is_another_run(command: Command, call: Call, tmp_path: Path) -> None:
     assert call(*command.arguments()).status == 0
     command.more = ("--precision", "bfloat16")
@@ -451,6 +466,7 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     assert JUDGE in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.heavy
 def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> None:
     """Two lab images that shall both be seen as a tree; the folder holds no other attack."""
     images, out = tmp_path / "images", tmp_path / "run"
@@ -483,7 +499,7 @@ def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
     arguments = [
         "tune", command.photos / "images", "--labels", command.photos / "labels.csv", "--pipeline", command.pipeline,
         "--search", command.photos / "search.toml", "--surrogate", JUDGE, "--tuning", SURROGATE, "--out", command.out,
-        "--set", "optimiser.iterations=1", "--trials", "1", "--limit", "1",
+        "--set", "optimiser.iterations=1", "--set", SHORT_PATH, "--trials", "1", "--limit", "1",
     ]  # fmt: skip
     refused = call(*arguments, "--target", "goldfihs")
     assert_one_line(refused)
@@ -525,11 +541,15 @@ def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> N
     assert "step_size = 0.00784" in (command.out / "recipe.toml").read_text(), "complete, to be used again"
 
 
+@pytest.mark.heavy
 def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) -> None:
     """A sweep of one recipe grows into a comparison of two; what is there is not attacked again."""
     short, long = (command.photos / f"{name}.toml" for name in ("short", "long"))
     for path, iterations in ((short, 1), (long, 2)):
-        path.write_text(f'name = "x"\n[optimiser]\niterations = {iterations}\n[finish]\nkeep = "last"\n')
+        path.write_text(
+            'name = "x"\n[diffusion]\ndenoising_steps = 2\n[finish]\nkeep = "last"\n'
+            f"[optimiser]\niterations = {iterations}\n"
+        )
     swept = call("sweep", *comparison(command, "--recipe", short))
     assert swept.status == 0, swept.err
     assert swept.out.splitlines()[0] == "| recipe | success at SSIM 0.90 |"
@@ -579,6 +599,7 @@ def test_a_comparison_that_cannot_be_meant(command: Command, call: Call, more: t
     assert not command.out.exists()
 
 
+@pytest.mark.heavy
 def test_a_comparison_stopped_by_ctrl_c_is_continued_by_the_same_command(command: Command, call: Call) -> None:
     (command.photos / "mine.toml").write_text('name = "mine"\n[optimiser]\niterations = 6\n')
     arguments = ["compare", *comparison(command, "--recipe", command.photos / "mine.toml")]
@@ -606,6 +627,7 @@ def test_another_recipe_in_the_same_folder(command: Command, call: Call) -> None
     assert contents(command.out) == before
 
 
+@pytest.mark.heavy
 def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
     """Late enough that all libraries were imported and the pipeline was loaded: none of them may add a line."""
     command.more = ("--size", "60")
@@ -615,6 +637,7 @@ def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
     assert not command.out.exists()
 
 
+@pytest.mark.heavy
 def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
     command: Command, call: Call, tmp_path: Path
 ) -> None:

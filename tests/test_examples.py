@@ -14,6 +14,7 @@ from attnshift.studies.tuning.search import read_search
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.heavy
 def test_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / "quickstart.py"))
     lines = capsys.readouterr().out.splitlines()

@@ -40,6 +40,7 @@ def tiny() -> Unreal:
     return Unreal("tiny")
 
 
+@pytest.mark.heavy
 def test_sampled_rows_save_the_memory_of_large_grids(tiny: Unreal) -> None:
     """At 256 px a map of the finest grid has 4 MB, and each of its five sites is read on both branches."""
     few = ["diffusion.denoising_steps=1", "diffusion.checkpointing=true"]

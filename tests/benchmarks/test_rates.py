@@ -56,6 +56,7 @@ def test_a_rate_is_that_of_the_product() -> None:
     assert 1e7 < matrix_rate(torch.float32, "cpu") < 1e13
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("small")
 def test_the_baseline_needs_more_operations_and_all_variants_have_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = measured(build("tiny"), 1, 1)

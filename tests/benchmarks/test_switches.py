@@ -47,6 +47,7 @@ def test_what_is_compared_comes_along() -> None:
     assert with_references(["compiled"]) == []
 
 
+@pytest.mark.heavy
 def test_finished_batches_are_not_done_again_and_give_the_same_figures(
     lab: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_images_are_held_out_and_in_8_bits() -> None:
     assert (images - tuning).abs().amax((1, 2, 3)).min() > 0.1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", [name for name in SAME if name != "compiled"])
 def test_what_has_the_same_numbers_is_checked_and_timed(tiny: Model, name: str) -> None:
     (row,) = same_numbers(tiny, 1, [name])

@@ -247,6 +247,7 @@ def test_items_are_read_when_they_are_asked_for(folder: Path) -> None:
         list(items)
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_number_of_images(folder: Path) -> None:
     """One small number stays for each image, to find duplicates; an item has half a kilobyte."""
 

@@ -39,6 +39,8 @@ from tables import records
 
 resource = pytest.importorskip("resource")
 
+PARTS = 4
+"""Into so many tests the moments of a run are dealt out: together they are all, and each test is short."""
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -112,6 +114,7 @@ def killed_once(tiny: PreparedRun, whole: Whole, out: Path, seed: int) -> None:
     assert max(read_history(out).deaths.values(), default=0) <= 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_at_a_random_moment(tiny: PreparedRun, whole: Whole, tmp_path: Path, seed: int) -> None:
     killed_once(tiny, whole, tmp_path / "run", seed)
@@ -166,9 +169,10 @@ def cut_and_killed(file: int | None) -> NoReturn:
     killed_by_itself()
 
 
-def test_killed_before_every_sync_and_rename(cards: Path, cheap: Store, calls: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_before_every_sync_and_rename(cards: Path, cheap: Store, calls: int, tmp_path: Path, part: int) -> None:
     prepared = painted(cards)
-    for number in range(calls):
+    for number in range(part, calls, PARTS):
         out = tmp_path / f"run-{number}"
 
         def run(number: int = number, out: Path = out) -> None:
@@ -188,8 +192,9 @@ def full(file: int | None) -> NoReturn:
     raise FULL
 
 
-def test_a_disk_that_is_full_at_any_moment(cards: Path, cheap: Store, calls: int, tmp_path: Path) -> None:
-    for number in range(calls):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_disk_that_is_full_at_any_moment(cards: Path, cheap: Store, calls: int, tmp_path: Path, part: int) -> None:
+    for number in range(part, calls, PARTS):
         out = tmp_path / f"run-{number}"
         with pytest.MonkeyPatch.context() as patch:
             at_call(patch, number, full)

@@ -213,6 +213,7 @@ def test_a_criterion_that_cannot_work_is_refused_before_anything_is_written(
     assert message in refused(among(classes, target, *changes), error)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("classes", "target", "changes"),
     [(2, None, [MARGIN]), (2, "1", [MARGIN]), (3, None, [MARGIN, DLR]), (4, "3", [MARGIN, DLR])],

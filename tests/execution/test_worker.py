@@ -236,6 +236,7 @@ print(*[each.row["batch"] for each in prepared.worker.attack(items, [item.identi
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much is in use")
 def test_a_limit_lets_memory_run_out_in_the_process(cards: Path) -> None:
     """Seven images take 2.1 GB, and there are 0.7."""

@@ -14,6 +14,7 @@ from attnshift.lab.weights import classifier_names, pipeline_folder
 WEIGHTS = pipeline_folder().parent
 
 
+@pytest.mark.heavy
 def test_they_reach_what_they_must() -> None:
     lines: list[str] = []
     assert check_lab(100, write=False, report=lines.append), "\n".join(lines)

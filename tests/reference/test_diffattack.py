@@ -31,6 +31,7 @@ ITERATIONS = 3
 LOSSES = {"classification", "variance", "self_attention"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The engine rounds attention and logits to single precision with .float(), which is not what is compared here.
@@ -55,6 +56,7 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
         assert _error(snapshots[-1].latents[at], naive.latent[0]) < 1e-7
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_objective_in_single_precision(prediction_type: str) -> None:
     side, dtype = 224, torch.float32

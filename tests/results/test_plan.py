@@ -184,6 +184,7 @@ def items_of(count: int) -> Iterator[Item]:
     return (item(number, number % 100) for number in range(count))
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_plan(tmp_path: Path) -> None:
     row = ResultRow("x", "x.png", 1, "mug", losses={"a": (1.0, 0.5)}, margins={"attack": (0.5, 1.5)})
     (tmp_path / "row.json").write_text(json.dumps(row.to_record()))

@@ -24,14 +24,14 @@ from attnshift.results.store import Store
 from attnshift.studies import comparison
 from attnshift.studies.comparison import ComparisonSettings, Entrant, compare_recipes, read_entrants
 from attnshift.telemetry import Event, ImageDone, RunBegun
-from small_runs import SIDE, SURROGATE, Told, contents, pngs, small_settings
+from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, small_settings
 from tables import records, write_records
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
 
 def short(*changes: str) -> Recipe:
-    return load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", *changes])
+    return load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", SHORT_PATH, *changes])
 
 
 def entered(*strengths: float, **recipes: Recipe | BaselineRecipe) -> tuple[Entrant, ...]:
@@ -119,6 +119,7 @@ def test_strength_is_a_factor_of_the_learning_rate_and_nothing_else() -> None:
     assert half.model_copy(update={"name": "fast", "optimiser": optimiser}) == recipe
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("run", "number"), [("short@1", 1), ("short@2", 2)])
 def test_an_interrupted_comparison_ends_like_a_whole_one(
     settings: ComparisonSettings, whole: Path, run: str, number: int
@@ -316,6 +317,7 @@ def test_a_peer_is_compared_like_a_recipe(settings: ComparisonSettings) -> None:
     assert similar[1] < similar[0] < 1
 
 
+@pytest.mark.heavy
 def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(
     settings: ComparisonSettings, tmp_path: Path
 ) -> None:

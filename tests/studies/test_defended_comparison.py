@@ -12,7 +12,7 @@ from attnshift.report.curve_page import write_comparison
 from attnshift.report.curves import measure_comparison
 from attnshift.results.store import Store
 from attnshift.studies.comparison import Compared, ComparisonSettings, Entrant, compare_recipes
-from small_runs import SURROGATE, contents
+from small_runs import SHORT_PATH, SURROGATE, contents
 from tables import records
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
@@ -26,7 +26,8 @@ def quietly(settings: ComparisonSettings) -> Compared:
 @pytest.fixture
 def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonSettings:
     """Two recipes at one strength, two images, and judges that all have a defence."""
-    recipes = [load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", f"seed={seed}"]) for seed in (0, 1)]
+    short = ["optimiser.iterations=1", "finish.keep=last", SHORT_PATH]
+    recipes = [load_recipe("fast", [*short, f"seed={seed}"]) for seed in (0, 1)]
     return ComparisonSettings(
         photos / "images",
         photos / "labels.csv",
@@ -42,6 +43,7 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonS
     )
 
 
+@pytest.mark.heavy
 def test_defended_judges_measure_until_there_is_a_plain_one(settings: ComparisonSettings) -> None:
     compared = quietly(settings)
     comparison = measure_comparison(compared.runs, compared.judges, [0.9])

@@ -24,7 +24,7 @@ from attnshift.execution.coordinate import RunOptions, attack_folder
 from attnshift.execution.prepare import prepare_run
 from attnshift.results.ledger import DEATHS
 from attnshift.results.store import Store
-from small_runs import SURROGATE, Told, pngs, small_settings
+from small_runs import SHORT_PATH, SURROGATE, Told, pngs, small_settings
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
@@ -77,6 +77,7 @@ def killing(file: str, once: Path | None = None) -> type[_Actor]:
     return Killed
 
 
+@pytest.mark.heavy
 def test_the_same_bytes_as_in_one_process(
     cluster: Any,
     finished: Store,
@@ -99,6 +100,7 @@ def test_the_same_bytes_as_in_one_process(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.heavy
 def test_a_worker_with_other_weights_does_not_start(
     cluster: Any, photos: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +182,7 @@ def test_ctrl_c_ends_the_ray_of_this_machine_and_one_process_continues(
 ) -> None:
     """As a terminal sends it: to all processes in the foreground."""
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
-    changes = ["optimiser.iterations=2", "finish.keep=last"]
+    changes = ["optimiser.iterations=2", "finish.keep=last", SHORT_PATH]
     command = [
         *(sys.executable, "-c", "from attnshift.cli import main; main()", "attack", str(settings.images)),
         *("--labels", str(settings.labels), "--pipeline", str(pipeline_folder), "--surrogate", SURROGATE),

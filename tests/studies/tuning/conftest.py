@@ -12,6 +12,7 @@ from torch import Tensor
 from attnshift.attack.method import Method
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning import TuningSettings, bench
+from small_runs import SHORT_PATH
 from small_studies import SEARCH, SURROGATE, TUNING, Make
 
 
@@ -29,7 +30,7 @@ def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
             "tuning": (TUNING,),
             "search": SEARCH,
             "out": tmp_path / "study",
-            "changes": ("optimiser.iterations=2", "finish.keep=last"),
+            "changes": ("optimiser.iterations=2", "finish.keep=last", SHORT_PATH),
             "trials": 2,
             "batch": 2,
         }

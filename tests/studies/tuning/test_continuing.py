@@ -14,13 +14,14 @@ from attnshift.recipes.schema import Recipe
 from attnshift.studies import tuning
 from attnshift.studies.tuning import bench, tune_recipe
 from attnshift.studies.tuning.study import quiet, stored_study
-from small_runs import contents
+from small_runs import SHORT_PATH, contents
 from small_studies import RATE, SEARCH, Make, interrupted_after, silent, without_seconds
 
 
+@pytest.mark.heavy
 def test_an_interrupted_study_is_continued(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With real attacks, stopped in the middle of the second trial."""
-    settings = make(limit=2, batch=1, changes=("optimiser.iterations=1", "finish.keep=last"))
+    settings = make(limit=2, batch=1, changes=("optimiser.iterations=1", "finish.keep=last", SHORT_PATH))
     undisturbed = tune_recipe(replace(settings, out=tmp_path / "undisturbed"), silent)
     with monkeypatch.context() as patch:
         # Two images in batches of one: two calls per trial.
@@ -34,6 +35,7 @@ def test_an_interrupted_study_is_continued(make: Make, tmp_path: Path, monkeypat
     assert (settings.out / "best.toml").read_bytes() == undisturbed.recipe.read_bytes()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("place", ["in a trial", "after a trial", "between database and table"])
 def test_where_it_is_interrupted_does_not_matter(
     make: Make, instant: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
@@ -58,6 +60,7 @@ def test_where_it_is_interrupted_does_not_matter(
     assert without_seconds(tune_recipe(settings, silent)) == without_seconds(undisturbed)
 
 
+@pytest.mark.heavy
 def test_a_trial_that_another_tool_left_running_is_no_hole(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     undisturbed = tune_recipe(make(trials=4, out=tmp_path / "undisturbed"), silent)
     settings = make(trials=4)
@@ -94,6 +97,7 @@ def test_nothing_of_an_unfinished_trial_is_stored(
         assert [trial.state for trial in stored.trials] == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.heavy
 def test_more_trials_go_on_from_those_that_are_there(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     at_once = tune_recipe(make(trials=11, out=tmp_path / "once"), silent)
     tune_recipe(make(trials=5), silent)

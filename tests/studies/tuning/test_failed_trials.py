@@ -39,6 +39,7 @@ def test_a_recipe_that_cannot_be_carried_out_is_a_failed_trial(
         assert [row["reason"] for row in csv.DictReader(stream)] == [trial.reason for trial in result.trials]
 
 
+@pytest.mark.heavy
 def test_values_that_do_not_go_together_are_a_failed_trial(make: Make) -> None:
     """Each is possible with the recipe's own other value."""
     search: Search = {

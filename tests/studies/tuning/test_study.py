@@ -28,6 +28,7 @@ from small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
 from tables import records
 
 
+@pytest.mark.heavy
 def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) -> None:
     """best.toml goes through ``attack_folder`` and gives images of the trial's own grade; its tuner cannot judge it."""
     settings = make(floor=0.4)

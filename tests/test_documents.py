@@ -1,0 +1,65 @@
+"""Links and names of files in the documents: each one is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+ROOMS = ("src", "tests", "docs", "examples", "benchmarks", ".github", "attnshift")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+NAMED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, ROOMS))})/[\w./-]*\w(?:/|\b)")
+HISTORY = {"CHANGELOG.md"}
+"""Pages that tell what was: the files that they name may be gone."""
+
+
+def links(page: Path) -> list[str]:
+    found = [first or second for first, second in LINK.findall(page.read_text(encoding="utf-8"))]
+    return [each for each in found if "://" not in each and not each.startswith(("#", "mailto:"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that headings get, as code hosts make them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def is_there(name: str) -> bool:
+    """A file or folder from the root of the project, or below src; a module may go without its ending."""
+    return any((base / name).exists() or (base / f"{name}.py").exists() for base in (ROOT, ROOT / "src"))
+
+
+def missing_links(page: Path) -> list[str]:
+    missing = []
+    for link in links(page):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            missing.append(link)
+    return missing
+
+
+def missing_names(page: Path) -> list[str]:
+    return [name for name in NAMED.findall(page.read_text(encoding="utf-8")) if not is_there(name.rstrip("/."))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert missing_links(page) == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in HISTORY], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_named_file_is_there(page: Path) -> None:
+    assert missing_names(page) == []
+
+
+def test_what_is_missing_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One\n[a](page.md#one) [b](page.md#two) [c](gone.md) `src/attnshift/gone.py` `tests/conftest.py`")
+    assert missing_links(page) == ["page.md#two", "gone.md"]
+    assert missing_names(page) == ["src/attnshift/gone.py"]
