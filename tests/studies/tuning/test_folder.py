@@ -23,6 +23,7 @@ def test_a_search_space_in_another_order_is_the_same_one(make: Make, instant: li
     assert without_seconds(tune_recipe(make(search=two), silent)) == without_seconds(first)
 
 
+@pytest.mark.heavy
 def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[Recipe]) -> None:
     changes: list[tuple[dict[str, Any], str]] = [
         ({"floor": 0.5}, "floor: 0.5, not 0.9"),
