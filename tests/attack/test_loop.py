@@ -257,14 +257,14 @@ def test_classification_enters_the_update_once(prepared: Prepare) -> None:
 def test_white_pixels_can_be_moved(prepared: Prepare) -> None:
     """With residual, iteration 0 shows the image itself, and a white pixel lies exactly at the bound."""
     batch = prepared("fast", [], slice(1))
-    white = replace(batch, images=torch.ones_like(batch.images))
+    white = torch.ones_like(batch.images)
     leaf = batch.render.trajectory.start.clone().requires_grad_()
     with torch.no_grad():
         decoded = batch.render.backbone.decode(denoise(batch.render.backbone, batch.render.trajectory, leaf)[0])
-    white = replace(white, residual=white.images - decoded)
-    shown = white.render(leaf).images
-    torch.testing.assert_close(shown, white.images)
+    render = replace(batch.render, residual=white - decoded)
+    shown = render(leaf).images
+    torch.testing.assert_close(shown, white)
     (gradient,) = torch.autograd.grad(shown.sum(), leaf)
-    free = replace(white, residual=white.residual - 0.5)
-    (expected,) = torch.autograd.grad(free.render(leaf).images.sum(), leaf)
+    free = replace(render, residual=white - decoded - 0.5)
+    (expected,) = torch.autograd.grad(free(leaf).images.sum(), leaf)
     assert (gradient - expected).norm() < 1e-5 * expected.norm()

@@ -23,7 +23,7 @@ FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
 def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, tasks: list[Task]) -> None:
     def start(shown: list[Task], seed: int = 0) -> torch.Tensor:
         method = Method.of(load_recipe("diffattack", [*FEW, f"seed={seed}"]))
-        return prepare_batch(method, exact, [lambda images: images.flatten(1)], shown).trajectory.start  # type: ignore[list-item]
+        return prepare_batch(method, exact, [lambda images: images.flatten(1)], shown).render.trajectory.start  # type: ignore[list-item]
 
     whole = start(tasks)
     torch.testing.assert_close(start(tasks[::-1]), whole.flip(0), rtol=1e-6, atol=1e-9)
@@ -34,8 +34,8 @@ def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, 
 
 
 def test_tokens_are_those_of_each_images_own_prompt(prepared: Prepare) -> None:
-    assert prepared("fast").tokens == ((5, 6), (5,), (5,))
-    assert prepared("diffattack", FEW).tokens == ((1, 2), (1,), (1,))
+    assert prepared("fast").observe.tokens == ((5, 6), (5,), (5,))
+    assert prepared("diffattack", FEW).observe.tokens == ((1, 2), (1,), (1,))
 
 
 def test_goals_are_the_tasks_own(
