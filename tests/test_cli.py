@@ -367,7 +367,7 @@ def test_shards_and_processes_share_a_run(command: Command, call: Call, tmp_path
         (("--shard", "first"), "--shard is first; expected I/N"),
         (("--engine", "rai"), "--engine is rai; known are local and ray"),
         (("--workers", "2"), "set --engine to ray"),
-        (("--precision", "float8"), "--precision float8: known are float32, bfloat16"),
+        (("--precision", "float8"), "--precision is float8; known are float32, bfloat16"),
         (("--memory-limit", "0.1"), "--memory-limit is 0.1; it is in gigabytes"),
         (("--engine", "ray", "--profile"), "leave --engine out"),
     ],
@@ -503,7 +503,7 @@ def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
     ]  # fmt: skip
     refused = call(*arguments, "--target", "goldfihs")
     assert_one_line(refused)
-    assert "option target: target 'goldfihs' is neither a number nor a class" in refused.err
+    assert "--target: target 'goldfihs' is neither a number nor a class" in refused.err
     assert not command.out.exists()
     tuned = call(*arguments, "--target", "goldfish")
     assert tuned.status == 0, tuned.err

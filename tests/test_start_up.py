@@ -59,6 +59,12 @@ def test_a_report_imports_nothing_heavy(tmp_path: Path) -> None:
     assert modules.isdisjoint(HEAVY)
 
 
+def test_a_recipe_of_an_attack_on_latents_is_read_without_torch() -> None:
+    program = "import attnshift, sys; print(attnshift.load_recipe('fast').name, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["fast", "False"], done.stderr
+
+
 def test_the_probe_sees_torch() -> None:
     """Proof that the tests above can fail: a source is only found once its library is there."""
     probe = "import torch, sys; print('torch' in sys.modules)"

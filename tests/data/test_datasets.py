@@ -40,7 +40,7 @@ def complaint(folder: Path, text: str | bytes, names: tuple[str, ...] = NAMES, t
         read(folder, text, names, target=target)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert "labels.csv" in message or message.startswith("option target: ")
+    assert "labels.csv" in message or message.startswith("`target`: ")
     return message
 
 
@@ -327,7 +327,7 @@ def test_a_target_that_is_the_true_class(folder: Path) -> None:
 
 def test_a_column_and_one_target_for_all_contradict_each_other(folder: Path) -> None:
     message = complaint(folder, COLUMN + "a.png,0,\nb.png,0,2\n", target="1")
-    assert "line 3: target '2' contradicts option target" in message
+    assert "line 3: target '2' contradicts `target`" in message
 
 
 @pytest.mark.parametrize(("first", "second", "found"), [("1", "", "no target"), ("", "1", "a target")])

@@ -160,7 +160,7 @@ def test_names_below_an_http_url_are_quoted(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("s3://bucket/photos", "give option labels"),
+        ("s3://bucket/photos", "give `labels`"),
         ("s3://bucket/train.tar", "download it first"),
         ("https://example.org/train.parquet", "download it first"),
         ("https://example.org/train.tar.gz", "download it first"),
@@ -212,7 +212,7 @@ def test_two_kinds_at_once(tmp_path: Path) -> None:
 
 def test_nothing_that_says_the_labels(tmp_path: Path) -> None:
     put(tmp_path, "a.png")
-    assert "nothing there gives labels; give option labels" in refusal(tmp_path)
+    assert "nothing there gives labels; give `labels`" in refusal(tmp_path)
     assert "not a source of images" in refusal(tmp_path / "a.png")
     (tmp_path / "0").mkdir()
     (tmp_path / "a.png").unlink()
@@ -222,7 +222,7 @@ def test_nothing_that_says_the_labels(tmp_path: Path) -> None:
 def test_labels_for_what_has_labels(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\n")
     shard = write_tar(tmp_path / "a.tar", {"0.png": picture(1), "0.cls": b"1"})
-    assert "it holds labels of its own; leave out option labels" in refusal(shard, tmp_path / "labels.csv")
+    assert "it holds labels of its own; leave out `labels`" in refusal(shard, tmp_path / "labels.csv")
 
 
 def test_masks_go_with_files_in_a_folder(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_ladder_needs_a_step_above_it(backbone: StableDiffusion, steps: int) -> 
 
 @pytest.mark.parametrize(("side", "near"), [(100, "96 or 104"), (7, "8"), (0, "8"), (191, "184 or 192")])
 def test_a_size_that_does_not_fit_names_the_nearest_ones(backbone: StableDiffusion, side: int, near: str) -> None:
-    with pytest.raises(ModelError, match=f"{side} px do not fit the model; use --size {near}$"):
+    with pytest.raises(ModelError, match=f"{side} px do not fit the model; use `size` {near}$"):
         backbone.check_size(side)
 
 

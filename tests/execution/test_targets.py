@@ -162,7 +162,7 @@ def test_targets_that_cannot_be_are_refused_before_anything_is_written(
         copy = with_targets(photos, tmp_path / str(number), targets)
         assert message in refused(small_settings(copy, pipeline_folder, tmp_path / "run"), LabelError)
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", target="1000")
-    assert refused(settings, LabelError).startswith("option target: target 1000 is out of range")
+    assert refused(settings, LabelError).startswith("`target`: target 1000 is out of range")
 
 
 class First(nn.Module):

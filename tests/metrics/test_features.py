@@ -174,5 +174,5 @@ def test_a_network_that_is_not_timm_s_is_read_before_its_last_layer() -> None:
 def test_a_network_without_a_last_layer() -> None:
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = Classifier.wrap(network, "mine", 16, (0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(ModelError, match=r"mine has no features .* use another classifier for option features"):
+    with pytest.raises(ModelError, match=r"mine has no features .* use another classifier for `features`"):
         classifier_features(classifier)

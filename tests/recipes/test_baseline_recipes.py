@@ -31,6 +31,14 @@ def baseline(source: str, *settings: str) -> BaselineRecipe:
     return recipe
 
 
+def test_a_file_with_the_former_section_is_told_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\n[peer]\nattack = "pgd"\n', encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert str(caught.value) == f"recipe {path}: the section [peer] is called [baseline] now; rename it"
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_peer_has_a_complete_recipe(name: str) -> None:
     recipe = baseline(name)

@@ -102,9 +102,9 @@ def test_other_braces_of_a_template_or_a_name_are_plain_text(name: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("optimiser.iterations", "--set optimiser.iterations: expected key=value"),
-        ("=10", "--set =10: expected key=value"),
-        ("name.first=x", "--set name.first=x: name is a value, not a section"),
+        ("optimiser.iterations", "`changes` optimiser.iterations: expected key=value"),
+        ("=10", "`changes` =10: expected key=value"),
+        ("name.first=x", "`changes` name.first=x: name is a value, not a section"),
         ("optimiser.iterations.count=3", "iterations is a value, not a section"),
     ],
 )

@@ -119,5 +119,5 @@ def test_any_file_name_can_be_logged(tmp_path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^log .* cannot be written: Is a directory; choose another file"):
+    with pytest.raises(UserError, match=r"^`log` .* cannot be written: Is a directory; choose another file"):
         JsonLines(tmp_path)

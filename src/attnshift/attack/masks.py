@@ -79,7 +79,7 @@ def _cross(section: MaskSection) -> Selection:
 def _given(masks: Sequence[Tensor | None]) -> Tensor:
     there = [mask for mask in masks if mask is not None]
     if len(there) < len(masks):
-        raise RecipeError("mask.source is 'given' but no mask was given for every image; use --masks FOLDER")
+        raise RecipeError("mask.source is 'given' but no mask was given for every image; set `masks` to their folder")
     return torch.stack(there)
 
 

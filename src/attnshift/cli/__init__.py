@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -40,6 +42,9 @@ def main() -> None:
     """Entry point: user mistakes are one line and exit status 2; Ctrl-C is 130, SIGTERM 143."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stopped)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal or a file may have an encoding without arrows; standard error escapes them by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

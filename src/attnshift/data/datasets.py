@@ -77,7 +77,7 @@ def read_items(
     that image.
     """
     samples = open_source(source, labels, class_names, masks)
-    for_all = None if target is None else _find(target, class_names, classes, "option target")
+    for_all = None if target is None else _find(target, class_names, classes, "`target`")
     make = _Maker(class_names, classes, for_all, examine or (lambda reference, content: None))
     return _items(samples, make, labels or Path(source), limit, problems or _refuse)
 
@@ -174,7 +174,7 @@ class _Maker:
         if not own:
             return self.for_all
         if self.for_all is not None:
-            what = f"target {shown(own)} contradicts option target"
+            what = f"target {shown(own)} contradicts `target`"
             raise LabelError(f"{sample.where}: {what}; leave the option out or empty the column")
         return _find(own, self.class_names, self.classes, sample.where)
 

@@ -68,13 +68,13 @@ def _below_url(prefix: str, labels: Path | None, masks: Path | None) -> Samples:
     if "?" in prefix or "#" in prefix:
         raise LabelError(f"{prefix}: files cannot lie below a URL with ? or #; write whole URLs into the label file")
     if labels is None:
-        raise LabelError(f"{prefix}: give option labels, a file that lists what lies there")
+        raise LabelError(f"{prefix}: give `labels`, a file that lists what lies there")
     return manifest_samples(prefix, labels, None)
 
 
 def _listed(folder: Path, labels: Path, masks: Path | None) -> Samples:
     if is_regular(folder) and folder.suffix.lower() in (".tar", ".parquet", ".csv", ".jsonl"):
-        raise LabelError(f"{folder}: it holds labels of its own; leave out option labels ({labels}), or give a folder")
+        raise LabelError(f"{folder}: it holds labels of its own; leave out `labels` ({labels}), or give a folder")
     if not is_folder(folder):
         raise LabelError(f"{folder}: no such folder of images")
     if not is_regular(labels):
@@ -92,9 +92,9 @@ def _in_folder(folder: Path, class_names: Sequence[str], masks: Path | None) -> 
     if class_folders(folder) and not (len(found) == 1 and set(found) <= set(_MANIFESTS)):
         found["subfolders"] = []
     if len(found) > 1:
-        raise LabelError(f"{folder} has {' and '.join(found)}; give option labels, or the one that is meant")
+        raise LabelError(f"{folder} has {' and '.join(found)}; give `labels`, or the one that is meant")
     if not found:
-        raise LabelError(f"{folder}: nothing there gives labels; give option labels, a CSV with file,label")
+        raise LabelError(f"{folder}: nothing there gives labels; give `labels`, a CSV with file,label")
     (paths,) = found.values()
     if not paths:
         return class_samples(folder.resolve(), class_names, _resolved(masks))
@@ -148,9 +148,7 @@ def _expanded(path: Path) -> list[Path]:
 
 def _refuse_masks(masks: Path | None, source: str) -> None:
     if masks is not None:
-        raise LabelError(
-            f"option masks ({masks}): masks need a folder of image files, which {source} is not; leave it out"
-        )
+        raise LabelError(f"`masks` ({masks}): masks need a folder of image files, which {source} is not; leave it out")
 
 
 def _resolved(masks: Path | None) -> Path | None:

@@ -62,7 +62,7 @@ def as_precision(text: str) -> Precision:
     for each in get_args(Precision):
         if each == text:
             return each
-    raise ModelError(f"--precision {text}: known are {', '.join(get_args(Precision))}")
+    raise ModelError(f"`precision` is {text}; known are {', '.join(get_args(Precision))}")
 
 
 def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:

@@ -81,7 +81,7 @@ class StableDiffusion:
         if side % unit or side <= 0:
             below = side // unit * unit
             near = " or ".join(str(value) for value in (below, below + unit) if value > 0) or str(unit)
-            raise ModelError(f"{self.name}: images of {side} px do not fit the model; use --size {near}")
+            raise ModelError(f"{self.name}: images of {side} px do not fit the model; use `size` {near}")
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         posterior = self.vae.encode((2 * images - 1).to(_dtype(self.vae))).latent_dist

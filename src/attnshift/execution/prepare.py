@@ -12,11 +12,10 @@ from attnshift.attack.interference import vocabulary
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.references import Reference
-from attnshift.defences.names import load_surrogate
-from attnshift.diffusion import as_precision, load_pipeline
+from attnshift.diffusion import as_precision
 from attnshift.errors import UserError
 from attnshift.execution.work import work_of
-from attnshift.execution.worker import Worker, inversions_in, weights
+from attnshift.execution.worker import Worker, inversions_in, load_networks, weights
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
 from attnshift.results.spec import RunSpec, software
@@ -96,9 +95,8 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
     here = here or settings.device
     check_settings(settings, here)
     work, precision = work_of(settings.recipe), as_precision(settings.precision)
-    classifiers = [load_surrogate(name).to(here) for name in settings.surrogates]
+    backbone, classifiers = load_networks(settings.pipeline, settings.surrogates, precision, here)
     plan = Plan.draw(items_of(settings, classifiers))
-    backbone = load_pipeline(settings.pipeline, precision).to(here)
     size = settings.size or backbone.suggested_size
     torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
     spec = RunSpec(

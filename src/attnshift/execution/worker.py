@@ -19,7 +19,7 @@ from attnshift.data.datasets import Item, identify
 from attnshift.data.images import decode_image, decode_mask, encode_png
 from attnshift.data.references import fetch
 from attnshift.defences.names import load_surrogate
-from attnshift.diffusion import load_pipeline
+from attnshift.diffusion import Precision, load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.inversion_cache import InversionCache
@@ -29,7 +29,7 @@ from attnshift.results.rows import ResultRow
 from attnshift.results.spec import RunSpec, software
 from attnshift.telemetry import IterationCallback
 
-__all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "read_task", "weights"]
+__all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "load_networks", "read_task", "weights"]
 
 NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
 
@@ -66,8 +66,7 @@ class Worker:
     def load(cls, spec: RunSpec, cache: Path | None = None) -> Worker:
         """The same on another machine; a ``ModelError`` where its weights or its software are not those of ``spec``."""
         torch.set_num_threads(spec.threads)
-        classifiers = [load_surrogate(name).to(spec.device) for name in spec.surrogates]
-        backbone = load_pipeline(spec.pipeline, spec.precision).to(spec.device)
+        backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device)
         found = spec.model_copy(update={"weights": weights(backbone, classifiers), "software": software()})
         changed = found.differences(spec)
         if changed:
@@ -152,6 +151,14 @@ class Worker:
             return Failure(item.identity, NOT_FINITE)
         images = {arm: encode_png(images[place], _provenance(item, arm, spec)) for arm, images in done.arms.items()}
         return Result(row, images)
+
+
+def load_networks(
+    pipeline: str, surrogates: Sequence[str], precision: Precision, device: str
+) -> tuple[Backbone, list[Classifier]]:
+    """Load what an attack is carried out with: the backbone, and the surrogates in their order."""
+    classifiers = [load_surrogate(name).to(device) for name in surrogates]
+    return load_pipeline(pipeline, precision).to(device), classifiers
 
 
 def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:

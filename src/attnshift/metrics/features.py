@@ -117,7 +117,7 @@ def _penultimate(classifier: Classifier, images: Tensor) -> Tensor:
         found = tuple(values.shape) if isinstance(values, Tensor) else "none"
         raise ModelError(
             f"{classifier.name} has no features [images,width] before its last layer (found: {found}); "
-            "use another classifier for option features"
+            "use another classifier for `features`"
         )
     return values.float()
 

@@ -37,7 +37,7 @@ class JsonLines:
             if _is_cut(path):
                 self._write(b"\n")
         except OSError as error:
-            raise UserError(f"log {path} cannot be written: {error.strerror or error}; choose another file") from None
+            raise UserError(f"`log` {path} cannot be written: {error.strerror or error}; choose another file") from None
 
     def __call__(self, event: Event) -> None:
         line = {"at": datetime.now(UTC).isoformat(), "event": _NAMES[type(event)]}
