@@ -93,7 +93,9 @@ class Summary:
 
 def summarise_run(store: Store) -> Summary:
     """The figures of a run from the tables that its folder holds."""
-    return summarise(*(store.table(kind) for kind in (ResultRow, VerdictRow, QualityRow, VisibilityRow)))
+    return summarise(
+        store.table(ResultRow), store.table(VerdictRow), store.table(QualityRow), store.table(VisibilityRow)
+    )
 
 
 def summarise(
