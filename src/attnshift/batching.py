@@ -43,7 +43,8 @@ def constant(**options: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(per_image, constant))
 def batch_record(cls: type[Record]) -> type[Record]:
-    """Make ``cls`` a frozen dataclass; ``TypeError`` if a field is neither per image nor constant."""
+    """Make ``cls`` a frozen dataclass; ``TypeError`` if a field is neither per image nor
+    constant."""
     made = dataclass(frozen=True)(cls)
     for each in fields(made):  # type: ignore[arg-type]
         if _LAYOUT not in each.metadata:
@@ -54,7 +55,8 @@ def batch_record(cls: type[Record]) -> type[Record]:
 def select_rows(record: Record, keep: Tensor | slice) -> Record:
     """The same batch record with the images at ``keep`` alone, in that order.
 
-    ``keep`` holds indices, [kept], or is a slice. ``TypeError`` if ``record`` is not a batch record.
+    ``keep`` holds indices, [kept], or is a slice. ``TypeError`` if ``record`` is not a batch
+    record.
     """
     kept = {}
     for each in fields(record):  # type: ignore[arg-type]

@@ -21,18 +21,23 @@ __all__ = ["ITERATIONS", "PARTS", "Profile", "part", "profiled", "time_backward"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ITERATIONS = ("denoising", "decoder", "classifiers", "fusion", "terms", "bookkeeping")
-"""What iterations are made of, forward and backward: the denoising steps with the attention that is read; latents to
-images; the surrogates with their preprocessing; views and one direction from all gradients; the other losses; and the
-rest: the optimiser, the choice of the iterate that is kept, and autograd's own preparing and freeing of the graph."""
+"""The parts of an iteration, forward and backward: the denoising steps with the attention that is
+read; latents to images; the surrogates with their preprocessing; views and one direction from all
+gradients; the other losses; and the rest: the optimiser, the choice of the iterate that is kept,
+and autograd's own preparing and freeing of the graph."""
 PARTS = ("loading", "preparation", "inversion", "reconstruction", *ITERATIONS, "controls", "storing")
-"""Everything that time is counted for. Preparation is encoding, prompts, clean branch and masks; controls are what is
-shown beside the attack, and the surrogates' verdict on it; storing is reading, writing and all that is marked nowhere.
+"""Everything that time is counted for.
+
+Preparation is encoding, prompts, clean branch and masks; controls are what is shown beside the
+attack, and the surrogates' verdict on it; storing is reading, writing and all that is marked
+nowhere.
 """
 
 
 @dataclass
 class _Open:
-    """A part that was entered, and the one that its seconds count for at the moment: a backward pass moves on."""
+    """A part that was entered, and the one that its seconds count for at the moment: a backward
+    pass moves on."""
 
     name: str
     counting: str
@@ -60,7 +65,8 @@ class Profile:
         return self._open[-1].name in ITERATIONS
 
     def enter(self, name: str) -> None:
-        """What iterations are made of counts as itself only in them, else as the part that it is done for."""
+        """Open part ``name``; outside of iterations their parts count for the part that they
+        serve."""
         if name in ITERATIONS and name != "bookkeeping" and not self.iterating:
             name = self._open[-1].name
         self._count()
@@ -71,7 +77,8 @@ class Profile:
         self._open.pop()
 
     def turn(self, name: str | None) -> None:
-        """Count as ``name`` from now on, until the next turn or the end of the part that is open; None turns back."""
+        """Count as ``name`` from now on, until the next turn or the end of the part that is open;
+        None turns back."""
         self._count()
         self._open[-1].counting = name or self._open[-1].name
 
@@ -86,7 +93,8 @@ _running: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
 @contextmanager
 def profiled() -> Iterator[Profile]:
-    """Count the seconds of everything inside; on a GPU the device is waited for wherever one part follows another."""
+    """Count the seconds of everything inside; on a GPU the device is waited for wherever one part
+    follows another."""
     profile = Profile()
     token = _running.set(profile)
     try:
@@ -98,7 +106,8 @@ def profiled() -> Iterator[Profile]:
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Count what is inside, or the function that it decorates, as part ``name``, one of ``PARTS``."""
+    """Count what is inside, or the function that it decorates, as part ``name``, one of
+    ``PARTS``."""
     profile = _running.get()
     if profile is None:
         yield
@@ -111,10 +120,11 @@ def part(name: str) -> Iterator[None]:
 
 
 def time_backward(name: str | None, *tensors: Tensor) -> None:
-    """Count a backward pass as part ``name`` from where it reaches any of ``tensors``; None: as what asked for it.
+    """Count a backward pass as part ``name`` from where it reaches any of ``tensors``; None: as
+    what asked for it.
 
-    Autograd goes back in the order in which it came, last step first. So whatever lies between the output of one step
-    and the output of the step before belongs to the later one.
+    Autograd goes back in the order in which it came, last step first. So whatever lies between the
+    output of one step and the output of the step before belongs to the later one.
     """
     profile = _running.get()
     if profile is None or not profile.iterating:

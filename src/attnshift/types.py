@@ -1,8 +1,8 @@
 """Records that every part of the package shares.
 
-Names of sizes: ``batch`` images, ``channels``, ``rows`` and ``columns`` of a latent, ``heads`` of an attention site,
-``queries`` = side * side positions of its grid, ``keys`` tokens (cross-attention) or positions (self-attention),
-``steps`` of denoising, ``models`` classifiers.
+Names of sizes: ``batch`` images, ``channels``, ``rows`` and ``columns`` of a latent, ``heads`` of
+an attention site, ``queries`` = side * side positions of its grid, ``keys`` tokens
+(cross-attention) or positions (self-attention), ``steps`` of denoising, ``models`` classifiers.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ __all__ = [
 Kind = Literal["cross", "self"]
 Place = Literal["down", "mid", "up"]
 View = Literal["prompt", "probe", "separate", "reference"]
-"""What the queries of a cross-attention site meet, and in which pass.
+"""The keys that the queries of a cross-attention site meet, and the pass in which they do.
 
-``prompt``: the keys of the image's own prompt. ``probe``: one softmax over the own prompt's keys and behind them the
-interference phrase's, only to measure. ``separate``: the keys of the interference prompt, in a branch of its own.
-``reference``: the same on the clean path's stored latents, once; a constant.
+``prompt``: the keys of the image's own prompt. ``probe``: one softmax over the own prompt's keys
+and behind them the interference phrase's, only to measure. ``separate``: the keys of the
+interference prompt, in a branch of its own. ``reference``: the same on the clean path's stored
+latents, once; a constant.
 """
 TokenSpan = tuple[int, ...]
 """Positions of a phrase's tokens in its encoded prompt; special tokens are never part of it."""
@@ -46,9 +47,11 @@ TokenSpan = tuple[int, ...]
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One attention module of the denoiser, read in one view: where it stands, the side of its grid, its heads.
+    """One attention module of the denoiser, read in one view: where it stands, the side of its
+    grid, its heads.
 
-    ``sample`` is how many of its query rows are read, drawn for each image anew in every iteration; 0 reads all.
+    ``sample`` is how many of its query rows are read, drawn for each image in every iteration; 0
+    reads all.
     """
 
     layer: str
@@ -64,23 +67,27 @@ class Site:
         return replace(self, view=view)
 
     def sampled(self, rows: int) -> Site:
-        """The same module read in ``rows`` of its query rows; in all where it has no more, or where ``rows`` is 0."""
+        """The same module read in ``rows`` of its query rows; in all where it has no more, or where
+        ``rows`` is 0."""
         return replace(self, sample=rows if rows < self.side**2 else 0)
 
 
 AttentionMaps = Mapping[Site, tuple[Tensor, ...]]
-"""Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half its view names.
+"""Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half
+its view names.
 
-Of a sampled site terms see as many queries as it says. Until they are drawn there is what they are computed from, the
-scaled queries and the keys, [batch, 2, heads, queries, width]: small where a map of a large grid is not.
+Of a sampled site terms see as many queries as it says. Until they are drawn there is what they are
+computed from, the scaled queries and the keys, [batch, 2, heads, queries, width]: small where a map
+of a large grid is not.
 """
 
 
 @batch_record
 class Branch:
-    """One run of the denoising steps: where it ended, what it shows, and where it looked.
+    """One run of the denoising steps.
 
-    latents [batch,channels,rows,columns] at the last level; images [batch,3,height,width] in [0,1].
+    latents [batch,channels,rows,columns] at the last level; images [batch,3,height,width] in [0,1]
+    show them; ``attention`` was read on the way.
     """
 
     latents: Tensor = per_image()
@@ -90,10 +97,11 @@ class Branch:
 
 @batch_record
 class Goals:
-    """What an attack is after, class by class: ``labels`` [batch] are the true classes.
+    """The goals of an attack, as classes: ``labels`` [batch] are the true classes.
 
-    ``targets`` [batch] are the classes to be seen instead, absent in an untargeted attack. ``interference`` [batch] are
-    the interference phrases' classes, -1 where a phrase is no class; absent where there is no interference.
+    ``targets`` [batch] are the classes to be seen instead, absent in an untargeted attack.
+    ``interference`` [batch] are the interference phrases' classes, -1 where a phrase is no class;
+    absent where there is no interference.
     """
 
     labels: Tensor = per_image()
@@ -104,25 +112,27 @@ class Goals:
     def of(
         cls, labels: Sequence[int], targets: Sequence[int | None], device: torch.device | str | None = None
     ) -> Goals:
-        """Goals of images with these classes; ``targets`` gives every image a class, or none has one."""
-        aims = [target for target in targets if target is not None]
-        if aims and len(aims) < len(labels):
+        """Goals of images with these classes; ``targets`` gives every image a class, or none has
+        one."""
+        wanted = [target for target in targets if target is not None]
+        if wanted and len(wanted) < len(labels):
             raise ValueError("some images have a target and others have none")
-        return cls(torch.tensor(labels, device=device), torch.tensor(aims, device=device) if aims else None)
+        return cls(torch.tensor(labels, device=device), torch.tensor(wanted, device=device) if wanted else None)
 
     def achieved(self, predicted: Tensor) -> Tensor:
-        """Where classes [...,batch] are what the attack is after: the target, or any but the true one."""
+        """Whether classes [...,batch] are a success, bool [...,batch]: the target, or any but the
+        true one."""
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
 
 @batch_record
 class Interference:
-    """What attention is steered towards, image by image.
+    """The phrases that attention is steered towards, image by image.
 
-    ``phrases`` are its words and ``tokens`` where they stand in the interference prompt; ``probed`` where they stand in
-    maps of the ``probe`` view, ``joint`` where in the image's own prompt, if that names both. ``alignment`` has one
-    row-stochastic matrix [tokens of the true phrase, tokens of the interference phrase] per image. ``attention`` are
-    the ``reference`` maps, constants.
+    ``phrases`` are its words and ``tokens`` where they stand in the interference prompt; ``probed``
+    where they stand in maps of the ``probe`` view, ``joint`` where in the image's own prompt, if
+    that names both. ``alignment`` has one row-stochastic matrix [tokens of the true phrase, tokens
+    of the interference phrase] per image. ``attention`` are the ``reference`` maps, constants.
     """
 
     phrases: tuple[str, ...] = per_image()
@@ -135,7 +145,8 @@ class Interference:
 
 @batch_record
 class RandomKey:
-    """Names of an iteration's random draws: the run's seed, each image's identity, the iteration."""
+    """Names of an iteration's random draws: the run's seed, each image's identity, the
+    iteration."""
 
     seed: int = constant()
     identities: tuple[str, ...] = per_image()
@@ -144,33 +155,38 @@ class RandomKey:
 
 @batch_record
 class Observation:
-    """All that a loss term may look at. Everything but ``adversarial`` is a constant."""
+    """All that a loss term may read. Everything but ``adversarial`` is a constant."""
 
     images: Tensor = per_image()
     """The images that are attacked, [batch,3,height,width] in [0,1]."""
     clean: Branch = per_image()
     adversarial: Branch = per_image()
     tokens: tuple[TokenSpan, ...] = per_image()
-    """Where the true class stands in each image's prompt."""
+    """Token positions of the true class in each image's prompt."""
     progress: float = constant()
-    """How much of the optimisation is done, in (0,1]."""
+    """Share of the iterations that is done, in (0,1]."""
     key: RandomKey = per_image()
     weights: Tensor = per_image()
-    """How much each pixel counts, [batch,1,height,width] in (0,1]: 1 on the object, less outside of it."""
+    """Weight of each pixel, [batch,1,height,width] in (0,1]: 1 on the object, less outside of
+    it."""
     interference: Interference | None = per_image(default=None)
 
 
 @dataclass(frozen=True)
 class Fused:
-    """What an ensemble wants: ``direction`` is the gradient of what is lowered, where the gradients were taken: at the
-    images [batch,3,height,width] or at the latents [batch,channels,rows,columns]."""
+    """The answer of a fusion rule.
+
+    ``direction`` is the gradient of the lowered loss at the images [batch,3,height,width] or at the
+    latents [batch,channels,rows,columns].
+    """
 
     direction: Tensor
     weights: Tensor
-    """Share of each model in the direction, [models,batch]; columns sum to 1, or to 0 where no model pulls."""
+    """Share of each model in the direction, [models,batch]; columns sum to 1, or to 0 where no
+    model pulls."""
     losses: Tensor
     """Classification loss of each model, [models,batch]."""
     margins: Tensor
-    """Logits by which each model still resists, [models,batch]; negative where the attack has what it is after."""
+    """Logits by which each model still resists, [models,batch]; negative where it is fooled."""
     state: Tensor | None = None
-    """What the rule is handed in the next iteration, [batch,...]."""
+    """The rule's state for the next iteration, [batch,...]; None for a rule without one."""

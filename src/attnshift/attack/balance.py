@@ -18,8 +18,9 @@ _DECAY = 0.9
 class GradNorm:
     """Running gradient norm of every term, [batch] each; 0 while a term has had no gradient yet.
 
-    A weight then says how far a term pulls and no longer depends on the units of its value. The idea is that of Chen et
-    al., "GradNorm" (ICML 2018), with running norms in place of trained weights. Costs one backward pass a term.
+    A weight then says how far a term pulls and no longer depends on the units of its value. The
+    idea is that of Chen et al., "GradNorm" (ICML 2018), with running norms in place of trained
+    weights. Costs one backward pass a term.
     """
 
     norms: Mapping[str, Tensor] = per_image(depth=1, default_factory=dict)

@@ -1,4 +1,5 @@
-"""From an image's latents to the trajectory that ends at them again: inversion, then reconstruction."""
+"""From an image's latents to the trajectory that ends at them again: inversion, then
+reconstruction."""
 
 from __future__ import annotations
 
@@ -14,13 +15,17 @@ from attnshift.diffusion.denoising import Trajectory
 __all__ = ["Inversions", "clean_path", "compute_uncached"]
 
 Inversions = Callable[[Mapping[str, Tensor], Sequence[object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
-"""(inputs, facts, computation) -> its tensors. Inputs and the text of facts decide what the computation gives, beside
-weights and machine; an implementation may remember it."""
+"""(inputs, facts, computation) -> its tensors.
+
+Inputs, facts, weights and machine decide the tensors, so an implementation may keep them in a
+cache.
+"""
 
 
 def compute_uncached(
     inputs: Mapping[str, Tensor], facts: Sequence[object], compute: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
+    """Compute every time."""
     return compute()
 
 
@@ -34,8 +39,8 @@ def clean_path(
 ) -> tuple[tuple[Tensor, ...], Trajectory]:
     """The latents that ``invert`` stores, and the trajectory that reconstruction makes of them.
 
-    ``latents`` [batch,channels,rows,columns]; states of the prompts ``text`` and of the ``empty`` prompt
-    [batch,tokens,width].
+    ``latents`` [batch,channels,rows,columns]; states of the prompts ``text`` and of the ``empty``
+    prompt [batch,tokens,width].
     """
     diffusion = method.recipe.diffusion
     noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps)
@@ -45,7 +50,7 @@ def clean_path(
         with torch.enable_grad():
             made = method.reconstruction(backbone, noise_schedule, stored, text, empty, diffusion.guidance)
         tensors = _numbered("stored", stored) | _numbered("offset", made.offsets or ())
-        # Most ways take one embedding for all steps.
+        # Most reconstructions use one embedding for all steps.
         changes = [at for at, each in enumerate(made.unconditional) if not at or each is not made.unconditional[at - 1]]
         return tensors | {f"unconditional.{at}": made.unconditional[at] for at in changes}
 

@@ -23,9 +23,9 @@ class AttackResult:
     """Attacked images with what the surrogates say of them.
 
     images [batch,3,height,width] in [0,1], multiples of 1/255; margins [models,batch] in logits of
-    the surrogates on exactly these images, negative where a surrogate is fooled, which in a targeted
-    attack means that it sees the target; iterations [batch], the iterate that was kept, or None from
-    an attack on pixels, which keeps the last one.
+    the surrogates on exactly these images, negative where a surrogate is fooled, which in a
+    targeted attack means that it sees the target; iterations [batch], the iterate that was kept, or
+    None from an attack on pixels, which keeps the last one.
     """
 
     images: Tensor
@@ -39,7 +39,8 @@ class AttackResult:
 
 
 def load_surrogates(surrogates: Sequence[str | Classifier], device: str) -> list[Classifier]:
-    """The classifiers ``surrogates``, by name or loaded, on ``device``, once they are known to be attackable."""
+    """The classifiers ``surrogates``, by name or loaded, on ``device``, once they are known to be
+    attackable."""
     classifiers = [(load_classifier(each) if isinstance(each, str) else each).to(device) for each in surrogates]
     if classifiers:
         common_classes(classifiers)
@@ -57,9 +58,11 @@ def checked_tasks(
     targets: Tensor | Sequence[int] | None = None,
     needs_names: bool = True,
 ) -> list[Task]:
-    """One task for each of ``images`` [batch,3,side,side] in [0,1], or an error that says what is wrong with them.
+    """One task for each of ``images`` [batch,3,side,side] in [0,1], or an error that says what is
+    wrong with them.
 
-    ``classifier`` knows classes and their names; with ``needs_names`` a class without one is an error.
+    ``classifier`` knows classes and their names; with ``needs_names`` a class without one is an
+    error.
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ImageError(f"images have shape {tuple(images.shape)}; expected [batch, 3, side, side]")

@@ -1,4 +1,5 @@
-"""What attention is steered towards: another class or a free phrase, never the true class."""
+"""The interference phrase, towards which attention is steered: another class or a free phrase,
+never the true class."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Subject:
-    """The true class of one image: its label, its name, and the identity that names the image's random draws.
+    """The true class of one image: its label, its name, and the identity that names the image's
+    random draws.
 
     ``target`` is the class that it shall be seen as, absent in an untargeted attack.
     """
@@ -58,7 +60,8 @@ def choose(
 ) -> tuple[Choice, ...]:
     """One interference phrase for each of ``images`` [batch,3,height,width].
 
-    Of the candidates the first is taken that is neither the true class nor has its name, and that the prompt can hold.
+    Of the candidates the first is taken that is neither the true class nor has its name, and that
+    the prompt can hold.
     """
     section, names = recipe.interference, vocabulary(classifiers)
     check_choice(recipe, backbone, names, subjects)
@@ -77,10 +80,10 @@ def vocabulary(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
 
 
 def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], subjects: Sequence[Subject]) -> None:
-    """Raise where the recipe's own phrase or the target is to interfere, and is the true class of an image, does not
-    fit its prompt, or is not there.
+    """Raise ``RecipeError`` or ``ModelError`` if the interference phrase cannot be chosen.
 
-    Without a phrase of the recipe's own: where ``names``, the classes to choose from, are not known.
+    The recipe's own phrase, or the target, must be there, fit the prompt, and not be an image's
+    true class. Any other choice needs ``names``, the classes to choose from.
     """
     section = recipe.interference
     if section.choose != "given" and not names:
@@ -99,7 +102,7 @@ def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], sub
 
 
 _SETTLED = ("given", "target")
-"""Ways to choose that leave nothing to be chosen."""
+"""Values of interference.choose that name the phrase outright."""
 
 
 def _settled(section: InterferenceSection, subject: Subject, names: tuple[str, ...]) -> Choice:
@@ -152,7 +155,7 @@ def _first_that_fits(
 
 
 def _true_names(subject: Subject, names: tuple[str, ...]) -> set[str]:
-    """What the image's class is called, by the label file and by the classifiers."""
+    """The names of the image's class, in the label file and in the classifiers."""
     return {subject.class_name, *names[subject.label : subject.label + 1]}
 
 
@@ -184,7 +187,8 @@ def observe_interference(
     choices: Sequence[Choice],
     sites: Sequence[Site],
 ) -> tuple[Interference, InterferenceText]:
-    """Read what each phrase looks at on the clean path: its maps at ``sites`` (view "reference"), and where it stands.
+    """Record each phrase's attention on the clean path, at ``sites`` in the view "reference", and
+    locate the phrase.
 
     ``stored`` as ``invert`` returns it. Hertz et al., Prompt-to-Prompt (ICLR 2023), section 3.2.
     """
@@ -233,7 +237,8 @@ def _reference_maps(
 
 
 def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
-    """The text states of each phrase's own tokens, filled up to the longest one with states that count for nothing."""
+    """The text states of each phrase's own tokens, filled up to the longest one with states that
+    count for nothing."""
     longest = max(map(len, spans))
     states = text.new_zeros(len(spans), longest, text.shape[2])
     real = torch.zeros(len(spans), longest, dtype=torch.bool, device=text.device)
@@ -244,7 +249,8 @@ def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
 
 
 def _word_lengths(backbone: Backbone, prompt: str, phrase: str, start: int) -> list[int]:
-    """How many tokens each word of ``phrase`` takes, which stands at character ``start`` of ``prompt``."""
+    """The number of tokens of each word of ``phrase``, which stands at character ``start`` of
+    ``prompt``."""
     words = re.finditer(r"\S+", phrase)
     return [len(backbone.locate(prompt, word.group(), start + word.start())) for word in words]
 

@@ -64,10 +64,11 @@ class LatentAttack:
     ) -> AttackResult:
         """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
 
-        ``class_names`` names the true class of each image; where it is empty the first surrogate's own names are used.
-        ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for recipes whose mask is given. ``targets``
-        are the classes to be seen instead; without them any wrong one will do. Raises ``ModelError``, ``ImageError``,
-        ``LabelError`` or ``RecipeError`` for input that does not fit.
+        ``class_names`` names the true class of each image; where it is empty the first surrogate's
+        own names are used. ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for
+        recipes whose mask is given. ``targets`` are the classes to be seen instead; without them
+        any wrong one will do. Raises ``ModelError``, ``ImageError``, ``LabelError`` or
+        ``RecipeError`` for input that does not fit.
         """
         self.backbone.check_size(images.shape[-1])
         if masks is not None and self.method.recipe.mask.source != "given":

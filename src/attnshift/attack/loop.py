@@ -1,4 +1,5 @@
-"""The attack itself: a generator that yields one snapshot per iteration and knows nothing of files or progress bars."""
+"""The attack itself: a generator that yields one snapshot per iteration and knows nothing of files
+or progress bars."""
 
 from __future__ import annotations
 
@@ -21,8 +22,12 @@ __all__ = ["AttackState", "Gradient", "Snapshot", "attack", "value_and_grad"]
 
 @batch_record
 class AttackState:
-    """What an iteration hands to the next beside the latents: the optimiser, the fused direction's momentum, the states
-    of the fusion rule and of the terms, the running norms."""
+    """All that an iteration hands to the next beside the latents.
+
+    These are the optimiser, the fused direction's momentum, the states of the fusion rule and of
+    the terms, and the running norms of the terms' gradients. An image that leaves the batch takes
+    its part along.
+    """
 
     optimiser: Optimiser = per_image()
     momentum: Momentum = per_image(default_factory=Momentum)
@@ -39,9 +44,11 @@ class AttackState:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The objective at some latents, and what was seen on the way; all detached.
+    """The objective's gradient at some latents, [batch,channels,rows,columns], and what came with
+    it; all detached.
 
-    ``losses`` are the weighted terms [batch]; ``state`` is what the next iteration gets, but for the optimiser.
+    ``images`` [batch,3,height,width] show the latents; ``losses`` are the weighted terms [batch] by
+    name; ``state`` is that of the next iteration, except for the optimiser.
     """
 
     gradient: Tensor
@@ -53,10 +60,12 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """State of the images that are still attacked, before the update of ``iteration``; all tensors are detached.
+    """State of the images that are still attacked, before the update of ``iteration``; all tensors
+    are detached.
 
-    ``rows`` [active] are their places in the batch, ``latents`` and ``images`` belong together, ``losses`` are the
-    weighted terms [active], ``margins`` and ``weights`` [models,active] as in ``Fused``.
+    ``rows`` [active] are their places in the batch, ``latents`` and ``images`` belong together,
+    ``losses`` are the weighted terms [active], ``margins`` and ``weights`` [models,active] as in
+    ``Fused``.
     """
 
     iteration: int
@@ -70,10 +79,11 @@ class Snapshot:
 
 
 def attack(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
-    """Optimise the start latents of ``batch``; the last snapshot, after the last update, has no losses.
+    """Optimise the start latents of ``batch``; the last snapshot, after the last update, has no
+    losses.
 
-    A consumer may send back the positions of snapshot rows that are finished, a bool tensor [active]: those images
-    leave the batch. Nothing that an image computes depends on the others.
+    A consumer may send back the positions of snapshot rows that are finished, a bool tensor
+    [active]: those images leave the batch. Nothing that an image computes depends on the others.
     """
     iterations = batch.method.recipe.optimiser.iterations
     rows = torch.arange(len(batch.images))
@@ -100,9 +110,9 @@ def attack(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
 def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state: AttackState) -> Gradient:
     """Gradient of the whole objective at ``latents``.
 
-    The classifiers' gradients are taken and fused at the image; one backward pass then carries the fused direction
-    and all other terms through decoder and denoiser. Only ``balance = "gradnorm"`` takes one pass for each term, and
-    ``space = "latent"`` one for each classifier.
+    The classifiers' gradients are taken and fused at the image; one backward pass then carries the
+    fused direction and all other terms through decoder and denoiser. Only ``balance = "gradnorm"``
+    takes one pass for each term, and ``space = "latent"`` one for each classifier.
     """
     method = batch.method
     latents = latents.detach().requires_grad_()
@@ -119,13 +129,15 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
         balance = state.balance
         if method.recipe.optimiser.balance == "gradnorm":
             weights = {"classification": weight} | method.objective.weights(seen.progress)
-            slopes = {
+            gradients = {
                 name: torch.autograd.grad(value.sum(), latents, retain_graph=True)[0]
                 for name, value in terms.items()
                 # A term that reads nothing but steps which the gradient does not go back through is a constant.
                 if weights[name] and value.requires_grad
             }
-            gradient, balance = balance.combine(slopes, weights) if slopes else (torch.zeros_like(latents), balance)
+            gradient, balance = (
+                balance.combine(gradients, weights) if gradients else (torch.zeros_like(latents), balance)
+            )
         else:
             (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
     losses = {name: value.detach() for name, value in terms.items()}

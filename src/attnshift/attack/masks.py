@@ -1,6 +1,7 @@
-"""Where the object is: a mask in [0,1] that stays fixed during an attack.
+"""Masks of the object, in [0,1], which stay fixed during an attack.
 
-It has two uses: it weights what terms count, and with ``paste_back`` it limits what the attack may change.
+A mask has two uses: it weights the pixels that terms count, and with ``paste_back`` the attack
+changes nothing outside of it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from attnshift.types import AttentionMaps, Site, TokenSpan
 __all__ = ["make_masks", "mask_sites", "pixel_weights"]
 
 _LARGEST_GRID = 32
-"""Side of the largest self-attention that refines a mask; a map at 64 x 64 takes 67 MB a head and step."""
+"""Side of the largest self-attention that refines a mask; a map at 64 x 64 takes 67 MB a head and
+step."""
 
 
 def mask_sites(section: MaskSection, available: Sequence[Site], latent_side: int) -> tuple[Site, ...]:
-    """Sites whose clean attention the mask is made of."""
+    """The sites whose clean attention makes the mask; none where the mask comes from elsewhere."""
     if section.source != "attention":
         return ()
     cross = _cross(section).sites(available, "cross", latent_side)
@@ -45,11 +47,12 @@ def make_masks(
     labels: Tensor,
     given: Sequence[Tensor | None],
 ) -> Tensor | None:
-    """Masks [batch,1,height,width] in [0,1], the highest value of each 1; nothing where the recipe asks for none.
+    """Masks [batch,1,height,width] in [0,1], the highest value of each 1; nothing where the recipe
+    asks for none.
 
-    ``attention`` is the clean branch's at ``mask_sites``; ``given`` are the tasks' own, [1,height,width]. ``soft``
-    keeps what the source says, divided by its maximum; ``hard`` is 1 from half of the maximum on. A source that sees
-    nothing gives 1 everywhere.
+    ``attention`` is the clean branch's at ``mask_sites``; ``given`` are the tasks' own,
+    [1,height,width]. ``soft`` keeps what the source says, divided by its maximum; ``hard`` is 1
+    from half of the maximum on. A source that sees nothing gives 1 everywhere.
     """
     if section.source == "none":
         return None
@@ -84,19 +87,20 @@ def _given(masks: Sequence[Tensor | None]) -> Tensor:
 
 
 def _attended(section: MaskSection, attention: AttentionMaps, span: TokenSpan, image: int) -> Tensor:
-    """The true phrase's map, [side,side]; each round of refinement lets it flow along the self-attention.
+    """The true phrase's map, [side,side]; each round of refinement lets it flow along the
+    self-attention.
 
-    A position then takes the mean of the map over the positions that it looks at, so that the map fills the object and
-    keeps to its edges; what every position is left with says nothing and is taken off (as in the code of Nguyen et al.,
-    "Dataset diffusion", NeurIPS 2023).
+    A position then takes the mean of the map over the positions that it looks at, so that the map
+    fills the object and keeps to its edges; what every position is left with says nothing and is
+    taken off (as in the code of Nguyen et al., "Dataset diffusion", NeurIPS 2023).
     """
     cross = [site for site in attention if site.kind == "cross"]
-    looks = phrase_map(attention, cross, _cross(section), span, image)
+    attended = phrase_map(attention, cross, _cross(section), span, image)
     selves = [site for site in attention if site.kind == "self"]
     if section.refine:
         flow = torch.stack([step[image].float().mean(0) for site in selves for step in attention[site]]).mean(0)
-        looks = resized(looks[None], selves[0].side)[0]
+        attended = resized(attended[None], selves[0].side)[0]
         for _ in range(section.refine):
-            looks = (flow @ looks.flatten()).view_as(looks)
-        looks = looks - looks.min()
-    return looks
+            attended = (flow @ attended.flatten()).view_as(attended)
+        attended = attended - attended.min()
+    return attended

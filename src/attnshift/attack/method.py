@@ -48,10 +48,12 @@ class Method:
         given: Mapping[str, LossTerm | StatefulTerm] | None = None,
         rule: FusionRule | None = None,
     ) -> Method:
-        """Build everything that ``recipe`` names, or raise ``RecipeError``. A term of weight 0 is switched off.
+        """Build everything that ``recipe`` names, or raise ``RecipeError``. A term of weight 0 is
+        switched off.
 
-        ``given`` terms and a given ``rule`` are objects in place of what the recipe names, or beside it. The weight and
-        the schedule of a given term are those of its section in the recipe; without a section its weight is 1.
+        ``given`` terms and a given ``rule`` are objects in place of what the recipe names, or
+        beside it. The weight and the schedule of a given term are those of its section in the
+        recipe; without a section its weight is 1.
         """
         logits = recipe.classification
         _check_joint(recipe)

@@ -1,4 +1,5 @@
-"""What moves the latents, as immutable records whose state can follow the images that stay in the batch."""
+"""Optimisers of the latents, as immutable records whose state follows the images that stay in the
+batch."""
 
 from __future__ import annotations
 
@@ -34,9 +35,11 @@ def start(section: OptimiserSection, latents: Tensor) -> Optimiser:
 
 @batch_record
 class AdamW:
-    """Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), algorithm 2, as torch's AdamW.
+    """Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), algorithm 2, as
+    torch's AdamW.
 
-    torch's own changes its state in place and belongs to one tensor; this one can be kept in a snapshot and compacted.
+    torch's own changes its state in place and belongs to one tensor; this one can be kept in a
+    snapshot and compacted.
     """
 
     learning_rate: float = constant()
@@ -61,10 +64,11 @@ class AdamW:
 
 @batch_record
 class Descent:
-    """Steps along the gradient, or along its sign, with decoupled weight decay; momentum is the ensemble's.
+    """Steps along the gradient, or along its sign, with decoupled weight decay; momentum is the
+    ensemble's.
 
-    The gradient's norm is that of the weighted terms: its ``learning_rate`` does not compare with AdamW's, whose steps
-    have about the size of the learning rate, like those of the sign.
+    The gradient's norm is that of the weighted terms: its ``learning_rate`` does not compare with
+    AdamW's, whose steps have about the size of the learning rate, like those of the sign.
     """
 
     learning_rate: float = constant()

@@ -1,4 +1,5 @@
-"""An attack on pixels as one call, for use from Python: the baselines, on the same terms as the latent attack."""
+"""An attack on pixels as one call, for use from Python: the baselines, on the same terms as the
+latent attack."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ __all__ = ["PixelAttack", "PixelOutcome", "run_baseline", "surrogates_of"]
 
 @dataclass(frozen=True)
 class PixelOutcome:
-    """Images [batch,3,height,width] in steps of 1/255, before and after; the surrogates and the key of the attack."""
+    """Images [batch,3,height,width] in steps of 1/255, before and after; the surrogates and the key
+    of the attack."""
 
     clean: Tensor
     attacked: Tensor
@@ -70,11 +72,11 @@ class PixelAttack:
     ) -> AttackResult:
         """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
 
-        ``class_names`` names the true class of each image. The names are part of an image's identity,
-        which its random draws depend on; where they are empty the first surrogate's own names are
-        used. ``targets`` are the classes to be seen instead; without them any wrong one will do.
-        Raises ``ImageError`` or ``LabelError`` for input that does not fit, and what the baseline
-        cannot do.
+        ``class_names`` names the true class of each image. The names are part of an image's
+        identity, which its random draws depend on; where they are empty the first surrogate's own
+        names are used. ``targets`` are the classes to be seen instead; without them any wrong one
+        will do. Raises ``ImageError`` or ``LabelError`` for input that does not fit, and what the
+        baseline cannot do.
         """
         tasks = checked_tasks(self.classifiers[0], images, labels, class_names, targets=targets, needs_names=False)
         first = Goals.of([tasks[0].label], [tasks[0].target], self.device)
@@ -90,7 +92,8 @@ class PixelAttack:
 def run_baseline(
     baseline: Baseline, seed: int, classifiers: Sequence[Classifier], tasks: Sequence[Task], device: torch.device | str
 ) -> PixelOutcome:
-    """Attack ``tasks``, images of one size, with ``baseline``; random draws are named by ``seed`` and identity."""
+    """Attack ``tasks``, images of one size, with ``baseline``; random draws are named by ``seed``
+    and identity."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
     surrogates = surrogates_of(classifiers, goals)
@@ -99,11 +102,13 @@ def run_baseline(
 
 
 def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
-    """The surrogates of an attack on pixels; it lowers minus the cross-entropy, or that of the targets."""
+    """The surrogates of an attack on pixels; it lowers minus the cross-entropy, or that of the
+    targets."""
     return Surrogates(classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals)
 
 
 def _rounded(images: Tensor, attacked: Tensor) -> Tensor:
-    """``attacked`` in steps of 1/255 from ``images``, towards them: 8-bit files lie within the radius as well."""
+    """``attacked`` in steps of 1/255 from ``images``, towards them: 8-bit files lie within the
+    radius as well."""
     # The factor keeps a step that is whole but for a rounding error.
     return images + ((attacked - images) * 255 * (1 + 1e-4)).trunc() / 255

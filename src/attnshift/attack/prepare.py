@@ -1,4 +1,4 @@
-"""Everything about a batch that stays constant while it is attacked: steps 1 to 4 of the algorithm.
+"""All that stays constant while a batch is attacked: steps 1 to 4 of the algorithm.
 
 Encode, invert, make the clean path reproduce the image, and record the clean branch once.
 """
@@ -34,8 +34,9 @@ __all__ = ["Background", "Observer", "PreparedBatch", "Renderer", "Task", "prepa
 class Task:
     """One image to attack: ``image`` [3,side,side] in [0,1]. ``identity`` names its random draws.
 
-    ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given. ``target`` is the class
-    that it shall be seen as, absent in an untargeted attack; either all images of a batch have one or none has.
+    ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given.
+    ``target`` is the class that it shall be seen as, absent in an untargeted attack; either all
+    images of a batch have one or none has.
     """
 
     identity: str
@@ -68,8 +69,8 @@ class Renderer:
     backbone: Backbone = constant()
     trajectory: Trajectory = per_image()
     residual: Tensor | None = per_image()
-    """The part of each image that the clean path loses, [batch,3,height,width]; it is added to every
-    decoded image. None where the recipe says so."""
+    """The part of each image that the clean path loses, [batch,3,height,width]; it is added to
+    every decoded image. None where the recipe says so."""
     background: Background | None = per_image()
     checkpointing: bool = constant()
     gradient_steps: int = constant()
@@ -77,7 +78,8 @@ class Renderer:
     decode: Callable[[Tensor, bool], Tensor] = constant(kw_only=True)
 
     def __call__(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
-        """Denoise and decode ``latents`` [batch,channels,rows,columns]; read the attention of ``sites``."""
+        """Denoise and decode ``latents`` [batch,channels,rows,columns]; read the attention of
+        ``sites``."""
         final, attention = self.denoise(
             self.backbone, self.trajectory, latents, sites, self.checkpointing, self.gradient_steps
         )
@@ -122,7 +124,8 @@ class PreparedBatch:
     observe: Observer = per_image()
     surrogates: Surrogates = per_image()
     masks: Tensor | None = per_image()
-    """Masks of the objects, [batch,1,height,width] in [0,1]; None where the recipe asks for none."""
+    """Masks of the objects, [batch,1,height,width] in [0,1]; None where the recipe asks for
+    none."""
     round_trip: Tensor = per_image()
     """Images through the autoencoder and back, [batch,3,height,width]; a control arm."""
 

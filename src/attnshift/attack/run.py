@@ -1,4 +1,5 @@
-"""A consumer of the loop: which iterate of each image is kept, and when an image is done."""
+"""The consumer of the attack's loop: it keeps the best iterate of each image and says when an image
+is done."""
 
 from __future__ import annotations
 
@@ -27,14 +28,15 @@ _EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a batch. ``images`` [batch,3,height,width] are multiples of 1/255: what is saved is what was judged.
+    """Result of a batch. ``images`` [batch,3,height,width] are multiples of 1/255: what is saved is
+    what was judged.
 
-    ``noise`` [batch,3,height,width] is a control: the start latents moved as far as the attack moved them (L2 norm),
-    but in a random direction.
-    ``iterations`` [batch] is the iterate that was kept, ``evaluated`` [batch] how many iterates were looked at;
-    ``history`` holds for each image the weighted losses of every iteration, ``weights`` the share of each surrogate in
-    its direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before and after the
-    attack, one [side,side] for each image.
+    ``noise`` [batch,3,height,width] is a control: the start latents moved as far as the attack
+    moved them (L2 norm), but in a random direction. ``iterations`` [batch] is the iterate that was
+    kept, ``evaluated`` [batch] the number of compared iterates; ``history`` holds for each image
+    the weighted losses of every iteration, ``weights`` the share of each surrogate in its
+    direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before
+    and after the attack, one [side,side] for each image.
     """
 
     images: Tensor
@@ -72,7 +74,7 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
 
 @dataclass
 class _Best:
-    """The best iterate of each image so far, and what every iteration had to say of it."""
+    """The best iterate of each image so far, and the losses and shares of its iterations."""
 
     images: Tensor
     latents: Tensor
@@ -97,7 +99,8 @@ class _Best:
         )
 
     def select_best(self, snapshot: Snapshot, rounded: Tensor, rank: Tensor | None) -> None:
-        """Keep the iterates [active] whose ``rank`` [active,2] is lower than that of the kept ones; without one all.
+        """Keep the iterates [active] whose ``rank`` [active,2] is lower than that of the kept ones;
+        without one all.
 
         ``rounded`` [active,3,height,width] are their images in 8 bits.
         """
@@ -133,10 +136,11 @@ class _Best:
 def _rank(
     surrogates: Surrogates, images: Tensor, snapshot: Snapshot, confidence: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rank of each iterate [active,2], lower is better, compared left to right; whether it fools; its 8-bit image.
+    """Rank of each iterate [active,2], lower is better, compared left to right; whether it fools;
+    its 8-bit image.
 
-    Iterates that fool all surrogates by ``confidence``, also when rounded to 8 bits, are ranked by their distance to
-    the image; the others stand behind them, by the largest margin.
+    Iterates that fool all surrogates by ``confidence``, also when rounded to 8 bits, are ranked by
+    their distance to the image; the others stand behind them, by the largest margin.
     """
     rounded = quantise(snapshot.images)
     worst = snapshot.margins.max(0).values
@@ -156,7 +160,8 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
 @part("controls")
 @torch.no_grad()
 def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
-    """What the latents show when a random step takes the place of the attack's, [batch,3,height,width]."""
+    """Images [batch,3,height,width] of latents moved as far as the attack moved them, in a random
+    direction."""
     seed = batch.method.recipe.seed
     return batch.render(random_step(batch.render.trajectory.start, latents, seed, batch.key.identities)).images
 
@@ -164,7 +169,8 @@ def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
 @part("controls")
 @torch.no_grad()
 def _attention(batch: PreparedBatch, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The true phrase's attention at every cross-attention site, on the clean path and on the kept one."""
+    """The true phrase's attention at every cross-attention site, on the clean path and on the kept
+    one."""
     backbone, trajectory, tokens = batch.render.backbone, batch.render.trajectory, batch.observe.tokens
     sites = _EVERYWHERE.sites(backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
     before, after = (

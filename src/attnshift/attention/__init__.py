@@ -1,1 +1,1 @@
-"""Attention: which sites are read, what their maps say of a phrase, and which of their rows are drawn."""
+"""Attention: selection of sites, maps of phrases, and sampled rows."""

@@ -1,6 +1,7 @@
-"""Maps of phrases: where a denoiser's queries look at the tokens of a phrase.
+"""Maps of phrases: the attention that a denoiser's queries pay to the tokens of a phrase.
 
-A phrase's *token maps* a_j are the attention that each position pays to its token j; its *phrase map* a_c is their sum.
+A phrase's *token maps* a_j are the attention that each position pays to its token j; its *phrase
+map* a_c is their sum.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ __all__ = ["grid_weights", "phrase_map", "resized", "site_maps", "token_maps"]
 
 
 def site_maps(attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int) -> Tensor:
-    """What each head of one site pays to the tokens of a phrase, [steps, heads, tokens, side, side]."""
+    """Attention of each head of one site to the tokens of a phrase, [steps, heads, tokens, side,
+    side]."""
     steps = [attention[site][step][image][:, :, list(span)].float() for step in select.window(attention[site])]
     return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
 
@@ -55,6 +57,7 @@ def phrase_map(
 
 
 def grid_weights(observation: Observation, image: int, side: int) -> Tensor:
-    """How much each position of a grid counts for one image, [side, side]."""
+    """Weight of each position of a grid for one image, [side, side] in (0,1]: the mean of its
+    pixels' weights."""
     weights = observation.weights[image].float()
     return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]

@@ -1,4 +1,4 @@
-"""Sites that are read in some of their query rows: which ones an iteration draws, and where these look."""
+"""Sampled sites: the query rows that an iteration draws, and the attention of these rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["at_drawn_rows", "query_rows", "row_probabilities"]
 
 
 def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:
-    """``branch`` with the probabilities of the drawn rows, [batch,heads,sample,keys], at every sampled site."""
+    """``branch`` with the probabilities of the drawn rows, [batch,heads,sample,keys], at every
+    sampled site."""
     attention = dict(branch.attention)
     for site, steps in attention.items():
         if site.sample:
@@ -25,7 +26,8 @@ def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:
 
 
 def query_rows(site: Site, key: RandomKey) -> Tensor:
-    """Which query rows of ``site`` an iteration reads, [batch,sample]; the same at all steps and in all branches."""
+    """The query rows of ``site`` that an iteration reads, [batch,sample]; the same at all steps and
+    in all branches."""
     drawn = [
         generator(key.seed, identity, key.iteration, "query rows", site.layer).permutation(site.side**2)
         for identity in key.identities
@@ -34,7 +36,8 @@ def query_rows(site: Site, key: RandomKey) -> Tensor:
 
 
 def row_probabilities(projected: Tensor, rows: Tensor) -> Tensor:
-    """Probabilities [batch, heads, rows, keys] of a sampled site at the query ``rows`` [batch, rows] of each image.
+    """Probabilities [batch, heads, rows, keys] of a sampled site at the query ``rows`` [batch,
+    rows] of each image.
 
     ``projected`` [batch, 2, heads, queries, width] are its scaled queries and its keys.
     """

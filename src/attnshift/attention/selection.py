@@ -1,4 +1,4 @@
-"""Which sites, heads and denoising steps a term reads."""
+"""Selection of the sites, heads and denoising steps that a term reads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["Selection"]
 class Selection:
     """Sites by place and grid, weights of their heads, and a window of denoising steps.
 
-    ``grid`` is the side of the grid relative to the latent: "quarter" (7 x 7 positions at 224 px of Stable Diffusion),
-    "half", "full", "eighth", or "all". ``steps`` counts from 0; an end of -1 means the last step, included.
-    ``heads`` are the heads' shares in a mean, scaled to sum to 1; empty means that all count the same.
+    ``grid`` is the side of the grid relative to the latent: "quarter" (7 x 7 positions at 224 px of
+    Stable Diffusion), "half", "full", "eighth", or "all". ``steps`` counts from 0; an end of -1
+    means the last step, included. ``heads`` are the heads' shares in a mean, scaled to sum to 1;
+    empty means that all count the same.
     """
 
     __pydantic_config__ = STRICT
@@ -32,7 +33,8 @@ class Selection:
     heads: tuple[Annotated[float, Field(ge=0)], ...] = ()
 
     def sites(self, available: Iterable[Site], kind: Kind, latent_side: int) -> tuple[Site, ...]:
-        """The selected ones among ``available``, to be read whole; ``RecipeError`` if there is none."""
+        """The selected ones among ``available``, to be read whole; ``RecipeError`` if there is
+        none."""
         offered = (site.sampled(0) for site in available if site.kind == kind and site.view == "prompt")
         candidates = list(dict.fromkeys(offered))
         parts = {"full": 1, "half": 2, "quarter": 4, "eighth": 8}
@@ -57,7 +59,8 @@ class Selection:
         return chosen
 
     def head_weights(self, maps: Tensor, dim: int) -> Tensor:
-        """Shares of the heads, which are dimension ``dim`` of ``maps``; they sum to 1 and have its rank."""
+        """Shares of the heads, which are dimension ``dim`` of ``maps``; they sum to 1 and have its
+        rank."""
         count = maps.shape[dim]
         shares = maps.new_tensor(self.heads) if self.heads else maps.new_ones(count)
         return (shares / shares.sum()).view([count if at == dim else 1 for at in range(maps.ndim)])

@@ -1,4 +1,4 @@
-"""Diffusion models as the attack sees them: encode, decode, embed, denoise, and where they look."""
+"""Diffusion models as the attack uses them: encode, decode, embed, denoise, and read attention."""
 
 from __future__ import annotations
 
@@ -66,11 +66,12 @@ def as_precision(text: str) -> Precision:
 
 
 def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
-    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, or a hub name.
+    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, or
+    a hub name.
 
-    Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses it; a name of the
-    hub is read as Stable Diffusion. ``precision`` is that of the weights; steps and losses are in float32 in any case.
-    ``ModelError`` for a pipeline that cannot be loaded.
+    Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses
+    it; a name of the hub is read as Stable Diffusion. ``precision`` is that of the weights; steps
+    and losses are in float32 in any case. ``ModelError`` for a pipeline that cannot be loaded.
     """
     backbone, model = _named(source)
     return look_up(BACKBONES, backbone)(model, precision)
@@ -91,7 +92,8 @@ def _named(source: str) -> tuple[str, str]:
 
 
 def _backbone_of(folder: Path) -> str:
-    """Backbone that reads the pipeline class of ``folder``; Stable Diffusion for what names none."""
+    """Backbone that reads the pipeline class of ``folder``; Stable Diffusion for what names
+    none."""
     index = folder / "model_index.json"
     if not index.is_file():
         return _USUAL

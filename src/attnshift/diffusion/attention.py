@@ -1,7 +1,8 @@
-"""Where a denoiser attends, and how its attention probabilities are read.
+"""Attention sites of a denoiser, and the recorder of their attention probabilities.
 
-Only the sites that are asked for, and only the rows of the batch that are asked for, materialise their probabilities;
-everything else keeps the fused kernel. So do sampled sites, of which queries and keys are kept until rows are drawn.
+Only the sites that are asked for, and only the rows of the batch that are asked for, materialise
+their probabilities; everything else keeps the fused kernel. So do sampled sites, of which queries
+and keys are kept until rows are drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_bloc
 
 
 def attention_sites(unet: UNet2DConditionModel, latent_side: int) -> tuple[Site, ...]:
-    """All attention sites of ``unet`` for square latents of side ``latent_side``, in the order of its modules."""
+    """All attention sites of ``unet`` for square latents of side ``latent_side``, in the order of
+    its modules."""
     levels = len(unet.config["block_out_channels"])
     sites = []
     for layer, module in unet.named_modules():
@@ -48,10 +50,11 @@ def attention_sites(unet: UNet2DConditionModel, latent_side: int) -> tuple[Site,
 def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Iterator[dict[Site, Tensor]]:
     """Collect the attention probabilities that ``reads`` asks for in the forward passes inside.
 
-    Yields a dictionary that each forward pass fills anew, keyed by site, [rows, heads, queries, keys]; in the view
-    "probe" the phrase's keys stand behind the prompt's. Of a sampled site, what ``row_probabilities`` takes. A pass
-    that runs twice (a checkpointed one, in backward) overwrites instead of appending. On leaving, also by an exception,
-    the processors are the ones that were there.
+    Yields a dictionary by site, which each forward pass fills again, [rows, heads, queries, keys];
+    in the view "probe" the phrase's keys stand behind the prompt's. Of a sampled site, what
+    ``row_probabilities`` takes. A pass that runs twice (a checkpointed one, in backward) overwrites
+    instead of appending. On leaving, also by an exception, the processors are the ones that were
+    there.
     """
     recorded: dict[Site, Tensor] = {}
     layers: dict[str, list[Read]] = defaultdict(list)
@@ -72,9 +75,11 @@ def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Itera
 
 
 class _Recorder:
-    """Attention processor that computes the rows it reads in the open, and all others with the fused kernel.
+    """Attention processor that computes the rows it reads in the open, and all others with the
+    fused kernel.
 
-    A probe and a sample only measure: the output is the one that it would be without them, to the bit.
+    A probe and a sample only measure: the output is the one that it would be without them, to the
+    bit.
     """
 
     def __init__(self, layer: str, reads: Sequence[Read], recorded: dict[Site, Tensor]):

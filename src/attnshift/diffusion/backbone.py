@@ -1,4 +1,4 @@
-"""What the attack needs of a diffusion model."""
+"""The protocol of diffusion models, as the attack uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
 
 @batch_record
 class Probe:
-    """A further phrase for queries to meet: text states [rows,tokens,width], and which are real, bool [rows,tokens]."""
+    """A further phrase for queries to meet: text states [rows,tokens,width], and which are real,
+    bool [rows,tokens]."""
 
     states: Tensor = per_image()
     real: Tensor = per_image()
@@ -27,7 +28,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class Read:
-    """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs its ``probe``.
+    """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs
+    its ``probe``.
 
     A sampled site is read as its scaled queries and its keys, [batch,2,heads,queries,width].
     """
@@ -39,7 +41,8 @@ class Read:
 
 @dataclass(frozen=True)
 class Prediction:
-    """noise [batch,channels,rows,columns] (whatever the model itself predicts), attention of the sites asked for."""
+    """noise [batch,channels,rows,columns] (whatever the model itself predicts), attention of the
+    sites asked for."""
 
     noise: Tensor
     attention: Mapping[Site, Tensor]
@@ -49,7 +52,8 @@ class Prediction:
 class Backbone(Protocol):
     """A frozen latent diffusion model.
 
-    Images are [batch,3,height,width] in [0,1]; latents [batch,channels,rows,columns] are scaled as it denoises them.
+    Images are [batch,3,height,width] in [0,1]; latents [batch,channels,rows,columns] are scaled as
+    it denoises them.
     """
 
     name: str
@@ -60,19 +64,24 @@ class Backbone(Protocol):
     def to(self, device: torch.device | str) -> Backbone: ...
 
     def fingerprint(self) -> str:
-        """Another one wherever weights, schedule or vocabulary are others."""
+        """A short name, which differs wherever weights, schedule or vocabulary differ."""
         ...
 
     def check_size(self, side: int) -> None:
-        """Raise ``ModelError`` naming the nearest sizes that work if square images of ``side`` pixels do not."""
+        """Raise ``ModelError`` naming the nearest sizes that work if square images of ``side``
+        pixels do not."""
         ...
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Posterior mean of the autoencoder, or the sample that ``noise`` [batch,channels,rows,columns] selects."""
+        """Posterior mean of the autoencoder, or the sample that ``noise``
+        [batch,channels,rows,columns] selects."""
         ...
 
     def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
-        """Images, not clamped. With ``checkpointing`` most of what backward needs is computed there once more."""
+        """Images, not clamped.
+
+        With ``checkpointing`` most of what backward needs is computed there once more.
+        """
         ...
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -80,11 +89,13 @@ class Backbone(Protocol):
         ...
 
     def summarise(self, prompts: Sequence[str]) -> Tensor:
-        """One unit vector for each whole prompt, [prompts,width]: where the text encoder puts its meaning."""
+        """One unit vector for each whole prompt, [prompts,width]: where the text encoder puts its
+        meaning."""
         ...
 
     def locate(self, prompt: str, phrase: str, start: int | None = None) -> TokenSpan:
-        """Token positions of ``phrase`` in ``prompt``, at character ``start`` or where it stands last.
+        """Token positions of ``phrase`` in ``prompt``, at character ``start`` or where it stands
+        last.
 
         ``ModelError`` if it is absent or cut off.
         """
@@ -107,10 +118,12 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True)
 class Loader:
-    """An entry of ``BACKBONES``: loads what stands behind ``BACKBONE:`` in a pipeline's name, or a local folder.
+    """An entry of ``BACKBONES``: loads what stands behind ``BACKBONE:`` in a pipeline's name, or a
+    local folder.
 
-    ``pipelines`` are the pipeline classes of diffusers that it reads, as a folder's model_index.json names them in
-    ``_class_name``. ``load`` raises ``ModelError`` for what cannot be loaded.
+    ``pipelines`` are the pipeline classes of diffusers that it reads, as a folder's
+    model_index.json names them in ``_class_name``. ``load`` raises ``ModelError`` for what cannot
+    be loaded.
     """
 
     pipelines: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""What a pipeline must be. Its folder is read as data before anything is loaded, its parts are compared afterwards."""
+"""What a pipeline must be.
+
+Its folder is read as data before anything is loaded, its parts are compared afterwards.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +26,30 @@ _CLASSES = {
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
-"""The classes of a Stable Diffusion. Its scheduler may be any of diffusers': only its noise levels are used."""
+"""The classes of a Stable Diffusion.
+
+Its scheduler may be any of diffusers': only its noise levels are used.
+"""
 
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _DEPTHS = ("layers_per_block", "transformer_layers_per_block", "num_hidden_layers")
 _DEEPEST = 100
-"""Layers in a row: more are no network that anybody trained, and would be built one by one before they do not fit."""
+"""Layers in a row: more are no network that anybody trained, and would be built one by one before
+they do not fit."""
 
 _CONDITIONS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
 """What a denoiser may want to be told beside the noise level and the text."""
 
 
 def check_folder(folder: Path) -> dict[str, str | None]:
-    """Read ``folder`` as data, and return for each network the variant of its weights, "fp16" or none.
+    """Read ``folder`` as data, and return for each network the variant of its weights, "fp16" or
+    none.
 
-    Raises ModelError for a folder that brings or asks for code, that lacks a part, whose weights are no safetensors
-    files or do not have the shapes that its configurations describe, and for pipelines of another kind.
+    Raises ModelError for a folder that brings or asks for code, that lacks a part, whose weights
+    are no safetensors files or do not have the shapes that its configurations describe, and for
+    pipelines of another kind.
     """
     _check_index(read_object(folder / "model_index.json"), folder)
     for part in ("", *_CLASSES, "scheduler"):
@@ -173,7 +182,8 @@ def _flat(value: object) -> Iterable[object]:
 def check_parts(
     name: str, unet: Mapping[str, Any], vae: Mapping[str, Any], text: CLIPTextConfig, tokenizer: CLIPTokenizer
 ) -> None:
-    """Raise ModelError unless the parts of the pipeline ``name``, by their configurations, are a Stable Diffusion."""
+    """Raise ModelError unless the parts of the pipeline ``name``, by their configurations, are a
+    Stable Diffusion."""
     if unet["in_channels"] != vae["latent_channels"]:
         raise ModelError(
             f"{name}: the denoiser takes {unet['in_channels']} channels but the autoencoder makes "
@@ -219,7 +229,8 @@ def _check_tokenizer(name: str, text: CLIPTextConfig, tokenizer: CLIPTokenizer) 
 
 
 def check_levels(alphas: Tensor, name: str) -> None:
-    """Raise ModelError unless ``alphas`` [timesteps] are cumulative alphas: in [0,1], and lower from step to step."""
+    """Raise ModelError unless ``alphas`` [timesteps] are cumulative alphas: in [0,1], and lower
+    from step to step."""
     if not (bool(alphas.isfinite().all()) and float(alphas.min()) >= 0 and float(alphas.max()) <= 1):
         raise ModelError(f"{name}: the scheduler's noise levels are not in [0,1]; are its betas damaged?")
     if bool((alphas.diff() > 0).any()):

@@ -1,7 +1,7 @@
-"""The deterministic DDIM step between two noise levels, and the ladder of levels that an attack walks.
+"""The deterministic DDIM step between two noise levels, and the noise levels of an attack.
 
-Song, Meng and Ermon, "Denoising diffusion implicit models" (ICLR 2021), eq. 12 with sigma = 0. A level is named by
-its cumulative alpha: latents = sqrt(alpha) * clean + sqrt(1 - alpha) * noise.
+Song, Meng and Ermon, "Denoising diffusion implicit models" (ICLR 2021), eq. 12 with sigma = 0. A
+level is named by its cumulative alpha: latents = sqrt(alpha) * clean + sqrt(1 - alpha) * noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Pairing = Literal["aligned", "compat"]
 
 
 def ddim_step(latents: Tensor, noise: Tensor, source: float, target: float) -> Tensor:
-    """Move ``latents`` from the level with alpha ``source`` to the one with ``target``, up or down, along ``noise``."""
+    """Move ``latents`` from the level with alpha ``source`` to the one with ``target``, up or down,
+    along ``noise``."""
     clean = (latents - (1 - source) ** 0.5 * noise) / source**0.5
     return target**0.5 * clean + (1 - target) ** 0.5 * noise
 
@@ -26,7 +27,8 @@ def ddim_step(latents: Tensor, noise: Tensor, source: float, target: float) -> T
 class NoiseSchedule:
     """The last K denoising steps of a schedule, in the order of denoising (highest noise first).
 
-    Step k evaluates the denoiser at ``timesteps[k]`` and goes from alpha ``levels[k]`` to ``levels[k + 1]``.
+    Step k evaluates the denoiser at ``timesteps[k]`` and goes from alpha ``levels[k]`` to
+    ``levels[k + 1]``.
     """
 
     timesteps: tuple[int, ...]

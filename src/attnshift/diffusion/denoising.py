@@ -1,4 +1,5 @@
-"""The guided denoising steps that an attack differentiates: from a latent at the start level to one at the last."""
+"""The guided denoising steps that an attack differentiates: from a latent at the start level to one
+at the last."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ __all__ = ["InterferenceText", "Trajectory", "denoise", "guided_noise"]
 
 @batch_record
 class InterferenceText:
-    """The interference prompt: its text states [batch,tokens,width], and its phrase alone as a probe."""
+    """The interference prompt: its text states [batch,tokens,width], and its phrase alone as a
+    probe."""
 
     text: Tensor = per_image()
     phrase: Probe = per_image()
@@ -26,10 +28,12 @@ class InterferenceText:
 
 @batch_record
 class Trajectory:
-    """How an image is denoised: where it starts, under which text, and what keeps its clean path on course.
+    """All that denoising needs of an image: the start, the text, and the correction of its clean
+    path.
 
-    start [batch,channels,rows,columns]; text and each of ``unconditional`` [batch,tokens,width]; each of ``offsets``
-    like start, added after its step. ``guidance`` 1 is the conditional prediction alone.
+    start [batch,channels,rows,columns]; text and each of ``unconditional`` [batch,tokens,width];
+    each of ``offsets`` like start, added after its step. ``guidance`` 1 is the conditional
+    prediction alone.
     """
 
     noise_schedule: NoiseSchedule = constant()
@@ -49,15 +53,17 @@ def denoise(
     checkpointing: bool = False,
     gradient_steps: int = 0,
 ) -> tuple[Tensor, AttentionMaps]:
-    """Walk ``latents`` down the whole ladder and read the attention of ``sites``, each in its view.
+    """Take ``latents`` through all denoising steps and read the attention of ``sites``, each in its
+    view.
 
-    With ``checkpointing`` a step keeps only its input and is run again in backward; its maps are outputs of the step,
-    so that their gradient survives.
+    With ``checkpointing`` a step keeps only its input and is run again in backward; its maps are
+    outputs of the step, so that their gradient survives.
 
-    The gradient goes back through the last ``gradient_steps`` steps, 0: through all. Those before are computed without
-    autograd and their Jacobian counts as the identity, a straight-through estimator (Bengio et al. 2013): values are
-    the same to the bit, what enters the first differentiated step passes its gradient on to ``latents``, and maps of
-    the steps before have none.
+    The gradient goes back through the last ``gradient_steps`` steps, 0: through all. Those before
+    are computed without autograd and their Jacobian counts as the identity, a straight-through
+    estimator (Bengio et al. 2013): values are the same to the bit, what enters the first
+    differentiated step passes its gradient on to ``latents``, and maps of the steps before have
+    none.
     """
     order = tuple(sites)
     read: list[tuple[Tensor, ...]] = []
@@ -88,10 +94,12 @@ def denoise(
 def guided_noise(
     backbone: Backbone, trajectory: Trajectory, latents: Tensor, index: int, sites: tuple[Site, ...] = ()
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Noise prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and its maps.
+    """Noise prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and
+    its maps.
 
-    The batch of the pass is the unconditional part (none where the guidance is 1), the conditional one, and the one
-    under the interference prompt where a site's view is "separate"; the last is only looked at.
+    The batch of the pass is the unconditional part (none where the guidance is 1), the conditional
+    one, and the one under the interference prompt where a site's view is "separate"; the last only
+    serves to read its attention.
     """
     count, interference = len(latents), trajectory.interference
     guided, separate = trajectory.guidance != 1, any(site.view == "separate" for site in sites)

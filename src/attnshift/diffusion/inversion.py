@@ -20,16 +20,17 @@ def invert(
     pairing: Pairing,
     rounds: int = 0,
 ) -> tuple[Tensor, ...]:
-    """Latents before each denoising step and after the last one, [steps + 1] of [batch,channels,rows,columns].
+    """Latents before each denoising step and after the last one, [steps + 1] of
+    [batch,channels,rows,columns].
 
-    The prediction is unconditional and evaluated at the lower latent; ``rounds`` fixed-point rounds then evaluate it
-    again at the upper one (Pan et al., "Effective real image editing with accelerated iterative diffusion inversion",
-    ICCV 2023).
+    The prediction is unconditional and evaluated at the lower latent; ``rounds`` fixed-point rounds
+    then evaluate it again at the upper one (Pan et al., "Effective real image editing with
+    accelerated iterative diffusion inversion", ICCV 2023).
 
-    ``aligned`` walks exactly the pairs of levels that denoising walks, so that with a constant prediction the round
-    trip is exact. ``compat`` is the published attack's own pairing: each step starts one level higher than its
-    denoising partner ends, the first latent stands at the level above the ladder, and the difference is left to the
-    reconstruction.
+    ``aligned`` walks exactly the pairs of levels that denoising walks, so that with a constant
+    prediction the round trip is exact. ``compat`` is the published attack's own pairing: each step
+    starts one level higher than its denoising partner ends, the first latent stands at the level
+    above the first one, and the difference is left to the reconstruction.
     """
     stored = [latents]
     for index in reversed(range(len(noise_schedule))):

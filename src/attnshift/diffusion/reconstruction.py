@@ -1,7 +1,7 @@
-"""Three ways to make the clean path end at the image again although it is guided.
+"""Three reconstructions: each makes the guided clean path end at the image again.
 
-Each is a frozen record of its options, called with the stored inversion latents, and returns the trajectory that the
-attack denoises along.
+Each is a frozen record of its options, called with the stored inversion latents, and returns the
+trajectory that the attack denoises along.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Reconstruction(Protocol):
         unconditional: Tensor,
         guidance: float,
     ) -> Trajectory:
-        """``stored`` as ``invert`` returns it; ``text`` and ``unconditional`` [batch,tokens,width]."""
+        """``stored`` as ``invert`` returns it; ``text`` and ``unconditional``
+        [batch,tokens,width]."""
         ...
 
 
@@ -39,10 +40,11 @@ class Reconstruction(Protocol):
 class NullText:
     """Tune the unconditional embedding of each step until the step lands on the stored latent.
 
-    Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step * k`` updates and starts
-    from the embedding of the step before; one AdamW serves all steps, as in the baseline's code. The conditional
-    prediction does not depend on what is tuned and is computed once per step. An image whose mean squared error falls
-    below ``tolerance`` keeps its embedding for the rest of the step.
+    Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step *
+    k`` updates and starts from the embedding of the step before; one AdamW serves all steps, as in
+    the baseline's code. The conditional prediction does not depend on what is tuned and is computed
+    once per step. An image whose mean squared error falls below ``tolerance`` keeps its embedding
+    for the rest of the step.
     """
 
     __pydantic_config__ = STRICT
@@ -110,7 +112,8 @@ class NegativePrompt:
 
 @dataclass(frozen=True)
 class Offset:
-    """Add to each step the constant by which it misses the stored latent; the clean path is then exact.
+    """Add to each step the constant by which it misses the stored latent; the clean path is then
+    exact.
 
     Ju et al., "Direct inversion" (ICLR 2024), with one pass per step.
     """

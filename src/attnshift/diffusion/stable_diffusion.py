@@ -36,10 +36,11 @@ __all__ = ["STABLE_DIFFUSION", "StableDiffusion", "load_stable_diffusion"]
 
 
 class StableDiffusion:
-    """A diffusers pipeline as a ``Backbone``. Epsilon and v-prediction models; their weights are constants.
+    """A diffusers pipeline as a ``Backbone``. Epsilon and v-prediction models; their weights are
+    constants.
 
-    Weights may be bf16: each network is handed its own precision and hands back the precision that came, so that steps,
-    losses and the latents' gradient stay in fp32.
+    Weights may be bf16: each network is handed its own precision and hands back the precision that
+    came, so that steps, losses and the latents' gradient stay in fp32.
     """
 
     def __init__(self, pipeline: StableDiffusionPipeline, name: str):
@@ -167,15 +168,18 @@ class StableDiffusion:
 
 
 def _dtype(network: torch.nn.Module) -> torch.dtype:
-    """What ``network`` computes in. diffusers' own property walks through all modules at each call."""
+    """The precision of ``network``. diffusers' own property walks through all modules at each
+    call."""
     return next(network.parameters()).dtype
 
 
 @contextmanager
 def _checkpointed(vae: AutoencoderKL) -> Iterator[None]:
-    """Each layer of the decoder keeps only its input; in backward one layer's activations are there at a time.
+    """Each layer of the decoder keeps only its input; in backward one layer's activations are there
+    at a time.
 
-    diffusers' own checkpointing goes by blocks of several layers, and the largest takes most of what is left.
+    diffusers' own checkpointing goes by blocks of several layers, and the largest takes most of
+    what is left.
     """
     layers = [each for each in vae.decoder.modules() if isinstance(each, ResnetBlock2D | Upsample2D)]
     for layer in layers:
@@ -188,7 +192,8 @@ def _checkpointed(vae: AutoencoderKL) -> Iterator[None]:
 
 
 def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
-    """The model's own noise schedule, walked as the published attack does: leading spacing, one step offset, eta 0."""
+    """The model's own noise schedule, walked as the published attack does: leading spacing, one
+    step offset, eta 0."""
     config = dict(pipeline.scheduler.config)
     scheduler = DDIMScheduler.from_config(
         config, timestep_spacing="leading", steps_offset=1, clip_sample=False, set_alpha_to_one=False
@@ -203,9 +208,11 @@ def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
 
 
 def load_stable_diffusion(source: str, precision: Precision = "float32", name: str = "") -> StableDiffusion:
-    """Load a folder in diffusers' layout or a name of the Hugging Face hub; it is called ``name``, or as its source.
+    """Load a folder in diffusers' layout or a name of the Hugging Face hub; it is called ``name``,
+    or as its source.
 
-    Safetensors only, in whatever precision they were saved; code that comes with a pipeline is never run.
+    Safetensors only, in whatever precision they were saved; code that comes with a pipeline is
+    never run.
     """
     _silence()
     name = name or source
@@ -228,7 +235,7 @@ STABLE_DIFFUSION = Loader(("StableDiffusionPipeline", "StableDiffusionImg2ImgPip
 
 
 def _silence() -> None:
-    """Everything that goes wrong is said once, and by us."""
+    """Silence the libraries: an error is reported once, by this package."""
     diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -254,7 +261,8 @@ _NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder":
 
 
 def _network(folder: Path, part: str, variant: str | None, dtype: torch.dtype) -> torch.nn.Module:
-    """The network in ``folder / part``, once every weight has come from its file and is a number."""
+    """The network in ``folder / part``, once every weight has come from its file and is a
+    number."""
     network, found = _NETWORKS[part].from_pretrained(
         folder / part, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True,
         output_loading_info=True,

@@ -1,4 +1,4 @@
-"""Several classifiers as one adversary: how their gradients become one direction."""
+"""Several classifiers as one adversary: rules that make one direction of their gradients."""
 
 from attnshift.registry import Entry, Table
 

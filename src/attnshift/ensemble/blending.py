@@ -33,15 +33,18 @@ class Logits:
 class AdaEA:
     """Adaptive model ensemble attack: Chen et al., ICCV 2023, section 3, for each image by itself.
 
-    Adaptive gradient modulation: every model's one-step example (a sign step of ``step``) is shown to the others; a
-    model's weight is the softmax of ``beta`` times the sum, over the others, of the cross-entropy that its example has
-    there over the one that their own example has. With a target the quotient is turned round, because there a low
-    cross-entropy is success. The weights average logits.
+    Adaptive gradient modulation: every model's one-step example (a sign step of ``step``) is shown
+    to the others; a model's weight is the softmax of ``beta`` times the sum, over the others, of
+    the cross-entropy that its example has there over the one that their own example has. With a
+    target the quotient is turned round, because there a low cross-entropy is success. The weights
+    average logits.
 
-    Disparity-reduced filter: where the models' gradients disagree, the gradient is dropped: at positions whose cosine
-    over the channels, averaged over all pairs of models, lies below ``eta``. -1 switches it off.
+    Disparity-reduced filter: where the models' gradients disagree, the gradient is dropped: at
+    positions whose cosine over the channels, averaged over all pairs of models, lies below ``eta``.
+    -1 switches it off.
 
-    The paper's released code leaves the last model out of the filter and shares one vector of weights over the batch.
+    The paper's released code leaves the last model out of the filter and shares one vector of
+    weights over the batch.
     """
 
     __pydantic_config__ = STRICT
@@ -57,15 +60,15 @@ class AdaEA:
         return Fused(blend.gradient * kept[:, None], blend.weights, seen.losses, seen.margins)
 
     def _reach(self, surrogates: Surrogates, points: Tensor, gradients: Tensor, active: Tensor) -> Tensor:
-        """How well each model's example does on the other active ones, [models,batch]."""
+        """Success of each model's example on the other active ones, [models,batch]."""
         goals = surrogates.goals
-        aims = (goals.labels if goals.targets is None else goals.targets).expand(len(gradients), -1)
+        targets = (goals.labels if goals.targets is None else goals.targets).expand(len(gradients), -1)
         # entropies[j, i] [batch]: model i on the example of model j.
         entropies = torch.stack(
             [
                 -surrogates.logits(points.detach() - self.step * gradient.sign())
                 .log_softmax(2)
-                .gather(2, aims[..., None])[..., 0]
+                .gather(2, targets[..., None])[..., 0]
                 for gradient in gradients
             ]
         ).clamp(min=1e-12)
@@ -76,7 +79,8 @@ class AdaEA:
 
 
 def agreement(gradients: Tensor, active: Tensor) -> Tensor:
-    """Cosine over the channels at each position, averaged over all pairs of active models; 1 where there is no pair.
+    """Cosine over the channels at each position, averaged over all pairs of active models; 1 where
+    there is no pair.
 
     Gradients [models,batch,channels,height,width] -> [batch,height,width] in [-1,1].
     """

@@ -15,14 +15,17 @@ from attnshift.types import RandomKey
 __all__ = ["Expectation", "View", "as_it_is"]
 
 View = Callable[[Tensor], Tensor]
-"""Images [batch,3,height,width] in [0,1] as they might be seen, of the same shape, dtype and device."""
+"""Images [batch,3,height,width] in [0,1] as they might be seen, of the same shape, dtype and
+device."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """``draws`` views of every image in each iteration that is a multiple of ``every``, else one (both from 1 up).
+    """``draws`` views of every image in each iteration that is a multiple of ``every``, else one
+    (both from 1 up).
 
-    The first view is the image itself, the others chain all ``transforms``, in their order (Athalye et al., ICML 2018).
+    The first view is the image itself, the others chain all ``transforms``, in their order (Athalye
+    et al., ICML 2018).
     """
 
     draws: int = 1
@@ -30,10 +33,12 @@ class Expectation:
     transforms: Mapping[str, Transform] = field(default_factory=dict)
 
     def views(self, key: RandomKey) -> tuple[View, ...]:
-        """The views of one iteration, pure functions of the images that ``key`` names, in that order.
+        """The views of one iteration, pure functions of the images that ``key`` names, in that
+        order.
 
-        View ``number`` draws from (seed, identity, iteration, "eot", number, name of the transform) and from nothing
-        else: the same for every model, and whatever the other transforms and the number of views.
+        View ``number`` draws from (seed, identity, iteration, "eot", number, name of the transform)
+        and from nothing else: the same for every model, and whatever the other transforms and the
+        number of views.
         """
         count = 1 if key.iteration % self.every else self.draws
         return (as_it_is, *(partial(self._transformed, key, number) for number in range(1, count)))

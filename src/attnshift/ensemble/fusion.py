@@ -1,4 +1,5 @@
-"""From the gradients of several classifiers to one direction, image by image: rules that weigh gradients."""
+"""From the gradients of several classifiers to one direction, image by image: rules that weigh
+gradients."""
 
 from __future__ import annotations
 
@@ -31,10 +32,11 @@ __all__ = [
 ]
 
 Scale = Literal["norm", "unit", "raw"]
-"""How weighted gradients are added, with units u_i = g_i / |g_i|.
+"""Ways to add weighted gradients, with units u_i = g_i / |g_i|.
 
-``norm``: (sum w_i u_i) * (sum w_i |g_i|): no model drowns the others, and the classification weight keeps its meaning.
-``unit``: sum w_i u_i, as the notes write it. ``raw``: sum w_i g_i, the gradient of the weighted loss.
+``norm``: (sum w_i u_i) * (sum w_i |g_i|): no model drowns the others, and the classification weight
+keeps its meaning. ``unit``: sum w_i u_i, as the notes write it. ``raw``: sum w_i g_i, the gradient
+of the weighted loss.
 """
 Positive = Annotated[float, Field(gt=0)]
 
@@ -43,8 +45,8 @@ Positive = Annotated[float, Field(gt=0)]
 class FusionRule(Protocol):
     """A rule receives the classifiers and not ready gradients: some rules probe trial images.
 
-    ``points`` [batch,...] are where the gradients are wanted. ``state`` [batch,...] is ``Fused.state`` of the iteration
-    before, None in the first one and for a rule that has none.
+    ``points`` [batch,...] are where the gradients are wanted. ``state`` [batch,...] is
+    ``Fused.state`` of the iteration before, None in the first one and for a rule that has none.
     """
 
     def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused: ...
@@ -52,7 +54,10 @@ class FusionRule(Protocol):
 
 @dataclass(frozen=True)
 class _Weighing(ABC):
-    """A rule whose weights follow from what the models answer. Models without a gradient have no weight."""
+    """A rule whose weights follow from what the models answer.
+
+    Models without a gradient have no weight.
+    """
 
     __pydantic_config__ = STRICT
     scale: Scale = "norm"
@@ -65,7 +70,8 @@ class _Weighing(ABC):
 
     @abstractmethod
     def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
-        """The higher, the more a model counts, [models,batch]; weights are their softmax over the models that pull."""
+        """The higher, the more a model counts, [models,batch]; weights are their softmax over the
+        models that pull."""
 
     def next_state(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor | None:
         """The state for the next iteration, [batch,...]; None for a rule that has none."""
@@ -74,7 +80,8 @@ class _Weighing(ABC):
 
 @dataclass(frozen=True)
 class Uniform(_Weighing):
-    """Every model that still pulls counts the same; with ``scale = "raw"`` by the gradient of their mean loss."""
+    """Every model that still pulls counts the same; with ``scale = "raw"`` by the gradient of their
+    mean loss."""
 
     def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
         return torch.zeros_like(seen.losses)
@@ -82,7 +89,8 @@ class Uniform(_Weighing):
 
 @dataclass(frozen=True)
 class Weighted(_Weighing):
-    """Fixed shares, ``weights`` by name of the surrogate; those that it does not name count 1, and 0 leaves one out."""
+    """Fixed shares, ``weights`` by name of the surrogate; those that it does not name count 1, and
+    0 leaves one out."""
 
     weights: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
@@ -103,8 +111,8 @@ class Weighted(_Weighing):
 class Consensus(_Weighing):
     """Models that agree with the mean direction count more: softmax of ``tau`` * cos(g_i, mean u).
 
-    The notes' adaptive rule. Two models always count the same, and one of another architecture than the rest next to
-    nothing: look at the effective number of models.
+    The notes' adaptive rule. Two models always count the same, and one of another architecture than
+    the rest next to nothing: look at the effective number of models.
     """
 
     tau: Positive = 5.0
@@ -116,10 +124,11 @@ class Consensus(_Weighing):
 
 @dataclass(frozen=True)
 class Progress(_Weighing):
-    """Models that have lately given way count more: softmax of a running mean of each margin's decrease.
+    """Models that have lately given way count more: softmax of a running mean of each margin's
+    decrease.
 
-    The mean keeps ``decay`` of itself from one iteration to the next; ``temperature`` is in logits. The notes' second
-    adaptive rule. The first iteration is uniform.
+    The mean keeps ``decay`` of itself from one iteration to the next; ``temperature`` is in logits.
+    The notes' second adaptive rule. The first iteration is uniform.
     """
 
     temperature: Positive = 1.0
@@ -141,7 +150,8 @@ class Progress(_Weighing):
 
 @dataclass(frozen=True)
 class Laggard(_Weighing):
-    """Models that resist most count most: softmax of the margins over ``temperature``, in logits."""
+    """Models that resist most count most: softmax of the margins over ``temperature``, in
+    logits."""
 
     temperature: Positive = 1.0
 
@@ -151,8 +161,11 @@ class Laggard(_Weighing):
 
 @dataclass(frozen=True)
 class Worst(_Weighing):
-    """The gradient of the highest loss; models that share it share its weight. With ``smooth`` above 0 that of
-    smooth * logsumexp(losses / smooth), which is the highest loss as ``smooth`` goes to 0."""
+    """The gradient of the highest loss; models that share it share its weight.
+
+    With ``smooth`` above 0 that of smooth * logsumexp(losses / smooth), which is the highest loss
+    as ``smooth`` goes to 0.
+    """
 
     scale: Scale = "raw"
     smooth: Annotated[float, Field(ge=0)] = 0.0
@@ -165,7 +178,8 @@ class Worst(_Weighing):
 
 
 def combine(gradients: Tensor, weights: Tensor, scale: Scale) -> Tensor:
-    """Gradients [models,batch,...] with weights [models,batch] as one direction [batch,...]; see ``Scale``."""
+    """Gradients [models,batch,...] with weights [models,batch] as one direction [batch,...]; see
+    ``Scale``."""
     shape = (*weights.shape, *[1] * (gradients.ndim - 2))
     if scale == "raw":
         return (weights.view(shape) * gradients).sum(0)
@@ -176,16 +190,18 @@ def combine(gradients: Tensor, weights: Tensor, scale: Scale) -> Tensor:
 
 
 def softmax_over(scores: Tensor, active: Tensor) -> Tensor:
-    """Softmax over the models that are active, all [models,batch]; columns sum to 1, or to 0 where none is."""
+    """Softmax over the models that are active, all [models,batch]; columns sum to 1, or to 0 where
+    none is."""
     scores = scores.masked_fill(~active, -torch.inf)
     some = (scores != -torch.inf).any(0)
     return torch.where(some, scores, 0.0).softmax(0) * some
 
 
 def effective_models(weights: Sequence[Sequence[float]]) -> float:
-    """How many models have a say: 1 / sum w_i^2, averaged over iterations [iterations,models].
+    """Effective number of models: 1 / sum w_i^2, averaged over iterations [iterations,models].
 
-    N for even shares, 1 for a single voice; an iteration in which no model pulls is left out, and 0 stands for none.
+    N for even shares, 1 for a single voice; an iteration in which no model pulls is left out, and 0
+    stands for none.
     """
     voices = [1 / sum(each * each for each in shares) for shares in weights if any(shares)]
     return sum(voices) / len(voices) if voices else 0.0

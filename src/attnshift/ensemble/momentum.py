@@ -13,10 +13,11 @@ __all__ = ["Momentum"]
 
 @batch_record
 class Momentum:
-    """m <- decay * m + direction, each image's norm limited to ``limit`` unless that is 0; as an immutable record.
+    """m <- decay * m + direction, each image's norm limited to ``limit`` unless that is 0; as an
+    immutable record.
 
-    Polyak's momentum on the classification alone, where MI-FGSM (Dong et al., CVPR 2018) has it. An optimiser with a
-    momentum of its own wants ``decay`` 0.
+    Polyak's momentum on the classification alone, where MI-FGSM (Dong et al., CVPR 2018) has it. An
+    optimiser with a momentum of its own wants ``decay`` 0.
     """
 
     decay: float = constant(default=0.0)
@@ -24,7 +25,8 @@ class Momentum:
     past: Tensor | None = per_image(default=None)
 
     def step(self, direction: Tensor) -> tuple[Tensor, Momentum]:
-        """What to follow instead of ``direction`` [batch,...], and the momentum after it."""
+        """The direction to follow instead of ``direction`` [batch,...], and the momentum after
+        it."""
         moved = direction if self.past is None else self.decay * self.past + direction
         if self.limit:
             norms = moved.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, *[1] * (moved.ndim - 1))

@@ -19,7 +19,8 @@ __all__ = ["Criterion", "EnsembleGradient", "SurrogateGradients", "Surrogates"]
 
 @runtime_checkable
 class Criterion(Protocol):
-    """A penalty on logits [batch,classes], given what the attack is after: one fp32 value per image, [batch]."""
+    """A penalty on logits [batch,classes] under the attack's goals: one fp32 value per image,
+    [batch]."""
 
     @property
     def reads_interference(self) -> bool: ...
@@ -28,8 +29,9 @@ class Criterion(Protocol):
 
 
 class SurrogateGradients(NamedTuple):
-    """What each model answers: ``gradients`` [models,batch,...] at the points; ``losses`` and ``margins``
-    [models,batch]. With several views gradients and losses are their means; margins are those of the image itself."""
+    """What each model answers: ``gradients`` [models,batch,...] at the points; ``losses`` and
+    ``margins`` [models,batch]. With several views gradients and losses are their means; margins are
+    those of the image itself."""
 
     gradients: Tensor
     losses: Tensor
@@ -37,13 +39,15 @@ class SurrogateGradients(NamedTuple):
 
     @property
     def active(self) -> Tensor:
-        """Which models still pull, [models,batch]; one that is fooled by as much as the criterion asks does not."""
+        """Models with a gradient, bool [models,batch]; one that is fooled by as much as the
+        criterion asks has none."""
         return self.gradients.flatten(2).norm(dim=2) != 0
 
 
 class EnsembleGradient(NamedTuple):
-    """The criterion on blended logits: its ``gradient`` [batch,...] at the points, the ``weights`` [models,batch] that
-    were given to the models, and each model's own ``losses`` and ``margins`` [models,batch]."""
+    """The criterion on blended logits: its ``gradient`` [batch,...] at the points, the ``weights``
+    [models,batch] that were given to the models, and each model's own ``losses`` and ``margins``
+    [models,batch]."""
 
     gradient: Tensor
     weights: Tensor
@@ -55,9 +59,10 @@ class EnsembleGradient(NamedTuple):
 class Surrogates:
     """``classifiers`` map images [batch,3,height,width] in [0,1] to logits [batch,classes].
 
-    Gradients are taken at *points* [batch,...], which ``show`` turns into images: the images themselves, or latents
-    with the whole chain to the image behind them. ``views`` are what a classifier sees of an image, the first the image
-    as it is; the others make the gradient an expectation over transformations (Athalye et al., ICML 2018).
+    Gradients are taken at *points* [batch,...], which ``show`` turns into images: the images
+    themselves, or latents with the whole chain to the image behind them. ``views`` are what a
+    classifier sees of an image, the first the image as it is; the others make the gradient an
+    expectation over transformations (Athalye et al., ICML 2018).
     """
 
     classifiers: Sequence[Callable[[Tensor], Tensor]] = constant()
@@ -84,14 +89,15 @@ class Surrogates:
         return SurrogateGradients(torch.stack(gradients), torch.stack(losses), torch.stack(kept))
 
     def blend(self, points: Tensor, weights: Tensor | None = None) -> EnsembleGradient:
-        """Average the logits, by ``weights`` [models,batch] or all alike, before the criterion sees them.
+        """Average the logits, by ``weights`` [models,batch] or all alike, before the criterion sees
+        them.
 
         A model on which the criterion is flat takes no part: it is fooled already.
         """
         points = points.detach().requires_grad_()
         with torch.enable_grad():
             answers = torch.stack([*self._answers(points)])
-            losses, active = self._slopes(answers.detach())
+            losses, active = self._losses_and_active(answers.detach())
             shares = active.to(losses) if weights is None else weights * active
             shares = shares / shares.sum(0).clamp(min=1e-30)
             blended = (shares[:, None, :, None] * answers).sum(0)
@@ -125,9 +131,10 @@ class Surrogates:
         goals = select_rows(self.goals, torch.arange(batch).repeat(views))
         return self.criterion(logits.flatten(0, 1), goals).unflatten(0, (views, batch)).mean(0)
 
-    def _slopes(self, answers: Tensor) -> tuple[Tensor, Tensor]:
-        """From logits [models,views,batch,classes]: each model's loss, and whether it changes with the logits."""
+    def _losses_and_active(self, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """From logits [models,views,batch,classes]: each model's loss, and whether it changes with
+        the logits."""
         answers = answers.requires_grad_()
         losses = torch.stack([self._losses(each) for each in answers])
-        (slopes,) = torch.autograd.grad(losses.sum(), answers)
-        return losses.detach(), slopes.abs().amax((1, 3)) != 0
+        (gradient,) = torch.autograd.grad(losses.sum(), answers)
+        return losses.detach(), gradient.abs().amax((1, 3)) != 0

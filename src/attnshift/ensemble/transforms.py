@@ -1,10 +1,12 @@
-"""Random differentiable image transforms, for expectation over transformation (Athalye et al., ICML 2018).
+"""Random differentiable image transforms, for expectation over transformation (Athalye et al., ICML
+2018).
 
-A transform maps images [batch,3,height,width] in [0,1] to images of the same shape, dtype and device, clamped to
-[0,1]. Image i takes its random parameters from generator i alone, in the order that the transform names and always
-equally many of them, whatever the size: neither batch mates nor the resolution change what an image undergoes. Only
-``Noise`` draws per pixel. Neutral options give the identity, except that ``Jpeg`` has none. Where clamping cuts a pixel
-off, that pixel has no gradient.
+A transform maps images [batch,3,height,width] in [0,1] to images of the same shape, dtype and
+device, clamped to [0,1]. Image i takes its random parameters from generator i alone, in the order
+that the transform names and always equally many of them, whatever the size: neither batch mates nor
+the resolution change what an image undergoes. Only ``Noise`` draws per pixel. Neutral options give
+the identity, except that ``Jpeg`` has none. Where clamping cuts a pixel off, that pixel has no
+gradient.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ __all__ = ["Colour", "Jpeg", "Noise", "ResizeAndPad", "Rotate", "ScaleAndShift",
 
 @runtime_checkable
 class Transform(Protocol):
-    """Images [batch,3,height,width] in [0,1] and one generator per image, to images of the same kind."""
+    """Images [batch,3,height,width] in [0,1] and one generator per image, to images of the same
+    kind."""
 
     def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor: ...
 
@@ -45,10 +48,11 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turns about the image's centre by an angle uniform in [-``degrees``, ``degrees``], positive counter-clockwise.
+    """Turns about the image's centre by an angle uniform in [-``degrees``, ``degrees``], positive
+    counter-clockwise.
 
-    Bilinear. Corners that open are filled by reflection: black ones would be a cue that no photograph has, and repeated
-    border pixels would collect the gradient of whole corners.
+    Bilinear. Corners that open are filled by reflection: black ones would be a cue that no
+    photograph has, and repeated border pixels would collect the gradient of whole corners.
     """
 
     __pydantic_config__ = STRICT
@@ -67,8 +71,8 @@ class Rotate:
 class ScaleAndShift:
     """Enlarges about the image's centre by a factor uniform in ``scale``, then shifts.
 
-    Draws the factor, the shift to the right and the shift down, each uniform in [-``shift``, ``shift``], a share of the
-    width or the height. Bilinear, filled by reflection as in ``Rotate``.
+    Draws the factor, the shift to the right and the shift down, each uniform in [-``shift``,
+    ``shift``], a share of the width or the height. Bilinear, filled by reflection as in ``Rotate``.
     """
 
     __pydantic_config__ = STRICT
@@ -88,10 +92,11 @@ class ScaleAndShift:
 class ResizeAndPad:
     """Shrinks the image and places it on black: the input diversity of Xie et al., CVPR 2019.
 
-    Draws a share uniform in [``smallest``, 1] of either side, rounded up to whole pixels, and a position from the left
-    and from the top, uniform over all that fit. Bilinear without anti-aliasing, and sharp at the content's edge.
-    The authors enlarge to a random size and pad to a larger one, in half of the iterations; here the padded image has
-    the size of the input, and ``Expectation`` decides when.
+    Draws a share uniform in [``smallest``, 1] of either side, rounded up to whole pixels, and a
+    position from the left and from the top, uniform over all that fit. Bilinear without
+    anti-aliasing, and sharp at the content's edge. The authors enlarge to a random size and pad to
+    a larger one, in half of the iterations; here the padded image has the size of the input, and
+    ``Expectation`` decides when.
     """
 
     __pydantic_config__ = STRICT
@@ -110,15 +115,17 @@ class ResizeAndPad:
 
 @dataclass(frozen=True)
 class Colour:
-    """Brightness, contrast and saturation by factors uniform in [1 - option, 1 + option], and a shift of hue.
+    """Brightness, contrast and saturation by factors uniform in [1 - option, 1 + option], and a
+    shift of hue.
 
-    The shift is uniform in [-``hue``, ``hue``], in turns: 0.5 is the complementary colour. Draws in the order of the
-    options. Brightness multiplies the image, contrast its difference from the mean luma, saturation each pixel's
-    difference from its luma. All of it is linear and commutes, so that there is no order of application, and only the
-    result is clamped.
+    The shift is uniform in [-``hue``, ``hue``], in turns: 0.5 is the complementary colour. Draws in
+    the order of the options. Brightness multiplies the image, contrast its difference from the mean
+    luma, saturation each pixel's difference from its luma. All of it is linear and commutes, so
+    that there is no order of application, and only the result is clamped.
 
-    Hue turns the U-V plane at constant luma, and not kornia's HSV cone: there grey, black and white pixels, whose
-    channels tie, pass on only a gradient that is the same for all channels, and so none that could colour them.
+    Hue turns the U-V plane at constant luma, and not kornia's HSV cone: there grey, black and white
+    pixels, whose channels tie, pass on only a gradient that is the same for all channels, and so
+    none that could colour them.
     """
 
     __pydantic_config__ = STRICT
@@ -138,7 +145,8 @@ class Colour:
 
 @dataclass(frozen=True)
 class Noise:
-    """Adds Gaussian noise of standard deviation ``std``, independent for every pixel and channel."""
+    """Adds Gaussian noise of standard deviation ``std``, independent for every pixel and
+    channel."""
 
     __pydantic_config__ = STRICT
     std: _Share = 0.02
@@ -150,11 +158,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Compression at a quality uniform in ``quality`` (1 to 100, not only whole numbers), with 4:2:0 chroma.
+    """Compression at a quality uniform in ``quality`` (1 to 100, not only whole numbers), with
+    4:2:0 chroma.
 
-    Kornia's codec (Reich et al., WACV 2024) rounds by round(x) + (x - round(x))^3 (Shin and Song, 2017). A coefficient
-    therefore passes gradient in so far as it is far from a multiple of its step: a flat block hardly passes any but its
-    mean's, and where it is decoded to black or white, none. Above quality 97 it quantises less than a JPEG file does.
+    Kornia's codec (Reich et al., WACV 2024) rounds by round(x) + (x - round(x))^3 (Shin and Song,
+    2017). A coefficient therefore passes gradient in so far as it is far from a multiple of its
+    step: a flat block hardly passes any but its mean's, and where it is decoded to black or white,
+    none. Above quality 97 it quantises less than a JPEG file does.
     """
 
     __pydantic_config__ = STRICT
@@ -207,9 +217,11 @@ def _luma(images: Tensor) -> Tensor:
 
 
 def _turned(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Images whose chroma is turned by ``hue`` turns in the U-V plane and multiplied by ``saturation``, [batch] each.
+    """Images whose chroma is turned by ``hue`` turns in the U-V plane and multiplied by
+    ``saturation``, [batch] each.
 
-    A change is added that is exactly 0 for greys, so that black and white stay inside [0,1] and keep their gradient.
+    A change is added that is exactly 0 for greys, so that black and white stay inside [0,1] and
+    keep their gradient.
     """
     angle = 2 * math.pi * hue
     along = (saturation * angle.cos() - 1).to(images).view(-1, 1, 1, 1)

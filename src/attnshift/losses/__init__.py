@@ -1,4 +1,4 @@
-"""What the attack lowers: terms on attention and structure, and terms on logits."""
+"""Losses that the attack lowers: terms on attention, structure and images, and terms on logits."""
 
 from attnshift.registry import Entry, Table
 

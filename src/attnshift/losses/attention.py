@@ -1,6 +1,7 @@
-"""Terms on cross-attention: what the denoiser's words look at.
+"""Terms on cross-attention, the attention that positions pay to the words of the prompt.
 
-A phrase's *token maps* a_j are the attention that each position pays to its token j; its *phrase map* a_c is their sum.
+A phrase's *token maps* a_j are the attention that each position pays to its token j; its *phrase
+map* a_c is their sum.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ _EPS = 1e-8
 
 @dataclass(frozen=True)
 class Variance:
-    """Variance of the true class's token maps over positions and tokens; lowering it flattens the attention.
+    """Variance of the true class's token maps over positions and tokens; lowering it flattens the
+    attention.
 
-    The baseline's term (Chen et al., DiffAttack, TPAMI 2024), with the unbiased estimate that its code uses.
+    The baseline's term (Chen et al., DiffAttack, TPAMI 2024), with the unbiased estimate that its
+    code uses.
     """
 
     __pydantic_config__ = STRICT
@@ -52,14 +55,16 @@ class Variance:
 
 @dataclass(frozen=True)
 class Entropy:
-    """1 - H of the true class's token maps, H their mean entropy over positions, relative to the highest possible.
+    """1 - H of the true class's token maps, H their mean entropy over positions, relative to the
+    highest possible.
 
-    In [0,1]; lowering it spreads the attention over the picture, also off the object, so no mask weights it.
-    ``order`` takes the mean over sites, heads and steps before the entropy or after it. ``dropout`` is the
-    probability that a head is left out, per image, site and iteration, the same for all steps; one head always stays.
-    ``smoothing``: ``ema`` takes the entropy of a mean in which the maps of the iterations before weigh ``strength``
-    (constants; the gradient goes through the newest map); ``tv`` adds ``strength`` times the mean total variation
-    between successive denoising steps, itself in [0,1].
+    In [0,1]; lowering it spreads the attention over the picture, also off the object, so no mask
+    weights it. ``order`` takes the mean over sites, heads and steps before the entropy or after it.
+    ``dropout`` is the probability that a head is left out, per image, site and iteration, the same
+    for all steps; one head always stays. ``smoothing``: ``ema`` takes the entropy of a mean in
+    which the maps of the iterations before weigh ``strength`` (constants; the gradient goes through
+    the newest map); ``tv`` adds ``strength`` times the mean total variation between successive
+    denoising steps, itself in [0,1].
     """
 
     __pydantic_config__ = STRICT
@@ -96,7 +101,8 @@ class Entropy:
         return value
 
     def _maps(self, observation: Observation, state: TermState | None, image: int) -> dict[Site, Tensor]:
-        """Each site's maps [steps, heads, tokens, side, side], smoothed over iterations if that is asked for."""
+        """Each site's maps [steps, heads, tokens, side, side], smoothed over iterations if that is
+        asked for."""
         branch, span = observation.adversarial, observation.tokens[image]
         sites = self.sites(branch.attention, branch.latents.shape[-1])
         maps = {site: site_maps(branch.attention, site, self.select, span, image) for site in sites}
@@ -109,7 +115,8 @@ class Entropy:
         }
 
     def _kept(self, observation: Observation, site: Site, image: int, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The heads that stay, [steps, kept, tokens, side, side], and their shares in a mean, [kept]."""
+        """The heads that stay, [steps, kept, tokens, side, side], and their shares in a mean,
+        [kept]."""
         shares = self.select.head_weights(maps, 1).flatten()
         if self.dropout:
             key = observation.key
@@ -123,12 +130,14 @@ class Entropy:
 
 
 def _over_heads(values: Tensor, shares: Tensor) -> Tensor:
-    """Mean over the heads, dimension 1 of ``values`` [steps, heads, ...], which count by their ``shares``."""
+    """Mean over the heads, dimension 1 of ``values`` [steps, heads, ...], which count by their
+    ``shares``."""
     return torch.einsum("sh...,h->s...", values, shares)
 
 
 def _entropy(maps: Tensor) -> Tensor:
-    """Entropy of maps [..., side, side] scaled to sum to 1, relative to log(side * side); 1 for a map of zeros."""
+    """Entropy of maps [..., side, side] scaled to sum to 1, relative to log(side * side); 1 for a
+    map of zeros."""
     positions = maps.shape[-1] * maps.shape[-2]
     share = _shares(maps).flatten(-2)
     return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
@@ -141,7 +150,8 @@ def _shares(maps: Tensor) -> Tensor:
 
 
 def _variation(maps: Tensor, shares: Tensor) -> Tensor:
-    """Mean total variation distance between successive steps of maps [steps, heads, ...], in [0,1]."""
+    """Mean total variation distance between successive steps of maps [steps, heads, ...], in
+    [0,1]."""
     if len(maps) < 2:
         return maps.sum() * 0
     return _over_heads(_shares(maps).diff(dim=0).abs().sum((-2, -1)), shares).mean() / 2
@@ -149,15 +159,16 @@ def _variation(maps: Tensor, shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How far the true class's attention m_true still exceeds the interference phrase's m_int.
+    """Excess of the true class's attention m_true over the interference phrase's m_int.
 
-    A mass m is the mean of a phrase map over positions, weighted by the mask. ``form``:
-    ``share``: relu(delta + (m_true - m_int) / (m_true + m_int)), free of the scale that token masses have in a model;
-    ``raw``: relu(delta + m_true - m_int); ``log``: softplus(delta + log m_true - log m_int).
+    A mass m is the mean of a phrase map over positions, weighted by the mask. ``form``: ``share``:
+    relu(delta + (m_true - m_int) / (m_true + m_int)), free of the scale that token masses have in a
+    model; ``raw``: relu(delta + m_true - m_int); ``log``: softplus(delta + log m_true - log m_int).
 
-    ``tokens`` says where m_int comes from. ``probe``: the running pass's queries also meet the interference
-    phrase's keys, in one softmax, without a further pass. ``joint``: the prompt names both. ``separate``: one more
-    branch under the interference prompt. After Hertz et al., Prompt-to-Prompt (ICLR 2023); the margin is ours.
+    ``tokens`` says where m_int comes from. ``probe``: the running pass's queries also meet the
+    interference phrase's keys, in one softmax, without a further pass. ``joint``: the prompt names
+    both. ``separate``: one more branch under the interference prompt. After Hertz et al.,
+    Prompt-to-Prompt (ICLR 2023); the margin is ours.
     """
 
     __pydantic_config__ = STRICT
@@ -183,7 +194,8 @@ class Contrast:
         return torch.stack(values)
 
     def _phrases(self, observation: Observation, span: TokenSpan, image: int) -> list[tuple[View, TokenSpan]]:
-        """In which view the true phrase and the interference phrase are read, and where they stand there."""
+        """The views of the true phrase and of the interference phrase, and their token positions
+        there."""
         interference = observation.interference
         assert interference is not None
         if self.tokens == "probe":
@@ -196,9 +208,9 @@ class Contrast:
     def _mass(self, observation: Observation, view: View, span: TokenSpan, image: int) -> Tensor:
         branch = observation.adversarial
         sites = _chosen(self.select, branch.attention, branch.latents.shape[-1], view)
-        looks = phrase_map(branch.attention, sites, self.select, span, image)
-        weights = grid_weights(observation, image, looks.shape[-1])
-        return (weights * looks).sum() / weights.sum()
+        attended = phrase_map(branch.attention, sites, self.select, span, image)
+        weights = grid_weights(observation, image, attended.shape[-1])
+        return (weights * attended).sum() / weights.sum()
 
     def _excess(self, true: Tensor, other: Tensor) -> Tensor:
         if self.form == "log":
@@ -212,13 +224,14 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Replace:
-    """Distance of the true phrase's attention T to what the interference phrase R looks at on the clean path.
+    """Distance of the true phrase's attention T to R, the interference phrase's attention on the
+    clean path.
 
-    R is read once, under the interference prompt on the stored inversion latents, and constant. ``form``:
-    ``shape``: sum |T - R|^p of phrase maps that sum to 1 (with p = 1 in [0,2]);
-    ``mass``: |T - R|_p / |R|_p of phrase maps as they are;
-    ``aligned``: as ``shape``, but token by token through Prompt-to-Prompt's word alignment, at each site by itself.
-    The mask weights all of them. After Hertz et al., Prompt-to-Prompt (ICLR 2023), sections 3.2 and 3.3, as a loss.
+    R is read once, under the interference prompt on the stored inversion latents, and constant.
+    ``form``: ``shape``: sum |T - R|^p of phrase maps that sum to 1 (with p = 1 in [0,2]); ``mass``:
+    |T - R|_p / |R|_p of phrase maps as they are; ``aligned``: as ``shape``, but token by token
+    through Prompt-to-Prompt's word alignment, at each site by itself. The mask weights all of them.
+    After Hertz et al., Prompt-to-Prompt (ICLR 2023), sections 3.2 and 3.3, as a loss.
     """
 
     __pydantic_config__ = STRICT
@@ -259,7 +272,7 @@ class Replace:
     def _relative(self, running: Tensor, wanted: Tensor) -> Tensor:
         gap, size = ((each.abs() ** self.p).sum() for each in (running - wanted, wanted))
         if self.p == 2:
-            # The slope of a root is infinite at 0; the shift makes it finite and keeps the value 0 there.
+            # The derivative of a root is infinite at 0; the shift makes it finite and keeps the value 0 there.
             gap, size = (gap + _EPS**2).sqrt() - _EPS, size.sqrt()
         return gap / (size + _EPS)
 

@@ -1,4 +1,5 @@
-"""Terms on logits [batch,classes], given what the attack is after: [batch]; lower is more adversarial."""
+"""Losses of logits [batch,classes] and the attack's goals, one value per image; lower is more
+adversarial."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ __all__ = ["CrossEntropy", "Distribution", "Margin", "margins"]
 
 
 def margins(logits: Tensor, goals: Goals) -> Tensor:
-    """By how many logits a classifier still resists, [batch]; negative where the attack has what it is after.
+    """Logits by which a classifier still resists, [batch]; negative where the attack has reached
+    its goal.
 
-    Untargeted: the true logit minus the highest other one. Targeted: the highest other logit minus the target's.
+    Untargeted: the true logit minus the highest other one. Targeted: the highest other logit minus
+    the target's.
     """
     chosen = goals.labels if goals.targets is None else goals.targets
     own = logits.gather(1, chosen[:, None])[:, 0]
@@ -46,11 +49,13 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class Margin:
-    """relu(margin + kappa): Carlini and Wagner (S&P 2017), f_6. Zero, without gradient, once fooled by ``kappa``.
+    """relu(margin + kappa): Carlini and Wagner (S&P 2017), f_6. Zero, without gradient, once fooled
+    by ``kappa``.
 
-    ``dlr`` divides the margin by the spread of the highest logits, so that logits of different networks compare:
-    f_(1) - f_(3), or with a target f_(1) - (f_(3) + f_(4)) / 2 (Croce and Hein, ICML 2020, eq. 7 and 8); it needs at
-    least three classes, or four. A small kappa is stealthy and transfers badly.
+    ``dlr`` divides the margin by the spread of the highest logits, so that logits of different
+    networks compare: f_(1) - f_(3), or with a target f_(1) - (f_(3) + f_(4)) / 2 (Croce and Hein,
+    ICML 2020, eq. 7 and 8); it needs at least three classes, or four. A small kappa is stealthy and
+    transfers badly.
     """
 
     __pydantic_config__ = STRICT
@@ -74,12 +79,13 @@ class Margin:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Distance of the predicted distribution to one that says nothing, or something else: softmax(f) to ``goal``.
+    """Distance of the predicted distribution to one that says nothing, or something else:
+    softmax(f) to ``goal``.
 
-    ``goal``: ``uniform``, for untargeted attacks, over all classes but the true one with ``spare_true``; ``peaked``,
-    which gives ``peak`` to the target class, or without one to the interference phrase's, and the rest evenly to the
-    others. ``distance``:
-    ``js`` in [0,1] (bits), or ``ce``, the goal's cross-entropy less its own entropy, so that 0 is the best value.
+    ``goal``: ``uniform``, for untargeted attacks, over all classes but the true one with
+    ``spare_true``; ``peaked``, which gives ``peak`` to the target class, or without one to the
+    interference phrase's, and the rest evenly to the others. ``distance``: ``js`` in [0,1] (bits),
+    or ``ce``, the goal's cross-entropy less its own entropy, so that 0 is the best value.
     """
 
     __pydantic_config__ = STRICT
@@ -113,11 +119,11 @@ class Distribution:
                 )
             even = torch.full_like(logits, 1 / (classes - self.spare_true)).detach()
             return even.scatter(1, goals.labels[:, None], 0.0) if self.spare_true else even
-        aims = goals.interference if goals.targets is None else goals.targets
-        if aims is None or bool((aims < 0).any()):
+        targets = goals.interference if goals.targets is None else goals.targets
+        if targets is None or bool((targets < 0).any()):
             raise RecipeError(
                 "classification loss 'distribution' with goal 'peaked' needs a class to peak at: a target, or an "
                 "interference phrase that is one of the surrogates' classes"
             )
         rest = torch.full_like(logits, (1 - self.peak) / (classes - 1)).detach()
-        return rest.scatter(1, aims[:, None], self.peak)
+        return rest.scatter(1, targets[:, None], self.peak)

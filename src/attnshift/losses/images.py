@@ -1,4 +1,5 @@
-"""Terms on the pixels: how far the attacked image is from the clean one, in detail, in sum, and to the eye."""
+"""Terms on images: distances of the attacked image to the clean one, in detail, in sum, and to the
+eye."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ __all__ = ["L2", "Frequency", "Lpips", "Perceptual"]
 
 @dataclass(frozen=True)
 class _ImageTerm(ABC):
-    """A term on the images alone: it reads no attention and no interference. Its options are its fields."""
+    """A term on the images alone: it reads no attention and no interference.
+
+    Its options are its fields.
+    """
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
@@ -37,14 +41,16 @@ class _ImageTerm(ABC):
 
 @dataclass(frozen=True)
 class Frequency(_ImageTerm):
-    """Mean absolute change of fine detail against the clean image or its reconstruction, on the object first.
+    """Mean absolute change of fine detail against the clean image or its reconstruction, on the
+    object first.
 
-    A mean weighted by ``observation.weights`` over pixels and channels, 0 for equal images. ``laplacian``: of the four
-    neighbours less four times the pixel, borders repeated (Marr and Hildreth, Proc. R. Soc. Lond. B 1980); in [0,8].
-    ``wavelet``: of the detail coefficients of an orthonormal transform (Mallat, TPAMI 1989; db2: Daubechies, CPAM
-    1988), with PyWavelets' filters and its mode ``periodization``, which keeps each sub-band at half the size and so
-    under its pixels' mean weight. The mean over the three orientations and over ``levels``, each counting the same;
-    with haar in [0, 2^levels]. ``wavelet`` and ``levels`` matter to that kind only.
+    A mean weighted by ``observation.weights`` over pixels and channels, 0 for equal images.
+    ``laplacian``: of the four neighbours less four times the pixel, borders repeated (Marr and
+    Hildreth, Proc. R. Soc. Lond. B 1980); in [0,8]. ``wavelet``: of the detail coefficients of an
+    orthonormal transform (Mallat, TPAMI 1989; db2: Daubechies, CPAM 1988), with PyWavelets' filters
+    and its mode ``periodization``, which keeps each sub-band at half the size and so under its
+    pixels' mean weight. The mean over the three orientations and over ``levels``, each counting the
+    same; with haar in [0, 2^levels]. ``wavelet`` and ``levels`` matter to that kind only.
     """
 
     kind: Literal["laplacian", "wavelet"] = "laplacian"
@@ -71,7 +77,8 @@ class Frequency(_ImageTerm):
 
 @dataclass(frozen=True)
 class L2(_ImageTerm):
-    """Root mean square of the image's change over pixels and channels, in [0,1] (Carlini and Wagner, S&P 2017).
+    """Root mean square of the image's change over pixels and channels, in [0,1] (Carlini and
+    Wagner, S&P 2017).
 
     Its gradient for an unchanged image, which has none, is taken as 0.
     """
@@ -84,10 +91,12 @@ class L2(_ImageTerm):
 
 @dataclass(frozen=True)
 class Lpips(_ImageTerm):
-    """Learned perceptual distance to the clean image (Zhang et al., CVPR 2018), as torchmetrics computes it; from 0 up.
+    """Learned perceptual distance to the clean image (Zhang et al., CVPR 2018), as torchmetrics
+    computes it; from 0 up.
 
-    It needs torchvision's ImageNet weights of ``network`` in torch.hub's folder and never downloads them: without
-    them, or with a file that holds anything but weights, construction is a ``ModelError``.
+    It needs torchvision's ImageNet weights of ``network`` in torch.hub's folder and never downloads
+    them: without them, or with a file that holds anything but weights, construction is a
+    ``ModelError``.
     """
 
     network: LpipsNetwork = "alex"
@@ -103,17 +112,19 @@ class Lpips(_ImageTerm):
 
 @dataclass(frozen=True)
 class Perceptual(_ImageTerm):
-    """1 - HaarPSI between the attacked and the clean image: in [0,1], 0 for equal images, without learned weights.
+    """1 - HaarPSI between the attacked and the clean image: in [0,1], 0 for equal images, without
+    learned weights.
 
-    HaarPSI (Reisenhofer, Bosse, Kutyniok and Wiegand, Signal Processing: Image Communication 61, 2018) compares the
-    magnitudes of two fine scales of Haar detail in Y, and the local means of I and Q, after halving the image, and
-    weighs positions by a third, coarse scale. Its rank correlation with human ratings, 0.87 on TID2013 and 0.89 on
-    KADID-10k, exceeds that of SSIM (0.64, 0.72) and LPIPS-VGG (0.67, 0.72). Of the measures that do as well without
-    a download it is the one whose gradient stays finite on flat and on unchanged images; VSI's, MDSI's and MS-GMSDc's
-    do not, as piq computes them.
+    HaarPSI (Reisenhofer, Bosse, Kutyniok and Wiegand, Signal Processing: Image Communication 61,
+    2018) compares the magnitudes of two fine scales of Haar detail in Y, and the local means of I
+    and Q, after halving the image, and weighs positions by a third, coarse scale. Its rank
+    correlation with human ratings, 0.87 on TID2013 and 0.89 on KADID-10k, exceeds that of SSIM
+    (0.64, 0.72) and LPIPS-VGG (0.67, 0.72). Of the measures that do as well without a download it
+    is the one whose gradient stays finite on flat and on unchanged images; VSI's, MDSI's and
+    MS-GMSDc's do not, as piq computes them.
 
-    The formula is rearranged around equality, where the value and the gradient are exactly 0. It hardly sees a shift
-    of the whole image's brightness; ``l2`` does.
+    The formula is rearranged around equality, where the value and the gradient are exactly 0. It
+    hardly sees a shift of the whole image's brightness; ``l2`` does.
     """
 
     def __call__(self, observation: Observation) -> Tensor:
@@ -121,7 +132,8 @@ class Perceptual(_ImageTerm):
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of |values| [batch,channels,height,width] under weights [batch,1,height,width]: [batch]."""
+    """Mean of |values| [batch,channels,height,width] under weights [batch,1,height,width]:
+    [batch]."""
     return (values.abs().mean(1, keepdim=True) * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
 
 
@@ -147,8 +159,9 @@ def _evened(images: Tensor) -> Tensor:
 def _dwt2(images: Tensor, low_pass: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """One level of the periodic transform of images with even sides.
 
-    The approximation [batch,channels,height/2,width/2], and the details [batch,channels*3,height/2,width/2], for each
-    channel horizontal (high-pass along columns of pixels), vertical and diagonal.
+    The approximation [batch,channels,height/2,width/2], and the details
+    [batch,channels*3,height/2,width/2], for each channel horizontal (high-pass along columns of
+    pixels), vertical and diagonal.
     """
     length, channels = len(low_pass), images.shape[1]
     high_pass = [(-1) ** (at + 1) * each for at, each in enumerate(reversed(low_pass))]
@@ -179,8 +192,9 @@ _EPS = 1e-8
 def _haar_distance(changed: Tensor, clean: Tensor) -> Tensor:
     """1 - HaarPSI of images [batch,3,height,width], [batch].
 
-    With l the logistic function and d = l(alpha) - mean l(alpha * similarity), HaarPSI = (l^-1(l(alpha) - d) / alpha)^2
-    = (1 - t)^2, and so the distance is t (2 - t) with alpha t = log(1 + d/(1 - l(alpha))) - log(1 - d/l(alpha)).
+    With l the logistic function and d = l(alpha) - mean l(alpha * similarity), HaarPSI =
+    (l^-1(l(alpha) - d) / alpha)^2 = (1 - t)^2, and so the distance is t (2 - t) with alpha t =
+    log(1 + d/(1 - l(alpha))) - log(1 - d/l(alpha)).
     """
     left, right = _halved_yiq(changed), _halved_yiq(clean)
     gaps, weights = _gaps_and_weights(left, right)
@@ -196,7 +210,8 @@ def _halved_yiq(images: Tensor) -> Tensor:
 
 
 def _gaps_and_weights(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """l(alpha) - l(alpha * similarity), and weights; both [batch,3,height,width]: two orientations and the colour."""
+    """l(alpha) - l(alpha * similarity), and weights; both [batch,3,height,width]: two orientations
+    and the colour."""
     fine = [_dissimilarity(_haar(left, side), _haar(right, side)) for side in (2, 4)]
     weights = torch.maximum(_haar(left, 8), _haar(right, 8))
     colour = _dissimilarity(_local_colour(left), _local_colour(right)).mean(1, keepdim=True)
@@ -212,10 +227,11 @@ def _dissimilarity(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _haar(yiq: Tensor, side: int) -> Tensor:
-    """Magnitudes of the undecimated Haar detail of Y at scale ``side``, [batch,2,height,width]; zeros around.
+    """Magnitudes of the undecimated Haar detail of Y at scale ``side``, [batch,2,height,width];
+    zeros around.
 
-    Sums over halves of a square by pooling, which is several times faster than large convolutions and keeps fp32 on
-    GPUs that convolve in TF32.
+    Sums over halves of a square by pooling, which is several times faster than large convolutions
+    and keeps fp32 on GPUs that convolve in TF32.
     """
     half = side // 2
     luma = pad(yiq[:, :1], (half - 1, half) * 2) * half

@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 TermState = tuple[Tensor, ...]
-"""What a term hands from one iteration to the next: one constant tensor of any shape for each image."""
+"""What a term hands from one iteration to the next: one constant tensor of any shape for each
+image."""
 TermStates = Mapping[str, TermState]
 """The state of each term that has one, by the term's name."""
 
@@ -45,7 +46,8 @@ class _Reader(Protocol):
 
 @runtime_checkable
 class LossTerm(_Reader, Protocol):
-    """A penalty that the attack lowers: one fp32 value per image, [batch], never reduced over the batch."""
+    """A penalty that the attack lowers: one fp32 value per image, [batch], never reduced over the
+    batch."""
 
     def __call__(self, observation: Observation) -> Tensor: ...
 
@@ -54,27 +56,31 @@ class LossTerm(_Reader, Protocol):
 class StatefulTerm(_Reader, Protocol):
     """A loss term whose value also depends on its own state after the iteration before.
 
-    It says so by ``stateful = True``. The state is None in the first iteration; an image that leaves the batch takes
-    its tensor along. A term is called in every iteration, also where its weight is 0: its state goes on.
+    It says so by ``stateful = True``. The state is None in the first iteration; an image that
+    leaves the batch takes its tensor along. A term is called in every iteration, also where its
+    weight is 0: its state goes on.
     """
 
     @property
     def stateful(self) -> bool: ...
 
     def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState | None]:
-        """One fp32 value per image, [batch], and the state for the next iteration, without gradient."""
+        """One fp32 value per image, [batch], and the state for the next iteration, without
+        gradient."""
         ...
 
 
 def is_stateful(term: LossTerm | StatefulTerm) -> TypeGuard[StatefulTerm]:
-    """Tell a term that is called with its state from one that is called with the observation alone."""
+    """Tell a term that is called with its state from one that is called with the observation
+    alone."""
     return bool(getattr(term, "stateful", False))
 
 
 def evaluate(
     term: LossTerm | StatefulTerm, observation: Observation, state: TermState | None = None
 ) -> tuple[Tensor, TermState | None]:
-    """The value of a term of either kind, [batch], and its next state; None for a term that has none."""
+    """The value of a term of either kind, [batch], and its next state; None for a term that has
+    none."""
     return term(observation, state) if is_stateful(term) else (term(observation), None)  # type: ignore[call-arg]
 
 
@@ -102,7 +108,8 @@ class Objective:
         return any(weighted.term.reads_interference for weighted in self.terms.values())
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        """Union of what the terms read, in the order of ``available``; nothing else is materialised."""
+        """Union of what the terms read, in the order of ``available``; nothing else is
+        materialised."""
         offered, views = tuple(available), get_args(View)
         wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latent_side)}
         places = {site.layer: at for at, site in enumerate(offered)}
@@ -116,7 +123,8 @@ class Objective:
     def __call__(
         self, observation: Observation, states: TermStates | None = None
     ) -> tuple[dict[str, Tensor], TermStates]:
-        """Weighted value of each term that is switched on, [batch] each, and the states for the next iteration."""
+        """Weighted value of each term that is switched on, [batch] each, and the states for the
+        next iteration."""
         values, after = {}, {}
         weights, before = self.weights(observation.progress), states or {}
         for name, weighted in self.terms.items():

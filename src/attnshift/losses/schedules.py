@@ -1,4 +1,4 @@
-"""How a term's weight moves over the optimisation."""
+"""Schedules of a term's weight over the optimisation."""
 
 from __future__ import annotations
 

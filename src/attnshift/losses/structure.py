@@ -1,4 +1,4 @@
-"""The term that keeps the picture's structure: which positions look at which."""
+"""The term that keeps the picture's structure: the self-attention between its positions."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def _everything() -> Selection:
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """Distance between the attacked and the clean self-attention, row by row; the mean over heads and query rows.
+    """Distance between the attacked and the clean self-attention, row by row; the mean over heads
+    and query rows.
 
-    ``distance``: ``js``, the Jensen-Shannon divergence in [0,1] (in bits); ``kl``, of the attacked from the clean
-    rows, in nats; ``mse``. ``reduction`` over sites and steps: ``sum``, with ``mse`` the baseline's term (Chen et
-    al., DiffAttack, TPAMI 2024); ``mean``; ``layered``, the mean over steps weighted over sites by their place
-    (up 1, mid 0.5, down 0.25) times (side / largest side)^gamma, so that fine and late layers, which hold texture,
-    count most. Sites with more than ``rows`` query rows are estimated from so many, drawn anew in every iteration and
-    the same on both sides, and their whole maps are never computed; 0 reads all.
+    ``distance``: ``js``, the Jensen-Shannon divergence in [0,1] (in bits); ``kl``, of the attacked
+    from the clean rows, in nats; ``mse``. ``reduction`` over sites and steps: ``sum``, with ``mse``
+    the baseline's term (Chen et al., DiffAttack, TPAMI 2024); ``mean``; ``layered``, the mean over
+    steps weighted over sites by their place (up 1, mid 0.5, down 0.25) times (side / largest
+    side)^gamma, so that fine and late layers, which hold texture, count most. Sites with more than
+    ``rows`` query rows are estimated from so many, drawn again in every iteration and the same on
+    both sides, and their whole maps are never computed; 0 reads all.
     """
 
     __pydantic_config__ = STRICT
