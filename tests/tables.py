@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pyarrow.parquet
 
 from attnshift.report import summary
-from attnshift.results.rows import TABLES, QualityRow, ResultRow, Row, VerdictRow, VisibilityRow
+from attnshift.results.rows import ROW_TYPES, QualityRow, ResultRow, Row, VerdictRow, VisibilityRow
 from attnshift.results.store import Store
 
 Kind = TypeVar("Kind", bound=Row)
@@ -17,12 +17,12 @@ Record = Mapping[str, Any]
 
 def records(store: Store, name: str) -> list[dict[str, Any]]:
     """Rows of the table ``name``, none if it has not been written."""
-    path = store.table_path(TABLES[name])
+    path = store.table_path(ROW_TYPES[name])
     return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
 
 
 def write_records(store: Store, name: str, rows: Sequence[Record]) -> None:
-    store.write_table(TABLES[name], typed(TABLES[name], rows))
+    store.write_table(ROW_TYPES[name], typed(ROW_TYPES[name], rows))
 
 
 def typed(kind: type[Kind], rows: Sequence[Record]) -> list[Kind]:

@@ -15,7 +15,7 @@ from attnshift.cli import main
 from attnshift.cli.printing import print_summary
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import load_pipeline
-from attnshift.results.rows import TABLES
+from attnshift.results.rows import ROW_TYPES
 from attnshift.results.store import Store
 from attnshift.terminal import LONGEST, one_line, print_error
 from report.made_up import FIRST, quality, results, verdicts
@@ -148,7 +148,7 @@ class Tables(Store):
     def __init__(self, name: str):
         rows = [row | {"classifier": name if row["classifier"] == FIRST else row["classifier"]} for row in verdicts()]
         records = {"results": results(), "verdicts": rows, "quality": quality()}
-        self.rows: dict[str, Any] = {name: typed(TABLES[name], each) for name, each in records.items()}
+        self.rows: dict[str, Any] = {name: typed(ROW_TYPES[name], each) for name, each in records.items()}
 
     def table(self, kind: type[Any]) -> list[Any]:
         return self.rows.get(kind.TABLE, [])

@@ -13,7 +13,7 @@ import pytest
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.curve_page import comparison_tables
 from attnshift.report.run_tables import run_data, run_tables
-from attnshift.report.tables import TABLE_FORMATS, Cell, Table, estimate_data, write_tables
+from attnshift.report.tables import TABLE_FORMATS, Cell, FigureTable, estimate_data, write_tables
 from attnshift.results.rows import SetRow
 from attnshift.results.store import Store
 from report.made_up import FIRST, HOSTILE_NAME, IDS, SURROGATE, fail, made_up_run
@@ -22,7 +22,7 @@ from report.test_label import REFERENCE, VISIBLE, with_reference
 from tables import write_records
 
 SUCCESS = Estimate(0.625, 0.5, 0.75, 8)
-TABLE = Table(
+TABLE = FigureTable(
     ("recipe", "success", "images"),
     (
         ("a|b_c & 100 %", Cell("62 % [50, 75]", SUCCESS), Cell("8", 8)),
@@ -61,7 +61,7 @@ def test_csv_has_all_digits_and_the_ends_of_intervals() -> None:
     ],
 )
 def test_csv_leaves_a_cell_empty_where_there_is_no_figure(estimate: Estimate, expected: list[str]) -> None:
-    assert read_csv(write_tables([Table(("x",), ((Cell("–", estimate),),))], "csv"))[1] == expected
+    assert read_csv(write_tables([FigureTable(("x",), ((Cell("–", estimate),),))], "csv"))[1] == expected
 
 
 def test_latex_in_the_style_of_booktabs() -> None:
@@ -79,7 +79,7 @@ def test_latex_in_the_style_of_booktabs() -> None:
 
 def test_latex_runs_no_command_of_a_user() -> None:
     hostile = "\\input{x} $x$ 5% #1 {a}~^_ a\nb"
-    (row,) = (line for line in write_tables([Table((hostile,), ())], "latex").splitlines() if "input" in line)
+    (row,) = (line for line in write_tables([FigureTable((hostile,), ())], "latex").splitlines() if "input" in line)
     assert row.startswith(r"\textbackslash{}input\{x\} \$x\$ 5\% \#1 \{a\}\textasciitilde{}\textasciicircum{}\_ ")
     assert "\\input" not in row.replace("\\textbackslash{}input", "")
 
@@ -91,7 +91,7 @@ def test_tables_stand_apart(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["markdown", "latex"])
 def test_no_name_steers_a_terminal(form: str) -> None:
-    assert "\x1b" not in write_tables([Table(("a\x1b[1m",), ())], form)
+    assert "\x1b" not in write_tables([FigureTable(("a\x1b[1m",), ())], form)
 
 
 def test_tables_of_a_comparison(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from attnshift.errors import RunError
 from attnshift.results.format import format_page
 from attnshift.results.rows import (
-    TABLES,
+    ROW_TYPES,
     FailedRow,
     QualityRow,
     ResultRow,
@@ -66,24 +66,24 @@ ROWS: dict[str, list[Row]] = {
 
 
 def test_every_table_has_an_example_here() -> None:
-    assert ROWS.keys() == TABLES.keys()
-    assert all(type(row) is TABLES[name] for name, rows in ROWS.items() for row in rows)
+    assert ROWS.keys() == ROW_TYPES.keys()
+    assert all(type(row) is ROW_TYPES[name] for name, rows in ROWS.items() for row in rows)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ROW_TYPES)
 def test_rows_go_into_a_file_and_come_back(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
-    store.write_table(TABLES[name], ROWS[name])
-    assert store.table(TABLES[name]) == ROWS[name]
+    store.write_table(ROW_TYPES[name], ROWS[name])
+    assert store.table(ROW_TYPES[name]) == ROWS[name]
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ROW_TYPES)
 def test_a_table_has_the_types_of_its_fields_also_where_it_holds_no_value(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
-    store.write_table(TABLES[name], [])
-    assert store.table(TABLES[name]) == []
-    kept = pyarrow.parquet.read_schema(store.table_path(TABLES[name]))
-    expected = [(column.name, column.kind) for column in columns_of(TABLES[name]) if column.wide is None]
+    store.write_table(ROW_TYPES[name], [])
+    assert store.table(ROW_TYPES[name]) == []
+    kept = pyarrow.parquet.read_schema(store.table_path(ROW_TYPES[name]))
+    expected = [(column.name, column.kind) for column in columns_of(ROW_TYPES[name]) if column.wide is None]
     assert [(each.name, each.type) for each in kept] == expected
 
 
@@ -137,7 +137,7 @@ def test_the_page_on_the_format_is_the_one_that_the_rows_make() -> None:
 
 def test_every_column_is_on_the_page() -> None:
     page = format_page()
-    for kind in TABLES.values():
+    for kind in ROW_TYPES.values():
         for column in columns_of(kind):
             assert f"`{column.name}`" in page
             assert column.about in page

@@ -13,7 +13,7 @@ import pytest
 import attnshift
 from attnshift.errors import RunError, UserError
 from attnshift.results.arms import ARMS
-from attnshift.results.rows import TABLES, FailedRow
+from attnshift.results.rows import ROW_TYPES, FailedRow
 from attnshift.results.run import Run, open_run
 from report.made_up import FIRST, IDS, fail, made_up_run
 
@@ -79,7 +79,7 @@ def test_a_data_frame_has_the_columns_of_the_table(run: Run) -> None:
 def test_a_data_frame_of_a_table_that_was_not_written_is_empty(run: Run, table: str) -> None:
     frame = run.to_pandas(table)
     assert len(frame) == 0
-    assert list(frame.columns) == TABLES[table].schema().names
+    assert list(frame.columns) == ROW_TYPES[table].schema().names
 
 
 def test_a_table_that_does_not_exist_is_one_line(run: Run) -> None:

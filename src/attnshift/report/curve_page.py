@@ -17,7 +17,7 @@ from attnshift.report.curves import Comparison, Line, Point, Rival
 from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
 from attnshift.report.rendering import render_page
-from attnshift.report.tables import Cell, Table, estimate_data
+from attnshift.report.tables import Cell, FigureTable, estimate_data
 from attnshift.results.store import Store
 
 __all__ = ["comparison_data", "comparison_tables", "write_comparison"]
@@ -71,7 +71,7 @@ def comparison_data(folder: Path, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def comparison_tables(comparison: Comparison) -> list[Table]:
+def comparison_tables(comparison: Comparison) -> list[FigureTable]:
     """The tables of the page: success where SSIM is fixed, every run, and each run against the first recipe's."""
     tables = [_fixed_table(comparison), _runs_table(comparison)]
     if rivals := _rivals(comparison):
@@ -80,11 +80,11 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             (line.name, _strength(point), _count(rival.change.won), _count(rival.change.lost), _chance(rival.corrected))
             for line, point, rival in rivals
         )
-        tables.append(Table(columns, tuple(rows)))
+        tables.append(FigureTable(columns, tuple(rows)))
     return tables
 
 
-def _fixed_table(comparison: Comparison) -> Table:
+def _fixed_table(comparison: Comparison) -> FigureTable:
     first, paired = comparison.lines[0].name, len(comparison.lines) > 1
     columns = ["recipe"]
     rows: list[list[Cell | str]] = [[line.name] for line in comparison.lines]
@@ -95,10 +95,10 @@ def _fixed_table(comparison: Comparison) -> Table:
             row.append(Cell(_reading(reading), reading.success))
             if paired:
                 row.append(Cell(_gap(reading, line.name == first), None if line.name == first else reading.gap))
-    return Table(tuple(columns), tuple(map(tuple, rows)))
+    return FigureTable(tuple(columns), tuple(map(tuple, rows)))
 
 
-def _runs_table(comparison: Comparison) -> Table:
+def _runs_table(comparison: Comparison) -> FigureTable:
     columns = ("recipe", "strength", "success", "SSIM", "PSNR, dB", "seconds per image")
     rows = (
         (
@@ -112,7 +112,7 @@ def _runs_table(comparison: Comparison) -> Table:
         for line in comparison.lines
         for point in line.points
     )
-    return Table(columns, tuple(rows))
+    return FigureTable(columns, tuple(rows))
 
 
 def _strength(point: Point) -> Cell:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from attnshift.report.curves import Comparison, Point
 from attnshift.report.figures import decimal, number, percent
 
-__all__ = ["Label", "Mark", "Plot", "Series", "Style", "Tick", "plot", "style", "ticks"]
+__all__ = ["DrawnLine", "Label", "Mark", "Plot", "Style", "Tick", "plot", "style", "ticks"]
 
 WIDTH, HEIGHT = 480, 360
 LEFT, RIGHT, TOP, BOTTOM = 62, 454, 44, 306
@@ -71,7 +71,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Series:
+class DrawnLine:
     name: str
     style: Style
     marks: tuple[Mark, ...]
@@ -90,7 +90,7 @@ class Plot:
     columns: tuple[Tick, ...]
     rows: tuple[Tick, ...]
     guides: tuple[Tick, ...]
-    series: tuple[Series, ...]
+    series: tuple[DrawnLine, ...]
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -120,7 +120,8 @@ def plot(comparison: Comparison) -> Plot:
         tuple(Tick(up(value), f"{round(100 * value, 6):g} %") for value in rows),
         tuple(Tick(across(value), decimal(value)) for value in comparison.at),
         tuple(
-            Series(name, style(place), marks, label) for (place, name, marks), label in zip(marked, labels, strict=True)
+            DrawnLine(name, style(place), marks, label)
+            for (place, name, marks), label in zip(marked, labels, strict=True)
         ),
     )
 

@@ -12,14 +12,14 @@ from attnshift.report.figures import number, percent
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import read_sets, short, unavailable
 from attnshift.report.summary import ClassifierSummary, LabelSummary, Summary, summarise_run
-from attnshift.report.tables import Cell, Table, estimate_data
+from attnshift.report.tables import Cell, FigureTable, estimate_data
 from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
 from attnshift.results.store import Store
 
 __all__ = ["run_data", "run_tables"]
 
 
-def run_tables(store: Store) -> list[Table]:
+def run_tables(store: Store) -> list[FigureTable]:
     """Success on each classifier, naturalness of each arm, and, as far as they were taken, labels, visibility, sets."""
     return list(_tables(store, summarise_run(store)))
 
@@ -51,23 +51,23 @@ def run_data(store: Store) -> dict[str, Any]:
     }
 
 
-def _tables(store: Store, summary: Summary) -> Iterator[Table]:
+def _tables(store: Store, summary: Summary) -> Iterator[FigureTable]:
     arms = list(summary.quality)
     columns = ("classifier", "role", "clean accuracy", *map(_spaced, arms), "attributable")
     judged = (*summary.classifiers, *_means(summary))
-    yield Table(columns, tuple(_success_row(each, arms) for each in judged))
+    yield FigureTable(columns, tuple(_success_row(each, arms) for each in judged))
     metrics = list(dict.fromkeys(name for values in summary.quality.values() for name in values))
     rows = (_arm_row(arm, values, metrics) for arm, values in summary.quality.items())
-    yield Table(("arm", *metrics), tuple(rows))
+    yield FigureTable(("arm", *metrics), tuple(rows))
     if summary.label:
         kept = ((_spaced(arm), _percent(share)) for arm, share in summary.label.kept.items())
-        yield Table(("arm", f"label kept, says {summary.label.reference}"), tuple(kept))
+        yield FigureTable(("arm", f"label kept, says {summary.label.reference}"), tuple(kept))
         with_label = ("with the label kept", "known when clean", "attack", "attributable")
-        yield Table(with_label, tuple(map(_label_row, summary.label.judges)))
+        yield FigureTable(with_label, tuple(map(_label_row, summary.label.judges)))
     if summary.visibility:
         measures = list(dict.fromkeys(name for values in summary.visibility.values() for name in values))
         rows = (_arm_row(arm, values, measures) for arm, values in summary.visibility.items())
-        yield Table(("arm", *measures), tuple(rows))
+        yield FigureTable(("arm", *measures), tuple(rows))
     sets = [each for each in read_sets(store.table(SetRow)) if each.arms]
     if sets:
         rows = (
@@ -75,7 +75,7 @@ def _tables(store: Store, summary: Summary) -> Iterator[Table]:
             for each in sets
             for arm, value in each.arms.items()
         )
-        yield Table(("distance to the clean set", "features", "arm", "value"), tuple(rows))
+        yield FigureTable(("distance to the clean set", "features", "arm", "value"), tuple(rows))
 
 
 def _means(summary: Summary) -> tuple[ClassifierSummary, ...]:

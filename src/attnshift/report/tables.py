@@ -12,7 +12,7 @@ from typing import Any
 from attnshift.metrics.statistics import Estimate
 from attnshift.terminal import one_line
 
-__all__ = ["TABLE_FORMATS", "Cell", "Table", "estimate_data", "write_tables"]
+__all__ = ["TABLE_FORMATS", "Cell", "FigureTable", "estimate_data", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """``rows`` of cells under the names of ``columns``; a cell that is a text alone has no figure."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell | str, ...], ...]
 
 
-def write_tables(tables: Sequence[Table], form: str) -> str:
+def write_tables(tables: Sequence[FigureTable], form: str) -> str:
     """The ``tables`` one below the other, a blank line between them; ``form`` is a name in ``TABLE_FORMATS``."""
     return "\n\n".join(map(TABLE_FORMATS[form], tables))
 
@@ -52,13 +52,13 @@ def _text(cell: Cell | str) -> str:
     return one_line(cell if isinstance(cell, str) else cell.text)
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: FigureTable) -> str:
     rows = [[_text(cell).replace("|", "\\|") for cell in row] for row in (table.columns, *table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], f"|{'|'.join(['---'] * len(table.columns))}|", *lines[1:]])
 
 
-def _csv(table: Table) -> str:
+def _csv(table: FigureTable) -> str:
     """Figures with all of their digits. A column with estimates has two more for the ends of their intervals."""
     wide = [any(_is_estimate(row[place]) for row in table.rows) for place in range(len(table.columns))]
     stream = io.StringIO()
@@ -101,7 +101,7 @@ _SPECIAL: Mapping[str, str] = {
 } | {each: f"\\{each}" for each in "&%$#_{}"}
 
 
-def _latex(table: Table) -> str:
+def _latex(table: FigureTable) -> str:
     r"""In the style of booktabs; the document needs ``\usepackage{booktabs}`` and is read as UTF-8."""
     lines = [" & ".join(map(_escaped, map(_text, row))) + r" \\" for row in (table.columns, *table.rows)]
     kinds = "".join("r" if any(isinstance(row[place], Cell) for row in table.rows) else "l" for place in _places(table))
@@ -111,7 +111,7 @@ def _latex(table: Table) -> str:
     )
 
 
-def _places(table: Table) -> range:
+def _places(table: FigureTable) -> range:
     return range(len(table.columns))
 
 
@@ -124,4 +124,4 @@ def _escaped(text: str) -> str:
     return "".join(_SPECIAL.get(each, each) for each in text)
 
 
-TABLE_FORMATS: Mapping[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "latex": _latex}
+TABLE_FORMATS: Mapping[str, Callable[[FigureTable], str]] = {"markdown": _markdown, "csv": _csv, "latex": _latex}

@@ -8,7 +8,7 @@ from inspect import getdoc
 
 import pyarrow
 
-from attnshift.results.rows import TABLES, Column, Row, columns_of
+from attnshift.results.rows import ROW_TYPES, Column, Row, columns_of
 from attnshift.results.spec import FORMAT
 
 __all__ = ["format_page"]
@@ -68,7 +68,7 @@ file exists once the image is finished.
 
 def format_page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([_START.format(format=FORMAT), *(line for kind in TABLES.values() for line in _table(kind))])
+    return "\n".join([_START.format(format=FORMAT), *(line for kind in ROW_TYPES.values() for line in _table(kind))])
 
 
 def _table(kind: type[Row]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from attnshift.errors import RunError
 
 __all__ = [
     "ROLES",
-    "TABLES",
+    "ROW_TYPES",
     "Column",
     "FailedRow",
     "QualityRow",
@@ -256,7 +256,7 @@ class SetRow(Row):
     reason: Annotated[str, "why it could not be taken; empty where it was"]
 
 
-TABLES: dict[str, type[Row]] = {
+ROW_TYPES: dict[str, type[Row]] = {
     kind.TABLE: kind for kind in (ResultRow, FailedRow, VerdictRow, QualityRow, UnavailableRow, VisibilityRow, SetRow)
 }
 """Every table of a run folder by its name."""

@@ -16,7 +16,7 @@ from attnshift.errors import RunError, UserError
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.registry import suggest
 from attnshift.results.rows import (
-    TABLES,
+    ROW_TYPES,
     FailedRow,
     QualityRow,
     ResultRow,
@@ -125,8 +125,8 @@ class Run:
 
         A ``UserError`` where pandas is not installed, or where there is no such table.
         """
-        if table not in TABLES:
-            raise UserError(f"`table` is {table}{suggest(table, TABLES)}; known: {', '.join(TABLES)}")
+        if table not in ROW_TYPES:
+            raise UserError(f"`table` is {table}{suggest(table, ROW_TYPES)}; known: {', '.join(ROW_TYPES)}")
         try:
             import pandas  # noqa: F401
         except ModuleNotFoundError:
@@ -135,7 +135,7 @@ class Run:
             ) from None
         import pyarrow.parquet
 
-        kind = TABLES[table]
+        kind = ROW_TYPES[table]
         path = self.store.table_path(kind)
         return (pyarrow.parquet.read_table(path) if path.exists() else kind.schema().empty_table()).to_pandas()
 
