@@ -122,5 +122,7 @@ def test_processes_and_ray_workers_use_it(photos: Path, pipeline_folder: Path, i
     with_ray = tmp_path / "ray"
     ray = ("--engine", "ray", "--workers", 1)
     command(installed, *attack_arguments(photos, pipeline_folder, with_ray), *ray)
-    for image in sorted((local / "images" / "attack").iterdir()):
-        assert (with_ray / "images" / "attack" / image.name).read_bytes() == image.read_bytes()
+    images = sorted(path.relative_to(local) for path in (local / "images").rglob("*.png"))
+    assert len(images) >= 3
+    for image in images:
+        assert (with_ray / image).read_bytes() == (local / image).read_bytes()

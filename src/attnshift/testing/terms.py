@@ -116,7 +116,7 @@ def gradient_is_right(term: Term) -> None:
 
         leaves = [each.requires_grad_() for each in leaves]
         require(value(*leaves).dtype == torch.float64, "the value loses precision on the way")
-        require(torch.autograd.gradcheck(value, leaves, fast_mode=True), "the gradient is not that of the value")
+        require(_is_gradient(value, leaves), "the gradient is not that of the value")
 
 
 def gradient_steps_lower_it(term: Term) -> None:
@@ -262,6 +262,10 @@ def _step(points: list[Tensor], gradients: list[Tensor | None]) -> None:
     for point, gradient in zip(points, gradients, strict=True):
         if gradient is not None:
             point.data -= 0.5 * gradient / norm
+
+
+def _is_gradient(value: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
+    return torch.autograd.gradcheck(value, leaves, fast_mode=True, raise_exception=False)
 
 
 @contextmanager

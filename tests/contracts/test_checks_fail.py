@@ -1,0 +1,127 @@
+"""The checks of ``attnshift.testing`` find what is wrong: each of these parts breaks one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.defences.bit_depth import BitDepth
+from attnshift.ensemble.fusion import Uniform
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.errors import RecipeError
+from attnshift.testing import check_defence, check_metric, check_rule, check_term, check_transform, check_visibility
+from attnshift.types import Fused, Observation, Site
+
+
+@dataclass(frozen=True)
+class Term:
+    """Squared distance to the clean image, with something wrong."""
+
+    wrong: str
+    reads_interference: ClassVar[bool] = False
+
+    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+        return ()
+
+    def __call__(self, observation: Observation) -> Tensor:
+        change = observation.adversarial.images.float() - observation.images.float()
+        value = change.square().sum((1, 2, 3))
+        maps = [steps[0].float().flatten(1).square().mean(1) for steps in observation.adversarial.attention.values()]
+        return {
+            "shape": lambda: value.mean(),
+            "precision": lambda: (value / 1e4).to(observation.images.dtype),
+            "mates": lambda: value + value.mean(),
+            "sites": lambda: value + sum(maps),
+            "square root": lambda: change.square().sum((1, 2, 3)).sqrt(),
+            "gradient": lambda: 2 * value.detach() - value,
+        }[self.wrong]()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("shape", r"the value has shape \(\), and \(3,\) is expected"),
+        ("precision", "use .float"),
+        ("mates", "another value when it is alone"),
+        ("sites", "depends on other sites"),
+        ("square root", "gradient on degenerate input is not finite"),
+        ("gradient", "the gradient is not that of the value"),
+    ],
+)
+def test_terms(wrong: str, sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_term(Term(wrong))
+
+
+def test_a_term_that_is_none_is_refused() -> None:
+    with pytest.raises(RecipeError, match="term 'object' lacks reads_interference"):
+        check_term(object())  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The uniform rule, with something wrong."""
+
+    change: Callable[[Fused], Fused]
+
+    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
+        return self.change(Uniform()(surrogates, points))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda fused: replace(fused, weights=2 * fused.weights), "do not sum to 1"),
+        (lambda fused: replace(fused, direction=fused.direction.mean(0)), "the direction has shape"),
+        (
+            lambda fused: replace(fused, direction=-fused.direction),
+            "the direction should be its own",
+        ),
+    ],
+    ids=["weights", "shape", "sign"],
+)
+def test_rules(change: Callable[[Fused], Fused], sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_rule(Rule(change))
+
+
+def shift(images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    return images + 0.1
+
+
+def speckle(images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    return (images + 0.1 * torch.rand_like(images)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("transform", "sentence"),
+    [(shift, r"values outside \[0,1\]"), (speckle, "draw from them and from nothing else")],
+)
+def test_transforms(transform: Callable[..., Tensor], sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_transform(transform)
+
+
+@dataclass(frozen=True)
+class NotDifferentiable(BitDepth):
+    differentiable: ClassVar[bool] = False
+
+
+def test_defences() -> None:
+    with pytest.raises(AssertionError, match="differentiable is False, and a gradient says otherwise"):
+        check_defence(NotDifferentiable())
+
+
+def test_metrics() -> None:
+    with pytest.raises(AssertionError, match="the value has shape"):
+        check_metric(lambda reference, candidate: (reference - candidate).abs().mean())
+    with pytest.raises(AssertionError, match="have the value of equal ones"):
+        check_metric(lambda reference, candidate: torch.zeros(len(reference)))
+    with pytest.raises(AssertionError, match="give nan"):
+        check_visibility(lambda clean, edit, masks: torch.ones(len(clean)))
