@@ -171,9 +171,7 @@ def test_it_goes_where_the_environment_says_else_into_a_folder(
 
 def test_a_server_that_refuses_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere")
-    with pytest.raises(
-        UserError, match=r"^MLflow experiment mine cannot be used at nowhere: no such server and a long"
-    ):
+    with pytest.raises(UserError, match=r"^`mlflow` mine cannot be used at nowhere: no such server and a long"):
         MLflow("mine")
 
 

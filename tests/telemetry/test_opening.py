@@ -46,7 +46,7 @@ def test_options_add_to_what_is_shown(tmp_path: Path) -> None:
 
 def test_what_cannot_be_had_is_said_before_anything_is_shown(tmp_path: Path) -> None:
     stream = io.StringIO()
-    with pytest.raises(UserError, match=r"^log "):
+    with pytest.raises(UserError, match=r"^`log` "):
         open_telemetry(log=tmp_path, terminal=True, stream=stream)
     assert stream.getvalue() == ""
 

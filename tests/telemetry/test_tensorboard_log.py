@@ -78,7 +78,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_a_folder_that_cannot_be_written_is_one_line(writers: list[Writer], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"^TensorBoard folder .*file cannot be written: File exists; choose another"):
+    with pytest.raises(UserError, match=r"^`tensorboard` .*file cannot be written: File exists; choose another"):
         TensorBoard(tmp_path / "file")
 
 

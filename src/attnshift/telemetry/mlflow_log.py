@@ -40,7 +40,7 @@ class MLflow:
             from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
             from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise UserError("MLflow is not installed; pip install 'attnshift[mlflow]'") from None
+            raise UserError("`mlflow` needs MLflow, which is not installed: pip install 'attnshift[mlflow]'") from None
         where = os.environ.get("MLFLOW_TRACKING_URI")
         if not where:
             where = Path("mlruns").resolve().as_uri()
@@ -54,7 +54,7 @@ class MLflow:
             self._experiment = known.experiment_id if known else self._client.create_experiment(name)
         except (MlflowException, OSError, ImportError) as error:
             reason = shorten(str(error), 500, placeholder=" …") or type(error).__name__
-            raise UserError(f"MLflow experiment {name} cannot be used at {where}: {reason}") from None
+            raise UserError(f"`mlflow` {name} cannot be used at {where}: {reason}") from None
         self._run: str | None = None
         self._scalars: Scalars | None = None
         self._names: dict[str, str] = {}

@@ -26,12 +26,14 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError("TensorBoard is not installed; pip install 'attnshift[tensorboard]'") from None
+            raise UserError(
+                "`tensorboard` needs TensorBoard, which is not installed: pip install 'attnshift[tensorboard]'"
+            ) from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"TensorBoard folder {folder} cannot be written: {error.strerror}; choose another folder"
+                f"`tensorboard` {folder} cannot be written: {error.strerror}; choose another folder"
             ) from None
         self._make, self._folder = SummaryWriter, folder
         self._writer: Any = None

@@ -74,7 +74,7 @@ def test_a_wrong_label_file_is_named(make: Make, instant: list[Recipe], photos: 
 
 def test_a_target_that_cannot_be_is_refused_before_anything_is_written(make: Make, instant: list[Recipe]) -> None:
     for settings, complaint in (
-        (make(target="goldfihs"), "--target: target 'goldfihs' is neither .*; did you mean 'goldfish'"),
+        (make(target="goldfihs"), "`target`: target 'goldfihs' is neither .*; did you mean 'goldfish'"),
         (
             make(target="1", changes=("classification.loss=distribution",), search={RATE: SEARCH[RATE]}),
             "aims at no class",
