@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all check format types coverage lock bench study ablation tune ensemble clean
+.PHONY: help demo test test-all check documents format coverage lock bench study ablation tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -19,12 +19,14 @@ test-all: $(INSTALLED) check  ## every test there is (before a release)
 	$(FAST)
 	$(BIN)/python -m pytest -m heavy
 
-check: $(INSTALLED)  ## ruff, format, import layers, types, examples in docstrings, links in the docs
+check: $(INSTALLED) documents  ## ruff, format, import layers, types, examples in docstrings, links in the docs
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
-	$(BIN)/python -m pytest --durations=0 --doctest-modules src/attnshift tests/test_documents.py
+
+documents: $(INSTALLED)  ## examples in docstrings, links and names of files in the documents
+	$(BIN)/python -m pytest --doctest-modules --durations=0 --durations-min=60 src/attnshift tests/test_documents.py
 
 format: $(INSTALLED)  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix src tests examples benchmarks

@@ -27,9 +27,10 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
-def is_there(name: str) -> bool:
-    """A file or folder from the root of the project, or below src; a module may go without its ending."""
-    return any((base / name).exists() or (base / f"{name}.py").exists() for base in (ROOT, ROOT / "src"))
+def is_there(name: str, page: Path) -> bool:
+    """A file or folder from the root of the project, below src, or beside the page; a module may lack its ending."""
+    bases = (ROOT, ROOT / "src", page.parent)
+    return any((base / name).exists() or (base / f"{name}.py").exists() for base in bases)
 
 
 def missing_links(page: Path) -> list[str]:
@@ -43,7 +44,7 @@ def missing_links(page: Path) -> list[str]:
 
 
 def missing_names(page: Path) -> list[str]:
-    return [name for name in NAMED.findall(page.read_text(encoding="utf-8")) if not is_there(name.rstrip("/."))]
+    return [name for name in NAMED.findall(page.read_text(encoding="utf-8")) if not is_there(name.rstrip("/."), page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
