@@ -63,7 +63,7 @@ def test_what_memory_does_not_hold_is_halved(cards: Path, kind: str) -> None:
     results = attack(painted(cards, 7, holding(2, OUT_OF_MEMORY[kind], seen)))
     assert seen == [2, 2, 2, 1]
     assert [each.identity for each in results] == [item.identity for item in items_of(cards)]
-    assert [each.row["batch"] for each in results if isinstance(each, Result)] == [2, 2, 2, 2, 2, 2, 1]
+    assert [each.row.batch for each in results if isinstance(each, Result)] == [2, 2, 2, 2, 2, 2, 1]
 
 
 @pytest.mark.parametrize(("most", "groups"), [(7, [7]), (6, [4, 3]), (3, [2, 2, 3]), (1, [1] * 7)])
@@ -71,7 +71,7 @@ def test_halves_are_as_large_as_memory_allows(cards: Path, most: int, groups: li
     seen: list[int] = []
     results = attack(painted(cards, 7, holding(most, MemoryError, seen)))
     assert seen == groups
-    assert [each.row["batch"] for each in results if isinstance(each, Result)] == [
+    assert [each.row.batch for each in results if isinstance(each, Result)] == [
         size for size in groups for _ in range(size)
     ]
 
@@ -107,7 +107,7 @@ def test_batch_mates_are_attacked_and_not_returned(cards: Path) -> None:
     (result,) = attack(painted(cards, 7, holding(7, MemoryError, seen)), [items[2].identity])
     assert seen == [7]
     assert isinstance(result, Result)
-    assert (result.identity, result.row["file"], result.row["batch"]) == (items[2].identity, items[2].file, 7)
+    assert (result.identity, result.row.file, result.row.batch) == (items[2].identity, items[2].file, 7)
     assert set(result.images) == {"clean", "attack"}
 
 
@@ -135,7 +135,7 @@ def test_what_is_not_finite_is_no_result(cards: Path, place: str, value: float) 
         if place == "margins":
             done.margins["clean"][0, 4] = value
         if place == "row":
-            done.rows[4]["losses"] = [{"name": "x", "values": [1.0, value]}]
+            done.rows[4]["losses"] = {"x": (1.0, value)}
         return done
 
     object.__setattr__(work, "carry_out", carry_out)
@@ -168,7 +168,7 @@ def test_a_worker_loaded_anew_gives_the_same(real: Worker, photos: Path) -> None
         assert isinstance(here, Result)
         assert isinstance(there, Result)
         assert (here.identity, here.images) == (there.identity, there.images)
-        assert {**here.row, "seconds": 0} == {**there.row, "seconds": 0}
+        assert replace(here.row, seconds=0.0) == replace(there.row, seconds=0.0)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ prepared = painted(Path(sys.argv[2]), 7, large)
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData:")) * 1024
 limit_memory(max(0.5, (used + 700_000_000) / 1e9))
 items = list(prepared.plan)
-print(*[each.row["batch"] for each in prepared.worker.attack(items, [item.identity for item in items])])
+print(*[each.row.batch for each in prepared.worker.attack(items, [item.identity for item in items])])
 """
 
 

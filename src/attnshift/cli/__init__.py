@@ -35,7 +35,7 @@ app.command()(compare.compare)
 app.command()(sweep.sweep)
 app.command()(report.report)
 app.command()(demo.demo)
-app.add_typer(lab.app, name="lab")
+app.add_typer(lab.lab_app, name="lab")
 
 
 def main() -> None:

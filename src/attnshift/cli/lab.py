@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["app"]
+__all__ = ["lab_app"]
 
-app = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
+lab_app = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
 
 
-@app.command()
+@lab_app.command()
 def render(
     out: Annotated[Path, typer.Argument(help="Folder for the images, masks and labels.csv.")],
     count: Annotated[int, typer.Option(help="How many images.")] = 64,
@@ -25,8 +25,8 @@ def render(
     print(export_images(out, seed, split, count))
 
 
-@app.command()
-def random_pipeline(
+@lab_app.command("random-pipeline")
+def random_pipeline_command(
     out: Annotated[Path, typer.Argument(help="Folder for the pipeline.")],
     size: Annotated[int, typer.Option(help="Side of its images in pixels.")] = 224,
 ) -> None:
@@ -42,7 +42,7 @@ def random_pipeline(
     print(out)
 
 
-@app.command()
+@lab_app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Where the trained networks go.")],
     work: Annotated[Path, typer.Option(help="Renders and checkpoints; the same command continues.")] = Path("lab-work"),
@@ -58,8 +58,8 @@ def train(
     train_lab(out, work, seed, only, threads, lambda line: print(line, flush=True))
 
 
-@app.command()
-def check(
+@lab_app.command("check")
+def check_command(
     images: Annotated[int, typer.Option(help="Held-out renders for every figure.")] = 500,
     write: Annotated[bool, typer.Option("--write", help="Write the figures into the card beside the weights.")] = False,
 ) -> None:

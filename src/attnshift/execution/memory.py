@@ -1,4 +1,4 @@
-"""A limit on the memory of this process, so that it runs out by itself before the machine does."""
+"""A limit on the memory of this process, which then fails alone before the machine does."""
 
 from __future__ import annotations
 

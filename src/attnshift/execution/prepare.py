@@ -1,4 +1,4 @@
-"""Before an attack: load everything, fix the plan, and refuse whatever could stop it later. Nothing is written."""
+"""Preparation of a run: load everything, fix the plan, and refuse what could stop it later. Nothing is written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Inputs:
     target: str | None = None
     precision: str = "float32"
     cache: Path | None = None
-    """Where inversions are kept for other runs on the same images; absent: nowhere."""
+    """Folder that keeps inversions for other runs on the same images; None keeps none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +72,18 @@ class PreparedRun:
     plan: Plan
 
     def check(self) -> None:
-        """Everything that could stop the run later: sizes, sites, names, and what a recipe asks of them."""
+        """Raise whatever could stop the run later: sizes, sites, names, and what a recipe asks of them."""
         worker = self.worker
         worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
 
     def with_recipe(self, recipe: Recipe | BaselineRecipe) -> PreparedRun:
-        """The same for another recipe, not checked yet."""
+        """Return the same run for another recipe, not checked yet."""
         spec = self.worker.spec.model_copy(update={"recipe": recipe})
         return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
 
 
 def settings_with(inputs: Inputs, recipe: Recipe | BaselineRecipe, out: Path) -> AttackSettings:
-    """The single attack on ``inputs``, which may belong to more than that."""
+    """Return the settings of a single attack on ``inputs``."""
     return AttackSettings(**{each.name: getattr(inputs, each.name) for each in fields(Inputs)}, recipe=recipe, out=out)
 
 
@@ -126,7 +126,7 @@ def items_of(
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
 ) -> Iterator[Item]:
-    """What ``settings`` want to be attacked, in the classes of the surrogates; the rest as in ``read_items``."""
+    """Yield the items that ``settings`` name, in the surrogates' classes; the rest as in ``read_items``."""
     classes = common_classes(classifiers)
     return read_items(
         settings.images,
@@ -151,7 +151,7 @@ def check_surrogates(inputs: Inputs) -> None:
 
 
 def check_settings(settings: AttackSettings, here: str = "") -> None:
-    """Refuse numbers, devices and masks that cannot be meant, before anything is loaded."""
+    """Refuse impossible numbers, devices and masks, before anything is loaded."""
     check_surrogates(settings)
     _check_options(settings, here or settings.device)
     _check_masks(settings.recipe, settings.masks)
@@ -181,5 +181,5 @@ def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:
 
 
 def _usual_threads(device: str, size: int) -> int:
-    """One thread for small images: a second one saves them little, and on a busy machine the first waits for it."""
+    """Return one thread for small images: a second saves little, and on a busy machine the first waits for it."""
     return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()

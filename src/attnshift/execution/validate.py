@@ -1,4 +1,4 @@
-"""Everything that could be wrong with an attack's input, found without attacking: all complaints, not the first."""
+"""All complaints about an attack's input, found without attacking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds the models and attacks micro-batches: in the process of the command, or in one of many workers."""
+"""Worker that holds the networks and attacks micro-batches: in the process of the command, or one of many."""
 
 from __future__ import annotations
 

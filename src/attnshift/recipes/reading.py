@@ -25,7 +25,7 @@ _DEEPEST = 12
 _LARGEST = 2**20
 """Bytes of a recipe file."""
 
-Kind = TypeVar("Kind", bound=BaseModel)
+_Recipe = TypeVar("_Recipe", bound=BaseModel)
 
 
 def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe | BaselineRecipe:
@@ -85,7 +85,7 @@ def _unknown_recipe(name: str) -> RecipeError:
     return RecipeError(f"unknown preset '{name}'{suggest(name, known)}; known: {', '.join(known)}, or a .toml file")
 
 
-def parse_recipe(values: Mapping[str, Any], source: str, kind: type[Kind] = Recipe) -> Kind:
+def parse_recipe(values: Mapping[str, Any], source: str, kind: type[_Recipe] = Recipe) -> _Recipe:
     """``values`` as a recipe of that ``kind``, or a ``RecipeError`` that says where they are none."""
     _check_depth(values, f"recipe {source}")
     try:

@@ -27,7 +27,7 @@ __all__ = ["DEATHS", "Failed", "History", "Ledger", "Span", "read_history"]
 DEATHS = 3
 """Times that an item may be begun and never ended before it is attacked alone, or is left out."""
 
-Event = Literal["begun", "ended", "stopped", "died"]
+_Event = Literal["begun", "ended", "stopped", "died"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Ledger:
     def died(self, items: Sequence[str]) -> None:
         self._append("died", items)
 
-    def _append(self, event: Event, items: Sequence[str], **further: Any) -> None:
+    def _append(self, event: _Event, items: Sequence[str], **further: Any) -> None:
         line = json.dumps({"event": event, "at": datetime.now(UTC).isoformat(), "items": [*items], **further})
         with writing(self._path):
             self._path.parent.mkdir(exist_ok=True)

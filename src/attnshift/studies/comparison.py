@@ -52,7 +52,7 @@ class Entrant:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSettings(Inputs):
-    """What the command line decides, as for a single attack, but for several ``entrants``.
+    """Settings of a comparison: as for a single attack, but with several ``entrants``.
 
     ``out`` is the comparison folder. ``masks`` go to the recipes that ask for them.
     """

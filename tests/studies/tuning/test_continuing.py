@@ -51,7 +51,7 @@ def test_where_it_is_interrupted_does_not_matter(
             elif place == "after a trial":
                 progress = interrupted_after(after, silent)
             else:
-                patch.setattr(tuning, "publish", interrupted_after(after, tuning.publish))
+                patch.setattr(tuning, "write_results", interrupted_after(after, tuning.write_results))
             with pytest.raises(KeyboardInterrupt):
                 tune_recipe(settings, progress)
         # Optuna draws from no state of the process either.

@@ -1,4 +1,4 @@
-"""Who carries micro-batches out: this process, or workers that Ray starts."""
+"""Engines that carry micro-batches out: this process, or workers that Ray starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run does with a micro-batch: an attack in latents, or on pixels."""
+"""Work of a run on a micro-batch: an attack in latents, or on pixels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Work(Protocol):
 
 
 def work_of(recipe: Recipe | BaselineRecipe) -> Work:
-    """What carries out ``recipe``, or a ``RecipeError`` for what it names and does not exist."""
+    """Return the work that carries out ``recipe``; a ``RecipeError`` where it names what does not exist."""
     from attnshift.execution.work.latents import LatentWork
     from attnshift.execution.work.pixels import PixelWork
 

@@ -16,20 +16,20 @@ from typing import Any
 
 from attnshift.errors import RunError, UserError
 from attnshift.studies.tuning.bench import set_up
-from attnshift.studies.tuning.folder import StudySpec, Trial, open_folder, publish
+from attnshift.studies.tuning.folder import StudySpec, Trial, open_folder, write_results
 from attnshift.studies.tuning.grading import Grade, grade
 from attnshift.studies.tuning.search import Choices, Range, Search, own_values, read_search
-from attnshift.studies.tuning.settings import TuningSettings, check_settings, recipe_with
+from attnshift.studies.tuning.settings import TuningSettings, check_study, recipe_with
 from attnshift.studies.tuning.study import finished, next_trial, quiet, stored_study, trials_of
 
 __all__ = [
     "Choices",
     "Grade",
-    "Progress",
     "Range",
     "Search",
     "StudySpec",
     "Trial",
+    "TrialProgress",
     "Tuned",
     "TuningSettings",
     "grade",
@@ -37,7 +37,7 @@ __all__ = [
     "tune_recipe",
 ]
 
-Progress = Callable[[int, int, float | None, float | None], None]
+TrialProgress = Callable[[int, int, float | None, float | None], None]
 """Called for every trial that is done: its number from 0, how many there will be, its score and the best score so far,
 each None where there is none."""
 
@@ -53,7 +53,7 @@ class Tuned:
     """best.toml"""
 
 
-def tune_recipe(settings: TuningSettings, progress: Progress) -> Tuned:
+def tune_recipe(settings: TuningSettings, progress: TrialProgress) -> Tuned:
     """Run, or continue, the study that ``settings`` describes. All input is checked before anything is written.
 
     The first trial is the recipe as it is, where its values lie in the search space. A trial depends on its number,
@@ -61,7 +61,7 @@ def tune_recipe(settings: TuningSettings, progress: Progress) -> Tuned:
     goes on with the trial in which it was, and ends with the trials of an undisturbed one.
     """
     optuna = _optuna()
-    check_settings(settings)
+    check_study(settings)
     bench = set_up(settings)
     open_folder(settings.out, StudySpec.of(settings, bench.attack.worker.spec))
     own = own_values(recipe_with(settings, {}), settings.search)
@@ -77,11 +77,11 @@ def tune_recipe(settings: TuningSettings, progress: Progress) -> Tuned:
                 raise RunError(f"{settings.out}: another process adds trials to this study; run one at a time")
             stored.add_trial(trial)
             trials = trials_of(stored)
-            best = publish(trials, settings)
+            best = write_results(trials, settings)
             latest = trials[-1].grade
             progress(number, settings.trials, latest and latest.score, best and best.grade and best.grade.score)
         trials = trials_of(stored)
-        best = publish(trials, settings)
+        best = write_results(trials, settings)
     if best is None:
         raise RunError(f"{settings.out}: every trial failed, the first because {trials[0].reason}")
     preset = trials[0] if own == trials[0].values else None

@@ -1,4 +1,4 @@
-"""How a trial is carried out: what all trials share is loaded once, then each recipe attacks and is graded."""
+"""Trials carried out: what all share is loaded once, then each recipe attacks and is graded."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _attack(bench: Bench, method: Method) -> Tensor:
 
 @torch.no_grad()
 def _logits(classifiers: Sequence[Classifier], images: Tensor, device: str) -> Tensor:
-    """What each classifier says of ``images``, [models,batch,classes] on the CPU."""
+    """Logits of each classifier on ``images``, [models,batch,classes] on the CPU."""
     return torch.stack(
         [torch.cat([classifier(part.to(device)).cpu() for part in images.split(_CHUNK)]) for classifier in classifiers]
     )

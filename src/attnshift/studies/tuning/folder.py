@@ -1,4 +1,4 @@
-"""The study folder but for its database: which study it holds, and what is written there to be read."""
+"""Study folder but for its database: the study that it holds, and the files that people read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from attnshift.studies.tuning.grading import Grade
 from attnshift.studies.tuning.search import Choices, Range, Value
 from attnshift.studies.tuning.settings import TuningSettings, recipe_with
 
-__all__ = ["FORMAT", "StudySpec", "Trial", "open_folder", "publish"]
+__all__ = ["STUDY_FORMAT", "StudySpec", "Trial", "open_folder", "write_results"]
 
-FORMAT = 1
+STUDY_FORMAT = 1
 """Version of the study folder and of what a score means; part of a study's identity."""
 
 
@@ -33,7 +33,7 @@ class StudySpec(BaseModel):
 
     model_config = STRICT
 
-    format: int = FORMAT
+    format: int = STUDY_FORMAT
     run: RunSpec
     """The attack with the recipe that is searched around."""
     search: dict[str, Range | Choices]
@@ -92,7 +92,7 @@ def open_folder(folder: Path, spec: StudySpec) -> None:
         raise RunError(f"cannot write to {folder}: {error.strerror}; choose another `out`") from None
 
 
-def publish(trials: Sequence[Trial], settings: TuningSettings) -> Trial | None:
+def write_results(trials: Sequence[Trial], settings: TuningSettings) -> Trial | None:
     """Write trials.csv and best.toml; return the best trial, the earliest of several."""
     atomic_write(settings.out / "trials.csv", _table(trials, list(settings.search)).encode())
     best = max(trials, key=lambda trial: -math.inf if trial.grade is None else trial.grade.score, default=None)

@@ -1,4 +1,4 @@
-"""What a trial is worth: one number for the attacked images, from the verdicts of the tuning classifiers."""
+"""Grade of a trial: one number for the attacked images, from the verdicts of the tuning classifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line decides: the study's settings, the recipes that they allow, and what is refused at once."""
+"""Settings of a study, the recipes that they allow, and checks before anything is loaded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning.search import Search, standing_values
 
-__all__ = ["TuningSettings", "attack_settings", "check_settings", "check_values", "recipe_with"]
+__all__ = ["TuningSettings", "attack_settings", "check_study", "check_values", "recipe_with"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningSettings(prepare.Inputs):
-    """What the command line decides about a study.
+    """Settings of a study.
 
     ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
     the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed.
@@ -48,7 +48,7 @@ def attack_settings(settings: TuningSettings, recipe: Recipe | None = None) -> p
     return prepare.settings_with(settings, recipe or recipe_with(settings, {}), settings.out)
 
 
-def check_settings(settings: TuningSettings) -> None:
+def check_study(settings: TuningSettings) -> None:
     """Refuse, before anything is loaded, numbers, roles and search spaces that cannot be meant."""
     if not 1 <= settings.trials <= 100_000:
         raise UserError(f"`trials` is {settings.trials}; it must lie between 1 and 100000")
