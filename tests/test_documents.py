@@ -12,6 +12,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "ex
 ROOMS = ("src", "tests", "docs", "examples", "benchmarks", ".github", "attnshift")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, ROOMS))})/[\w./-]*\w(?:/|\b)")
+CODE = re.compile(r"`([\w-]+/[\w./-]+\.(?:py|toml))(?=`|::)")
+"""Files of code and tests, which pages also name from their own rooms: `losses/attention.py`."""
 HISTORY = {"CHANGELOG.md"}
 """Pages that tell what was: the files that they name may be gone."""
 
@@ -27,10 +29,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
-def is_there(name: str, page: Path) -> bool:
-    """A file or folder from the root of the project, below src, or beside the page; a module may lack its ending."""
-    bases = (ROOT, ROOT / "src", page.parent)
-    return any((base / name).exists() or (base / f"{name}.py").exists() for base in bases)
+def is_there(name: str, *bases: Path) -> bool:
+    """A file or folder below the root of the project, src or ``bases``; a module may lack its ending."""
+    return any((base / name).exists() or (base / f"{name}.py").exists() for base in (ROOT, ROOT / "src", *bases))
 
 
 def missing_links(page: Path) -> list[str]:
@@ -44,7 +45,10 @@ def missing_links(page: Path) -> list[str]:
 
 
 def missing_names(page: Path) -> list[str]:
-    return [name for name in NAMED.findall(page.read_text(encoding="utf-8")) if not is_there(name.rstrip("/."), page)]
+    text = page.read_text(encoding="utf-8")
+    rooms = (page.parent, ROOT / "src" / "attnshift", ROOT / "tests")
+    missing = [name for name in NAMED.findall(text) if not is_there(name.rstrip("/."), page.parent)]
+    return missing + [name for name in CODE.findall(text) if not is_there(name, *rooms) and name not in missing]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -61,6 +65,7 @@ def test_every_named_file_is_there(page: Path) -> None:
 
 def test_what_is_missing_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# One\n[a](page.md#one) [b](page.md#two) [c](gone.md) `src/attnshift/gone.py` `tests/conftest.py`")
+    text = "[a](page.md#one) [b](page.md#two) [c](gone.md) `src/attnshift/gone.py` `tests/conftest.py`"
+    page.write_text(f"# One\n{text}\n`losses/gone.py::Term` `losses/objective.py`")
     assert missing_links(page) == ["page.md#two", "gone.md"]
-    assert missing_names(page) == ["src/attnshift/gone.py"]
+    assert missing_names(page) == ["src/attnshift/gone.py", "losses/gone.py"]
