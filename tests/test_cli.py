@@ -218,10 +218,10 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "missing labels": (missing_labels, "no such label file"),
     "label out of range": (lambda command: command.relabel(lambda row: [row[0], "1000", row[2]]), "0 to 999"),
     "label that is text": (lambda command: command.relabel(lambda row: [row[0], "mug", row[2]]), "whole number"),
-    "target out of range": (options("--target", "1000"), "option target: target 1000 is out of range"),
+    "target out of range": (options("--target", "1000"), "--target: target 1000 is out of range"),
     "unknown target": (options("--target", "goldfihs"), "did you mean 'goldfish'"),
     "target that is a true class": (true_target, "line 4, photo-1.png: target 7 is the image's true class"),
-    "target in the column too": (targets("111", "--target", "1"), "contradicts option target"),
+    "target in the column too": (targets("111", "--target", "1"), "contradicts --target"),
     "target of some images": (targets(("1", "", "1")), "line 3: no target, unlike the images before"),
     "unknown target of an image": (targets(("1", "goldfihs", "1")), "line 3: target 'goldfihs' is neither"),
     "no target to steer towards": (
