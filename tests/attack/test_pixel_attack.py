@@ -12,7 +12,7 @@ from attnshift.data.images import quantise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, RecipeError
 from attnshift.execution.work.pixels import PixelWork
-from attnshift.lab.render import render
+from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.recipes.schema import BaselineRecipe
 
@@ -21,7 +21,7 @@ LABELS = [3, 7]
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render([scene(0, "test", index) for index in LABELS]).images)
+    return quantise(render_scenes([scene(0, "test", index) for index in LABELS]).images)
 
 
 @pytest.mark.parametrize("name", ["mifgsm", "pgd"])
