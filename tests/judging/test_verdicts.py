@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -18,6 +21,7 @@ from attnshift.metrics import METRICS
 from attnshift.metrics.metrics import l2, linf
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.arms import ARMS
+from attnshift.results.rows import VerdictRow
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, contents, planned
 from tables import records, summarise, write_records
@@ -47,8 +51,10 @@ def test_verdicts_are_about_the_saved_files(store: Store, name: str) -> None:
     evaluate_run(store, [JUDGE])
     classifier = load_classifier(name)
     labels = {row["id"]: row["label"] for row in records(store, "results")}
+    verdicts = records(store, "verdicts")
+    known = {row["id"] for row in verdicts if (row["classifier"], row["arm"], row["correct"]) == (name, "clean", True)}
     checked = 0
-    for row in records(store, "verdicts"):
+    for row in verdicts:
         if row["classifier"] != name:
             continue
         with torch.no_grad():
@@ -56,11 +62,31 @@ def test_verdicts_are_about_the_saved_files(store: Store, name: str) -> None:
         assert row["predicted"] == int(shares.argmax())
         assert row["predicted_name"] == classifier.class_names[row["predicted"]]
         assert row["correct"] == (row["predicted"] == labels[row["id"]])
-        assert row["success"] == (not row["correct"])
+        assert row["success"] == (not row["correct"] if row["id"] in known else None)
         assert row["true_probability"] == pytest.approx(float(shares[labels[row["id"]]]), rel=1e-4)
         assert row["predicted_probability"] == pytest.approx(float(shares.max()), rel=1e-4)
         checked += 1
     assert checked == 3 * len(ARMS)
+
+
+def test_a_judge_that_is_always_wrong_has_no_success(store: Store) -> None:
+    """The mean of the column is then no figure, and not 100 %."""
+    items = [{**row, "label": 5} for row in records(store, "results")]
+    write_records(store, "results", items)
+    evaluate_run(store, [JUDGE], min_clean_accuracy=0)
+    table = pyarrow.parquet.read_table(store.table_path(VerdictRow))
+    assert not any(table["correct"].to_pylist())
+    assert table["success"].null_count == len(table)
+    assert pyarrow.compute.mean(table["success"]).as_py() is None
+
+
+def test_success_of_an_earlier_version_on_unknown_images_goes(store: Store) -> None:
+    evaluate_run(store, [JUDGE])
+    verdicts = records(store, "verdicts")
+    wrong = [{**row, "correct": row["arm"] != "clean", "success": True} for row in verdicts]
+    write_records(store, "verdicts", [each for each in wrong if each["classifier"] == JUDGE])
+    evaluate_run(store, [OTHER])
+    assert {row["success"] for row in records(store, "verdicts") if row["classifier"] == JUDGE} == {None}
 
 
 def test_an_edited_file_is_judged_as_it_is_now(store: Store) -> None:

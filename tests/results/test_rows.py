@@ -54,7 +54,10 @@ PIXELS = ResultRow("b", "b.png", 1, "mug", margins={"clean": (0.5,), "attack": (
 ROWS: dict[str, list[Row]] = {
     "results": [LATENTS, PIXELS],
     "failed": [FailedRow("c", "c.png", 1, "it cannot be read")],
-    "verdicts": [VerdictRow("a", "attack", "lab:resnet", "surrogate", 2, "ball", False, True, 0.25, 0.5)],
+    "verdicts": [
+        VerdictRow("a", "attack", "lab:resnet", "surrogate", 2, "ball", False, True, 0.25, 0.5),
+        VerdictRow("b", "attack", "lab:resnet", "surrogate", 2, "ball", False, None, 0.25, 0.5),
+    ],
     "quality": [QualityRow("a", "attack", {"ssim": 0.9, "psnr": math.inf}), QualityRow("b", "noise", {"ssim": 0.5})],
     "unavailable": [UnavailableRow("lpips", "needs weights")],
     "visibility": [VisibilityRow("a", "attack", {"object_ssim": 0.5})],

@@ -86,10 +86,16 @@ def evaluate_run(
         verdicts += _verdicts(classifiers, roles, edited, part, select_rows(goals, span))
         quality += measure_quality(metrics, arms, [row.id for row in part])
         report(min(span.stop, len(rows)), len(rows))
-    store.write_table(VerdictRow, verdicts)
+    store.write_table(VerdictRow, _without_unknown(verdicts))
     store.write_table(QualityRow, quality)
     store.write_table(UnavailableRow, [UnavailableRow(name, reason) for name, reason in reasons.items()])
     return (*remarks.values(), *outdated)
+
+
+def _without_unknown(verdicts: Sequence[VerdictRow]) -> list[VerdictRow]:
+    """The ``verdicts``, without success where the classifier is wrong about the clean image: no arm has fooled it."""
+    known = {(row.classifier, row.id) for row in verdicts if row.arm == "clean" and row.correct}
+    return [row if (row.classifier, row.id) in known else replace(row, success=None) for row in verdicts]
 
 
 def check_classes(

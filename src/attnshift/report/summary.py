@@ -136,7 +136,7 @@ def summarise(
 
 def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:
     known = [identity for identity in ids if verdicts[name, "clean", identity].correct]
-    reached = {arm: [verdicts[name, arm, each].success for each in known] for arm in _arms(verdicts)}
+    reached = {arm: [bool(verdicts[name, arm, each].success) for each in known] for arm in _arms(verdicts)}
     control = reached.get("reconstruction", [False] * len(known))
     gained = [int(attack) - int(before) for attack, before in zip(reached["attack"], control, strict=True)]
     return ClassifierSummary(
@@ -223,7 +223,7 @@ def _shares(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts, arm: 
     per_image = []
     for identity in ids:
         known = [name for name in judges if verdicts[name, "clean", identity].correct]
-        reached = [verdicts[name, arm, identity].success for name in known]
+        reached = [bool(verdicts[name, arm, identity].success) for name in known]
         per_image.append(sum(reached) / len(reached) if reached else math.nan)
     return per_image
 

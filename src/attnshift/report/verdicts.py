@@ -34,7 +34,7 @@ def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
         (name, arm, identity): replace(
             row,
             correct=row.correct and (arm != "clean" or right[arm, identity]),
-            success=row.success and (name, identity) not in struck,
+            success=None if row.success is None else row.success and (name, identity) not in struck,
         )
         for (name, arm, identity), row in verdicts.items()
     }
@@ -59,4 +59,4 @@ def fools_most(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) ->
 
 def _succeeds(name: str, arm: str, identity: str, verdicts: Verdicts) -> bool:
     row = verdicts.get((name, arm, identity))
-    return row is not None and row.success
+    return row is not None and bool(row.success)

@@ -190,7 +190,11 @@ class VerdictRow(Row):
     predicted: Annotated[int, "the class that it sees, from 0"]
     predicted_name: Annotated[str, "name of that class, or its number"]
     correct: Annotated[bool, "true where that is the true class"]
-    success: Annotated[bool, "true where that is another class, or in a targeted attack the target"]
+    success: Annotated[
+        bool | None,
+        "true where that is another class, or in a targeted attack the target; null where the classifier is wrong "
+        "about the clean image, so that the mean of the column is over the images that it knows",
+    ]
     true_probability: Annotated[float, "its probability of the true class, in [0,1]"]
     predicted_probability: Annotated[float, "its probability of the class that it sees, in [0,1]"]
 
