@@ -1,10 +1,10 @@
-"""Text of others (names, paths, messages of libraries), made safe for one line of a terminal."""
+"""Lines of a terminal: text of others (names, paths, messages) made safe, and counted things."""
 
 from __future__ import annotations
 
 import sys
 
-__all__ = ["LONGEST", "escaped", "one_line", "print_error"]
+__all__ = ["LONGEST", "escaped", "one_line", "plural", "print_error"]
 
 LONGEST = 1000
 """Most characters of a line. A longer line loses its middle: the fault and the remedy both stay."""
@@ -20,6 +20,17 @@ def one_line(text: object) -> str:
     """
     line = escaped(" ".join(str(text).split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[3 - LONGEST // 3 :]}"
+
+
+def plural(count: int, noun: str, more: str = "") -> str:
+    """``count`` of ``noun``, with the noun in the number that English asks for.
+
+    ``more`` is the plural where an s does not make it.
+
+    >>> plural(1, "image"), plural(5000, "class", "classes")
+    ('1 image', '5000 classes')
+    """
+    return f"{count} {noun if count == 1 else more or noun + 's'}"
 
 
 def print_error(text: object) -> None:

@@ -166,7 +166,9 @@ def test_wrong_input_is_named(attack: Attack, estimator: Estimator, images: Tens
         built.generate(pixels, labels.numpy(), mask=pixels)
     with pytest.raises(LabelError, match=r"y has shape \(2, 3\); expected class numbers \[batch\] or one-hot rows"):
         built.generate(pixels, numpy.zeros((2, 3)))
-    with pytest.raises(LabelError, match="no class names are known for the labels"):
+    with pytest.raises(LabelError, match="y are float64; give whole numbers"):
+        built.generate(pixels, numpy.array([3.5, 7.0]))
+    with pytest.raises(LabelError, match="image 0: label 10 is out of range"):
         built.generate(pixels, labels.numpy() + 7)
     with pytest.raises(LabelError, match="a targeted attack needs y, the targets"):
         attack(estimator(), targeted=True).generate(pixels)

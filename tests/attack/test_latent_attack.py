@@ -52,7 +52,7 @@ def test_a_third_class_fools_nobody_in_a_targeted_attack(images: Tensor) -> None
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([5], "2 images and 1 targets; give every image one"),
+        ([5], "2 images and 1 target; give every image one"),
         ([5, 10], r"image 1: target 10 is out of range; the surrogates have classes 0 to 9"),
         ([-1, 5], r"image 0: target -1 is out of range"),
         ([5, 7], "image 1: target 7 is the image's true class"),

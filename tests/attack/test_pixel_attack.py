@@ -63,7 +63,7 @@ def test_input_that_does_not_fit_is_refused(images: Tensor) -> None:
     attack = PixelAttack(["lab:resnet"])
     with pytest.raises(ImageError, match="outside"):
         attack(images * 255, LABELS)
-    with pytest.raises(LabelError, match="2 images, 1 labels"):
+    with pytest.raises(LabelError, match="2 images and 1 label;"):
         attack(images, LABELS[:1])
-    with pytest.raises(LabelError, match="2 images and 1 targets"):
+    with pytest.raises(LabelError, match="2 images and 1 target;"):
         attack(images, LABELS, targets=[0])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.adapters.wrapped import Attacker, missing_library
+from attnshift.attack.inputs import class_numbers
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError, RecipeError
 from attnshift.recipes.schema import Recipe
@@ -114,7 +115,6 @@ def _indices(y: numpy.ndarray, classes: int) -> Tensor:
     """Class numbers [batch] from numbers [batch] or [batch,1] or one-hot rows [batch,classes]."""
     if y.ndim == 2 and y.shape[1] == classes:
         y = y.argmax(1)
-    numbers = torch.as_tensor(y.reshape(len(y), -1))
-    if numbers.shape[1:] != (1,):
+    if y.ndim not in (1, 2) or y.size != len(y):
         raise LabelError(f"y has shape {y.shape}; expected class numbers [batch] or one-hot rows [batch, {classes}]")
-    return numbers[:, 0].long()
+    return torch.tensor(class_numbers("y", y.reshape(-1)))

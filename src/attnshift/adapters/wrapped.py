@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attnshift.attack.inputs import class_numbers, given_images
+from attnshift.attack.interface import check_batch
 from attnshift.attack.latent_attack import LatentAttack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
-from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, UserError
+from attnshift.errors import LabelError, ModelError, UserError
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
+from attnshift.terminal import plural
 
 __all__ = ["Attacker", "WrappedModel", "missing_library"]
 
@@ -56,8 +59,7 @@ class Attacker:
         """
         if isinstance(class_names, str) or not class_names:
             raise ModelError("class_names must list the model's classes in the order of its logits; prompts name them")
-        if not isinstance(batch, int) or batch < 1:
-            raise RecipeError(f"{batch!r} images cannot be attacked together; give a whole number from 1 on")
+        check_batch(batch)
         return cls(
             load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline,
             load_latent_recipe(recipe) if isinstance(recipe, str) else recipe,
@@ -65,6 +67,7 @@ class Attacker:
             batch,
         )
 
+    @torch.inference_mode(False)
     def __call__(
         self,
         answer: Callable[[Tensor], Tensor],
@@ -78,7 +81,7 @@ class Attacker:
         classes are used. With ``targets`` [batch], images that are already seen as their target are
         returned unchanged.
         """
-        images = _clamped(images)
+        images = given_images(_clamped(images))
         classifier = Classifier.wrap(
             WrappedModel(answer, images.device), "the model", images.shape[-1], [0.0] * 3, [1.0] * 3,
             class_names=self.class_names,
@@ -103,20 +106,15 @@ def missing_library(library: str, error: ModuleNotFoundError) -> UserError:
 
 
 def _clamped(images: Tensor) -> Tensor:
-    """``images`` in fp32, with values just outside [0,1] clamped.
-
-    Raises ``ImageError`` for another shape.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ImageError(f"images have shape {tuple(images.shape)}; expected [batch, 3, side, side]")
-    images = images.detach().float()
-    clamped = images.clamp(0, 1)
-    return clamped if bool((images - clamped).abs().max() < _ROUNDING) else images
+    """``images`` with values clamped to [0,1] where they lie outside by no more than rounding."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not images.numel():
+        return images
+    clamped = images.detach().clamp(0, 1)
+    return clamped if bool((images.detach() - clamped).abs().max() < _ROUNDING) else images
 
 
 def _class_numbers(kind: str, given: Tensor, seen: Tensor) -> Tensor:
-    if given.shape != seen.shape or given.is_floating_point():
-        raise LabelError(
-            f"{kind} are {given.dtype} of shape {tuple(given.shape)}; expected whole numbers {tuple(seen.shape)}"
-        )
-    return given.to(seen)
+    numbers = class_numbers(kind, given)
+    if len(numbers) != len(seen):
+        raise LabelError(f"{plural(len(seen), 'image')} and {plural(len(numbers), kind[:-1])}; give every image one")
+    return torch.tensor(numbers).to(seen)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
+from attnshift.attack.inputs import check_device, class_numbers, given_images, given_masks
 from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.classifiers.probe import check_attackable
 from attnshift.data.datasets import check_class, check_target, identify
-from attnshift.errors import ImageError, LabelError
+from attnshift.errors import LabelError, ModelError, RecipeError
+from attnshift.terminal import plural
 
-__all__ = ["AttackResult", "checked_tasks", "in_batches", "load_surrogates"]
+__all__ = ["AttackResult", "check_batch", "checked_tasks", "in_batches", "load_surrogates"]
 
 
 @dataclass(frozen=True)
@@ -38,24 +41,34 @@ class AttackResult:
         return (self.margins < 0).all(0)
 
 
+def check_batch(batch: object) -> None:
+    """Raise ``RecipeError`` unless ``batch`` is a number of images that can be attacked together."""
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise RecipeError(f"{batch!r} images cannot be attacked together; give a whole number from 1 on")
+
+
 def load_surrogates(surrogates: Sequence[str | Classifier], device: str) -> list[Classifier]:
     """The classifiers ``surrogates``, by name or loaded, on ``device``, once they are known to be
     attackable."""
+    if isinstance(surrogates, str) or not surrogates:
+        raise ModelError(f"surrogates are {surrogates!r}; give a list with at least one, such as ['timm:resnet50']")
+    check_device(device)
     classifiers = [(load_classifier(each) if isinstance(each, str) else each).to(device) for each in surrogates]
-    if classifiers:
-        common_classes(classifiers)
+    common_classes(classifiers)
     for classifier in classifiers:
+        if any(each.is_inference() for each in classifier.network.parameters()):
+            raise ModelError(f"{classifier.name} was loaded under torch.inference_mode; load it outside of that")
         check_attackable(classifier)
     return classifiers
 
 
 def checked_tasks(
     classifier: Classifier,
-    images: Tensor,
-    labels: Tensor | Sequence[int],
+    images: Tensor | numpy.ndarray,
+    labels: Tensor | numpy.ndarray | Sequence[int],
     class_names: Sequence[str] = (),
-    masks: Tensor | None = None,
-    targets: Tensor | Sequence[int] | None = None,
+    masks: Tensor | numpy.ndarray | None = None,
+    targets: Tensor | numpy.ndarray | Sequence[int] | None = None,
     needs_names: bool = True,
 ) -> list[Task]:
     """One task for each of ``images`` [batch,3,side,side] in [0,1], or an error that says what is
@@ -64,20 +77,21 @@ def checked_tasks(
     ``classifier`` knows classes and their names; with ``needs_names`` a class without one is an
     error.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ImageError(f"images have shape {tuple(images.shape)}; expected [batch, 3, side, side]")
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise ImageError("images have values outside [0,1]; divide 8-bit values by 255")
-    numbers = [int(label) for label in labels]
-    if len(numbers) != len(images) or (class_names and len(class_names) != len(images)):
-        raise LabelError(f"{len(images)} images, {len(numbers)} labels and {len(class_names)} class names")
+    images, numbers = given_images(images), class_numbers("labels", labels)
+    if isinstance(class_names, str):
+        raise LabelError(f"class_names is {class_names!r:.80}; give a list with a name for each image")
+    if class_names and len(class_names) != len(images):
+        counts = f"{plural(len(class_names), 'name')} for {plural(len(images), 'image')}"
+        raise LabelError(f"class_names has {counts}; it names the class of each image, in the order of the images")
+    if len(numbers) != len(images):
+        raise LabelError(f"{plural(len(images), 'image')} and {plural(len(numbers), 'label')}; give every image one")
+    for at, label in enumerate(numbers):
+        check_class("label", label, classifier.classes, f"image {at}")
     known = classifier.class_names
-    if needs_names and not class_names and any(not 0 <= label < len(known) for label in numbers):
+    if needs_names and not class_names and any(label >= len(known) for label in numbers):
         raise LabelError(f"no class names are known for the labels {sorted(set(numbers))}; pass class_names")
-    names = list(class_names) or [known[label] if 0 <= label < len(known) else "" for label in numbers]
-    if masks is not None and masks.shape != images[:, :1].shape:
-        raise ImageError(f"masks have shape {tuple(masks.shape)}; expected {tuple(images[:, :1].shape)}")
-    given = [None] * len(images) if masks is None else list(masks)
+    names = list(class_names) or [known[label] if label < len(known) else "" for label in numbers]
+    given = [None] * len(images) if masks is None else list(given_masks(masks, images))
     wanted = [None] * len(images) if targets is None else _checked_targets(classifier, targets, numbers)
     return [
         Task(identify(_pixels(image), label, name, target), image, label, name, mask, target)
@@ -96,10 +110,12 @@ def in_batches(tasks: Sequence[Task], size: int, attack: Callable[[Sequence[Task
     )
 
 
-def _checked_targets(classifier: Classifier, targets: Tensor | Sequence[int], labels: Sequence[int]) -> list[int]:
-    numbers = [int(target) for target in targets]
+def _checked_targets(
+    classifier: Classifier, targets: Tensor | numpy.ndarray | Sequence[int], labels: Sequence[int]
+) -> list[int]:
+    numbers = class_numbers("targets", targets)
     if len(numbers) != len(labels):
-        raise LabelError(f"{len(labels)} images and {len(numbers)} targets; give every image one")
+        raise LabelError(f"{plural(len(labels), 'image')} and {plural(len(numbers), 'target')}; give every image one")
     for at, (target, label) in enumerate(zip(numbers, labels, strict=True)):
         check_class("target", target, classifier.classes, f"image {at}")
         check_target(target, label, f"image {at}")

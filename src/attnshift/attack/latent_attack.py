@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy
+import torch
 from torch import Tensor
 
-from attnshift.attack.interface import AttackResult, checked_tasks, in_batches, load_surrogates
+from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.run import run_attack
@@ -35,6 +37,7 @@ class LatentAttack:
     >>> result = attack(images, labels, ["mug", "tree"])               # doctest: +SKIP
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         pipeline: str | Backbone,
@@ -48,34 +51,38 @@ class LatentAttack:
         loaded: Recipe | BaselineRecipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         if not isinstance(loaded, Recipe):
             raise RecipeError(f"recipe '{loaded.name}' attacks pixels; use attnshift.PixelAttack")
+        check_batch(batch)
+        self.classifiers = load_surrogates(surrogates, device)
         self.backbone: Backbone = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         self.backbone.to(device)
-        self.classifiers = load_surrogates(surrogates, device)
         self.method = Method.of(loaded, terms, rule)
         self.batch = batch
 
+    @torch.inference_mode(False)
     def __call__(
         self,
-        images: Tensor,
-        labels: Tensor | Sequence[int],
+        images: Tensor | numpy.ndarray,
+        labels: Tensor | numpy.ndarray | Sequence[int],
         class_names: Sequence[str] = (),
-        masks: Tensor | None = None,
-        targets: Tensor | Sequence[int] | None = None,
+        masks: Tensor | numpy.ndarray | None = None,
+        targets: Tensor | numpy.ndarray | Sequence[int] | None = None,
     ) -> AttackResult:
-        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
+        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``, class numbers.
 
+        Images may have any floating-point dtype and stand on any device; the result is fp32, on
+        the attack's. Integers, one-hot labels and channels at the end are refused.
         ``class_names`` names the true class of each image; where it is empty the first surrogate's
         own names are used. ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for
         recipes whose mask is given. ``targets`` are the classes to be seen instead; without them
         any wrong one will do. Raises ``ModelError``, ``ImageError``, ``LabelError`` or
         ``RecipeError`` for input that does not fit.
         """
-        self.backbone.check_size(images.shape[-1])
         if masks is not None and self.method.recipe.mask.source != "given":
             raise RecipeError(
                 "masks are ignored unless the recipe's mask.source is 'given'; leave masks out, or set it"
             )
         tasks = checked_tasks(self.classifiers[0], images, labels, class_names, masks, targets)
+        self.backbone.check_size(tasks[0].image.shape[-1])
         return in_batches(tasks, self.batch, self._attack)
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:

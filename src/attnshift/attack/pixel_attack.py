@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
-from attnshift.attack.interface import AttackResult, checked_tasks, in_batches, load_surrogates
+from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
 from attnshift.baselines import BASELINES
 from attnshift.baselines.pixel import Baseline
@@ -48,6 +49,7 @@ class PixelAttack:
     >>> result = attack(images, labels)                                # doctest: +SKIP
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         surrogates: Sequence[str | Classifier],
@@ -60,18 +62,22 @@ class PixelAttack:
             raise RecipeError(f"recipe '{loaded.name}' attacks latents; use attnshift.LatentAttack")
         self.recipe = loaded
         self.baseline: Baseline = build(BASELINES, loaded.baseline.attack, loaded.baseline.options)
+        check_batch(batch)
         self.classifiers = load_surrogates(surrogates, device)
         self.batch, self.device = batch, device
 
+    @torch.inference_mode(False)
     def __call__(
         self,
-        images: Tensor,
-        labels: Tensor | Sequence[int],
+        images: Tensor | numpy.ndarray,
+        labels: Tensor | numpy.ndarray | Sequence[int],
         class_names: Sequence[str] = (),
-        targets: Tensor | Sequence[int] | None = None,
+        targets: Tensor | numpy.ndarray | Sequence[int] | None = None,
     ) -> AttackResult:
-        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``.
+        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``, class numbers.
 
+        Images may have any floating-point dtype and stand on any device; the result is fp32, on
+        the attack's. Integers, one-hot labels and channels at the end are refused.
         ``class_names`` names the true class of each image. The names are part of an image's
         identity, which its random draws depend on; where they are empty the first surrogate's own
         names are used. ``targets`` are the classes to be seen instead; without them any wrong one
@@ -80,7 +86,7 @@ class PixelAttack:
         """
         tasks = checked_tasks(self.classifiers[0], images, labels, class_names, targets=targets, needs_names=False)
         first = Goals.of([tasks[0].label], [tasks[0].target], self.device)
-        self.baseline.check(surrogates_of(self.classifiers, first), images[:1].to(self.device))
+        self.baseline.check(surrogates_of(self.classifiers, first), tasks[0].image[None].to(self.device))
         return in_batches(tasks, self.batch, self._attack)
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
