@@ -15,8 +15,10 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from attnshift.diffusion import hub
 from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
+from hubs import empty_hubs
 from pipelines import tiny_pipeline
 from planted import declare_giant, edit_json, plant_module, plant_pickle
 
@@ -181,11 +183,43 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "unknown noise": (config(SCHEDULER, beta_schedule="velvet"), "cannot load the pipeline .*velvet"),
     "noise that is no number": (config(SCHEDULER, beta_start=float("nan")), r"noise levels are not in \[0,1\]"),
     "noise that falls": (config(SCHEDULER, beta_start=-0.1, beta_schedule="linear"), "noise levels"),
+    "flow matching": (
+        text(SCHEDULER, '{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}'),
+        r"states no beta_schedule \('FlowMatchEulerDiscreteScheduler'\); models of flow matching",
+    ),
+    "EDM": (
+        text(SCHEDULER, '{"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon", "sigma_data": 0.5}'),
+        "states no beta_schedule .*EDM and consistency are not supported",
+    ),
+    "flow through betas": (config(SCHEDULER, use_flow_sigmas=True), "states no betas in use"),
+    "no first beta": (config(SCHEDULER, beta_start=None), "states no beta_start .*write the beta_start, beta_end and"),
+    "no betas at all": (text(SCHEDULER, "{}"), "states no beta_schedule"),
     "steps that are text": (config(SCHEDULER, num_train_timesteps="many"), "num_train_timesteps is 'many'; expected"),
     "steps without end": (config(SCHEDULER, num_train_timesteps=10**9), "num_train_timesteps is 1000000000"),
     "no scale": (config("vae/config.json", scaling_factor=0), "scaling_factor is 0; expected a number above 0"),
     "scale that is no number": (config("vae/config.json", scaling_factor=float("nan")), "scaling_factor is nan"),
     "a shift": (config("vae/config.json", shift_factor=0.1), "autoencoder has a shift_factor"),
+    "guidance as an input": (conditioned(time_cond_proj_dim=8), "time_cond_proj_dim is 8: .*latent consistency"),
+    "two transformers in a row": (config("unet/config.json", dual_cross_attention=True), "dual_cross_attention is T"),
+    "no self-attention": (config("unet/config.json", only_cross_attention=True), "only_cross_attention is True; the"),
+    "no self-attention below": (
+        config("unet/config.json", only_cross_attention=[False, True, False, False]), "only_cross_attention is",
+    ),
+    "normalised texts": (config("unet/config.json", cross_attention_norm="layer_norm"), "cross_attention_norm is"),
+    "boxes beside the text": (config("unet/config.json", attention_type="gated"), "attention_type is 'gated'"),
+    "blocks of another attention": (
+        config("unet/config.json", up_block_types=["UpBlock2D", *["SimpleCrossAttnUpBlock2D"] * 3]),
+        "up_block_types has 'SimpleCrossAttnUpBlock2D', which",
+    ),
+    "a LoRA in the denoiser": (
+        change(UNET, lambda weights: weights.update({"mid.lora_A.weight": torch.zeros(2, 2)})),
+        r"/unet holds weights that its network does not take: mid\.lora_A\.weight \(1 in all\); merge a LoRA",
+    ),
+    "five keys too many": (
+        change(VAE, lambda weights: weights.update({f"more.{at}": torch.zeros(1) for at in range(5)})),
+        r"does not take: more\.0, more\.1, more\.2, … \(5 in all\)",
+    ),
+    "a LoRA beside the parts": (text("pytorch_lora_weights.safetensors", ""), "is a LoRA, which would not act; merge"),
     "no size": (config("unet/config.json", sample_size=None), "sample_size is None; expected a whole number"),
     "negative size": (config("unet/config.json", sample_size=-1), "sample_size is -1"),
 }  # fmt: skip
@@ -305,6 +339,99 @@ def test_half_precision_is_computed_in_full(tmp_path: Path, variant: str | None)
     assert next(loaded.unet.parameters()).dtype == next(loaded.vae.parameters()).dtype == torch.float32
     expected = tiny_pipeline(size=64).to(torch.float16).to(torch.float32)
     torch.testing.assert_close(noise(loaded), noise(StableDiffusion(expected, "tiny")))
+
+
+def varied(*variants: str, shard: str | None = None) -> Spoil:
+    """Files of all networks under the names of ``variants`` alone, in shards of the size ``shard``."""
+
+    def spoil(folder: Path) -> None:
+        for file in (UNET, VAE, TEXT):
+            (folder / file).unlink()
+        for variant in variants:
+            sharded = {} if shard is None else {"max_shard_size": shard}
+            tiny_pipeline(size=64).save_pretrained(folder, variant=variant, **sharded)
+
+    return spoil
+
+
+@pytest.mark.parametrize(("variant", "shard"), [("fp16", "30KB"), ("bf16", None), ("fp32", None), ("non_ema", "30KB")])
+def test_the_only_variant_is_loaded(folder: Path, variant: str, shard: str | None) -> None:
+    varied(variant, shard=shard)(folder)
+    assert len(list((folder / "unet").glob("*.safetensors"))) == 1 or shard
+    torch.testing.assert_close(
+        noise(load_stable_diffusion(str(folder))), noise(StableDiffusion(tiny_pipeline(size=64), ""))
+    )
+
+
+def test_of_several_variants_one_is_chosen_behind_the_name(folder: Path) -> None:
+    varied("fp16", "bf16")(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.bf16.safetensors"
+    changed = {key: value / 2 for key, value in load(weights.read_bytes()).items()}
+    save_file(changed, weights)
+    assert "in the variants bf16 and fp16; choose one behind the pipeline's name, as in FOLDER,variant=" in complaint(
+        folder
+    )
+    half, full = (load_stable_diffusion(f"{folder},variant={variant}") for variant in ("bf16", "fp16"))
+    assert half.unet.conv_in.weight.equal(full.unet.conv_in.weight / 2)
+    assert half.name == f"{folder},variant=bf16"
+
+
+def test_a_variant_of_one_network_goes_with_the_plain_files_of_the_others(folder: Path) -> None:
+    weights = {key: value / 2 for key, value in load((folder / UNET).read_bytes()).items()}
+    save_file(weights, folder / "unet" / "diffusion_pytorch_model.non_ema.safetensors")
+    loaded = load_stable_diffusion(f"{folder},variant=non_ema")
+    assert loaded.unet.conv_in.weight.equal(weights["conv_in.weight"])
+    assert not load_stable_diffusion(str(folder)).unet.conv_in.weight.equal(weights["conv_in.weight"])
+    with pytest.raises(ModelError, match="holds no weights of the variant 'fp16'; leave"):
+        load_stable_diffusion(f"{folder},variant=fp16")
+    with pytest.raises(ModelError, match="'' is no variant of weights"):
+        load_stable_diffusion(f"{folder},variant=")
+
+
+def test_weights_under_another_name_are_named(folder: Path) -> None:
+    (folder / UNET).rename(folder / "unet" / "model.safetensors")
+    assert "unet has no diffusion_pytorch_model.safetensors; model.safetensors is not a name" in complaint(folder)
+
+
+def test_the_rest_of_a_clip_beside_its_text_encoder_is_left_alone(folder: Path) -> None:
+    more = {"text_projection.weight": torch.zeros(2, 2), "vision_model.class_embedding": torch.zeros(2)}
+    change(TEXT, lambda weights: weights.update(more))(folder)
+    assert load_stable_diffusion(str(folder)).suggested_size == 64
+
+
+@pytest.mark.parametrize("name", ["./nope", "../nope", "/nope/sd", "~/sd", "a/b/c", "models/sd2", "sd 1.5", "sd\\v1"])
+def test_a_folder_that_does_not_exist_is_not_asked_for_at_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "HfApi", None)
+    with pytest.raises(ModelError, match=r"cannot load the pipeline .*: there is no such folder; give a folder"):
+        load_stable_diffusion(name)
+
+
+class Hub:
+    """The hub as ``model_info`` meets it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.asked = error, 0
+
+    def model_info(self, name: str, timeout: float) -> None:
+        assert timeout <= 10
+        self.asked += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    empty_hubs(tmp_path, monkeypatch)
+    silent = Hub(ConnectionError("Name or service not known"))
+    monkeypatch.setattr(hub, "HfApi", lambda: silent)
+    with pytest.raises(
+        ModelError, match=rf"^cannot load the pipeline {name}: .* cannot be reached \(Name or .* give a"
+    ):
+        load_stable_diffusion(name)
+    assert silent.asked == 1
 
 
 def old_texts(weights: dict[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from attnshift.diffusion.names import split_variant
 from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table, look_up, suggest
 
@@ -71,7 +72,8 @@ def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
 
     Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses
     it; a name of the hub is read as Stable Diffusion. ``precision`` is that of the weights; steps
-    and losses are in float32 in any case. ``ModelError`` for a pipeline that cannot be loaded.
+    and losses are in float32 in any case. ``,variant=fp16`` behind a Stable Diffusion's folder or
+    hub name asks for that variant of its files. ``ModelError`` for a pipeline that cannot be loaded.
     """
     backbone, model = _named(source)
     return look_up(BACKBONES, backbone)(model, precision)
@@ -88,7 +90,7 @@ def _named(source: str) -> tuple[str, str]:
         raise ModelError(
             f"pipeline '{source}': unknown backbone '{prefix}'{suggest(prefix, BACKBONES)}; known: {known}"
         )
-    return _backbone_of(Path(source)), source
+    return _backbone_of(Path(split_variant(source)[0])), source
 
 
 def _backbone_of(folder: Path) -> str:

@@ -6,6 +6,7 @@ Its folder is read as data before anything is loaded, its parts are compared aft
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, read_object, reason, safetensors_shapes
 
-__all__ = ["check_folder", "check_levels", "check_parts"]
+__all__ = ["check_folder", "check_levels", "check_parts", "check_unexpected"]
 
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -42,10 +43,31 @@ they do not fit."""
 _CONDITIONS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
 """What a denoiser may want to be told beside the noise level and the text."""
 
+_BLOCKS = (
+    "DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D",
+    "UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None,
+)  # fmt: skip
+_USUAL_ATTENTION = {
+    "dual_cross_attention": False,
+    "only_cross_attention": False,
+    "mid_block_only_cross_attention": False,
+    "cross_attention_norm": None,
+    "attention_type": "default",
+}
+"""Options that Stable Diffusion leaves alone.
 
-def check_folder(folder: Path) -> dict[str, str | None]:
-    """Read ``folder`` as data, and return for each network the variant of its weights, "fp16" or
-    none.
+With others, attention is not computed as it is read here.
+"""
+
+_BESIDE_TEXT = ("vision_model.", "text_projection.", "visual_projection.", "logit_scale", "embeddings.position_ids")
+"""Weights of CLIP that do not act on the states of a text."""
+
+
+def check_folder(folder: Path, variant: str | None = None) -> dict[str, str | None]:
+    """Read ``folder`` as data, and return for each network the variant of its weights: "fp16", None.
+
+    A network comes in ``variant`` if its folder has that, else as its plain files, else in the only
+    variant that is there.
 
     Raises ModelError for a folder that brings or asks for code, that lacks a part, whose weights
     are no safetensors files or do not have the shapes that its configurations describe, and for
@@ -56,7 +78,12 @@ def check_folder(folder: Path) -> dict[str, str | None]:
         _check_code(folder / part)
     _check_vocabulary(folder / "tokenizer")
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
-    return {part: _check_network(folder / part) for part in ("unet", "vae", "text_encoder")}
+    _check_attention(folder / "unet" / "config.json")
+    _check_loras(folder)
+    variants = {part: _check_network(folder / part, variant) for part in ("unet", "vae", "text_encoder")}
+    if variant not in (None, *variants.values()):
+        raise ModelError(f"{folder} holds no weights of the variant {variant!r}; leave `,variant={variant}` out")
+    return variants
 
 
 def _check_index(index: Mapping[str, Any], folder: Path) -> None:
@@ -109,10 +136,70 @@ def _check_scheduler(path: Path) -> None:
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= 100_000:
         raise ModelError(f"{path}: num_train_timesteps is {steps!r:.80}; expected a whole number from 2 to 100000")
+    _check_betas(path, config)
 
 
-def _check_network(folder: Path) -> str | None:
-    files, variant = _weights(folder)
+def _check_betas(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError unless the noise levels are stated: libraries put those of DDPM in their place."""
+    needed = ["beta_schedule"]
+    if config.get("beta_schedule") != "squaredcos_cap_v2":
+        needed += ["beta_start", "beta_end"]
+    absent = [key for key in needed if config.get(key) is None]
+    if config.get("use_flow_sigmas") or (config.get("trained_betas") is None and absent):
+        raise ModelError(
+            f"{path} states no {absent[0] if absent else 'betas in use'} ({config.get('_class_name')!r:.80}); models "
+            "of flow matching, EDM and consistency are not supported; for a Stable Diffusion, write the beta_start, "
+            "beta_end and beta_schedule that it was trained with"
+        )
+
+
+def _check_attention(path: Path) -> None:
+    """Raise ModelError for a denoiser that attends in another way than Stable Diffusion, or wants its guidance."""
+    config = read_object(path)
+    for key, usual in _USUAL_ATTENTION.items():
+        if any(value not in (usual, None) for value in _flat(config.get(key))):
+            raise ModelError(
+                f"{path}: {key} is {config[key]!r:.80}; the attention of such denoisers cannot be read, and only that "
+                "of Stable Diffusion 1.x and 2.x is supported"
+            )
+    for key in ("down_block_types", "mid_block_type", "up_block_types"):
+        for block in _flat(config.get(key)):
+            if block not in _BLOCKS:
+                raise ModelError(f"{path}: {key} has {block!r:.80}, which Stable Diffusion 1.x and 2.x do not have")
+    if config.get("time_cond_proj_dim") is not None:
+        raise ModelError(
+            f"{path}: time_cond_proj_dim is {config['time_cond_proj_dim']!r:.80}: the denoiser wants to be told its "
+            "guidance, as latent consistency models do, which are not supported; take the model that it was distilled "
+            "from"
+        )
+
+
+def _check_loras(folder: Path) -> None:
+    loras = sorted(folder.glob("pytorch_lora_weights*"))
+    if loras:
+        raise ModelError(
+            f"{loras[0]} is a LoRA, which would not act; merge it into the weights (fuse_lora, then save_pretrained), "
+            "or take it out"
+        )
+
+
+def check_unexpected(keys: Iterable[str], where: Path) -> None:
+    """Raise ModelError if weights in the folder ``where`` have ``keys`` that its network does not take.
+
+    A text encoder may come with the rest of its CLIP, which does not act on texts.
+    """
+    ignored = _BESIDE_TEXT if where.name == "text_encoder" else ()
+    found = sorted(key for key in keys if not key.removeprefix("text_model.").startswith(ignored))
+    if found:
+        some = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+        raise ModelError(
+            f"{where} holds weights that its network does not take: {some} ({len(found)} in all); merge a LoRA into "
+            "the weights before you save them, and take out what belongs to other networks"
+        )
+
+
+def _check_network(folder: Path, variant: str | None) -> str | None:
+    files, variant = _weights(folder, variant)
     shapes = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
     config = read_object(folder / "config.json")
     wanted = {key: tuple(value.shape) for key, value in _outline(folder, config).state_dict().items()}
@@ -129,19 +216,43 @@ def _check_network(folder: Path) -> str | None:
     return variant
 
 
-def _weights(folder: Path) -> tuple[list[Path], str | None]:
-    """The weights' files, and their variant."""
+def _weights(folder: Path, variant: str | None) -> tuple[list[Path], str | None]:
+    """Files of the weights, and their variant: ``variant`` if it is there, else none, else the only one."""
     stem = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
-    if (folder / f"{stem}.safetensors").is_file():
-        return [folder / f"{stem}.safetensors"], None
-    index = folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        return _shards(index), None
-    if (folder / f"{stem}.fp16.safetensors").is_file():
-        return [folder / f"{stem}.fp16.safetensors"], "fp16"
-    pickles = sorted(each.name for each in folder.iterdir() if each.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+    found = _variants(folder, stem)
+    chosen = variant if variant in found else None if None in found else next(iter(found), None)
+    if chosen is None and None not in found:
+        raise ModelError(_no_weights(folder, stem))
+    if chosen != variant and chosen is not None and len(found) > 1:
+        names = " and ".join(sorted(filter(None, found)))
+        raise ModelError(
+            f"{folder} holds weights in the variants {names}; choose one behind the pipeline's name, as in "
+            f"FOLDER,variant={chosen}"
+        )
+    file = found[chosen]
+    return ([file] if file.suffix == ".safetensors" else _shards(file)), chosen
+
+
+def _variants(folder: Path, stem: str) -> dict[str | None, Path]:
+    """Variants of the weights in ``folder``, None for plain ones: their file, or the index of their shards."""
+    forms = (rf"{stem}\.safetensors\.index(\.[\w-]+)?\.json", rf"{stem}(\.[\w-]+)?\.safetensors")
+    found: dict[str | None, Path] = {}
+    for form in forms:
+        for path in sorted(folder.iterdir()):
+            match = re.fullmatch(form, path.name)
+            if match and not re.search(r"-\d+-of-\d+$", match[1] or ""):
+                found[match[1][1:] if match[1] else None] = path
+    return found
+
+
+def _no_weights(folder: Path, stem: str) -> str:
+    names = sorted(each.name for each in folder.iterdir())
+    others = [name for name in names if name.endswith(".safetensors")]
+    if others:
+        return f"{folder} has no {stem}.safetensors; {others[0]} is not a name that diffusers gives; save it again"
+    pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
     found = f"; pickles such as {pickles[0]} are never opened" if pickles else ""
-    raise ModelError(f"{folder} has no {stem}.safetensors{found}; save the pipeline with safe_serialization=True")
+    return f"{folder} has no {stem}.safetensors{found}; save the pipeline with safe_serialization=True"
 
 
 def _shards(index: Path) -> list[Path]:

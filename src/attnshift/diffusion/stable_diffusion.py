@@ -25,8 +25,10 @@ from transformers.utils import logging as transformers_logging
 from attnshift.diffusion import Precision
 from attnshift.diffusion.attention import attention_sites, record_attention
 from attnshift.diffusion.backbone import Loader, Prediction, Read
-from attnshift.diffusion.checks import check_folder, check_levels, check_parts
+from attnshift.diffusion.checks import check_folder, check_levels, check_parts, check_unexpected
 from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.hub import download
+from attnshift.diffusion.names import check_source, is_hub_name, split_variant
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
@@ -53,6 +55,7 @@ class StableDiffusion:
         for module in (self.vae, self.unet, self.text_encoder):
             module.eval().requires_grad_(False)
         self.scheduler = _ddim(pipeline, name)
+        self.prediction_type = str(self.scheduler.config["prediction_type"])
         self.device = self.unet.device
         self.pixels_per_latent = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         self.suggested_size = int(self.unet.config["sample_size"]) * self.pixels_per_latent
@@ -217,10 +220,11 @@ def load_stable_diffusion(source: str, precision: Precision = "float32", name: s
     _silence()
     name = name or source
     try:
-        folder = _folder(source)
+        place, variant = split_variant(source)
+        folder = _folder(place, variant)
         networks = {
             part: _network(folder, part, variant, getattr(torch, precision))
-            for part, variant in check_folder(folder).items()
+            for part, variant in check_folder(folder, variant).items()
         }
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, **networks, safety_checker=None, feature_extractor=None, image_encoder=None,
@@ -242,16 +246,12 @@ def _silence() -> None:
     transformers_logging.set_verbosity_error()
 
 
-def _folder(source: str) -> Path:
-    """Where the pipeline lies, once what a name of the hub stands for has been fetched."""
+def _folder(source: str, variant: str | None) -> Path:
+    """Return where the pipeline lies, once what a name of the hub stands for has been fetched."""
+    check_source(source)
     folder = Path(source)
-    if not folder.exists():
-        return Path(
-            StableDiffusionPipeline.download(
-                source, use_safetensors=True, safety_checker=None, feature_extractor=None, image_encoder=None,
-                trust_remote_code=False,
-            )
-        )  # fmt: skip
+    if is_hub_name(source) and not folder.exists():
+        return download(source, variant)
     if not (folder / "model_index.json").is_file():
         raise ModelError(f"{source} is not a diffusers pipeline: it holds no model_index.json")
     return folder
@@ -267,6 +267,7 @@ def _network(folder: Path, part: str, variant: str | None, dtype: torch.dtype) -
         folder / part, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True,
         output_loading_info=True,
     )  # fmt: skip
+    check_unexpected(found["unexpected_keys"], folder / part)
     absent = sorted(found["missing_keys"])
     if absent:
         # Libraries draw them at random.
