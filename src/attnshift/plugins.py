@@ -37,7 +37,9 @@ def installed_plugins() -> Mapping[str, Mapping[str, tuple[Plugin, ...]]]:
 def _plugin(point: EntryPoint) -> Plugin:
     package = point.dist
     assert package is not None, "entry_points() reads them from packages"
-    return Plugin(f"{package.name} {package.version}", package.metadata.get("Summary") or "a plug-in", point.value)
+    return Plugin(
+        f"{package.name} {package.version}", str(package.metadata.json.get("summary", "a plug-in")), point.value
+    )
 
 
 def misfit(made: object, contract: str) -> str:

@@ -42,7 +42,7 @@ class NullText:
 
     Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step *
     k`` updates and starts from the embedding of the step before; one AdamW serves all steps, as in
-    the baseline's code. The conditional prediction does not depend on what is tuned and is computed
+    the published code. The conditional prediction does not depend on what is tuned and is computed
     once per step. An image whose mean squared error falls below ``tolerance`` keeps its embedding
     for the rest of the step.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -39,7 +39,10 @@ class CrossEntropy:
     """
 
     __pydantic_config__ = STRICT
-    reads_interference: ClassVar[bool] = False
+
+    @property
+    def reads_interference(self) -> bool:
+        return False
 
     def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
         if goals.targets is None:
@@ -59,9 +62,12 @@ class Margin:
     """
 
     __pydantic_config__ = STRICT
-    reads_interference: ClassVar[bool] = False
     kappa: float = 0.0
     scale: Literal["logit", "dlr"] = "logit"
+
+    @property
+    def reads_interference(self) -> bool:
+        return False
 
     def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
         margin = margins(logits.float(), goals)

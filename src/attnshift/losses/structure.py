@@ -32,7 +32,7 @@ class SelfAttention:
 
     ``distance``: ``js``, the Jensen-Shannon divergence in [0,1] (in bits); ``kl``, of the attacked
     from the clean rows, in nats; ``mse``. ``reduction`` over sites and steps: ``sum``, with ``mse``
-    the baseline's term (Chen et al., DiffAttack, TPAMI 2024); ``mean``; ``layered``, the mean over
+    DiffAttack's term (Chen et al., DiffAttack, TPAMI 2024); ``mean``; ``layered``, the mean over
     steps weighted over sites by their place (up 1, mid 0.5, down 0.25) times (side / largest
     side)^gamma, so that fine and late layers, which hold texture, count most. Sites with more than
     ``rows`` query rows are estimated from so many, drawn again in every iteration and the same on

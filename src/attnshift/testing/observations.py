@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import select_rows
-from attnshift.types import Branch, Interference, Observation, RandomKey, Site, TokenSpan
+from attnshift.types import Branch, Interference, Kind, Observation, Place, RandomKey, Site, TokenSpan
 
 LATENT_SIDE, KEYS, HEADS, STEPS = 8, 6, 2, 2
 TOKENS: tuple[TokenSpan, ...] = ((1,), (2, 3), (1, 4, 5))
 OTHERS: tuple[TokenSpan, ...] = ((1, 2, 3), (4,), (2, 3))
 """Where the interference phrases stand in their own prompts: 3 tokens against 1, 1 against 2, 2 against 3."""
+_GRIDS: tuple[tuple[Place, int], ...] = (
+    ("down", 8), ("down", 4), ("down", 2), ("mid", 1), ("up", 2), ("up", 4), ("up", 8),
+)  # fmt: skip
+_KINDS: tuple[Kind, ...] = ("cross", "self")
 SITES: tuple[Site, ...] = tuple(
-    Site(f"{place}.{side}.{kind}", kind, place, side, HEADS)
-    for place, side in (("down", 8), ("down", 4), ("down", 2), ("mid", 1), ("up", 2), ("up", 4), ("up", 8))
-    for kind in ("cross", "self")
+    Site(f"{place}.{side}.{kind}", kind, place, side, HEADS) for place, side in _GRIDS for kind in _KINDS
 )
 SAMPLE = 5
 """Query rows of self-attention that are also there on their own, at sites that have more."""
