@@ -320,7 +320,7 @@ def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call
         "photo-2.png does not exist",
         "photo-1.png",
     ]
-    assert ended.out == "1 images can be attacked, 3 complaints\n"
+    assert ended.out == "1 image can be attacked, 3 complaints\n"
     as_json = call(*command.validation(), "--json")
     assert (as_json.status, as_json.err) == (2, ended.err)
     found = json.loads(as_json.out)

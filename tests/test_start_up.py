@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from report.made_up import made_up_run
+from small_runs import write_photos
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "diffusers", "transformers", "timm", "safetensors", "tokenizers")
 
@@ -63,6 +64,63 @@ def test_a_recipe_of_an_attack_on_latents_is_read_without_torch() -> None:
     program = "import attnshift, sys; print(attnshift.load_recipe('fast').name, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["fast", "False"], done.stderr
+
+
+TRUE = ("--labels", "true.csv", "--surrogate", "lab:resnet")
+ATTACK = ("--labels", "labels.csv", "--surrogate", "lab:resnet")
+
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "folder": (("attack", "nope", *ATTACK, "--out", "run"), "nope: no such folder of images"),
+    "folder of validate": (("validate", "nope", *ATTACK), "nope: no such folder of images"),
+    "no labels": (("attack", "photos", *TRUE[2:], "--out", "run"), "nothing there gives labels"),
+    "label file": (("attack", ".", *ATTACK, "--out", "run"), "labels.csv: no such label file"),
+    "masks": (("validate", "photos", *ATTACK, "--masks", "none"), "none: no such folder of masks"),
+    "no surrogate": (("attack", "nope", "--out", "run"), "give at least one in --surrogate"),
+    "limit": (("attack", "nope", *ATTACK, "--limit", "-1", "--out", "run"), "--limit is -1; it must lie between"),
+    "size": (("validate", "photos", *TRUE, "--size", "-64"), "--size is -64; it must lie between"),
+    "batch": (("compare", "nope", *ATTACK, "--batch", "-1", "--out", "run"), "--batch is -1; it must lie between"),
+    "preset": (("attack", "photos", *TRUE, "--preset", "fsat", "--out", "run"), "did you mean 'fast'"),
+    "source": (("attack", "photos", *TRUE, "--surrogate", "tim:resnet50", "--out", "run"), "did you mean 'timm'"),
+    "source of validate": (("validate", "photos", *TRUE[:2], "--surrogate", "tim:a"), "did you mean 'timm'"),
+    "no source": (("attack", "photos", *TRUE[:2], "--surrogate", "resnet50", "--out", "run"), "source:name"),
+    "defence": (("attack", "photos", *TRUE[:2], "--surrogate", "jpg+lab:a", "--out", "run"), "did you mean 'jpeg'"),
+    "judge": (("sweep", "photos", *TRUE, "--judge", "timn:a", "--out", "run"), "did you mean 'timm'"),
+    "run": (("evaluate", "nope", "--judge", "lab:nfnet"), "nope"),
+}
+
+MANY = """
+import json, sys
+from attnshift.cli import main
+for name, arguments in json.loads(sys.argv[1]).items():
+    sys.argv = ["attnshift", *arguments]
+    status = 0
+    try:
+        main()
+    except SystemExit as exit:
+        status = exit.code or 0
+    heavy = sorted(set(json.loads(sys.argv0)) & set(sys.modules))
+    print(json.dumps([name, status, heavy]), file=sys.stderr)
+"""
+
+
+def test_wrong_input_is_answered_before_anything_heavy(tmp_path: Path) -> None:
+    """One process asks all of it, one after the other; the first that imports torch is named."""
+    write_photos(tmp_path / "photos")
+    (tmp_path / "photos" / "labels.csv").rename(tmp_path / "true.csv")
+    for file in (tmp_path / "photos" / "images").iterdir():
+        file.rename(tmp_path / "photos" / file.name)
+    (tmp_path / "photos" / "images").rmdir()
+    commands = json.dumps({name: arguments for name, (arguments, _) in WRONG.items()})
+    program = MANY.replace("sys.argv0", repr(json.dumps(HEAVY)))
+    done = subprocess.run(
+        [sys.executable, "-c", program, commands], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    for (name, (_, message)), line, ended in zip(WRONG.items(), lines[::2], lines[1::2], strict=True):
+        assert (name, message in line) == (name, True), line
+        assert json.loads(ended) == [name, 2, []]
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_probe_sees_torch() -> None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, Vali
 from attnshift.errors import PluginError, RecipeError
 from attnshift.plugins import Plugin, installed_plugins, misfit
 
-__all__ = ["STRICT", "Entry", "Table", "build", "check", "describe", "load", "look_up", "suggest"]
+__all__ = ["STRICT", "Entry", "Table", "build", "check", "check_known", "describe", "load", "look_up", "suggest"]
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 """Rules for every recipe and every option: no unknown keys, no silent conversions, no infinities."""
@@ -144,9 +144,14 @@ def check(table: Table, name: str, made: Any) -> Any:
 
 def load(table: Table, name: str) -> Any:
     """The implementation called ``name``, not checked; ``RecipeError`` where there is none, with the nearest name."""
+    check_known(table, name)
+    return table[name].load()
+
+
+def check_known(table: Table, name: str) -> None:
+    """Raise ``RecipeError`` where ``table`` has no such name, with the nearest one; nothing is imported."""
     if name not in table:
         raise RecipeError(f"unknown {table.family} '{name}'{suggest(name, table)}; known: {', '.join(table)}")
-    return table[name].load()
 
 
 def _refused(table: Table, name: str, complaint: str) -> PluginError | RecipeError:

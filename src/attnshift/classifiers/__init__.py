@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attnshift.errors import ModelError
-from attnshift.registry import Entry, Table, look_up
+from attnshift.registry import Entry, Table, check_known, look_up
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
@@ -54,14 +54,24 @@ SOURCES = Table(
 )
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Source and model of the name ``source:name``, without loading anything.
+
+    Raises ``ModelError`` for a name of another form, and ``RecipeError`` for an unknown source.
+    """
+    source, separator, model = name.partition(":")
+    if not separator or not model:
+        raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")
+    check_known(SOURCES, source)
+    return source, model
+
+
 def load_classifier(name: str) -> Classifier:
     """Classifier of the name ``source:name``, such as ``timm:resnet50`` or ``lab:resnet``.
 
     Raises ``ModelError`` if it cannot be loaded, or if ``probe`` finds that it gives no logits.
     """
-    source, separator, model = name.partition(":")
-    if not separator or not model:
-        raise ModelError(f"classifier '{name}' is not of the form source:name; sources: {', '.join(SOURCES)}")
+    source, model = split_name(name)
     try:
         classifier = look_up(SOURCES, source)(model)
     except (OSError, ValueError) as error:

@@ -45,9 +45,11 @@ def attack(
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, on standard error.")] = False,
 ) -> None:
     """Attack images, or continue; exit status 1 where some of them failed (`status` says why)."""
+    from attnshift.execution.early import check_early
     from attnshift.recipes.reading import load_recipe
     from attnshift.recipes.schema import BaselineRecipe
 
+    check_early(inputs)
     recipe = load_recipe(preset, changes)
     if profile and isinstance(recipe, BaselineRecipe):
         raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} attacks pixels")

@@ -58,6 +58,9 @@ def compare_and_print(
     check_share("min_clean_accuracy", options.min_clean_accuracy)
     for each in options.at:
         check_share("at", each)
+    from attnshift.execution.early import check_early
+
+    check_early(inputs, options.judges)
     from attnshift.studies.comparison import ComparisonSettings, compare_recipes, read_entrants
     from attnshift.telemetry import open_telemetry
 

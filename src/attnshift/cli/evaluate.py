@@ -51,13 +51,16 @@ def evaluate(
     check_share("min_clean_accuracy", min_clean_accuracy)
     if features and not sets:
         raise UserError(f"`features` is {features}, which is used with `sets` alone; add `sets`, or leave it out")
+    from attnshift.execution.early import check_names
+    from attnshift.results.store import Store
+
+    store = Store.open(run)
+    check_names([*judges, *tuning, *filter(None, (features, reference))])
     from attnshift.judging.sets import evaluate_sets, features_of
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.judging.visibility import measure_visibility
     from attnshift.results.rows import VisibilityRow
-    from attnshift.results.store import Store
 
-    store = Store.open(run)
     # Before anybody judges, since masks and networks can be missing.
     chosen = features_of(features) if features else None
     visibility = measure_visibility(store, masks) if masks else []

@@ -41,6 +41,9 @@ def tune(
 
     Tune on images that are not evaluated later.
     """
+    from attnshift.execution.early import check_early
+
+    check_early(inputs, tuning)
     from attnshift.studies.tuning import TuningSettings, read_search, tune_recipe
 
     console = Console(stderr=as_json)

@@ -9,6 +9,7 @@ import typer
 from attnshift.cli.options import AsJson, Changes, InputOptions, Preset, expand_options
 from attnshift.cli.printing import print_json, print_message, with_flags
 from attnshift.errors import UserError
+from attnshift.terminal import plural
 
 __all__ = ["validate"]
 
@@ -16,11 +17,8 @@ __all__ = ["validate"]
 @expand_options
 def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOptions, as_json: AsJson = False) -> None:
     """Find everything in an attack's input that could stop it or make images fail, without attacking."""
+    from attnshift.execution.early import early_complaints
     from attnshift.recipes.reading import load_recipe
-
-    recipe = load_recipe(preset, changes)
-    from attnshift.execution.prepare import AttackSettings
-    from attnshift.execution.validate import find_problems
 
     complaints: list[UserError] = []
 
@@ -28,10 +26,19 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
         complaints.append(error)
         print_message(error)
 
-    usable = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain)
+    early, usable = early_complaints(inputs), 0
+    for each in early:
+        complain(each)
+    recipe = load_recipe(preset, changes)
+    if not early:
+        from attnshift.execution.prepare import AttackSettings
+        from attnshift.execution.validate import find_problems
+
+        usable = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain)
     if as_json:
         print_json({"usable": usable, "complaints": [with_flags(each) for each in complaints]})
     else:
-        print(f"{usable} images can be attacked, {len(complaints)} complaints")
+        rest = "; the rest is checked once they are mended" if early else ""
+        print(f"{plural(usable, 'image')} can be attacked, {plural(len(complaints), 'complaint')}{rest}")
     if complaints:
         raise typer.Exit(2)

@@ -7,16 +7,16 @@ import tomllib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from attnshift.classifiers import load_classifier
+from attnshift.classifiers import load_classifier, split_name
 from attnshift.defences import DEFENCES
 from attnshift.errors import ModelError, RecipeError
-from attnshift.registry import build
+from attnshift.registry import build, check_known
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["load_defended", "load_surrogate", "same_classifier", "undefended"]
+__all__ = ["check_name", "load_defended", "load_surrogate", "same_classifier", "undefended"]
 
 _FIRST = re.compile(r"""(?P<defence>\w+)(?:\((?P<options>(?:[^()"']|"[^"]*"|'[^']*')*)\))?\+(?P<rest>.*)""", re.DOTALL)
 """First defence of a name.
@@ -67,6 +67,17 @@ def load_surrogate(name: str) -> Classifier:
 
     check_attackable(classifier)
     return classifier
+
+
+def check_name(name: str) -> None:
+    """Raise ``ModelError`` or ``RecipeError`` for a ``name`` that has not the form of
+    ``load_defended``, or holds a defence or a source that is unknown. Nothing is loaded."""
+    rest = name
+    while first := _FIRST.fullmatch(rest):
+        check_known(DEFENCES, first["defence"])
+        _options(first["options"] or "", name)
+        rest = first["rest"]
+    split_name(rest)
 
 
 def undefended(name: str) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 
+from attnshift.attack.inputs import check_device
 from attnshift.attack.interference import vocabulary
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.references import Reference
 from attnshift.diffusion import as_precision
 from attnshift.errors import UserError
+from attnshift.execution.early import check_numbers, check_surrogates
 from attnshift.execution.work import work_of
 from attnshift.execution.worker import Worker, inversions_in, load_networks, weights
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -25,7 +27,6 @@ __all__ = [
     "Inputs",
     "PreparedRun",
     "check_settings",
-    "check_surrogates",
     "items_of",
     "prepare_run",
     "settings_with",
@@ -145,31 +146,16 @@ def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
     return isinstance(recipe, Recipe) and recipe.mask.source == "given"
 
 
-def check_surrogates(inputs: Inputs) -> None:
-    if not inputs.surrogates:
-        raise UserError("no classifier to attack; give at least one in `surrogates`, such as timm:resnet50")
-
-
 def check_settings(settings: AttackSettings, here: str = "") -> None:
     """Refuse impossible numbers, devices and masks, before anything is loaded."""
-    check_surrogates(settings)
     _check_options(settings, here or settings.device)
     _check_masks(settings.recipe, settings.masks)
 
 
 def _check_options(settings: AttackSettings, here: str) -> None:
-    for name, lowest, highest in (("size", 8, 4096), ("batch", 1, 4096), ("threads", 1, 1024), ("limit", 1, 10**9)):
-        value = getattr(settings, name)
-        if value and not lowest <= value <= highest:
-            raise UserError(f"`{name}` is {value}; it must lie between {lowest} and {highest}")
-    twice = sorted({name for name in settings.surrogates if settings.surrogates.count(name) > 1})
-    if twice:
-        raise UserError(f"`surrogates` names {twice[0]} twice, which would count twice; give it once")
-    try:
-        torch.empty(0, device=here)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"`device` is {here}, which cannot be used ({reason}); use cpu or cuda") from None
+    check_numbers(vars(settings))
+    check_surrogates(settings.surrogates)
+    check_device(here)
 
 
 def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:

@@ -20,10 +20,10 @@ from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
+from attnshift.execution.early import check_surrogates
 from attnshift.execution.prepare import (
     Inputs,
     PreparedRun,
-    check_surrogates,
     prepare_run,
     settings_with,
     wants_masks,
@@ -133,7 +133,7 @@ def _split(given: str) -> tuple[str, tuple[float, ...]]:
 
 
 def _check_settings(settings: ComparisonSettings) -> None:
-    check_surrogates(settings)
+    check_surrogates(settings.surrogates)
     if not settings.judges:
         raise UserError("no classifier judges; give at least one in `judges`, such as timm:vit_base_patch16_224")
     if not settings.entrants:

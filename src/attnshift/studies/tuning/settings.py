@@ -13,6 +13,7 @@ from attnshift.attack.method import Method
 from attnshift.defences.names import same_classifier, undefended
 from attnshift.errors import RecipeError, UserError
 from attnshift.execution import prepare
+from attnshift.execution.early import check_surrogates
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning.search import Search, standing_values
@@ -56,7 +57,7 @@ def check_study(settings: TuningSettings) -> None:
         raise UserError(f"`floor` is {settings.floor}; it is an SSIM between 0 and 1")
     if settings.seed < 0:
         raise UserError(f"`seed` is {settings.seed}; it must not be negative")
-    prepare.check_surrogates(settings)
+    check_surrogates(settings.surrogates)
     _check_roles(settings.surrogates, settings.tuning)
     prepare.check_settings(attack_settings(settings))
     if not settings.search:
