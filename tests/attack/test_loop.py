@@ -14,11 +14,12 @@ from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
+from small_runs import SHORT_PATH
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
 
-FEW = ["reconstruction.updates=1", "reconstruction.updates_per_step=1"]
+FEW = [SHORT_PATH, "reconstruction.updates=1", "reconstruction.updates_per_step=1"]
 PRESETS = [("fast", []), ("diffattack", FEW)]
 
 
@@ -182,7 +183,7 @@ VIEWS = [
 
 def test_gradients_at_the_latents_give_what_those_at_the_image_give(prepared: Prepare) -> None:
     """For a linear rule; also through views, and with the other terms beside it."""
-    for settings in (RAW, [*RAW, *VIEWS]):
+    for settings in ([SHORT_PATH, *RAW], [SHORT_PATH, *RAW, *VIEWS]):
         at_image = attention_clean(prepared("fast", settings, slice(0, 2), slice(0, 3)))
         at_latents = attention_clean(
             prepared("fast", [*settings, "classification.space=latent"], slice(0, 2), slice(0, 3))
@@ -202,7 +203,7 @@ def test_scaled_fusion_differs_between_the_two_spaces(prepared: Prepare) -> None
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_s_gradient_ignores_batch_mates_and_order(prepared: Prepare, rule: str) -> None:
-    settings = [f"classification.fusion={rule}", *VIEWS]
+    settings = [SHORT_PATH, f"classification.fusion={rule}", *VIEWS]
     batch = prepared("fast", settings, models=slice(0, 3))
     whole = attention_clean(batch)
     models = batch.surrogates
@@ -225,7 +226,7 @@ def test_views_are_drawn_anew_in_each_iteration_that_has_them(prepared: Prepare)
 
 def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     """Two images of a batch whose third one left go on as they would have without it."""
-    settings = ["optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]
+    settings = [SHORT_PATH, "optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]
     settings += ["classification.clip=0.5", "classification.fusion=progress", "optimiser.iterations=4"]
     loop = attack(prepared("fast", settings, models=slice(0, 3)))
     first = next(loop)

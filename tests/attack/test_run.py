@@ -12,11 +12,12 @@ from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.run import Outcome, run_attack
 from attnshift.batching import select_rows
 from attnshift.data.images import quantise
+from small_runs import SHORT_PATH
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
 
-SHORT = ["optimiser.iterations=6", "optimiser.learning_rate=0.004", "finish.confidence=0.0"]
+SHORT = [SHORT_PATH, "optimiser.iterations=6", "optimiser.learning_rate=0.004", "finish.confidence=0.0"]
 
 
 def watched(batch: PreparedBatch) -> tuple[Outcome, list[Snapshot]]:
@@ -31,7 +32,8 @@ def watched(batch: PreparedBatch) -> tuple[Outcome, list[Snapshot]]:
 def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(
     prepared: Prepare, preset: str, settings: list[str]
 ) -> None:
-    first, second = (run_attack(prepared(preset, [*settings, "optimiser.iterations=3"])) for _ in range(2))
+    settings = [*settings, SHORT_PATH, "optimiser.iterations=2"]
+    first, second = (run_attack(prepared(preset, settings, slice(2))) for _ in range(2))
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.iterations, second.iterations)
     assert first.history == second.history
@@ -84,7 +86,8 @@ def test_keep_last_with_early_is_the_iterate_that_fooled(prepared: Prepare) -> N
 def test_keep_best_is_the_nearest_that_fools_else_the_lowest_margin(
     prepared: Prepare, confidence: str, models: slice
 ) -> None:
-    settings = [*SHORT, "finish.early=false", "finish.keep=best", f"finish.confidence={confidence}"]
+    settings = [*SHORT, "optimiser.iterations=4", "finish.early=false", "finish.keep=best"]
+    settings += [f"finish.confidence={confidence}"]
     batch = prepared("fast", settings, models=models)
     outcome, seen = watched(batch)
     for row in range(3):

@@ -175,4 +175,4 @@ def test_the_table_holds_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| 2 steps | plain | 1.62 | 50 % [25, 75] | -12 % [-25, +0] | stays above |  |" in shown
     assert "| other | `fast` as it is | 1.12 (iteration) | same images |  | same images |  |" in shown
     assert "| compiled | `fast` as it is | unavailable: no compiler | same images |  | same images |  |" in shown
-    assert "lab: threads 1, images 64 (`python benchmarks/switches.py`)." in shown
+    assert "lab: threads 1, images 64.\n\nMeasured by `python benchmarks/switches.py`." in shown

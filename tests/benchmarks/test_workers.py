@@ -62,4 +62,8 @@ def test_its_table() -> None:
     lab = {"workers2_vs_1": 1.912, "seconds_workers": {"1": 100.0, "2": 52.3}, "measured": {"workers": facts}}
     shown = table._workers({"lab": lab, "mini": {}})
     assert "| lab | 100 | 52.3 | **1.91** |" in shown
-    assert shown[-1] == "P, 2 cores, torch 2. lab: threads 1, rounds 5, images 48 (`python benchmarks/workers.py`)."
+    assert shown[-3:] == [
+        "P, 2 cores, torch 2. lab: threads 1, rounds 5, images 48.",
+        "",
+        "Measured by `python benchmarks/workers.py`.",
+    ]
