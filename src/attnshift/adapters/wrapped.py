@@ -14,9 +14,9 @@ from attnshift.attack.latent_attack import LatentAttack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
-from attnshift.errors import LabelError, ModelError, UserError
-from attnshift.recipes.reading import load_latent_recipe
-from attnshift.recipes.schema import Recipe
+from attnshift.errors import LabelError, ModelError, RecipeError, UserError
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.terminal import plural
 
 __all__ = ["Attacker", "WrappedModel", "missing_library"]
@@ -60,9 +60,12 @@ class Attacker:
         if isinstance(class_names, str) or not class_names:
             raise ModelError("class_names must list the model's classes in the order of its logits; prompts name them")
         check_batch(batch)
+        loaded = load_recipe(recipe) if isinstance(recipe, str) else recipe
+        if isinstance(loaded, BaselineRecipe):
+            raise RecipeError(f"recipe '{loaded.name}' attacks pixels; use attnshift.PixelAttack")
         return cls(
             load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline,
-            load_latent_recipe(recipe) if isinstance(recipe, str) else recipe,
+            loaded,
             tuple(class_names),
             batch,
         )

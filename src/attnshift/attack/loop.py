@@ -132,7 +132,7 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
             gradients = {
                 name: torch.autograd.grad(value.sum(), latents, retain_graph=True)[0]
                 for name, value in terms.items()
-                # A term that reads nothing but steps which the gradient does not go back through is a constant.
+                # A term that reads only steps without a gradient is a constant.
                 if weights[name] and value.requires_grad
             }
             gradient, balance = (

@@ -169,8 +169,8 @@ def prepare_batch(
             recipe, backbone, trajectory.noise_schedule, stored, subjects, choices, sites
         )
         trajectory = replace(trajectory, interference=interference_text)
-    # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at iteration 0 the two
-    # branches shall be one.
+    # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at
+    # iteration 0 the two branches shall be one.
     running = tuple(site for site in sites if site.view != "reference")
     final, attention = denoise(backbone, trajectory, trajectory.start, running)
     decoded = backbone.decode(final)

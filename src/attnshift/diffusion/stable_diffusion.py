@@ -80,7 +80,8 @@ class StableDiffusion:
         )
 
     def check_size(self, side: int) -> None:
-        # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads and crops by itself.
+        # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads and
+        # crops by itself.
         unit = self.pixels_per_latent
         if side % unit or side <= 0:
             below = side // unit * unit
@@ -164,7 +165,8 @@ class StableDiffusion:
             states = text.to(inner)
             output = self.unet(latents.to(inner), timestep, encoder_hidden_states=states).sample.to(dtype)
         if self.scheduler.config["prediction_type"] == "v_prediction":
-            # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D: noise = sqrt(a) v + sqrt(1 - a) z.
+            # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D:
+            # noise = sqrt(a) v + sqrt(1 - a) z.
             alpha = float(self.scheduler.alphas_cumprod[timestep])
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)

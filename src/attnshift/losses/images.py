@@ -61,7 +61,7 @@ class Frequency(_ImageTerm):
     def __call__(self, observation: Observation) -> Tensor:
         reference = observation.images if self.against == "image" else observation.clean.images
         change, weights = observation.adversarial.images.float() - reference.float(), observation.weights.float()
-        # Both transforms are linear, so the transform of the change is the change of the transforms.
+        # Both transforms are linear: the transform of the change is the change of the transforms.
         if self.kind == "laplacian":
             return _weighted_mean(_laplacian(change), weights)
         return self._wavelet(change, weights)
