@@ -55,7 +55,8 @@ class Painting:
         images = torch.stack([task.image for task in tasks])
         arms = {"clean": quantise(images), "attack": quantise(images * 0.5)}
         margins = {arm: each.mean((1, 2, 3))[None] for arm, each in arms.items()}
-        return BatchResult(arms, margins, [{"iteration": 0, "evaluated": 1} for _ in tasks])
+        known = torch.ones(1, len(tasks), dtype=torch.bool)
+        return BatchResult(arms, margins, [{"iteration": 0, "evaluated": 1} for _ in tasks], known)
 
 
 def write_cards(folder: Path, count: int) -> Path:

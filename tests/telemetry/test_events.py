@@ -55,6 +55,11 @@ def test_image_is_fooled_where_every_surrogate_is() -> None:
     event = ImageDone.of(row)
     assert event == ImageDone("a", "a.png", "mug", None, 2.0, 3, 5, {"one": -1.0, "two": -0.5}, True)
     assert not ImageDone.of(replace(row, margins={"attack": (-1.0, 0.0)})).fooled
+    wrong = ImageDone.of(replace(row, known=(True, False)))
+    assert (wrong.fooled, wrong.unknown, wrong.succeeds_on) == (False, ("two",), 1)
+    earlier = replace(row, margins=margins | {"clean": (2.0, -0.1)})
+    assert ImageDone.of(earlier).unknown == ("two",)
+    assert ImageDone.of(replace(earlier, target=0)).unknown == ()
     assert ImageDone.of(replace(row, target=0, target_name="ball")).target_name == "ball"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 
 import pytest
 
 from attnshift.telemetry.terminal import ProgressBar, ProgressLines
-from telemetry.recorded import RECORDED, begun, done, iteration
+from telemetry.recorded import RECORDED, SURROGATES, begun, done, iteration
 
 EXPECTED = [
     "2/4 id-0-0.png (mug): succeeds on 2 of 2 surrogates, iterate 1 of 3, 1.50 s",
@@ -81,3 +82,11 @@ def test_the_bar_gives_the_terminal_back_after_an_exception() -> None:
     bar.close()
     bar.close()
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+def test_an_image_that_was_wrong_before_the_attack_is_no_success() -> None:
+    stream = io.StringIO()
+    lines = ProgressLines(stream)
+    lines(begun(done=0))
+    lines(replace(done("a", -1.0, -2.0), unknown=SURROGATES[:1], fooled=False))
+    assert "succeeds on 1 of 2 surrogates (1 wrong before the attack), iterate 1 of 3" in stream.getvalue()

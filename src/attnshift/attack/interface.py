@@ -26,19 +26,24 @@ class AttackResult:
     """Attacked images with what the surrogates say of them.
 
     images [batch,3,height,width] in [0,1], multiples of 1/255; margins [models,batch] in logits of
-    the surrogates on exactly these images, negative where a surrogate is fooled, which in a
-    targeted attack means that it sees the target; iterations [batch], the iterate that was kept, or
-    None from an attack on pixels, which keeps the last one.
+    the surrogates on exactly these images, negative where a surrogate sees another class, in a
+    targeted attack the target; known, bool [models,batch], true where a surrogate sees the true
+    class in the image before the attack; iterations [batch], the iterate that was kept, or None
+    from an attack on pixels, which keeps the last one.
     """
 
     images: Tensor
     margins: Tensor
+    known: Tensor
     iterations: Tensor | None = None
 
     @property
     def fooled(self) -> Tensor:
-        """Images that fool every surrogate, bool [batch]."""
-        return (self.margins < 0).all(0)
+        """Images that fool every surrogate, bool [batch].
+
+        An image that a surrogate got wrong before the attack is none of them.
+        """
+        return ((self.margins < 0) & self.known).all(0)
 
 
 def check_batch(batch: object) -> None:
@@ -106,6 +111,7 @@ def in_batches(tasks: Sequence[Task], size: int, attack: Callable[[Sequence[Task
     return AttackResult(
         torch.cat([part.images for part in parts]),
         torch.cat([part.margins for part in parts], 1),
+        torch.cat([part.known for part in parts], 1),
         torch.cat(iterations) if iterations else None,
     )
 

@@ -13,6 +13,7 @@ from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import quantise
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.fusion import FusionRule
@@ -88,4 +89,6 @@ class LatentAttack:
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
         batch = prepare_batch(self.method, self.backbone, self.classifiers, tasks)
         outcome = run_attack(batch)
-        return AttackResult(outcome.images, batch.surrogates.judge(outcome.images)[1], outcome.iterations)
+        surrogates = batch.surrogates
+        margins, known = surrogates.judge(outcome.images)[1], surrogates.known(quantise(batch.images))
+        return AttackResult(outcome.images, margins, known, outcome.iterations)

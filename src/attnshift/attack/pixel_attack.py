@@ -92,7 +92,8 @@ class PixelAttack:
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
         outcome = run_baseline(self.baseline, self.recipe.seed, self.classifiers, tasks, self.device)
         attacked = quantise(outcome.attacked)
-        return AttackResult(attacked, outcome.surrogates.judge(attacked)[1])
+        surrogates = outcome.surrogates
+        return AttackResult(attacked, surrogates.judge(attacked)[1], surrogates.known(outcome.clean))
 
 
 def run_baseline(

@@ -112,6 +112,10 @@ class Surrogates:
         losses = torch.stack([self.criterion(each, self.goals) for each in logits])
         return losses, torch.stack([margins(each, self.goals) for each in logits])
 
+    def known(self, points: Tensor) -> Tensor:
+        """True where a classifier sees the true class, bool [models,batch]."""
+        return self.logits(points).argmax(2) == self.goals.labels
+
     @torch.no_grad()
     def logits(self, points: Tensor) -> Tensor:
         """Logits of the images as they are, [models,batch,classes]."""

@@ -142,6 +142,7 @@ class Worker:
             surrogates=spec.surrogates,
             seconds=seconds,
             batch=together,
+            known=tuple(done.known[:, place].tolist()),
             margins={arm: tuple(float(each) for each in margins[:, place]) for arm, margins in done.margins.items()},
             **done.rows[place],
         )

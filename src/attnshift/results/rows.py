@@ -158,9 +158,22 @@ class ResultRow(Row):
     attention_attack: Annotated[tuple[float, ...], "the same map of the attacked image"] = ()
     attention_side: Annotated[int, "rows and columns of these two maps"] = 0
     interference: Annotated[str, "the phrase that attention is steered towards; empty without one"] = ""
+    known: Annotated[
+        tuple[bool, ...],
+        "for each surrogate, true where it sees the true class in the clean image; empty in runs of earlier versions",
+    ] = ()
     margins: Annotated[
         Series, Wide("{}_margins"), "logits by which each surrogate still resists on the saved image of an arm"
     ] = field(default_factory=dict)
+
+    @property
+    def knows(self) -> tuple[bool, ...]:
+        """``known``; in a row of an earlier version as far as its clean margins say it, and true where they do not."""
+        if self.known or not self.surrogates:
+            return self.known
+        clean = self.margins.get("clean")
+        untargeted = clean is not None and self.target is None
+        return tuple(each > 0 for each in clean) if clean and untargeted else (True,) * len(self.surrogates)
 
 
 @dataclass(frozen=True)

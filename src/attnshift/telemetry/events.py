@@ -93,7 +93,8 @@ class ImageDone:
 
     ``seconds`` is its share of the time of its micro-batch. ``iteration`` is the kept iterate of
     the ``evaluated`` ones; both are 0 in an attack on pixels. ``margins`` are those of the saved
-    file, by surrogate. ``fooled`` is true if all of them are below 0.
+    file, by surrogate. ``unknown`` are the surrogates that saw another class before the attack, on
+    which it cannot succeed. ``fooled`` is true if it succeeds on every surrogate.
     """
 
     id: str
@@ -105,11 +106,18 @@ class ImageDone:
     evaluated: int
     margins: dict[str, float]
     fooled: bool
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def succeeds_on(self) -> int:
+        """Number of surrogates on which the attack succeeds."""
+        return sum(margin < 0 and name not in self.unknown for name, margin in self.margins.items())
 
     @classmethod
     def of(cls, row: ResultRow) -> ImageDone:
         """From the ``row`` that a run keeps of an image."""
         margins = dict(zip(row.surrogates, row.margins["attack"], strict=True))
+        unknown = tuple(name for name, known in zip(row.surrogates, row.knows, strict=True) if not known)
         return cls(
             id=row.id,
             file=row.file,
@@ -119,7 +127,8 @@ class ImageDone:
             iteration=row.iteration,
             evaluated=row.evaluated,
             margins=margins,
-            fooled=all(each < 0 for each in margins.values()),
+            fooled=not unknown and all(each < 0 for each in margins.values()),
+            unknown=unknown,
         )
 
 

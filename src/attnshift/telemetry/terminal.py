@@ -89,10 +89,10 @@ class _Count:
             times = f" after {event.attempts} attempts" if event.attempts > 1 else ""
             return f"{start} failed{times}: {' '.join(event.reason.split())}"
         classes = event.class_name if event.target_name is None else f"{event.class_name} → {event.target_name}"
-        reached = sum(margin < 0 for margin in event.margins.values())
+        wrong = f" ({len(event.unknown)} wrong before the attack)" if event.unknown else ""
         kept = f", iterate {event.iteration} of {event.evaluated}" if event.evaluated else ""
         return (
-            f"{start} ({classes}): succeeds on {reached} of {len(event.margins)} surrogates{kept}, "
+            f"{start} ({classes}): succeeds on {event.succeeds_on} of {len(event.margins)} surrogates{wrong}{kept}, "
             f"{event.seconds:.2f} s"
         )
 

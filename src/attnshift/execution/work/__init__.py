@@ -27,19 +27,22 @@ class BatchResult:
 
     ``arms`` hold what is shown of each image, [batch,3,height,width], multiples of 1/255; ``margins`` [models,batch]
     are the surrogates' on exactly these. ``rows`` hold for each image the fields of its ``ResultRow`` that the attack
-    decides, as far as they differ from their defaults.
+    decides, as far as they differ from their defaults. ``known``, bool [models,batch], is true where a surrogate sees
+    the true class in the clean image.
     """
 
     arms: Mapping[str, Tensor]
     margins: Mapping[str, Tensor]
     rows: Sequence[Mapping[str, Any]]
+    known: Tensor
 
     @classmethod
     def judged(
         cls, surrogates: Surrogates, arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]
     ) -> BatchResult:
         rounded = {arm: quantise(images) for arm, images in arms.items()}
-        return cls(rounded, {arm: surrogates.judge(images)[1] for arm, images in rounded.items()}, rows)
+        judged = {arm: surrogates.judge(images)[1] for arm, images in rounded.items()}
+        return cls(rounded, judged, rows, surrogates.known(rounded["clean"]))
 
 
 class Work(Protocol):

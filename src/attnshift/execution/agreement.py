@@ -1,0 +1,177 @@
+"""Agreement of an attack's parts, before it starts: what the surrogates answer to the clean images, and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.datasets import Item
+from attnshift.data.images import decode_image
+from attnshift.data.references import fetch
+from attnshift.defences.names import undefended
+from attnshift.errors import LabelError, UserError
+from attnshift.metrics.statistics import Estimate, by_chance, wilson
+
+__all__ = ["SAMPLE", "Agreement", "CleanAccuracy", "is_random", "measure_agreement", "sampled"]
+
+SAMPLE = 64
+"""Most images that the surrogates are shown."""
+
+_CHANCE, _GAIN, _USELESS = 0.001, 0.05, 0.25
+_SHIFTS = {-1: "labels seem to count from 1", 1: "labels seem to be one too low"}
+
+
+@dataclass(frozen=True)
+class CleanAccuracy:
+    """Answers of one surrogate to clean images.
+
+    ``right`` has one flag for each image; ``shifted`` has the same for labels that are all one lower (-1) or one higher
+    (1). ``classes`` is the number of classes. A surrogate that says that its weights are ``random`` proves nothing.
+    """
+
+    name: str
+    classes: int
+    right: tuple[bool, ...]
+    shifted: dict[int, tuple[bool, ...]]
+    random: bool = False
+
+    @property
+    def estimate(self) -> Estimate:
+        """Share of the images that it gets right, with its 95 % interval."""
+        return wilson(sum(self.right), len(self.right))
+
+    def fits(self, shift: int) -> bool:
+        """True if it is right about more images with labels moved by ``shift``, beyond chance (sign test)."""
+        moved = self.shifted[shift]
+        won = sum(new and not old for old, new in zip(self.right, moved, strict=True))
+        changed = sum(new != old for old, new in zip(self.right, moved, strict=True))
+        return sum(moved) - sum(self.right) >= _GAIN * len(moved) and by_chance(won, changed) <= _CHANCE
+
+    def only_fits(self, shift: int) -> bool:
+        """True if it is right about every image with labels moved by ``shift``, and about none as they are."""
+        return bool(self.right) and all(self.shifted[shift]) and not any(self.right)
+
+    @property
+    def no_better_than_chance(self) -> bool:
+        """True if its accuracy does not exceed chance, and there are enough images to say so.
+
+        The lower end of its interval is at most 1 / classes, and the upper end is below a quarter, or below one and a
+        half times chance where that is more.
+        """
+        chance = 1 / self.classes
+        return self.estimate.low <= chance and self.estimate.high < max(_USELESS, 1.5 * chance)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Clean accuracy of every surrogate on the same images."""
+
+    surrogates: tuple[CleanAccuracy, ...]
+
+    @property
+    def random(self) -> tuple[str, ...]:
+        """Names of the surrogates that say that their weights are random."""
+        return tuple(each.name for each in self.surrogates if each.random)
+
+    def complaint(self) -> LabelError | None:
+        """Error that says what speaks against the labels; None if nothing plainly does."""
+        trained = [each for each in self.surrogates if not each.random]
+        line = self._shift(trained) or self._chance(trained)
+        return LabelError(f"{line}, or set `accept_labels`") if line else None
+
+    def _shift(self, trained: Sequence[CleanAccuracy]) -> str:
+        for shift, what in _SHIFTS.items():
+            if not trained or not (
+                any(each.fits(shift) for each in trained)
+                and all(sum(each.shifted[shift]) >= sum(each.right) for each in trained)
+                or all(each.only_fits(shift) for each in trained)
+            ):
+                continue
+            shares = [_percent(sum(each.shifted[shift]), len(each.right)) for each in trained]
+            now = [_percent(sum(each.right), len(each.right)) for each in trained]
+            moved = f"label {'-' if shift < 0 else '+'} 1"
+            return (
+                f"{what}: with {moved} {_names(trained)} {'is' if len(trained) == 1 else 'are'} right about "
+                f"{_range(shares)} of {_images(len(trained[0].right))}, and with the labels as they are about "
+                f"{_range(now)}; correct the labels, which count from 0"
+            )
+        return ""
+
+    def _chance(self, trained: Sequence[CleanAccuracy]) -> str:
+        poor = [each for each in trained if each.no_better_than_chance]
+        if not poor:
+            return ""
+        found = ", ".join(f"{each.name} is right about {sum(each.right)} of {len(each.right)}" for each in poor)
+        if len(poor) < len(trained):
+            cause = "its preprocessing or its class order differs from the others'; mend it or leave it out"
+        else:
+            cause = "the labels are not in the surrogates' class order; mend them"
+        return f"{found} clean images, no more than by chance: {cause}"
+
+
+def is_random(name: str) -> bool:
+    """True for a classifier that says that its weights are random, behind a defence or not.
+
+    >>> is_random("jpeg+random:resnet18"), is_random("lab:resnet")
+    (True, False)
+    """
+    return undefended(name).startswith("random:")
+
+
+def sampled(items: Iterable[Item], count: int) -> list[Item]:
+    """At most ``SAMPLE`` of ``count`` items, evenly spaced in their order, so that sorted classes are all met."""
+    chosen = {place * count // SAMPLE for place in range(SAMPLE)} if count > SAMPLE else range(count)
+    return [item for place, item in enumerate(items) if place in chosen]
+
+
+@torch.no_grad()
+def measure_agreement(classifiers: Sequence[Classifier], items: Sequence[Item], size: int, device: str) -> Agreement:
+    """Show ``items`` to ``classifiers`` as images of ``size`` px. An image that cannot be read is left out."""
+    answers: list[list[int]] = [[] for _ in classifiers]
+    labels: list[int] = []
+    for item in items:
+        try:
+            image = decode_image(fetch(item.image), size, item.file)[None].to(device)
+        except UserError:
+            # It fails alone when it is attacked, and the run says why.
+            continue
+        labels.append(item.label)
+        for seen, classifier in zip(answers, classifiers, strict=True):
+            seen.append(int(classifier(image).argmax(1)))
+    return Agreement(
+        tuple(
+            CleanAccuracy(
+                classifier.name,
+                classifier.classes,
+                _equal(seen, labels, 0),
+                {shift: _equal(seen, labels, shift) for shift in _SHIFTS},
+                is_random(classifier.name),
+            )
+            for classifier, seen in zip(classifiers, answers, strict=True)
+        )
+    )
+
+
+def _equal(seen: Sequence[int], labels: Sequence[int], shift: int) -> tuple[bool, ...]:
+    return tuple(number == label + shift for number, label in zip(seen, labels, strict=True))
+
+
+def _percent(part: int, whole: int) -> int:
+    return round(100 * part / whole)
+
+
+def _range(shares: Sequence[int]) -> str:
+    low, high = min(shares), max(shares)
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _names(surrogates: Sequence[CleanAccuracy]) -> str:
+    names = [each.name for each in surrogates]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
