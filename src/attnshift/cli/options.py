@@ -67,6 +67,9 @@ class InputOptions:
         str, typer.Option(help="Of the pipeline's weights: float32 or bfloat16; losses and steps stay in float32.")
     ] = "float32"
     masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None
+    accept_labels: Annotated[
+        bool, typer.Option("--accept-labels", help="Attack even where names or clean accuracy contradict the labels.")
+    ] = False
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")
     ] = None

@@ -55,8 +55,10 @@ class _TarSample:
     shard: Path
     key: str
     images: list[tuple[str, Reference]] = field(default_factory=list)
-    values: dict[str, object] = field(default_factory=dict)
-    typed: bool = False
+    label: str | None = None
+    """Text of KEY.cls."""
+    values: dict[str, object] | None = None
+    """Content of KEY.json."""
     error: UserError | None = None
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> None:
@@ -72,29 +74,47 @@ class _TarSample:
             self.error = self.error or error
 
     def _add_values(self, where: str, suffix: str, content: bytes) -> None:
-        if self.values:
-            raise LabelError(f"{where}: a second label beside {self.key}; keep one of .cls and .json")
+        if (self.label if suffix == "cls" else self.values) is not None:
+            raise LabelError(f"{where}: a second label beside {self.key}; keep one")
         try:
-            self.values = {"label": content.decode()} if suffix == "cls" else parse_object(content)
+            if suffix == "cls":
+                self.label = content.decode().strip()
+            else:
+                self.values = parse_object(content)
         except ValueError as error:
             reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
             raise LabelError(f"{where}: {reason}; correct it or remove the sample") from None
-        self.typed = suffix == "json"
 
     def finish(self) -> Samples:
         """Yield the finished sample or its error, or nothing if it has no members."""
         where = f"{self.shard} sample {self.key}"
+        labelled = self.label is not None or self.values is not None
         if self.error is not None:
             yield self.error
         elif len(self.images) > 1:
             yield LabelError(f"{where}: {len(self.images)} images; give each a key of its own")
-        elif self.images and "label" not in self.values:
+        elif self.images and self.label is None and "label" not in (self.values or {}):
             yield LabelError(f"{where}: no label beside the image; add {self.key}.cls, or a .json with a label")
         elif self.images:
-            ((name, image),) = self.images
-            yield Sample(where, f"{self.shard.name}/{name}", image, self.values, typed=self.typed)
-        elif self.values:
+            yield self._sample(where)
+        elif labelled:
             yield LabelError(f"{where}: no image beside the label; add one of {', '.join(_IMAGES)}")
+
+    def _sample(self, where: str) -> Sample | LabelError:
+        ((name, image),) = self.images
+        file = f"{self.shard.name}/{name}"
+        if self.values is None:
+            return Sample(where, file, image, {"label": self.label})
+        if self.label is None:
+            return Sample(where, file, image, self.values, typed=True)
+        # Where both are there, a name in one of them is checked against the number in the other.
+        number = int(self.label) if self.label.isascii() and self.label.isdecimal() else None
+        given = self.values.get("label", self.label if number is None else number)
+        if number is not None and given != number:
+            what = f"{self.key}.cls holds label {number} and {self.key}.json {shown(given)}"
+            return LabelError(f"{where}: {what}; correct one, or remove it")
+        stated = "" if number is not None else self.label
+        return Sample(where, file, image, {**self.values, "label": given}, typed=True, stated=stated)
 
 
 def _opened(shard: Path) -> tarfile.TarFile:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+from attnshift.data.class_names import ClassNames
 from attnshift.data.folders import inside
 from attnshift.data.references import Reference, check_name, fetch, shown
 from attnshift.data.samples import Sample, Samples
@@ -17,6 +18,9 @@ from attnshift.errors import LabelError, UserError
 from attnshift.registry import suggest
 
 __all__ = ["Item", "check_class", "check_target", "identify", "inside", "read_items"]
+
+_NO_TARGET = "none"
+"""Target that ignores the targets of a source."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def read_items(
     target: str | None = None,
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
+    checked_names: tuple[str, ...] = (),
 ) -> Iterator[Item]:
     """Items of ``source`` in its order, each read on demand.
 
@@ -68,7 +73,8 @@ def read_items(
     source. ``class_names`` gives the names of labels that the source does not name; ``classes`` is
     the number of classes. ``masks`` is a folder with a mask under the name of each image.
     ``target`` is a class, by number or name, for all images; without it, a column ``target`` of the
-    source may give each image its own.
+    source may give each image its own, which the target "none" ignores. ``checked_names`` are class
+    names in label order that those of the source must not contradict.
 
     Every error is a ``UserError`` that names the place. If ``problems`` is given, it receives the
     errors found while reading, and reading goes on with the next row or file. An error that makes
@@ -77,8 +83,10 @@ def read_items(
     that image.
     """
     samples = open_source(source, labels, class_names, masks)
-    for_all = None if target is None else _find(target, class_names, classes, "`target`")
-    make = _Maker(class_names, classes, for_all, examine or (lambda reference, content: None))
+    ignored = target == _NO_TARGET and _NO_TARGET not in class_names
+    for_all = None if target is None or ignored else _find(target, class_names, classes, "`target`")
+    vocabulary, checked = ClassNames(class_names), ClassNames(checked_names)
+    make = _Maker(vocabulary, checked, classes, for_all, ignored, examine or (lambda reference, content: None))
     return _items(samples, make, labels or Path(source), limit, problems or _refuse)
 
 
@@ -96,7 +104,9 @@ def identify(content: bytes, label: int, class_name: str, target: int | None = N
 def check_class(kind: str, number: int, classes: int, where: str) -> None:
     """Raise ``LabelError`` unless ``number``, a label or a target, lies in 0 to ``classes - 1``."""
     if not 0 <= number < classes:
-        raise LabelError(f"{where}: {kind} {number} is out of range; the surrogates have classes 0 to {classes - 1}")
+        hint = f" (do the {kind}s count from 1?)" if number == classes else ""
+        known = f"the surrogates have classes 0 to {classes - 1}"
+        raise LabelError(f"{where}: {kind} {number} is out of range; {known}{hint}")
 
 
 def check_target(target: int, label: int, where: str) -> None:
@@ -144,31 +154,76 @@ def _refuse(error: UserError) -> NoReturn:
 class _Maker:
     """Function from a sample of a source to an item."""
 
-    class_names: tuple[str, ...]
+    vocabulary: ClassNames
+    checked: ClassNames
     classes: int
     for_all: int | None
+    untargeted: bool
     examine: Callable[[Reference, bytes], None]
 
     def __call__(self, sample: Sample) -> Item:
-        where = sample.where
+        where, names = sample.where, self.vocabulary.names
         check_name(sample.file, where)
-        label = _label(sample.values.get("label"), sample.typed, where)
-        check_class("label", label, self.classes, where)
-        known = self.class_names[label] if label < len(self.class_names) else ""
-        name = _text("class_name", sample.values.get("class_name"), where) or known
+        label, own = self._label(sample)
+        known = names[label] if label < len(names) else ""
+        given = _text("class_name", sample.values.get("class_name"), where)
+        self._check_name(label, given or sample.stated, where)
+        name = given or known or own
         if not name:
             raise LabelError(f"{where}: no class name for label {label}; add a class_name column")
         target, target_name = self._target(sample), ""
         if target is not None:
             check_target(target, label, f"{where}, {sample.file}")
-            target_name = self.class_names[target] if target < len(self.class_names) else str(target)
+            target_name = names[target] if target < len(names) else str(target)
         image = self._fetch(sample.image, sample.content, where)
         mask = None if sample.mask is None else self._fetch(sample.mask, None, where)
         identity = identify(image, label, name, target, mask)
         return Item(identity, sample.file, sample.image, label, name, sample.mask, target, target_name)
 
+    def _label(self, sample: Sample) -> tuple[int, str]:
+        """Label in the surrogates' order, and the name that the source gives that class, if any."""
+        number = _label(sample.values.get("label"), sample.typed, sample.where, self.vocabulary)
+        return self._placed("label", number, sample)
+
+    def _placed(self, kind: Literal["label", "target"], number: int | str, sample: Sample) -> tuple[int, str]:
+        """Class ``number`` of the source in the surrogates' order, and its name in the source."""
+        where = sample.where
+        if isinstance(number, str):
+            return _find(number, self.vocabulary, self.classes, where, kind), ""
+        if sample.first and not sample.first <= number < self.classes + sample.first:
+            known = f"{sample.first} to {self.classes - 1 + sample.first}"
+            raise LabelError(f"{where}: {kind} {number} is out of range; in this layout classes are {known}")
+        own = sample.own_names
+        if not own:
+            check_class(kind, number - sample.first, self.classes, where)
+            return number - sample.first, ""
+        if not 0 <= number < len(own):
+            raise LabelError(f"{where}: {kind} {number} is out of range; the file names classes 0 to {len(own) - 1}")
+        place = self._by_name(kind, number, own[number], where)
+        check_class(kind, place, self.classes, where)
+        return place, own[number]
+
+    def _by_name(self, kind: str, number: int, name: str, where: str) -> int:
+        if not self.checked.names or name.isdecimal():
+            return number
+        found = self.checked.find(name)
+        if number in found:
+            return number
+        if len(found) != 1:
+            known = f"the name of classes {list(found)}" if found else "no class that the surrogates know"
+            what = f"{kind} {number} is {shown(name)} in the file, {known}"
+            raise LabelError(f"{where}: {what}; rename it, or set `accept_labels`")
+        return found[0]
+
+    def _check_name(self, label: int, name: str, where: str) -> None:
+        other = self.checked.contradicts(label, name) if name else ""
+        if other:
+            known = f"class {label} is {shown(self.checked.names[label])}"
+            what = f"class name {shown(name)} contradicts label {label}: for the surrogates {known}"
+            raise LabelError(f"{where}: {what}; correct one of them, or set `accept_labels`")
+
     def _target(self, sample: Sample) -> int | None:
-        value = sample.values.get("target")
+        value = None if self.untargeted else sample.values.get("target")
         number = sample.typed and isinstance(value, int) and not isinstance(value, bool)
         own = str(value) if number else _text("target", value, sample.where)
         if not own:
@@ -176,7 +231,9 @@ class _Maker:
         if self.for_all is not None:
             what = f"target {shown(own)} contradicts `target`"
             raise LabelError(f"{sample.where}: {what}; leave the option out or empty the column")
-        return _find(own, self.class_names, self.classes, sample.where)
+        with suppress(ValueError):
+            return self._placed("target", int(own), sample)[0]
+        return _find(own, self.vocabulary, self.classes, sample.where)
 
     def _fetch(self, reference: Reference, content: bytes | None, where: str) -> bytes:
         try:
@@ -187,7 +244,8 @@ class _Maker:
         return content
 
 
-def _label(value: object, typed: bool, where: str) -> int:
+def _label(value: object, typed: bool, where: str, names: ClassNames) -> int | str:
+    """Number of a class, or its name as ``names`` has it."""
     if typed and isinstance(value, int) and not isinstance(value, bool):
         return value
     text = value if typed else str(value or "").strip()
@@ -195,8 +253,11 @@ def _label(value: object, typed: bool, where: str) -> int:
     if not typed and "_" not in str(text):
         with suppress(ValueError):
             return int(str(text))
-    quotes = "; write it without quotes" if typed and isinstance(value, str) else ""
-    raise LabelError(f"{where}: label {shown(text)} is not a whole number; labels count from 0{quotes}")
+    if isinstance(text, str) and names.find(text):
+        return text
+    quotes = "; write it without quotes" if typed and isinstance(value, str) and value.strip().isdecimal() else ""
+    near = suggest(text, list(names.names)) if isinstance(text, str) and len(text) < 100 else ""
+    raise LabelError(f"{where}: label {shown(text)} is not a whole number; labels count from 0{quotes}{near}")
 
 
 def _text(kind: str, value: object, where: str) -> str:
@@ -209,19 +270,23 @@ def _text(kind: str, value: object, where: str) -> str:
     return value.strip()
 
 
-def _find(text: str, class_names: Sequence[str], classes: int, where: str) -> int:
-    """Number of the target class that ``text`` gives, as a number or as an exact name."""
+def _find(
+    text: str, names: ClassNames | Sequence[str], classes: int, where: str, kind: Literal["label", "target"] = "target"
+) -> int:
+    """Number of the class that ``text`` gives, as a number or as a name."""
+    names = names if isinstance(names, ClassNames) else ClassNames(names)
     try:
         number = int(text)
     except ValueError:
-        called = [number for number, name in enumerate(class_names) if name == text]
+        exact = tuple(number for number, name in enumerate(names.names) if name == text)
+        called = exact or names.find(text)
     else:
-        check_class("target", number, classes, where)
-        called = [number]
+        check_class(kind, number, classes, where)
+        called = (number,)
     if not called:
-        near = suggest(text, list(class_names))
-        what = f"target {shown(text)} is neither a number nor a class that the surrogates know"
+        near = suggest(text, list(names.names))
+        what = f"{kind} {shown(text)} is neither a number nor a class that the surrogates know"
         raise LabelError(f"{where}: {what}{near}")
     if len(called) > 1:
-        raise LabelError(f"{where}: target {shown(text)} is the name of classes {called}; give the number of one")
+        raise LabelError(f"{where}: {kind} {shown(text)} is the name of classes {list(called)}; give the number of one")
     return called[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -54,54 +55,90 @@ def read_row(path: Path, number: int) -> bytes:
 def _samples(file: Path) -> Samples:
     try:
         with ParquetFile(file, pre_buffer=False, buffer_size=2**20) as parquet:
-            optional = _check_columns(file, parquet.schema_arrow)
-            image = _image_column(parquet.schema_arrow)
+            columns = _Columns.of(file, parquet.schema_arrow)
             number = 0
-            for batch in parquet.iter_batches(_ROWS, columns=[image, "label", *optional]):
+            for batch in parquet.iter_batches(_ROWS, columns=columns.read):
                 for row in batch.to_pylist():
-                    yield _sample(file, number, row)
+                    yield _sample(file, number, row, columns)
                     number += 1
     except _BROKEN as error:
         raise LabelError(f"{file}: not a readable parquet file ({_line(error)}); copy it again") from None
 
 
-def _sample(file: Path, number: int, row: dict[str, Any]) -> Sample | LabelError:
-    where, content = f"{file} row {number}", _bytes(row["image"])
+def _sample(file: Path, number: int, row: dict[str, Any], columns: _Columns) -> Sample | LabelError:
+    where, content = f"{file} row {number}", _bytes(row[columns.image])
     if content is None:
         return LabelError(f"{where}: no image bytes; a path alone is not followed: embed the images, or leave it out")
     reference = Reference("row", str(file.absolute()), number)
-    return Sample(where, f"{file.name} row {number}", reference, row, content=content, typed=True)
+    values = {**row, "label": row[columns.label]}
+    name = f"{file.name} row {number}"
+    return Sample(where, name, reference, values, content=content, typed=True, own_names=columns.names)
 
 
-def _check_columns(file: Path, schema: pyarrow.Schema) -> list[str]:
-    """Names of the optional columns that ``schema`` has.
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of a file, by their meaning. ``names`` are those that it states for its labels."""
 
-    Raises ``LabelError`` for a column that does not fit.
-    """
-    for name in ("image", "label", "class_name", "target"):
-        if schema.names.count(name) > 1:
-            raise LabelError(f"{file}: column {name} is there {schema.names.count(name)} times; keep one of them")
-    missing = [name for name in ("image", "label") if name not in schema.names]
-    if missing:
-        raise LabelError(f"{file}: column {' and '.join(missing)} is missing; it has {', '.join(schema.names)[:200]}")
-    image = schema.field("image").type
-    if types.is_struct(image):
-        image = image.field("bytes").type if image.get_field_index("bytes") >= 0 else image
-    if not _is_binary(image):
+    image: str
+    label: str
+    read: list[str]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, file: Path, schema: pyarrow.Schema) -> _Columns:
+        """Columns that ``schema`` has. Raises ``LabelError`` for a column that does not fit."""
+        for name in (*_IMAGE, *_LABEL, "class_name", "target"):
+            if schema.names.count(name) > 1:
+                raise LabelError(f"{file}: column {name} is there {schema.names.count(name)} times; keep one of them")
+        image, label = _first(schema, _IMAGE), _first(schema, _LABEL)
+        missing = [names[0] for names, found in ((_IMAGE, image), (_LABEL, label)) if not found]
+        if missing:
+            here = ", ".join(schema.names)[:200]
+            raise LabelError(f"{file}: column {' and '.join(missing)} is missing; it has {here}")
+        _check_types(file, schema, image, label)
+        optional = [name for name in ("class_name", "target") if name in schema.names]
+        return cls(image, label, [_image_column(schema), label, *optional], _stated_names(schema, label))
+
+
+_IMAGE, _LABEL = ("image", "img"), ("label", "fine_label")
+"""Names of the columns, the first one first; the others are those of CIFAR-10 and CIFAR-100."""
+
+
+def _first(schema: pyarrow.Schema, names: Sequence[str]) -> str:
+    return next((name for name in names if name in schema.names), "")
+
+
+def _check_types(file: Path, schema: pyarrow.Schema, image: str, label: str) -> None:
+    kind = schema.field(image).type
+    if types.is_struct(kind):
+        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
+    if not _is_binary(kind):
         wanted = "bytes, or a struct of bytes and path"
-        raise LabelError(f"{file}: column image is {_type(image)}, not {wanted}; embed the images")
-    label = schema.field("label").type
-    if not types.is_integer(label):
-        raise LabelError(f"{file}: column label is {_type(label)}, not whole numbers; write the labels as numbers")
+        raise LabelError(f"{file}: column {image} is {_type(kind)}, not {wanted}; embed the images")
+    kind = schema.field(label).type
+    if not types.is_integer(kind) and not _is_text(kind):
+        raise LabelError(f"{file}: column {label} is {_type(kind)}, not whole numbers; write the labels as numbers")
     for name, allowed in (("class_name", (_is_text,)), ("target", (_is_text, types.is_integer, types.is_null))):
         if name in schema.names and not any(each(schema.field(name).type) for each in allowed):
             what = f"column {name} is {_type(schema.field(name).type)}, which is no name"
             raise LabelError(f"{file}: {what}{' or number' if name == 'target' else ''}; convert or drop it")
-    return [name for name in ("class_name", "target") if name in schema.names]
+
+
+def _stated_names(schema: pyarrow.Schema, label: str) -> tuple[str, ...]:
+    """Names of the classes in label order, as Hugging Face's datasets state them in the schema; empty if it states
+    none."""
+    try:
+        stated = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
+        names = stated["names"] if stated["_type"] == "ClassLabel" else ()
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(each, str) for each in names) else ()
 
 
 def _image_column(schema: pyarrow.Schema) -> str:
-    return "image.bytes" if types.is_struct(schema.field("image").type) else "image"
+    """Column to read for the bytes of the images, which may lie within a struct."""
+    name = _first(schema, _IMAGE)
+    return f"{name}.bytes" if types.is_struct(schema.field(name).type) else name
 
 
 def _bytes(value: Any) -> bytes | None:
@@ -165,7 +202,7 @@ class _Reader:
     def _from(self, group: int) -> Iterator[bytes | None]:
         column, groups = _image_column(self.file.schema_arrow), range(group, self.file.metadata.num_row_groups)
         for batch in self.file.iter_batches(_ROWS, row_groups=list(groups), columns=[column]):
-            yield from map(_bytes, batch.column("image").to_pylist())
+            yield from map(_bytes, batch.column(0).to_pylist())
 
 
 @lru_cache(maxsize=2)

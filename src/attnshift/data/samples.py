@@ -31,6 +31,12 @@ class Sample:
     mask: Reference | None = None
     content: bytes | None = None
     typed: bool = False
+    first: int = 0
+    """Number of the source's first class: 1 in layouts whose labels and targets count from 1."""
+    own_names: tuple[str, ...] = ()
+    """Names of the classes in the order of the source's numbers, if it states them."""
+    stated: str = ""
+    """Name of the class that the source states beside ``values``; only checked."""
 
 
 Samples = Iterator[Sample | UserError]

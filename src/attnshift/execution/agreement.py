@@ -29,14 +29,13 @@ class CleanAccuracy:
     """Answers of one surrogate to clean images.
 
     ``right`` has one flag for each image; ``shifted`` has the same for labels that are all one lower (-1) or one higher
-    (1). ``classes`` is the number of classes. A surrogate that says that its weights are ``random`` proves nothing.
+    (1). ``classes`` is the number of classes.
     """
 
     name: str
     classes: int
     right: tuple[bool, ...]
     shifted: dict[int, tuple[bool, ...]]
-    random: bool = False
 
     @property
     def estimate(self) -> Estimate:
@@ -67,26 +66,25 @@ class CleanAccuracy:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Clean accuracy of every surrogate on the same images."""
+    """Clean accuracy of every surrogate on the same images. Those that say that their weights are ``random`` prove
+    nothing and are only named."""
 
     surrogates: tuple[CleanAccuracy, ...]
+    random: tuple[str, ...] = ()
 
-    @property
-    def random(self) -> tuple[str, ...]:
-        """Names of the surrogates that say that their weights are random."""
-        return tuple(each.name for each in self.surrogates if each.random)
+    def complaint(self, where: str) -> LabelError | None:
+        """Error that says what speaks against the labels of ``where``; None if nothing plainly does."""
+        line = self._shift() or self._chance()
+        return LabelError(f"{where}: {line}, or set `accept_labels`") if line else None
 
-    def complaint(self) -> LabelError | None:
-        """Error that says what speaks against the labels; None if nothing plainly does."""
-        trained = [each for each in self.surrogates if not each.random]
-        line = self._shift(trained) or self._chance(trained)
-        return LabelError(f"{line}, or set `accept_labels`") if line else None
-
-    def _shift(self, trained: Sequence[CleanAccuracy]) -> str:
+    def _shift(self) -> str:
+        trained = self.surrogates
         for shift, what in _SHIFTS.items():
             if not trained or not (
-                any(each.fits(shift) for each in trained)
-                and all(sum(each.shifted[shift]) >= sum(each.right) for each in trained)
+                (
+                    any(each.fits(shift) for each in trained)
+                    and all(sum(each.shifted[shift]) >= sum(each.right) for each in trained)
+                )
                 or all(each.only_fits(shift) for each in trained)
             ):
                 continue
@@ -94,13 +92,14 @@ class Agreement:
             now = [_percent(sum(each.right), len(each.right)) for each in trained]
             moved = f"label {'-' if shift < 0 else '+'} 1"
             return (
-                f"{what}: with {moved} {_names(trained)} {'is' if len(trained) == 1 else 'are'} right about "
-                f"{_range(shares)} of {_images(len(trained[0].right))}, and with the labels as they are about "
-                f"{_range(now)}; correct the labels, which count from 0"
+                f"{what}: with {moved} the surrogates are right about {_range(shares)} of "
+                f"{_images(len(trained[0].right))}, and with the labels as they are about {_range(now)}; "
+                "correct the labels, which count from 0"
             )
         return ""
 
-    def _chance(self, trained: Sequence[CleanAccuracy]) -> str:
+    def _chance(self) -> str:
+        trained = self.surrogates
         poor = [each for each in trained if each.no_better_than_chance]
         if not poor:
             return ""
@@ -129,30 +128,29 @@ def sampled(items: Iterable[Item], count: int) -> list[Item]:
 
 @torch.no_grad()
 def measure_agreement(classifiers: Sequence[Classifier], items: Sequence[Item], size: int, device: str) -> Agreement:
-    """Show ``items`` to ``classifiers`` as images of ``size`` px. An image that cannot be read is left out."""
-    answers: list[list[int]] = [[] for _ in classifiers]
+    """Show ``items`` as images of ``size`` px to those of ``classifiers`` whose weights are not random. An image that
+    cannot be read is left out."""
+    trained = [each for each in classifiers if not is_random(each.name)]
+    answers: dict[str, list[int]] = {each.name: [] for each in trained}
     labels: list[int] = []
-    for item in items:
+    for item in items if trained else ():
         try:
             image = decode_image(fetch(item.image), size, item.file)[None].to(device)
         except UserError:
             # It fails alone when it is attacked, and the run says why.
             continue
         labels.append(item.label)
-        for seen, classifier in zip(answers, classifiers, strict=True):
-            seen.append(int(classifier(image).argmax(1)))
+        for classifier in trained:
+            answers[classifier.name].append(int(classifier(image).argmax(1)))
     return Agreement(
-        tuple(
-            CleanAccuracy(
-                classifier.name,
-                classifier.classes,
-                _equal(seen, labels, 0),
-                {shift: _equal(seen, labels, shift) for shift in _SHIFTS},
-                is_random(classifier.name),
-            )
-            for classifier, seen in zip(classifiers, answers, strict=True)
-        )
+        tuple(_accuracy(each, answers[each.name], labels) for each in trained),
+        tuple(each.name for each in classifiers if is_random(each.name)),
     )
+
+
+def _accuracy(classifier: Classifier, seen: Sequence[int], labels: Sequence[int]) -> CleanAccuracy:
+    shifted = {shift: _equal(seen, labels, shift) for shift in _SHIFTS}
+    return CleanAccuracy(classifier.name, classifier.classes, _equal(seen, labels, 0), shifted)
 
 
 def _equal(seen: Sequence[int], labels: Sequence[int], shift: int) -> tuple[bool, ...]:
@@ -166,11 +164,6 @@ def _percent(part: int, whole: int) -> int:
 def _range(shares: Sequence[int]) -> str:
     low, high = min(shares), max(shares)
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def _names(surrogates: Sequence[CleanAccuracy]) -> str:
-    names = [each.name for each in surrogates]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _images(count: int) -> str:

@@ -14,13 +14,15 @@ from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.references import Reference
 from attnshift.diffusion import as_precision
-from attnshift.errors import UserError
+from attnshift.errors import RunError, UserError
+from attnshift.execution.agreement import is_random, measure_agreement, sampled
 from attnshift.execution.early import check_numbers, check_surrogates
 from attnshift.execution.work import work_of
 from attnshift.execution.worker import Worker, inversions_in, load_networks, weights
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
 from attnshift.results.spec import RunSpec, software
+from attnshift.results.store import Store
 
 __all__ = [
     "AttackSettings",
@@ -28,6 +30,7 @@ __all__ = [
     "PreparedRun",
     "check_settings",
     "items_of",
+    "labels_of",
     "prepare_run",
     "settings_with",
     "wants_masks",
@@ -53,6 +56,8 @@ class Inputs:
     masks: Path | None = None
     target: str | None = None
     precision: str = "float32"
+    accept_labels: bool = False
+    """Attack although names or the surrogates' answers to the clean images speak against the labels."""
     cache: Path | None = None
     """Folder that keeps inversions for other runs on the same images; None keeps none."""
 
@@ -118,6 +123,11 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
     )
     prepared = PreparedRun(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
     prepared.check()
+    if not settings.accept_labels and not _checked_before(settings.out, spec):
+        sample = sampled(plan, len(plan))
+        complaint = measure_agreement(classifiers, sample, size, here).complaint(labels_of(settings))
+        if complaint:
+            raise complaint
     return prepared
 
 
@@ -139,7 +149,22 @@ def items_of(
         settings.target,
         problems,
         examine,
+        () if settings.accept_labels else vocabulary([each for each in classifiers if not is_random(each.name)]),
     )
+
+
+def labels_of(settings: Inputs) -> str:
+    """Source of the labels, for messages."""
+    return str(settings.labels or settings.images)
+
+
+def _checked_before(out: Path, spec: RunSpec) -> bool:
+    """True if ``out`` holds a run on the same items with the same networks, which were checked when it began."""
+    try:
+        before = Store(out).spec()
+    except (RunError, OSError):
+        return False
+    return (before.items, before.weights, before.size) == (spec.items, spec.weights, spec.size)
 
 
 def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
