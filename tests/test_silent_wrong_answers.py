@@ -5,7 +5,10 @@ Each test is named by its row of the table of kinds that were tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
@@ -13,12 +16,19 @@ import torch
 from torch import Tensor
 
 from attnshift import LatentAttack, PixelAttack, load_recipe
+from attnshift.classifiers import load_classifier
+from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.data.images import quantise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.errors import ImageError, LabelError, UserError
+from attnshift.errors import ImageError, LabelError, ModelError, RunError, UserError
+from attnshift.judging.verdicts import evaluate_run
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.recipes.reading import load_latent_recipe
+from attnshift.report.run_tables import run_tables
+from attnshift.results.arms import ARMS
+from attnshift.results.rows import ResultRow, VerdictRow
+from attnshift.results.store import Store
 
 LABELS = [3, 7]
 
@@ -39,6 +49,111 @@ SHORT = ("optimiser.iterations=1", "diffusion.denoising_steps=1", "diffusion.sch
 @pytest.fixture(scope="module")
 def on_latents(backbone: StableDiffusion) -> LatentAttack:
     return LatentAttack(backbone, ["lab:resnet"], load_latent_recipe("fast", SHORT))
+
+
+class Picked(torch.nn.Module):
+    """Logits of ``network`` at the classes ``order``, as a network that was trained on them gives them."""
+
+    def __init__(self, network: torch.nn.Module, order: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.order = network, list(order)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[:, self.order]
+
+
+def picked(known: Classifier, order: Sequence[int], name: str = "mine:picked") -> Classifier:
+    """A classifier that has the classes ``order`` of ``known`` alone, in that order, under their names."""
+    return replace(
+        known,
+        name=name,
+        network=Picked(known.network, order),
+        classes=len(order),
+        class_names=tuple(known.class_names[each] for each in order),
+    )
+
+
+@pytest.fixture
+def store(finished: Store, tmp_path: Path) -> Store:
+    """A copy of the finished run, to be judged. Its surrogate has the classes of ImageNet."""
+    shutil.copytree(finished.folder, tmp_path / "run")
+    return Store.open(tmp_path / "run")
+
+
+JUDGE = "random:test_convnext"
+
+
+def test_row_02_surrogates_with_the_same_names_in_another_order() -> None:
+    lab = load_classifier("lab:resnet")
+    other = picked(lab, range(lab.classes - 1, -1, -1))
+    first, second = in_one_order([lab, other])
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert first is lab
+    assert (second.name, second.fingerprint()) == (other.name, other.fingerprint())
+    assert second.class_names == lab.class_names
+    assert torch.equal(second(images), lab(images))
+
+
+def test_row_02_surrogates_that_know_other_classes() -> None:
+    lab = load_classifier("lab:resnet")
+    other = replace(lab, name="mine", class_names=("axolotl", *lab.class_names[1:]))
+    with pytest.raises(ModelError, match=f"lab:resnet knows '{lab.class_names[0]}', and mine has no class of that"):
+        in_one_order([lab, other])
+
+
+def test_row_02_a_judge_with_the_same_names_in_another_order(store: Store) -> None:
+    judge = load_classifier(JUDGE)
+    evaluate_run(store, [judge, picked(judge, range(999, -1, -1))], min_clean_accuracy=0)
+    rows = store.table(VerdictRow)
+    straight, turned = (
+        [replace(row, classifier="") for row in rows if row.classifier == name] for name in (JUDGE, "mine:picked")
+    )
+    assert len(straight) == 3 * len(ARMS)
+    # The number may be another one where several classes have a name, as ``maillot``.
+    assert [(row.predicted_name, row.correct, row.success) for row in turned] == [
+        (row.predicted_name, row.correct, row.success) for row in straight
+    ]
+    assert [row.true_probability for row in turned] == pytest.approx([row.true_probability for row in straight])
+
+
+def test_row_02_a_judge_with_fewer_classes_judges_the_images_of_its_classes(store: Store) -> None:
+    first, *others = store.table(ResultRow)
+    store.write_table(ResultRow, [first, *(replace(row, label=first.label - 1) for row in others)])
+    rows, theirs = [first, *others], [first.id]
+    judge = picked(load_classifier(JUDGE), [0, 1, 2, first.label])
+    lines = evaluate_run(store, [judge], min_clean_accuracy=0)
+    assert f"mine:picked judges {len(theirs)} of {len(rows)} images" in "\n".join(lines)
+    assert {row.id for row in store.table(VerdictRow) if row.classifier == "mine:picked"} == set(theirs)
+    table = run_tables(store)[0]
+    judged = {str(row[0]): row[table.columns.index("judged")] for row in table.rows}
+    assert judged["mine:picked"] == str(len(theirs))
+    # Verdicts that are kept from an earlier evaluation stay as they are.
+    assert evaluate_run(store, []) == ()
+    assert {row.id for row in store.table(VerdictRow) if row.classifier == "mine:picked"} == set(theirs)
+
+
+def test_row_02_a_judge_with_more_classes(store: Store) -> None:
+    judge = load_classifier(JUDGE)
+    network = torch.nn.Sequential(judge.network, torch.nn.ConstantPad1d((1, 0), 1e3))
+    more = replace(judge, name="mine:more", network=network, classes=1001, class_names=("axolotl", *judge.class_names))
+    evaluate_run(store, [more], min_clean_accuracy=0)
+    rows = [row for row in store.table(VerdictRow) if row.classifier == "mine:more"]
+    assert {(row.predicted, row.predicted_name, row.correct) for row in rows} == {(1000, "axolotl", False)}
+
+
+def test_row_02_a_judge_that_has_none_of_the_names(store: Store) -> None:
+    judge = replace(load_classifier(JUDGE), name="mine", class_names=tuple(f"thing {each:x}a" for each in range(1000)))
+    with pytest.raises(ModelError, match=r"mine has none of the classes: it knows 'thing 0a', .* classes are 'tench'"):
+        evaluate_run(store, [judge])
+    with pytest.raises(RunError, match="has no class called"):
+        evaluate_run(store, [picked(load_classifier(JUDGE), [0, 1])])
+
+
+def test_row_02_a_judge_without_names_and_with_another_number_of_classes(store: Store) -> None:
+    judge = load_classifier(JUDGE)
+    network = torch.nn.Sequential(judge.network, torch.nn.ConstantPad1d((1, 0), 0.0))
+    with pytest.raises(RunError, match=r"1001 classes, the surrogates have 1000, and names are missing"):
+        evaluate_run(store, [replace(judge, name="mine", network=network, classes=1001, class_names=())])
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_a_given_phrase_that_would_be_cut_is_refused(
 
 @pytest.mark.parametrize("choice", ["confusion", "target", "text", "random"])
 def test_a_choice_among_classes_needs_their_names(backbone: StableDiffusion, choice: str) -> None:
-    with pytest.raises(RecipeError, match=r"no surrogate has them; give interference\.choose=given"):
+    with pytest.raises(RecipeError, match=r"no surrogate has them; name them, .* or give interference\.choose=given"):
         chosen(backbone, wanting(choice), [classifier(Told([[0.0] * 4]), (), 4)], of_classes(NAMES, 0))
 
 

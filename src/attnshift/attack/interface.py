@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.attack.inputs import check_device, class_numbers, given_images, given_masks
 from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier, common_classes
+from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.classifiers.probe import check_attackable
 from attnshift.data.datasets import check_class, check_target, identify
 from attnshift.errors import LabelError, ModelError, RecipeError
@@ -59,7 +59,7 @@ def load_surrogates(surrogates: Sequence[str | Classifier], device: str) -> list
         raise ModelError(f"surrogates are {surrogates!r}; give a list with at least one, such as ['timm:resnet50']")
     check_device(device)
     classifiers = [(load_classifier(each) if isinstance(each, str) else each).to(device) for each in surrogates]
-    common_classes(classifiers)
+    classifiers = in_one_order(classifiers)
     for classifier in classifiers:
         if any(each.is_inference() for each in classifier.network.parameters()):
             raise ModelError(f"{classifier.name} was loaded under torch.inference_mode; load it outside of that")

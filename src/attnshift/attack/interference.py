@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.classifier import Classifier, vocabulary
+from attnshift.classifiers.names import NAMES_FILE
 from attnshift.diffusion.backbone import Backbone, Probe, Read
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.denoising import InterferenceText
@@ -28,7 +29,6 @@ __all__ = [
     "choose",
     "class_of",
     "observe_interference",
-    "vocabulary",
 ]
 
 
@@ -74,11 +74,6 @@ def choose(
     )
 
 
-def vocabulary(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
-    """The class names of the first classifier that has them."""
-    return next((classifier.class_names for classifier in classifiers if classifier.class_names), ())
-
-
 def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], subjects: Sequence[Subject]) -> None:
     """Raise ``RecipeError`` or ``ModelError`` if the interference phrase cannot be chosen.
 
@@ -89,7 +84,8 @@ def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], sub
     if section.choose != "given" and not names:
         raise RecipeError(
             f"interference.choose is '{section.choose}', which needs class names, and no surrogate has them; "
-            "give interference.choose=given and interference.phrase"
+            f"name them, one a line, in {NAMES_FILE} beside the weights, or give interference.choose=given and "
+            "interference.phrase"
         )
     if section.choose not in _SETTLED:
         return
@@ -142,7 +138,8 @@ def _first_that_fits(
     prompt: PromptSection, backbone: Backbone, subject: Subject, order: Sequence[int], names: tuple[str, ...]
 ) -> Choice:
     for label in order:
-        if label == subject.label or any(_same(names[label], name) for name in _true_names(subject, names)):
+        own = label == subject.label or any(_same(names[label], name) for name in _true_names(subject, names))
+        if own or not names[label]:
             continue
         try:
             _locate_both(prompt, backbone, subject.class_name, names[label])

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
+from attnshift.classifiers.names import positions, words
 from attnshift.classifiers.probe import probe
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 
-__all__ = ["Classifier", "Interpolation", "Preprocessing", "Source", "common_classes"]
+__all__ = [
+    "ClassOrder",
+    "Classifier",
+    "Interpolation",
+    "Preprocessing",
+    "Source",
+    "common_classes",
+    "in_one_order",
+    "in_order_of",
+    "vocabulary",
+]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -66,12 +77,30 @@ class Preprocessing:
         return margins
 
 
+@dataclass(frozen=True)
+class ClassOrder:
+    """Order of a classifier's answers that is not the network's own.
+
+    ``positions`` has the network's class for each class of the answer, -1 if it has none.
+    ``own_names`` are the names in the network's order.
+    """
+
+    positions: tuple[int, ...]
+    own_names: tuple[str, ...]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """``logits`` [batch,own classes] in this order, [batch,classes]; -inf for unknown ones."""
+        nothing = logits.new_full((len(logits), 1), -torch.inf)
+        return torch.cat([logits, nothing], 1)[:, list(self.positions)]
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """Images [batch,3,height,width] in [0,1] -> logits [batch,classes], fp32.
 
     It is differentiable in the images; its weights are constants. ``class_names`` are in label
-    order, or empty if unknown.
+    order, or empty if unknown. They are kept as ``names.words`` mends them, so names that are no
+    words are unknown. ``order`` is set by ``in_order_of``.
     """
 
     name: str
@@ -79,8 +108,10 @@ class Classifier:
     preprocessing: Preprocessing
     classes: int
     class_names: tuple[str, ...] = ()
+    order: ClassOrder | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", words(self.class_names))
         self.network.eval().requires_grad_(False)
 
     @staticmethod
@@ -120,11 +151,21 @@ class Classifier:
         return probe(Classifier(name, network, preprocessing, len(class_names), tuple(class_names)))
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(self.preprocessing(images)).float()
+        logits = self.network(self.preprocessing(images)).float()
+        return logits if self.order is None else self.order(logits)
+
+    def knows(self, label: int) -> bool:
+        """True if the network has the class ``label``."""
+        return 0 <= label < self.classes and (self.order is None or self.order.positions[label] >= 0)
+
+    def own_labels(self, labels: Tensor) -> Tensor:
+        """``labels`` [batch], classes of the answer, as classes of the network."""
+        return labels if self.order is None else labels.new_tensor(self.order.positions)[labels]
 
     def fingerprint(self) -> str:
-        """Hash of weights, preprocessing and class names."""
-        return fingerprint({"network": self.network}, (self.preprocessing, self.class_names))
+        """Hash of weights, preprocessing and the network's class names."""
+        names = self.class_names if self.order is None else self.order.own_names
+        return fingerprint({"network": self.network}, (self.preprocessing, names))
 
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)
@@ -140,12 +181,67 @@ class Source(Protocol):
     def __call__(self, name: str) -> Classifier: ...
 
 
+def vocabulary(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
+    """Class names of the first classifier that has them."""
+    return next((classifier.class_names for classifier in classifiers if classifier.class_names), ())
+
+
 def common_classes(classifiers: Sequence[Classifier]) -> int:
     """Number of classes of all ``classifiers``. Raises ``ModelError`` if they differ."""
     if len({each.classes for each in classifiers}) > 1:
         listed = ", ".join(f"{each.name} has {each.classes}" for each in classifiers)
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
     return classifiers[0].classes
+
+
+def in_one_order(classifiers: Sequence[Classifier]) -> list[Classifier]:
+    """The same ``classifiers``, with logits in the class order of the first that has names.
+
+    Names decide which classes are the same. A classifier without names is taken as it is. Raises
+    ``ModelError`` if the numbers of classes differ, or if a class of one is unknown to another.
+    """
+    common_classes(classifiers)
+    names = vocabulary(classifiers)
+    ordered = [in_order_of(names, each) for each in classifiers]
+    for classifier in ordered:
+        unknown = [name or str(label) for label, name in enumerate(names) if not classifier.knows(label)]
+        if unknown:
+            first = next(each.name for each in classifiers if each.class_names)
+            others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
+            raise ModelError(
+                f"the surrogates do not have the same classes: {first} knows '{unknown[0]}'{others}, and "
+                f"{classifier.name} has no class of that name, or several; name the classes alike"
+            )
+    return ordered
+
+
+def in_order_of(names: Sequence[str], classifier: Classifier) -> Classifier:
+    """``classifier`` with logits in the order of the classes ``names``.
+
+    Its classes that are none of ``names`` follow in their own order. A class that it does not have
+    gets the logit -inf, and ``knows`` is false for it. Its name and its fingerprint stay. Names are
+    compared by ``names.positions``; without names, on either side, classes go by number.
+
+    Raises ``ModelError`` if no name is common.
+    """
+    own = classifier.class_names
+    if not names or not own or classifier.order is not None:
+        return classifier
+    found = positions(names, own)
+    if max(found) < 0:
+        raise ModelError(
+            f"{classifier.name} has none of the classes: it knows {_some(own)}, and the classes are {_some(names)}; "
+            "give it the same names, or none"
+        )
+    if found == tuple(range(len(own))):
+        return classifier
+    extra = tuple(place for place in range(len(own)) if place not in set(found))
+    called = (*names, *(own[place] for place in extra))
+    return replace(classifier, classes=len(called), class_names=called, order=ClassOrder((*found, *extra), own))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:

@@ -32,7 +32,7 @@ def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
 
     Raises ``ModelError`` for a network whose features cannot be read as a map.
     """
-    inputs = classifier.preprocessing(images)
+    inputs, labels = classifier.preprocessing(images), classifier.own_labels(labels)
     features = _final_features(classifier, inputs)
     as_maps = _layout(classifier, features)
     with torch.enable_grad():

@@ -79,13 +79,16 @@ def print_summary(store: Store) -> None:
     summary = summarise_run(store)
     table = Table(title=Text(f"{summary.images} images{summary.aim}, 95 % intervals"), title_justify="left")
     arms = [arm for arm in ARMS if arm in summary.quality]
-    for column in ("classifier", "role", "clean accuracy", *(arm.replace("_", " ") for arm in arms), "attributable"):
+    counted = ("judged",) if summary.partly else ()
+    shown = (arm.replace("_", " ") for arm in arms)
+    for column in ("classifier", "role", *counted, "clean accuracy", *shown, "attributable"):
         table.add_column(column)
     for row in (*summary.classifiers, *summary.defended, *([summary.judges] if summary.judges else [])):
         success = [percent(row.success[arm]) for arm in arms]
         # As text: a table would read its names as markup.
         name = Text(one_line(row.name))
-        table.add_row(name, row.role, percent(row.accuracy), *success, percent(row.attributable))
+        judged = (str(row.accuracy.count),) if counted else ()
+        table.add_row(name, row.role, *judged, percent(row.accuracy), *success, percent(row.attributable))
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     for arm, metrics in summary.quality.items():

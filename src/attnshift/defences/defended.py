@@ -70,7 +70,12 @@ class Defended(Classifier):
         # defence.
         inner = replace(classifier, **changes) if changes else classifier
         super().__init__(
-            name or f"{defence}+{inner.name}", inner.network, inner.preprocessing, inner.classes, inner.class_names
+            name or f"{defence}+{inner.name}",
+            inner.network,
+            inner.preprocessing,
+            inner.classes,
+            inner.class_names,
+            inner.order,
         )
         object.__setattr__(self, "classifier", inner)
         object.__setattr__(self, "defence", defence)

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from attnshift.attack.inputs import check_device
-from attnshift.attack.interference import vocabulary
-from attnshift.classifiers.classifier import Classifier, common_classes
+from attnshift.classifiers.classifier import Classifier, common_classes, vocabulary
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.references import Reference
 from attnshift.diffusion import as_precision

@@ -14,7 +14,7 @@ import torch
 from attnshift._version import __version__
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.prepare import Task
-from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.data.datasets import Item, identify
 from attnshift.data.images import decode_image, decode_mask, encode_png
 from attnshift.data.references import fetch
@@ -157,8 +157,11 @@ class Worker:
 def load_networks(
     pipeline: str, surrogates: Sequence[str], precision: Precision, device: str
 ) -> tuple[Backbone, list[Classifier]]:
-    """Load what an attack is carried out with: the backbone, and the surrogates in their order."""
-    classifiers = [load_surrogate(name).to(device) for name in surrogates]
+    """Load what an attack is carried out with: the backbone, and the surrogates in their order.
+
+    All of them have the classes of the first one that has names, in its order.
+    """
+    classifiers = in_one_order([load_surrogate(name).to(device) for name in surrogates])
     return load_pipeline(pipeline, precision).to(device), classifiers
 
 

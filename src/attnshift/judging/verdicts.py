@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import select_rows
-from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.classifier import Classifier, in_order_of, vocabulary
+from attnshift.classifiers.names import NAMES_FILE
 from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
@@ -23,7 +24,7 @@ from attnshift.results.rows import QualityRow, ResultRow, UnavailableRow, Verdic
 from attnshift.results.store import Store, finished_rows
 from attnshift.types import Goals
 
-__all__ = ["check_classes", "evaluate_run"]
+__all__ = ["evaluate_run", "in_run_order"]
 
 _Channels = tuple[float, float, float]
 
@@ -48,6 +49,9 @@ def evaluate_run(
     ``min_clean_accuracy`` is its share of the best classifier's accuracy, in [0,1]; with 0 no judge is refused.
     ``report`` is called with the images that are done and their number, after every ``batch``.
 
+    Logits are brought to the class order of the run by name (``in_run_order``). A classifier gets no verdict on an
+    image whose class, or target, it does not have.
+
     Returns sentences: remarks on surrogates (never refused, since they have been attacked already), remarks on judges
     that were not refused, and classifiers that have not seen all images.
     """
@@ -64,10 +68,12 @@ def evaluate_run(
     pipeline = cache(lambda: load_pipeline(spec.pipeline))
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
     roles |= {name: "defended" for name in judged if isinstance(classifiers[name], Defended)}
-    check_classes(classifiers.values(), (each for row in rows for each in (row.label, row.target)))
+    surrogates = [classifiers[name] for name in spec.surrogates]
+    classes = [(row.label, row.target) for row in rows]
+    classifiers = {name: in_run_order(each, surrogates, classes) for name, each in classifiers.items()}
     replaced = "reference" if referred else ""
     others = [row for row in before if row.classifier not in roles and row.role != replaced]
-    verdicts, outdated = _up_to_date(others, {row.id for row in rows})
+    verdicts, outdated = _up_to_date(others, rows)
     read = partial(_read, store, spec.size)
     spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
     for span in spans:
@@ -89,7 +95,7 @@ def evaluate_run(
     store.write_table(VerdictRow, _without_unknown(verdicts))
     store.write_table(QualityRow, quality)
     store.write_table(UnavailableRow, [UnavailableRow(name, reason) for name, reason in reasons.items()])
-    return (*remarks.values(), *outdated)
+    return (*remarks.values(), *_partial(classifiers, classes), *outdated)
 
 
 def _without_unknown(verdicts: Sequence[VerdictRow]) -> list[VerdictRow]:
@@ -98,23 +104,64 @@ def _without_unknown(verdicts: Sequence[VerdictRow]) -> list[VerdictRow]:
     return [row if (row.classifier, row.id) in known else replace(row, success=None) for row in verdicts]
 
 
-def check_classes(
-    classifiers: Iterable[Classifier], classes: Iterable[int | None], error: type[UserError] = RunError
-) -> None:
-    """Raise ``error`` where one of ``classifiers`` does not know all ``classes``, labels and targets."""
-    highest = max(each for each in classes if each is not None)
-    for classifier in classifiers:
-        if classifier.classes <= highest:
+def in_run_order(
+    classifier: Classifier,
+    surrogates: Sequence[Classifier],
+    classes: Sequence[tuple[int, int | None]],
+    error: type[UserError] = RunError,
+) -> Classifier:
+    """``classifier`` with logits in the class order of a run: that of the first of ``surrogates`` that has names.
+
+    ``classes`` are label and target of each image. Without names, classes go by number. Raises ``error`` for a
+    classifier that can judge none of the images, and for one that goes by number and has other classes.
+    """
+    names = vocabulary(surrogates)
+    ordered = in_order_of(names, classifier)
+    if ordered.order is None:
+        highest = max(each for pair in classes for each in pair if each is not None)
+        if ordered.classes <= highest:
             raise error(f"{classifier.name} has {classifier.classes} classes and cannot judge class {highest}")
+        if ordered.classes != surrogates[0].classes:
+            raise error(
+                f"{classifier.name} has {classifier.classes} classes, the surrogates have {surrogates[0].classes}, and "
+                f"names are missing that tell which are the same; give them in {NAMES_FILE} beside the weights"
+            )
+    elif not any(_can_judge(ordered, *pair) for pair in classes):
+        raise error(f"{classifier.name} has no class called '{names[classes[0][0]]}', and cannot judge any image")
+    return ordered
 
 
-def _up_to_date(verdicts: Sequence[VerdictRow], images: set[str]) -> tuple[list[VerdictRow], list[str]]:
-    """The ``verdicts`` of classifiers that have seen all ``images``, and a sentence about each that has not."""
+def _can_judge(classifier: Classifier, label: int, target: int | None) -> bool:
+    return classifier.knows(label) and (target is None or classifier.knows(target))
+
+
+def _partial(classifiers: Mapping[str, Classifier], classes: Sequence[tuple[int, int | None]]) -> list[str]:
+    """A sentence about each of ``classifiers`` that cannot judge all images."""
+    counts = {name: sum(_can_judge(each, *pair) for pair in classes) for name, each in classifiers.items()}
+    return [
+        f"{name} judges {count} of {len(classes)} images; it has no class of the same name for the others"
+        for name, count in counts.items()
+        if count < len(classes)
+    ]
+
+
+def _up_to_date(verdicts: Sequence[VerdictRow], images: Sequence[ResultRow]) -> tuple[list[VerdictRow], list[str]]:
+    """The ``verdicts`` of classifiers that have seen all ``images``, and a sentence about each that has not.
+
+    A classifier that has seen no image of a class may not have that class, and is not asked for it.
+    """
+    rows = {row.id: row for row in images}
     seen: dict[str, set[str]] = {}
     for row in verdicts:
         seen.setdefault(row.classifier, set()).add(row.id)
-    lacking = {name: len(images - ids) for name, ids in seen.items() if not images <= ids}
-    kept = [row for row in verdicts if row.classifier not in lacking and row.id in images]
+    lacking: dict[str, int] = {}
+    for name, ids in seen.items():
+        known = [rows[identity] for identity in ids if identity in rows]
+        labels, targets = {row.label for row in known}, {row.target for row in known}
+        missed = [row for row in images if row.id not in ids and row.label in labels and row.target in targets]
+        if missed or not known:
+            lacking[name] = len(missed) or len(rows)
+    kept = [row for row in verdicts if row.classifier not in lacking and row.id in rows]
     sentences = [
         f"{name} has not seen {count} of the {len(images)} images, which the run has got since; name it again"
         for name, count in lacking.items()
@@ -142,9 +189,10 @@ def _suspicions(
 
     def retry(classifier: Classifier, mean: _Channels, std: _Channels) -> list[bool]:
         tried = replace(classifier, preprocessing=replace(classifier.preprocessing, mean=mean, std=std))
-        parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
+        judged = [row for row in rows if _can_judge(classifier, row.label, row.target)]
+        parts = (judged[start : start + batch] for start in range(0, len(judged), batch))
         seen = (each for part in parts for each in tried(read(part, "clean")).argmax(1).tolist())
-        return [number == row.label for number, row in zip(seen, rows, strict=True)]
+        return [number == row.label for number, row in zip(seen, judged, strict=True)]
 
     lines: dict[str, str | None] = {}
     for name, classifier in classifiers.items():
@@ -177,6 +225,8 @@ def _verdicts_on(
     achieved = goals.achieved(shares.argmax(1)).tolist()
     verdicts = []
     for row, values, success in zip(rows, shares, achieved, strict=True):
+        if not _can_judge(classifier, row.label, row.target):
+            continue
         predicted = int(values.argmax())
         verdicts.append(
             VerdictRow(
@@ -185,7 +235,7 @@ def _verdicts_on(
                 classifier=name,
                 role=role,
                 predicted=predicted,
-                predicted_name=classifier.class_names[predicted] if classifier.class_names else str(predicted),
+                predicted_name=(classifier.class_names[predicted] if classifier.class_names else "") or str(predicted),
                 correct=predicted == row.label,
                 success=success,
                 true_probability=float(values[row.label]),

@@ -53,9 +53,10 @@ def run_data(store: Store) -> dict[str, Any]:
 
 def _tables(store: Store, summary: Summary) -> Iterator[FigureTable]:
     arms = list(summary.quality)
-    columns = ("classifier", "role", "clean accuracy", *map(_spaced, arms), "attributable")
+    counted = ("judged",) if summary.partly else ()
+    columns = ("classifier", "role", *counted, "clean accuracy", *map(_spaced, arms), "attributable")
     judged = (*summary.classifiers, *_means(summary))
-    yield FigureTable(columns, tuple(_success_row(each, arms) for each in judged))
+    yield FigureTable(columns, tuple(_success_row(each, arms, summary.partly) for each in judged))
     metrics = list(dict.fromkeys(name for values in summary.quality.values() for name in values))
     rows = (_arm_row(arm, values, metrics) for arm, values in summary.quality.items())
     yield FigureTable(("arm", *metrics), tuple(rows))
@@ -82,9 +83,11 @@ def _means(summary: Summary) -> tuple[ClassifierSummary, ...]:
     return (*summary.defended, *([summary.judges] if summary.judges else []))
 
 
-def _success_row(each: ClassifierSummary, arms: list[str]) -> tuple[Cell | str, ...]:
+def _success_row(each: ClassifierSummary, arms: list[str], counted: bool) -> tuple[Cell | str, ...]:
+    """A row of the first table; with ``counted`` it says how many images the classifier has judged."""
+    judged = (str(each.accuracy.count),) if counted else ()
     success = (_percent(each.success[arm]) for arm in arms)
-    return (each.name, each.role, _percent(each.accuracy), *success, _percent(each.attributable))
+    return (each.name, each.role, *judged, _percent(each.accuracy), *success, _percent(each.attributable))
 
 
 def _label_row(each: ClassifierSummary) -> tuple[Cell | str, ...]:

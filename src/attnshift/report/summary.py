@@ -10,7 +10,7 @@ from statistics import fmean
 
 from attnshift.metrics import METRICS, VISIBILITY
 from attnshift.metrics.statistics import Estimate, bootstrap, wilson
-from attnshift.report.verdicts import Verdicts, indexed, where_label_is_kept
+from attnshift.report.verdicts import Verdicts, indexed, is_judged, knows, where_label_is_kept
 from attnshift.results.arms import ARMS
 from attnshift.results.roles import counted_judges, judges_by_defence, roles_in
 from attnshift.results.rows import QualityRow, ResultRow, VerdictRow, VisibilityRow
@@ -26,6 +26,8 @@ class ClassifierSummary:
     ``success`` per arm is over the images that the classifier gets right when clean: the share that it gets wrong in
     that arm, or in a targeted attack takes for the target. ``attributable`` is attack minus reconstruction on the same
     images; an attack on pixels reconstructs nothing, and all of its success is its own.
+
+    ``accuracy`` is over the images that the classifier has judged: those whose class it has.
     """
 
     name: str
@@ -84,6 +86,11 @@ class Summary:
     """Names of the classes that images shall be seen as, each once; none in an untargeted attack."""
 
     @property
+    def partly(self) -> bool:
+        """True if a classifier has not judged all images."""
+        return any(each.accuracy.count < self.images for each in self.classifiers)
+
+    @property
     def aim(self) -> str:
         """``, targeted at mug``, or ``, targeted per image``; nothing for an untargeted attack."""
         if not self.targets:
@@ -135,14 +142,14 @@ def summarise(
 
 
 def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:
-    known = [identity for identity in ids if verdicts[name, "clean", identity].correct]
+    known = [identity for identity in ids if knows(name, identity, verdicts)]
     reached = {arm: [bool(verdicts[name, arm, each].success) for each in known] for arm in _arms(verdicts)}
     control = reached.get("reconstruction", [False] * len(known))
     gained = [int(attack) - int(before) for attack, before in zip(reached["attack"], control, strict=True)]
     return ClassifierSummary(
         name,
         role,
-        wilson(len(known), len(ids)),
+        wilson(len(known), sum(is_judged(name, identity, verdicts) for identity in ids)),
         {arm: wilson(sum(values), len(values)) for arm, values in reached.items()},
         bootstrap(gained, ("attributable", name)),
     )
@@ -176,11 +183,11 @@ def _label(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> 
     reference = references[0]
     kept = where_label_is_kept(reference, verdicts)
     together = _all_judges(roles, ids, kept)
-    known = [identity for identity in ids if verdicts[reference, "clean", identity].correct]
+    known = [identity for identity in ids if knows(reference, identity, verdicts)]
     right = {arm: sum(verdicts[reference, arm, each].correct for each in known) for arm in _arms(verdicts)}
     return LabelSummary(
         reference,
-        wilson(len(known), len(ids)),
+        wilson(len(known), sum(is_judged(reference, identity, verdicts) for identity in ids)),
         {arm: wilson(count, len(known)) for arm, count in right.items()},
         (
             *(_classifier(name, role, ids, kept) for name, role in roles.items() if role in ("judge", "defended")),
@@ -194,7 +201,11 @@ def _mean_judge(
     called: str, role: str, judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts
 ) -> ClassifierSummary:
     """Resamples images, not verdicts: the judges' verdicts on one image are not independent."""
-    clean = [sum(verdicts[name, "clean", identity].correct for name in judges) / len(judges) for identity in ids]
+    asked = [[name for name in judges if is_judged(name, identity, verdicts)] for identity in ids]
+    clean = [
+        sum(knows(name, identity, verdicts) for name in names) / len(names) if names else math.nan
+        for identity, names in zip(ids, asked, strict=True)
+    ]
     return ClassifierSummary(
         called,
         role,
@@ -222,7 +233,7 @@ def _arms(verdicts: Verdicts) -> list[str]:
 def _shares(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts, arm: str) -> list[float]:
     per_image = []
     for identity in ids:
-        known = [name for name in judges if verdicts[name, "clean", identity].correct]
+        known = [name for name in judges if knows(name, identity, verdicts)]
         reached = [bool(verdicts[name, arm, identity].success) for name in known]
         per_image.append(sum(reached) / len(reached) if reached else math.nan)
     return per_image

@@ -7,14 +7,23 @@ from dataclasses import replace
 
 from attnshift.results.rows import VerdictRow
 
-__all__ = ["Verdicts", "fools_most", "indexed", "where_label_is_kept"]
+__all__ = ["Verdicts", "fools_most", "indexed", "is_judged", "knows", "where_label_is_kept"]
 
 Verdicts = Mapping[tuple[str, str, str], VerdictRow]
-"""Classifier, arm, identity of an image -> the verdict."""
+"""Classifier, arm, identity of an image -> the verdict; none on images whose class a classifier does not have."""
 
 
 def indexed(verdicts: Sequence[VerdictRow]) -> Verdicts:
     return {(row.classifier, row.arm, row.id): row for row in verdicts}
+
+
+def is_judged(name: str, identity: str, verdicts: Verdicts) -> bool:
+    return (name, "clean", identity) in verdicts
+
+
+def knows(name: str, identity: str, verdicts: Verdicts) -> bool:
+    """True if the classifier ``name`` has judged the clean image, and gets it right."""
+    return is_judged(name, identity, verdicts) and verdicts[name, "clean", identity].correct
 
 
 def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
@@ -28,12 +37,12 @@ def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
     struck = {
         (name, identity)
         for (name, arm, identity), row in verdicts.items()
-        if arm == "attack" and row.success and not right[arm, identity]
+        if arm == "attack" and row.success and not right.get((arm, identity), False)
     }
     return {
         (name, arm, identity): replace(
             row,
-            correct=row.correct and (arm != "clean" or right[arm, identity]),
+            correct=row.correct and (arm != "clean" or right.get((arm, identity), False)),
             success=None if row.success is None else row.success and (name, identity) not in struck,
         )
         for (name, arm, identity), row in verdicts.items()
@@ -48,7 +57,7 @@ def fools_most(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) ->
     """
     fooled: dict[str, bool] = {}
     for identity in ids:
-        known = [name for name in judges if verdicts[name, "clean", identity].correct]
+        known = [name for name in judges if knows(name, identity, verdicts)]
         own = [_succeeds(name, "attack", identity, verdicts) for name in known]
         lost = [_succeeds(name, "reconstruction", identity, verdicts) for name in known]
         if known:

@@ -29,7 +29,7 @@ from attnshift.execution.prepare import (
     wants_masks,
 )
 from attnshift.judging.roles import check_judges
-from attnshift.judging.verdicts import check_classes, evaluate_run
+from attnshift.judging.verdicts import evaluate_run, in_run_order
 from attnshift.metrics.clean_accuracy import LEAST
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -92,7 +92,7 @@ def compare_recipes(
     """
     _check_settings(settings)
     arms = _prepare(settings)
-    judges = _load_judges(settings, arms[0].attack.plan.examples)
+    judges = _load_judges(settings, arms[0].attack.worker.classifiers, arms[0].attack.plan.examples)
     _claim(settings.out, arms)
     runs: dict[str, dict[float, Store]] = {}
     remarks: dict[str, None] = {}
@@ -194,11 +194,13 @@ def _check_recipe(name: str, recipe: Recipe | BaselineRecipe, attack: PreparedRu
         raise UserError(f"`recipes`, {name}: {error}") from None
 
 
-def _load_judges(settings: ComparisonSettings, items: Sequence[Item]) -> list[Classifier]:
+def _load_judges(
+    settings: ComparisonSettings, surrogates: Sequence[Classifier], items: Sequence[Item]
+) -> list[Classifier]:
     pipeline = cache(lambda: load_pipeline(settings.pipeline))
     judges = [load_defended(name, pipeline) for name in settings.judges]
-    check_classes(judges, (each for item in items for each in (item.label, item.target)), ModelError)
-    return judges
+    classes = [(item.label, item.target) for item in items]
+    return [in_run_order(each, surrogates, classes, ModelError) for each in judges]
 
 
 def _claim(folder: Path, arms: Sequence[_Arm]) -> None:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
-from attnshift.attack.interference import Subject, check_choice, class_of, vocabulary
+from attnshift.attack.interference import Subject, check_choice, class_of
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.run import Outcome, run_attack
-from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone

@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.run import run_attack
-from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.classifier import Classifier, in_order_of, vocabulary
 from attnshift.defences.names import load_defended
 from attnshift.errors import ModelError, RecipeError
 from attnshift.execution.prepare import PreparedRun, prepare_run
@@ -46,8 +46,9 @@ class Bench:
 def set_up(settings: TuningSettings) -> Bench:
     """Load everything, and check whatever could stop a trial later."""
     attack = prepare_run(attack_settings(settings))
-    tuning = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
     worker, items = attack.worker, list(attack.plan)
+    loaded = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
+    tuning = [in_order_of(vocabulary(worker.classifiers), each) for each in loaded]
     size, classes = worker.spec.size, worker.classifiers[0].classes
     for classifier in tuning:
         if classifier.classes != classes:
