@@ -22,7 +22,8 @@ from attnshift.execution.work import BatchResult
 from attnshift.execution.worker import Worker
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Plan
-from attnshift.results.spec import RunSpec, software
+from attnshift.results.software import software
+from attnshift.results.spec import RunSpec
 from small_runs import write_labels
 
 __all__ = ["Hook", "Painting", "items_of", "killing", "painted", "write_cards"]
@@ -75,7 +76,7 @@ def items_of(cards: Path) -> list[Item]:
 
 def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> PreparedRun:
     """A run on what ``write_cards`` wrote, for which nothing is loaded."""
-    plan = Plan.draw(items_of(cards))
+    plan, recipe = Plan.draw(items_of(cards)), load_recipe("fast")
     spec = RunSpec(
         images="images",
         labels="labels.csv",
@@ -87,8 +88,8 @@ def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> PreparedRun:
         batch=batch,
         device="cpu",
         threads=1,
-        software=software(),
-        recipe=load_recipe("fast"),
+        software=software(recipe, "none", ("none",)),
+        recipe=recipe,
     )
     work: Any = Painting(before)
     backbone: Any = None

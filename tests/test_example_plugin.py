@@ -18,7 +18,9 @@ import pytest
 import attnshift
 from attnshift.cli import main
 from attnshift.plugins import installed_plugins
+from attnshift.recipes.reading import load_recipe
 from attnshift.results.rows import QualityRow, VerdictRow
+from attnshift.results.software import software
 from attnshift.results.store import Store
 from small_runs import SURROGATE
 
@@ -126,3 +128,11 @@ def test_processes_and_ray_workers_use_it(photos: Path, pipeline_folder: Path, i
     assert len(images) >= 3
     for image in images:
         assert (with_ray / image).read_bytes() == (local / image).read_bytes()
+
+
+def test_a_run_records_the_versions_of_the_plugins_that_it_names(plugged: None) -> None:
+    with_term = load_recipe("fast", ["terms.change_tv.weight=5"])
+    assert software(with_term, "lab", ("lab:resnet",))["attnshift-example"]
+    assert software(load_recipe("fast"), "lab", ("grey+lab:resnet",)).keys() >= {"attnshift-example"}
+    assert software(load_recipe("fast"), "lab", ("lab:resnet",)).keys() == {"attnshift", "torch"}
+    assert software(load_recipe("fast", ["terms.change_tv.weight=0"]), "lab", ()).keys() == {"attnshift", "torch"}

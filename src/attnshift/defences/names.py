@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["check_name", "load_defended", "load_surrogate", "same_classifier", "undefended"]
+__all__ = ["check_name", "load_defended", "load_surrogate", "parts_of", "same_classifier", "undefended"]
 
 _FIRST = re.compile(r"""(?P<defence>\w+)(?:\((?P<options>(?:[^()"']|"[^"]*"|'[^']*')*)\))?\+(?P<rest>.*)""", re.DOTALL)
 """First defence of a name.
@@ -86,9 +86,19 @@ def undefended(name: str) -> str:
     >>> undefended("jpeg(quality=60)+median+lab:resnet")
     'lab:resnet'
     """
+    return parts_of(name)[-1]
+
+
+def parts_of(name: str) -> list[str]:
+    """Names of the defences in ``name``, without options, and last the classifier.
+
+    >>> parts_of("jpeg(quality=60)+median+lab:resnet")
+    ['jpeg', 'median', 'lab:resnet']
+    """
+    parts = []
     while first := _FIRST.fullmatch(name):
-        name = first["rest"]
-    return name
+        parts, name = [*parts, first["defence"]], first["rest"]
+    return [*parts, name]
 
 
 def same_classifier(names: Iterable[str], others: Iterable[str]) -> set[str]:

@@ -20,7 +20,8 @@ from attnshift.execution.work import work_of
 from attnshift.execution.worker import Worker, inversions_in, load_networks, weights
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
-from attnshift.results.spec import RunSpec, software
+from attnshift.results.software import software
+from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 
 __all__ = [
@@ -83,7 +84,9 @@ class PreparedRun:
 
     def with_recipe(self, recipe: Recipe | BaselineRecipe) -> PreparedRun:
         """Return the same run for another recipe, not checked yet."""
-        spec = self.worker.spec.model_copy(update={"recipe": recipe})
+        spec = self.worker.spec
+        versions = software(recipe, spec.pipeline, spec.surrogates)
+        spec = spec.model_copy(update={"recipe": recipe, "software": versions})
         return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
 
 
@@ -117,7 +120,7 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
         device=settings.device,
         precision=precision,
         threads=torch.get_num_threads(),
-        software=software(),
+        software=software(settings.recipe, settings.pipeline, settings.surrogates),
         recipe=settings.recipe,
     )
     prepared = PreparedRun(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)

@@ -26,7 +26,8 @@ from attnshift.execution.inversion_cache import InversionCache
 from attnshift.execution.work import BatchResult, Work, work_of
 from attnshift.profiling import part
 from attnshift.results.rows import ResultRow
-from attnshift.results.spec import RunSpec, software
+from attnshift.results.software import software
+from attnshift.results.spec import RunSpec
 from attnshift.telemetry import IterationCallback
 
 __all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "load_networks", "read_task", "weights"]
@@ -67,7 +68,8 @@ class Worker:
         """The same on another machine; a ``ModelError`` where its weights or its software are not those of ``spec``."""
         torch.set_num_threads(spec.threads)
         backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device)
-        found = spec.model_copy(update={"weights": weights(backbone, classifiers), "software": software()})
+        versions = software(spec.recipe, spec.pipeline, spec.surrogates)
+        found = spec.model_copy(update={"weights": weights(backbone, classifiers), "software": versions})
         changed = found.differences(spec)
         if changed:
             raise ModelError(f"this worker differs from its run in {'; '.join(changed[:4])}")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from attnshift._version import __version__
 from attnshift.diffusion import Precision
 from attnshift.recipes.schema import AnyRecipe, BaselineRecipe
 from attnshift.registry import STRICT
 from attnshift.results.arms import ARMS
 
-__all__ = ["FORMAT", "RunSpec", "software"]
+__all__ = ["FORMAT", "RunSpec"]
 
 FORMAT = 4
 """Version of the run folder; part of a run's identity."""
@@ -81,11 +79,6 @@ class RunSpec(BaseModel):
             for key in sorted(mine.keys() | theirs.keys())
             if key not in _ASIDE and mine.get(key) != theirs.get(key)
         ]
-
-
-def software() -> dict[str, str]:
-    """Versions of the software that changes the last bits or the content of files."""
-    return {"attnshift": __version__, "torch": version("torch")}
 
 
 def _hashed(values: Any) -> str:
