@@ -5,12 +5,17 @@ Each test is named by its row of the table of kinds that were tried.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from torch import Tensor
@@ -18,9 +23,12 @@ from torch import Tensor
 from attnshift import LatentAttack, PixelAttack, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, in_one_order
-from attnshift.data.images import quantise
+from attnshift.data.datasets import Item, read_items
+from attnshift.data.images import quantise, write_png
+from attnshift.data.references import fetch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, RunError, UserError
+from attnshift.execution.agreement import Agreement, measure_agreement
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
@@ -29,8 +37,10 @@ from attnshift.report.run_tables import run_tables
 from attnshift.results.arms import ARMS
 from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
+from data.sources import picture, write_tar
 
 LABELS = [3, 7]
+LAB_NAMES = load_classifier("lab:resnet").class_names
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +91,61 @@ def store(finished: Store, tmp_path: Path) -> Store:
 
 
 JUDGE = "random:test_convnext"
+
+
+def write_rendered(folder: Path, text: str) -> Path:
+    """The lab's first three images, a ball, a die and a donut, and a label file; ``text`` has a row for each."""
+    folder.mkdir(exist_ok=True)
+    for number, image in enumerate(quantise(render_scenes([scene(0, "test", index) for index in range(3)]).images)):
+        write_png(folder / f"{number}.png", image, {})
+    (folder / "labels.csv").write_text(text)
+    return folder
+
+
+def agreement_of(folder: Path, **others: Any) -> Agreement:
+    items = list(read_items(folder, folder / "labels.csv", LAB_NAMES, 10, **others))
+    return measure_agreement([load_classifier("lab:resnet")], items, 64, "cpu")
+
+
+def test_row_01_labels_that_count_from_1(tmp_path: Path) -> None:
+    folder = write_rendered(tmp_path / "right", "file,label\n0.png,0\n1.png,1\n2.png,2\n")
+    assert agreement_of(folder).complaint("a.csv") is None
+    folder = write_rendered(tmp_path / "shifted", "file,label\n0.png,1\n1.png,2\n2.png,3\n")
+    complaint = str(agreement_of(folder).complaint("a.csv"))
+    assert complaint.startswith(
+        "a.csv: labels seem to count from 1: with label - 1 the surrogates are right about 100 %"
+    )
+    assert complaint.endswith("or set `accept_labels`")
+
+
+def test_row_01_class_folders_from_1(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / str(number)).mkdir()
+        image = quantise(render_scenes([scene(0, "test", number - 1)]).images)[0]
+        write_png(tmp_path / str(number) / "a.png", image, {})
+    items = list(read_items(tmp_path, None, LAB_NAMES, 10))
+    assert [item.label for item in items] == [1, 2, 3]
+    found = measure_agreement([load_classifier("lab:resnet")], items, 64, "cpu")
+    assert "labels seem to count from 1" in str(found.complaint("a"))
+
+
+def test_row_01_a_class_name_that_contradicts_the_label(tmp_path: Path) -> None:
+    folder = write_rendered(tmp_path / "a", "file,label,class_name\n0.png,1,ball\n1.png,1,Die\n2.png,2,tyre\n")
+    complaints: list[UserError] = []
+    read = partial(read_items, folder, folder / "labels.csv", LAB_NAMES, 10, problems=complaints.append)
+    items = list(read(checked_names=LAB_NAMES))
+    assert [item.class_name for item in items] == ["Die", "tyre"], "a name of no class may be a word for the prompt"
+    (complaint,) = map(str, complaints)
+    assert "labels.csv line 2: class name 'ball' contradicts label 1: for the surrogates class 1 is 'die'" in complaint
+    assert len(list(read())) == 3, "accepted"
+
+
+def test_row_01_attack_and_python_count_no_image_that_was_wrong_before(on_pixels: PixelAttack) -> None:
+    images = quantise(render_scenes([scene(0, "test", index) for index in (0, 1)]).images)
+    result = on_pixels(images, [0, 2])
+    assert result.known.tolist() == [[True, False]]
+    assert bool(result.margins[0, 1] < 0)
+    assert not bool(result.fooled[1])
 
 
 def test_row_02_surrogates_with_the_same_names_in_another_order() -> None:
@@ -154,6 +219,135 @@ def test_row_02_a_judge_without_names_and_with_another_number_of_classes(store: 
     network = torch.nn.Sequential(judge.network, torch.nn.ConstantPad1d((1, 0), 0.0))
     with pytest.raises(RunError, match=r"1001 classes, the surrogates have 1000, and names are missing"):
         evaluate_run(store, [replace(judge, name="mine", network=network, classes=1001, class_names=())])
+
+
+def write_named(path: Path, names: Sequence[str], label: str = "label", image: str = "image") -> Path:
+    """A parquet file of three images with labels 0 to 2, whose schema names them as Hugging Face's datasets do."""
+    table = pyarrow.table({image: [picture(seed) for seed in range(3)], label: [0, 1, 2]})
+    features = {label: {"names": list(names), "_type": "ClassLabel"}, image: {"_type": "Image"}}
+    stated = json.dumps({"info": {"features": features}})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": stated}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("ball", "die", "donut"), [0, 1, 2]),
+        (("die", "donut", "ball"), [1, 2, 0]),
+        (("Donut, doughnut", "BALL", "die"), [2, 0, 1]),
+        (("0", "1", "2"), [0, 1, 2]),
+    ],
+)
+def test_row_03_names_in_the_schema_of_parquet_decide(
+    tmp_path: Path, names: tuple[str, ...], labels: list[int]
+) -> None:
+    path = write_named(tmp_path / "a.parquet", names)
+    items = list(read_items(path, None, LAB_NAMES, 10, checked_names=LAB_NAMES))
+    assert [item.label for item in items] == labels
+    assert [item.class_name for item in items] == [LAB_NAMES[label] for label in labels]
+
+
+def test_row_03_names_that_no_class_has_are_refused(tmp_path: Path) -> None:
+    path = write_named(tmp_path / "a.parquet", ("ball", "sphinx", "donut"))
+    complaints: list[UserError] = []
+    list(read_items(path, None, LAB_NAMES, 10, problems=complaints.append, checked_names=LAB_NAMES))
+    assert [str(each) for each in complaints] == [
+        f"{path} row 1: label 1 is 'sphinx' in the file, no class that the surrogates know; rename it, or set "
+        "`accept_labels`"
+    ]
+
+
+def test_row_03_columns_of_cifar(tmp_path: Path) -> None:
+    path = write_named(tmp_path / "a.parquet", ("die", "donut", "ball"), "fine_label", "img")
+    items = list(read_items(path, None, LAB_NAMES, 10, checked_names=LAB_NAMES))
+    assert [item.label for item in items] == [1, 2, 0]
+    assert [fetch(item.image) for item in items] == [picture(seed) for seed in range(3)]
+
+
+def listed(folder: Path, text: str, labels: str = "labels.csv", count: int = 3) -> tuple[list[Item], list[str]]:
+    """Items and complaints of small pictures 1.png, 2.png, … with a label file."""
+    for number in range(1, count + 1):
+        (folder / f"{number}.png").write_bytes(picture(number))
+    (folder / labels).write_text(text)
+    complaints: list[UserError] = []
+    items = list(read_items(folder, folder / labels, LAB_NAMES, 10, problems=complaints.append))
+    return items, [str(each) for each in complaints]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("file,label,class_name", "2.png,1,tench, Tinca tinca"),
+        ("file,label,class_name,target", "2.png,1,tench, house,5"),
+        ("file;label;class_name", "2.png;1;tench; Tinca tinca"),
+    ],
+)
+def test_row_08_a_row_that_is_longer_than_its_header(tmp_path: Path, header: str, row: str) -> None:
+    short = "1.png;0;ball" if ";" in header else "1.png,0,ball"
+    items, complaints = listed(tmp_path, f"{header}\n{short}\n{row}\n")
+    assert [item.file for item in items] == ["1.png"]
+    (complaint,) = complaints
+    assert "labels.csv line 3: " in complaint
+    assert 'put quotes around a name that holds the separator, as in "tench, Tinca tinca"' in complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("filename,label,targeted_label\n1.png,0,3\n2.png,1,4\n10.png,2,5\n", [3, 4, 5]),
+        ("ImageId,URL,TrueLabel,TargetClass\n1,x,1,4\n2,x,2,5\n10,x,3,6\n", [3, 4, 5]),
+        ("file;label\n1.png;0\n2.png;1\n10.png;2\n", [None] * 3),
+        ("file\tlabel\n1.png\t0\n2.png\t1\n10.png\t2\n", [None] * 3),
+        ("file,label\n1.png,ball\n2.png,Die\n10.png,donut\n", [None] * 3),
+    ],
+)
+def test_row_08_known_layouts(tmp_path: Path, text: str, targets: list[int | None]) -> None:
+    items, complaints = listed(tmp_path, text, count=10)
+    assert not complaints
+    assert [(item.file, item.label) for item in items] == [("1.png", 0), ("2.png", 1), ("10.png", 2)]
+    assert [item.target for item in items] == targets
+    ignored = list(read_items(tmp_path, tmp_path / "labels.csv", LAB_NAMES, 10, target="none"))
+    assert [item.target for item in ignored] == [None] * 3
+
+
+def test_row_08_labels_of_diffattack(tmp_path: Path) -> None:
+    """One label a line, from 1, for the images in their natural order: 1, 2, …, 10."""
+    text = "".join(f"{label}\n" for label in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+    items, complaints = listed(tmp_path, text, "labels.txt", count=10)
+    assert not complaints
+    expected = [(f"{number}.png", number - 1) for number in range(1, 11)]
+    assert [(item.file, item.label) for item in items] == expected
+    assert [(item.file, item.label) for item in read_items(tmp_path, None, LAB_NAMES, 10)] == expected
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "images" / "1.png").write_bytes(picture(1))
+    (tmp_path / "set" / "labels.txt").write_text("1\n")
+    assert [item.label for item in read_items(tmp_path / "set", None, LAB_NAMES, 10)] == [0]
+    assert (
+        "0 is out of range; in this layout classes are 1 to 10" in listed(tmp_path, "0\n" * 10, "labels.txt", 10)[1][0]
+    )
+    assert "9 labels, one a line, for 10 images" in listed(tmp_path, "1\n" * 9, "labels.txt", 10)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("cls", "text", "label"),
+    [
+        ("2", '{"label": 2}', 2),
+        ("2\n", '{"label": 2, "caption": "a donut"}', 2),
+        ("2", '{"class_name": "donut"}', 2),
+        ("donut", '{"label": 2}', 2),
+        ("2", '{"label": 1}', None),
+        ("donut", '{"label": 1}', None),
+    ],
+)
+def test_row_14_samples_with_cls_and_json(tmp_path: Path, cls: str, text: str, label: int | None) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.png": picture(0), "0.cls": cls.encode(), "0.json": text.encode()})
+    complaints: list[UserError] = []
+    items = list(read_items(path, None, LAB_NAMES, 10, problems=complaints.append, checked_names=LAB_NAMES))
+    assert [item.label for item in items] == ([] if label is None else [label])
+    assert len(complaints) == (label is None)
+    if label is None:
+        assert "a.tar sample 0: " in str(complaints[0])
 
 
 @pytest.mark.parametrize(

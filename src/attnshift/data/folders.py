@@ -9,12 +9,21 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-from attnshift.data.manifests import read_manifest
+from attnshift.data.manifests import ManifestRow, read_label_lines, read_manifest
 from attnshift.data.references import Reference, check_name, is_regular, is_there, scheme_of, shown
 from attnshift.data.samples import IMAGE_SUFFIXES, Sample, Samples
 from attnshift.errors import LabelError
 
-__all__ = ["CLASS_LIST", "SCHEMES", "check_url", "class_folders", "class_samples", "inside", "manifest_samples"]
+__all__ = [
+    "CLASS_LIST",
+    "SCHEMES",
+    "check_url",
+    "class_folders",
+    "class_samples",
+    "images_in",
+    "inside",
+    "manifest_samples",
+]
 
 CLASS_LIST = "classes.txt"
 """File beside class subfolders that lists their names, one a line, in label order."""
@@ -52,7 +61,7 @@ def manifest_samples(root: Path | str, labels: Path, masks: Path | None) -> Samp
     ``root`` is a folder or a prefix of URLs. ``masks`` is a folder with a mask under the name of
     each image.
     """
-    for row in read_manifest(labels):
+    for row in _rows(root, labels):
         if isinstance(row, LabelError):
             yield row
             continue
@@ -63,7 +72,25 @@ def manifest_samples(root: Path | str, labels: Path, masks: Path | None) -> Samp
         except LabelError as error:
             yield error
             continue
-        yield Sample(row.where, file, image, row.values, mask, typed=row.typed)
+        yield Sample(row.where, file, image, row.values, mask, typed=row.typed, first=row.first)
+
+
+def _rows(root: Path | str, labels: Path) -> Iterator[ManifestRow | LabelError]:
+    if labels.suffix.lower() != ".txt":
+        return read_manifest(labels)
+    if not isinstance(root, Path):
+        raise LabelError(f"{labels}: one label a line needs a folder to list, which {root} is not; use a CSV")
+    return read_label_lines(labels, images_in(root))
+
+
+def images_in(folder: Path) -> list[str]:
+    """Names of the images that lie in ``folder`` itself."""
+    try:
+        with os.scandir(folder) as found:
+            names = [each.name for each in found if not each.is_dir() and not each.name.startswith(".")]
+    except OSError as error:
+        _complain(error)
+    return [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def check_url(url: str, where: str, schemes: Sequence[str] = SCHEMES) -> None:
@@ -103,7 +130,9 @@ def class_samples(root: Path, class_names: Sequence[str], masks: Path | None) ->
             except LabelError as error:
                 yield error
             else:
-                yield Sample(str(root / file), file, image, {"label": label, "class_name": called}, mask, typed=True)
+                values = {"label": label, "class_name": called}
+                stated = "" if name.isdecimal() else name
+                yield Sample(str(root / file), file, image, values, mask, typed=True, stated=stated)
 
 
 def _locate(root: Path | str, file: str, where: str) -> Reference:

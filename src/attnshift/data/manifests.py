@@ -1,21 +1,40 @@
-"""Manifests, files that list images: CSV with column names, or one JSON object a line."""
+"""Manifests, files that list images: CSV with column names, or one JSON object a line.
+
+Layouts of published data sets are read as they are: TransferAttack's ``filename,label,targeted_label``
+and NIPS 2017's ``ImageId,TrueLabel,TargetClass``, whose classes count from 1.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
 from attnshift.data.references import is_regular, shown
 from attnshift.errors import LabelError
 
-__all__ = ["ManifestRow", "parse_object", "read_manifest"]
+__all__ = ["ManifestRow", "natural_order", "parse_object", "read_label_lines", "read_manifest"]
 
 _LONGEST = 2**20
 """Largest number of characters of a line."""
+
+_COLUMNS = {
+    "file": ("file", "file_name", "filename", "ImageId"),
+    "label": ("label", "TrueLabel"),
+    "class_name": ("class_name",),
+    "target": ("target", "targeted_label", "TargetClass"),
+}
+"""Names of the columns of a CSV, by their meaning."""
+
+_FROM_ONE = "TrueLabel"
+"""Column whose layout counts classes from 1."""
+
+_SEPARATORS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,8 @@ class ManifestRow:
     where: str
     values: Mapping[str, object]
     typed: bool
+    first: int = 0
+    """Number of the first class."""
 
     @property
     def file(self) -> object:
@@ -42,6 +63,33 @@ def read_manifest(labels: Path) -> Iterator[ManifestRow | LabelError]:
         raise LabelError(f"{labels}: no such label file; it holds the columns file,label[,class_name][,target]")
     rows = _json_rows(labels) if labels.suffix.lower() == ".jsonl" else _csv_rows(labels)
     return _until_broken(rows)
+
+
+def read_label_lines(labels: Path, files: Sequence[str]) -> Iterator[ManifestRow | LabelError]:
+    """Rows of ``labels``, a .txt with one label a line, from 1: those of ``files`` in their natural order.
+
+    This is DiffAttack's layout of the ImageNet-compatible images.
+    """
+    with _opened(labels) as file:
+        lines = [line.strip() for line in _lines(file, labels)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) != len(files):
+        what = f"{len(lines)} labels, one a line, for {len(files)} images; give every image one, or use a CSV"
+        yield LabelError(f"{labels}: {what}")
+        return
+    for number, (line, name) in enumerate(zip(lines, sorted(files, key=natural_order), strict=True), 1):
+        yield ManifestRow(f"{labels} line {number}", {"file": name, "label": line}, typed=False, first=1)
+
+
+def natural_order(name: str) -> list[tuple[int, str, int]]:
+    """Key that sorts the numbers in names as numbers.
+
+    >>> sorted(["10.png", "9.png", "a2"], key=natural_order)
+    ['9.png', '10.png', 'a2']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, "", int(part)) if part.isdecimal() else (1, part, 0) for part in parts if part]
 
 
 def parse_object(text: str | bytes) -> dict[str, object]:
@@ -70,23 +118,55 @@ def _until_broken(rows: Iterator[ManifestRow | LabelError]) -> Iterator[Manifest
 
 def _csv_rows(labels: Path) -> Iterator[ManifestRow | LabelError]:
     with _opened(labels) as file:
-        reader = csv.DictReader(_lines(file, labels))
+        lines = _lines(file, labels)
+        header = next(lines, "")
+        separator = max(_SEPARATORS, key=lambda each: len(_meanings(next(csv.reader([header], delimiter=each), []))))
+        reader = csv.reader(chain([header], lines), delimiter=separator)
         try:
-            _check_columns(labels, list(reader.fieldnames or ()))
+            names = next(reader, [])
+            _check_columns(labels, names)
+            meanings = _meanings(names)
+            first = int(_FROM_ONE in names)
             for values in reader:
-                yield ManifestRow(f"{labels} line {reader.line_num}", values, typed=False)
+                where = f"{labels} line {reader.line_num}"
+                if any(values[len(names) :]):
+                    yield LabelError(f"{where}: {len(values)} values for {len(names)} columns; {_QUOTE}")
+                elif values:
+                    yield ManifestRow(where, _row(values, names, meanings), typed=False, first=first)
         except csv.Error as error:
             raise LabelError(f"{labels} line {reader.line_num}: not valid CSV ({error})") from None
 
 
+_QUOTE = 'put quotes around a name that holds the separator, as in "tench, Tinca tinca"'
+
+
+def _meanings(names: list[str]) -> dict[str, str]:
+    """Meaning -> name of its column, for those that are there."""
+    found = {meaning: [each for each in known if each in names] for meaning, known in _COLUMNS.items()}
+    return {meaning: present[0] for meaning, present in found.items() if present}
+
+
+def _row(values: list[str], names: list[str], meanings: Mapping[str, str]) -> dict[str, object]:
+    # A row that ends early has no values in its last columns.
+    given = dict(zip(names, values, strict=False))
+    row: dict[str, object] = {meaning: given.get(name) for meaning, name in meanings.items()}
+    if meanings["file"] == "ImageId" and row["file"] and not Path(str(row["file"])).suffix:
+        row["file"] = f"{row['file']}.png"
+    return row
+
+
 def _check_columns(labels: Path, names: list[str]) -> None:
-    missing = {"file", "label"} - {"file" if name == "file_name" else name for name in names}
+    meanings = _meanings(names)
+    missing = {"file", "label"} - meanings.keys()
     if missing:
         absent = " and ".join(sorted(missing))
         raise LabelError(f"{labels}: column {absent} is missing; the first line names columns")
-    for name in ("file", "file_name", "label", "class_name", "target"):
-        if names.count(name) > 1:
-            raise LabelError(f"{labels}: column {name} is there {names.count(name)} times; keep one of them")
+    for meaning, known in _COLUMNS.items():
+        present = [each for each in names if each in known]
+        if len(present) > 1 and len(set(present)) == 1:
+            raise LabelError(f"{labels}: column {present[0]} is there {len(present)} times; keep one of them")
+        if len(present) > 1:
+            raise LabelError(f"{labels}: columns {' and '.join(present)} both give the {meaning}; keep one of them")
 
 
 def _json_rows(labels: Path) -> Iterator[ManifestRow | LabelError]:

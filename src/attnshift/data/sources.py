@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnshift.data.folders import check_url, class_folders, class_samples, manifest_samples
+from attnshift.data.folders import check_url, class_folders, class_samples, images_in, manifest_samples
 from attnshift.data.references import check_name, is_folder, is_regular, path_of, scheme_of, shown
 from attnshift.data.samples import Samples
 from attnshift.errors import LabelError
@@ -15,6 +15,7 @@ from attnshift.errors import LabelError
 __all__ = ["open_source"]
 
 _MANIFESTS = ("metadata.csv", "metadata.jsonl")
+_LABEL_LINES = "labels.txt"
 _COMPRESSED = re.compile(r"\.(gz|bz2|xz|zst|lz4|tgz|tbz2?|txz|tzst|zip|7z)$", re.IGNORECASE)
 # Compressed shards match too: they are refused and not skipped.
 _SHARD = re.compile(r"\.((tar|parquet)(\.(gz|bz2|xz|zst|lz4))?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
@@ -25,12 +26,14 @@ _MOST_SHARDS = 100_000
 def open_source(source: str | Path, labels: Path | None, class_names: Sequence[str], masks: Path | None) -> Samples:
     """Samples of ``source``, read on demand. With ``labels``, a CSV or JSON lines file, it is
 
-    - a folder, or a prefix of URLs such as s3://bucket/photos, that contains the listed files.
+    - a folder, or a prefix of URLs such as s3://bucket/photos, that contains the listed files; a
+      folder may also go with a .txt that has one label a line.
 
     Without ``labels`` it is one of
 
     - a folder with metadata.csv or metadata.jsonl, or that file itself: it lists files beside it,
       or URLs;
+    - a folder with labels.txt, one label a line from 1, beside images or beside a folder images;
     - a folder of class subfolders, whose names are labels or class names, or are listed in
       classes.txt;
     - a parquet file, or a folder of them;
@@ -87,9 +90,12 @@ def _in_folder(folder: Path, class_names: Sequence[str], masks: Path | None) -> 
     for path in _shards(folder):
         found.setdefault("parquet files" if ".parquet" in path.name.lower() else "tar files", []).append(path)
     found |= {name: [folder / name] for name in _MANIFESTS if is_regular(folder / name)}
+    counted = _beside_label_lines(folder)
+    if counted is not None:
+        found[_LABEL_LINES] = [folder / _LABEL_LINES]
     # A manifest beside subfolders lists the files in them. Anything else there is a second kind of
     # source.
-    if class_folders(folder) and not (len(found) == 1 and set(found) <= set(_MANIFESTS)):
+    if class_folders(folder) and not (len(found) == 1 and set(found) <= {*_MANIFESTS, _LABEL_LINES}):
         found["subfolders"] = []
     if len(found) > 1:
         raise LabelError(f"{folder} has {' and '.join(found)}; give `labels`, or the one that is meant")
@@ -98,10 +104,20 @@ def _in_folder(folder: Path, class_names: Sequence[str], masks: Path | None) -> 
     (paths,) = found.values()
     if not paths:
         return class_samples(folder.resolve(), class_names, _resolved(masks))
+    if counted is not None:
+        return manifest_samples(counted.resolve(), paths[0], _resolved(masks))
     if paths[0].name in _MANIFESTS:
         return manifest_samples(folder.resolve(), paths[0], _resolved(masks))
     _refuse_masks(masks, str(folder))
     return _in_files(paths, str(folder))
+
+
+def _beside_label_lines(folder: Path) -> Path | None:
+    """Folder of the images that labels.txt in ``folder`` counts: itself, or images/ in it; None without both."""
+    if not is_regular(folder / _LABEL_LINES):
+        return None
+    beside = [each for each in (folder, folder / "images") if is_folder(each) and images_in(each)]
+    return beside[0] if beside else None
 
 
 def _shards(folder: Path) -> list[Path]:
