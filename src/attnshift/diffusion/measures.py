@@ -119,14 +119,14 @@ class PipelineMeasures:
 
 
 @torch.no_grad()
-def measure_pipeline(backbone: Backbone, images: Tensor) -> PipelineMeasures:
+def measure_pipeline(backbone: Backbone, images: Tensor, schedule_steps: int = 20) -> PipelineMeasures:
     """Measure ``backbone`` on ``images`` [batch,3,side,side] in [0,1], with one forward pass for each.
 
-    Latents are noised with a known noise to the level of the usual schedule whose cumulative alpha
-    is nearest to one half, and the denoiser predicts that noise under an empty prompt. A backbone
+    Latents are noised with a known noise to the level of the schedule whose cumulative alpha is
+    nearest to one half, and the denoiser predicts that noise under an empty prompt. A backbone
     without ``prediction_type`` is taken as it answers: with noise.
     """
-    schedule = backbone.noise_schedule(20, 19)
+    schedule = backbone.noise_schedule(schedule_steps, schedule_steps - 1)
     at = min(range(len(schedule)), key=lambda step: abs(schedule.levels[step] - _LEVEL))
     alpha, timestep = schedule.levels[at], schedule.timesteps[at]
     text = backbone.embed([""])

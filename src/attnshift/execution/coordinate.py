@@ -192,4 +192,5 @@ def _begun(prepared: PreparedRun, store: Store, options: RunOptions) -> RunBegun
         surrogates=spec.surrogates,
         software=spec.software,
         name=options.name,
+        notes=prepared.notes,
     )

@@ -16,6 +16,7 @@ from attnshift.diffusion import as_precision
 from attnshift.errors import RunError, UserError
 from attnshift.execution.agreement import is_random, measure_agreement, sampled
 from attnshift.execution.early import check_numbers, check_surrogates
+from attnshift.execution.pipeline_check import check_pipeline, measure_on
 from attnshift.execution.work import work_of
 from attnshift.execution.worker import Worker, inversions_in, load_networks, weights
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -76,6 +77,8 @@ class PreparedRun:
 
     worker: Worker
     plan: Plan
+    notes: tuple[str, ...] = ()
+    """Lines to be said before the attack: what is unusual and does not stop it."""
 
     def check(self) -> None:
         """Raise whatever could stop the run later: sizes, sites, names, and what a recipe asks of them."""
@@ -125,12 +128,14 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
     )
     prepared = PreparedRun(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
     prepared.check()
-    if not settings.accept_labels and not _checked_before(settings.out, spec):
+    if _checked_before(settings.out, spec):
+        return prepared
+    if not settings.accept_labels:
         sample = sampled(plan, len(plan))
         complaint = measure_agreement(classifiers, sample, size, here).complaint(labels_of(settings))
         if complaint:
             raise complaint
-    return prepared
+    return replace(prepared, notes=check_pipeline(measure_on(backbone, plan, size, settings.recipe)))
 
 
 def items_of(

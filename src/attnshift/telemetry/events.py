@@ -35,7 +35,7 @@ class RunBegun:
     ``run`` is the digest of all that decides the result. Of its ``images``, ``done`` were finished
     before. ``batch`` images are attacked together, in at most ``iterations``; 0 stands for an
     attack on pixels, which sends no such events. ``name`` distinguishes several runs of one
-    command, else it is empty.
+    command, else it is empty. ``notes`` say what is unusual and does not stop the run.
     """
 
     run: str
@@ -48,6 +48,7 @@ class RunBegun:
     surrogates: tuple[str, ...]
     software: dict[str, str]
     name: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

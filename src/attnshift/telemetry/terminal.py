@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun
-from attnshift.terminal import escaped
+from attnshift.terminal import escaped, one_line
 
 __all__ = ["ProgressBar", "ProgressLines"]
 
@@ -80,7 +80,7 @@ class _Count:
     def line(self, event: Event) -> str | None:
         if isinstance(event, RunBegun):
             self.name, self.total, self.seen, self.iterations = event.name, event.images, event.done, event.iterations
-            return None
+            return " ".join(map(one_line, (event.name, *event.notes))).strip() if event.notes else None
         if not isinstance(event, ImageDone | ImageFailed):
             return None
         self.seen += 1
