@@ -18,9 +18,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import load, save_file
 from torch import Tensor
 
-from attnshift import LatentAttack, PixelAttack, load_recipe
+from attnshift import LatentAttack, PixelAttack, load_pipeline, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.data.datasets import Item, read_items
@@ -29,15 +30,20 @@ from attnshift.data.references import fetch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, RunError, UserError
 from attnshift.execution.agreement import Agreement, measure_agreement
+from attnshift.execution.prepare import check_settings, prepare_run
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
+from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.report.run_tables import run_tables
 from attnshift.results.arms import ARMS
 from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
 from data.sources import picture, write_tar
+from pipelines import tiny_pipeline
+from planted import edit_json
+from small_runs import small_settings
 
 LABELS = [3, 7]
 LAB_NAMES = load_classifier("lab:resnet").class_names
@@ -348,6 +354,119 @@ def test_row_14_samples_with_cls_and_json(tmp_path: Path, cls: str, text: str, l
     assert len(complaints) == (label is None)
     if label is None:
         assert "a.tar sample 0: " in str(complaints[0])
+
+
+def copied(source: Path, folder: Path, part: str = "", **values: object) -> Path:
+    """A copy of the pipeline ``source``, with ``values`` in the configuration ``part``."""
+    shutil.copytree(source, folder)
+    if part:
+        edit_json(folder / part, **values)
+    return folder
+
+
+SCHEDULER = "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (
+            SCHEDULER,
+            {"prediction_type": "v_prediction"},
+            r"states the prediction type v_prediction, and its outputs are those of epsilon; correct prediction_type",
+        ),
+        (
+            "vae/config.json",
+            {"scaling_factor": 0.18215},
+            r"spread too little; correct scaling_factor in vae/config\.json, which should be about \d",
+        ),
+    ],
+    ids=["prediction type", "scaling factor"],
+)
+def test_row_09_a_pipeline_that_misstates_itself_is_refused_on_the_users_images(
+    photos: Path, tmp_path: Path, part: str, values: dict[str, object], message: str
+) -> None:
+    wrong = copied(lab_weights(), tmp_path / "wrong", part, **values)
+    with pytest.raises(ModelError, match=message):
+        prepare_run(small_settings(photos, wrong, tmp_path / "run"))
+
+
+def test_row_09_a_right_pipeline_is_let_through_and_a_random_one_is_named(
+    photos: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    right, drawn = (prepare_run(small_settings(photos, each, tmp_path)) for each in (lab_weights(), pipeline_folder))
+    assert right.notes == ()
+    (note,) = drawn.notes
+    assert f"the pipeline {pipeline_folder} predicts no noise at all, as networks with random weights do" in note
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
+        {"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon", "sigma_data": 0.5},
+        {"_class_name": "CMStochasticIterativeScheduler", "sigma_min": 0.002, "sigma_max": 80.0},
+        {"_class_name": "DDIMScheduler", "prediction_type": "epsilon", "num_train_timesteps": 1000},
+    ],
+    ids=["flow", "EDM", "consistency", "epsilon"],
+)
+def test_row_10_betas_that_nobody_states_are_not_made_up(
+    pipeline_folder: Path, tmp_path: Path, scheduler: dict[str, object]
+) -> None:
+    folder = copied(pipeline_folder, tmp_path / "pipeline")
+    (folder / SCHEDULER).write_text(json.dumps(scheduler), encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"states no beta_schedule \('{scheduler['_class_name']}'\)"):
+        load_pipeline(str(folder))
+
+
+def test_row_10_betas_that_the_file_states_are_used(pipeline_folder: Path, tmp_path: Path) -> None:
+    stated = {"_class_name": "EDMEulerScheduler", "beta_start": 0.001, "beta_end": 0.02, "beta_schedule": "linear"}
+    folder = copied(
+        pipeline_folder, tmp_path / "pipeline", "model_index.json", scheduler=["diffusers", "EDMEulerScheduler"]
+    )
+    (folder / SCHEDULER).write_text(json.dumps(stated), encoding="utf-8")
+    assert load_pipeline(str(folder)).noise_schedule(20, 5).levels[-1] == pytest.approx(1 - 0.001)
+
+
+def test_row_11_a_denoiser_that_wants_its_guidance_is_refused(pipeline_folder: Path, tmp_path: Path) -> None:
+    distilled = copied(pipeline_folder, tmp_path / "pipeline", "unet/config.json", time_cond_proj_dim=256)
+    with pytest.raises(ModelError, match=r"time_cond_proj_dim is 256: .* as latent consistency models do"):
+        load_pipeline(str(distilled))
+
+
+def test_row_11_weights_that_no_module_takes_are_refused_by_name(pipeline_folder: Path, tmp_path: Path) -> None:
+    folder = copied(pipeline_folder, tmp_path / "pipeline")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    lora = {f"mid_block.lora.{at}.weight": torch.zeros(2) for at in range(4)}
+    save_file(load(file.read_bytes()) | lora, file)
+    with pytest.raises(ModelError, match=r"does not take: mid_block\.lora\.0\.weight, .*\(4 in all\); merge a LoRA"):
+        load_pipeline(str(folder))
+
+
+def test_row_12_a_sharded_variant_is_loaded_and_one_of_several_is_chosen(tmp_path: Path) -> None:
+    for variant in ("fp16", "non_ema"):
+        tiny_pipeline(size=64).save_pretrained(tmp_path, variant=variant, max_shard_size="30KB")
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json").is_file()
+    with pytest.raises(ModelError, match=r"in the variants fp16 and non_ema; choose one .* FOLDER,variant=fp16"):
+        load_pipeline(str(tmp_path))
+    assert (
+        load_pipeline(f"{tmp_path},variant=fp16").fingerprint()
+        == StableDiffusion(tiny_pipeline(size=64), "tiny").fingerprint()
+    )
+
+
+@pytest.mark.parametrize("option", ["dual_cross_attention", "only_cross_attention"])
+def test_row_13_attention_of_another_kind_is_refused_in_a_line(
+    pipeline_folder: Path, tmp_path: Path, option: str
+) -> None:
+    other = copied(pipeline_folder, tmp_path / "pipeline", "unet/config.json", **{option: True})
+    with pytest.raises(ModelError, match=f"{option} is True; the attention of such denoisers cannot be read"):
+        load_pipeline(str(other))
+
+
+def test_row_13_a_device_that_computes_nothing_is_refused(photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`device` is meta, which cannot be used .*; use cpu or cuda"):
+        check_settings(small_settings(photos, pipeline_folder, tmp_path, device="meta"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
@@ -33,6 +34,12 @@ def test_ladder_walks_the_last_steps_of_the_schedule(backbone: StableDiffusion) 
 def test_ladder_needs_a_step_above_it(backbone: StableDiffusion, steps: int) -> None:
     with pytest.raises(ModelError, match=f"denoising_steps is {steps}.*between 1 and 19"):
         backbone.noise_schedule(20, steps)
+
+
+def test_ladder_of_all_training_steps_ends_at_the_highest_level(backbone: StableDiffusion) -> None:
+    noise_schedule, alphas = backbone.noise_schedule(1000, 999), backbone.scheduler.alphas_cumprod
+    assert noise_schedule.timesteps[0] == 999
+    assert noise_schedule.levels[0] == noise_schedule.above == pytest.approx(float(alphas[-1]))
 
 
 @pytest.mark.parametrize(("side", "near"), [(100, "96 or 104"), (7, "8"), (0, "8"), (191, "184 or 192")])
@@ -146,3 +153,10 @@ def test_weights_are_constants(backbone: StableDiffusion) -> None:
     modules = (backbone.vae, backbone.unet, backbone.text_encoder)
     assert not any(parameter.requires_grad for module in modules for parameter in module.parameters())
     assert not any(module.training for module in modules)
+
+
+def test_a_scheduler_in_memory_without_betas_is_an_error() -> None:
+    flow = tiny_pipeline(size=64)
+    flow.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ModelError, match=r"^tiny: its scheduler states no beta_schedule"):
+        StableDiffusion(flow, "tiny")

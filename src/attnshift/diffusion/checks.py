@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, read_object, reason, safetensors_shapes
 
-__all__ = ["check_folder", "check_levels", "check_parts", "check_unexpected"]
+__all__ = ["check_betas", "check_folder", "check_levels", "check_parts", "check_unexpected"]
 
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -136,18 +136,21 @@ def _check_scheduler(path: Path) -> None:
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= 100_000:
         raise ModelError(f"{path}: num_train_timesteps is {steps!r:.80}; expected a whole number from 2 to 100000")
-    _check_betas(path, config)
+    check_betas(path, config)
 
 
-def _check_betas(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelError unless the noise levels are stated: libraries put those of DDPM in their place."""
+def check_betas(where: object, config: Mapping[str, Any]) -> None:
+    """Raise ModelError, about ``where``, unless ``config`` states the noise levels of a scheduler.
+
+    In place of those that are not stated, diffusers takes DDPM's.
+    """
     needed = ["beta_schedule"]
     if config.get("beta_schedule") != "squaredcos_cap_v2":
         needed += ["beta_start", "beta_end"]
     absent = [key for key in needed if config.get(key) is None]
     if config.get("use_flow_sigmas") or (config.get("trained_betas") is None and absent):
         raise ModelError(
-            f"{path} states no {absent[0] if absent else 'betas in use'} ({config.get('_class_name')!r:.80}); models "
+            f"{where} states no {absent[0] if absent else 'betas in use'} ({config.get('_class_name')!r:.80}); models "
             "of flow matching, EDM and consistency are not supported; for a Stable Diffusion, write the beta_start, "
             "beta_end and beta_schedule that it was trained with"
         )

@@ -21,6 +21,9 @@ __all__ = ["PipelineMeasures", "PipelineVerdict", "measure_pipeline"]
 _LEVEL = 0.5
 """Cumulative alpha at which both prediction types are equally hard, and farthest apart."""
 
+_STEPS = 20
+"""Steps of the schedule in which that level is looked up; a few less do too."""
+
 _UNRELATED = 0.2
 """Largest cosine between outputs and targets of a network that has learned nothing.
 
@@ -126,7 +129,8 @@ def measure_pipeline(backbone: Backbone, images: Tensor, schedule_steps: int = 2
     nearest to one half, and the denoiser predicts that noise under an empty prompt. A backbone
     without ``prediction_type`` is taken as it answers: with noise.
     """
-    schedule = backbone.noise_schedule(schedule_steps, schedule_steps - 1)
+    steps = min(schedule_steps, _STEPS)
+    schedule = backbone.noise_schedule(steps, steps - 1)
     at = min(range(len(schedule)), key=lambda step: abs(schedule.levels[step] - _LEVEL))
     alpha, timestep = schedule.levels[at], schedule.timesteps[at]
     text = backbone.embed([""])

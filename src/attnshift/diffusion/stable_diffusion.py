@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from attnshift.diffusion import Precision
 from attnshift.diffusion.attention import attention_sites, record_attention
 from attnshift.diffusion.backbone import Loader, Prediction, Read
-from attnshift.diffusion.checks import check_folder, check_levels, check_parts, check_unexpected
+from attnshift.diffusion.checks import check_betas, check_folder, check_levels, check_parts, check_unexpected
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.hub import download
 from attnshift.diffusion.names import check_source, is_hub_name, split_variant
@@ -151,7 +151,9 @@ class StableDiffusion:
             )
         used = timesteps[-denoising_steps:]
         levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]
-        return NoiseSchedule(tuple(used), tuple(levels), float(alphas[timesteps[-denoising_steps - 1]]))
+        # Above a schedule of all training steps there is no further level.
+        above = min(timesteps[-denoising_steps - 1], len(alphas) - 1)
+        return NoiseSchedule(tuple(used), tuple(levels), float(alphas[above]))
 
     def latent_side(self, side: int) -> int:
         return side // self.pixels_per_latent
@@ -200,6 +202,7 @@ def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
     """The model's own noise schedule, walked as the published attack does: leading spacing, one
     step offset, eta 0."""
     config = dict(pipeline.scheduler.config)
+    check_betas(f"{name}: its scheduler", config)
     scheduler = DDIMScheduler.from_config(
         config, timestep_spacing="leading", steps_offset=1, clip_sample=False, set_alpha_to_one=False
     )
