@@ -6,16 +6,18 @@ its batch mates can be told from rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
+from torch import Tensor
 
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.fingerprint import fingerprint_of
 from attnshift.recipes.reading import load_recipe
 from pipelines import tiny_pipeline
 
@@ -56,11 +58,21 @@ Prepare = Callable[..., PreparedBatch]
 
 @pytest.fixture(scope="session")
 def prepared(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]) -> Prepare:
-    """(preset, settings, rows, models) -> the prepared batch."""
+    """(preset, settings, rows, models) -> the prepared batch; each inversion is made once."""
+    made: dict[str, dict[str, Tensor]] = {}
+
+    def inversions(
+        inputs: Mapping[str, Tensor], facts: Sequence[object], compute: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        key = fingerprint_of(inputs, facts)
+        if key not in made:
+            made[key] = compute()
+        return made[key]
 
     def build(
         preset: str, settings: Sequence[str] = (), rows: slice = slice(None), models: slice = slice(1, 2)
     ) -> PreparedBatch:
-        return prepare_batch(Method.of(load_recipe(preset, settings)), exact, exact_classifiers[models], tasks[rows])
+        method = Method.of(load_recipe(preset, settings))
+        return prepare_batch(method, exact, exact_classifiers[models], tasks[rows], inversions)
 
     return build

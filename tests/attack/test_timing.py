@@ -15,6 +15,7 @@ from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.profiling import profiled
+from tiers import fast_first
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
@@ -78,7 +79,7 @@ def slow_classifier(exact_classifiers: list[Classifier], clock: Clock) -> Classi
 ITERATIONS, STEPS = 3, 4
 
 
-@pytest.mark.parametrize("changes", [[], ["diffusion.checkpointing=true"], ["classification.space=latent"]])
+@pytest.mark.parametrize("changes", fast_first([[], ["diffusion.checkpointing=true"], ["classification.space=latent"]]))
 def test_backward_passes_count_for_what_they_go_through(
     prepared: Prepare, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]
 ) -> None:

@@ -16,7 +16,12 @@ QUICK: dict[str, dict[str, Any]] = {"ssa": {"num_spectrum": 2}, "bsr": {"num_sca
 STEPS: dict[str, dict[str, Any]] = {"autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5}}
 
 
-@pytest.mark.parametrize("name", BASELINES)
+SLOW = {"autoattack", "adaea"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.heavy] if name in SLOW else []) for name in BASELINES]
+)
 def test_contract(name: str) -> None:
     attack = build(BASELINES, name, QUICK.get(name, {}) | STEPS.get(name, {"steps": 2}))
     try:

@@ -40,11 +40,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 NEEDS_DOWNLOAD = {"lpips"}
 CASES = [
-    pytest.param(name, options, id=f"{name}{options}")
+    pytest.param(name, options, id=f"{name}{options}", marks=[pytest.mark.heavy] if at else [])
     for name in TERMS
     if name not in NEEDS_DOWNLOAD
-    for options in OPTIONS.get(name, [{}])
+    for at, options in enumerate(OPTIONS.get(name, [{}]))
 ]
+"""The first options of each term belong to the fast tier."""
 with_every_term = pytest.mark.parametrize(("name", "options"), CASES)
 
 

@@ -36,6 +36,7 @@ from small_runs import (
     write_photos,
 )
 from tables import records
+from tiers import fast_first
 
 COLUMNS = {
     "key",
@@ -159,8 +160,8 @@ def test_a_fresh_run_elsewhere_is_the_same(
     assert without_seconds(again) == without_seconds(finished)
 
 
-@pytest.mark.parametrize("after", [1, 3])
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("after", fast_first([1, 3]))
+@pytest.mark.parametrize("batch", fast_first([2, 1]))
 def test_an_interrupted_run_is_continued(
     finished: Store, finished_singly: Store, photos: Path, pipeline_folder: Path, tmp_path: Path, batch: int, after: int
 ) -> None:
@@ -179,7 +180,7 @@ def test_an_interrupted_run_is_continued(
     assert lasting(store.folder) == lasting(undisturbed.folder)
 
 
-@pytest.mark.parametrize("place", ["between two batch mates", "between two arms"])
+@pytest.mark.parametrize("place", fast_first(["between two batch mates", "between two arms"]))
 def test_an_interruption_inside_a_batch(
     finished: Store,
     photos: Path,
@@ -211,6 +212,7 @@ def test_an_interruption_inside_a_batch(
     assert without_seconds(store) == without_seconds(finished)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_an_interruption_while_the_folder_is_made(
     finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int

@@ -36,6 +36,7 @@ from forked import fork, killed_by_itself
 from ledgers import events
 from small_runs import SIDE, Told, pixels, pngs, small_settings, write_photos
 from tables import records
+from tiers import fast_first
 
 resource = pytest.importorskip("resource")
 
@@ -169,7 +170,7 @@ def cut_and_killed(file: int | None) -> NoReturn:
     killed_by_itself()
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", fast_first(range(PARTS)))
 def test_killed_before_every_sync_and_rename(cards: Path, cheap: Store, calls: int, tmp_path: Path, part: int) -> None:
     prepared = painted(cards)
     for number in range(part, calls, PARTS):
@@ -382,7 +383,7 @@ class Overflowing(nn.Module):
         return torch.where((nearest == self.chosen)[:, None], torch.nan, logits)
 
 
-@pytest.mark.parametrize("chosen", [0, 3])
+@pytest.mark.parametrize("chosen", fast_first([3, 0]))
 def test_an_image_that_overflows_fails_alone(
     tiny: PreparedRun, whole: Whole, four: Path, tmp_path: Path, chosen: int
 ) -> None:
@@ -446,12 +447,12 @@ def test_two_different_runs_do_not_both_get_a_new_folder(
     assert len(records(Store.open(tmp_path / "run"), "results")) == 5
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_shards_make_one_run(tiny: PreparedRun, whole: Whole, tmp_path: Path, order: tuple[int, int]) -> None:
+@pytest.mark.parametrize("first", fast_first([1, 0]))
+def test_shards_make_one_run(tiny: PreparedRun, whole: Whole, tmp_path: Path, first: int) -> None:
     out = tmp_path / "run"
-    store = attack_prepared(tiny, out, options=RunOptions(shard=Shard(order[0], 2)))
+    store = attack_prepared(tiny, out, options=RunOptions(shard=Shard(first, 2)))
     assert len(records(store, "results")) == 2
-    attack_prepared(tiny, out, options=RunOptions(shard=Shard(order[1], 2)))
+    attack_prepared(tiny, out, options=RunOptions(shard=Shard(1 - first, 2)))
     assert_whole(out, whole.store)
 
 
@@ -465,7 +466,9 @@ def again_and_again(run: Callable[[], object], most: int = 10) -> int:
     raise AssertionError(f"still killed after {most} times")
 
 
-@pytest.mark.parametrize(("batch", "place", "times"), [(1, 1, 3), (2, 2, 4), (2, 3, 4), (2, 4, 3), (5, 0, 4)])
+@pytest.mark.parametrize(
+    ("batch", "place", "times"), fast_first([(2, 3, 4), (1, 1, 3), (2, 2, 4), (2, 4, 3), (5, 0, 4)], 2)
+)
 def test_what_always_kills_its_process_is_left_out(
     cards: Path, cheap: Store, tmp_path: Path, batch: int, place: int, times: int
 ) -> None:
@@ -509,7 +512,7 @@ def test_troubled_images_are_shown(cards: Path, tmp_path: Path) -> None:
         assert read_status(tmp_path).troubled == {"card-2.png": times, "card-3.png": times}
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), fast_first([(signal.SIGINT, 130), (signal.SIGTERM, 143)]))
 def test_what_is_stopped_on_purpose_is_blamed_for_nothing(
     command: Command, cheap: Store, calls: int, number: signal.Signals, status: int
 ) -> None:

@@ -118,6 +118,7 @@ def test_only_the_pixels_inside_the_masks_are_changed(masked: Store) -> None:
         assert (changed & mask).sum() > 0.2 * mask.sum()
 
 
+@pytest.mark.heavy
 def test_an_interrupted_run_with_masks_is_continued(
     masked: Store, photos: Path, masks: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:

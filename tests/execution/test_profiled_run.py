@@ -19,6 +19,7 @@ from attnshift.execution.coordinate import attack_folder
 from attnshift.profiling import ITERATIONS, profiled
 from attnshift.recipes.reading import load_recipe
 from small_runs import SURROGATE, pngs, small_settings
+from tiers import fast_first
 
 QUICK = ["reconstruction.updates=1", "reconstruction.updates_per_step=0", "optimiser.iterations=2"]
 
@@ -29,7 +30,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in read]
 
 
-@pytest.mark.parametrize(("preset", "settings"), [("fast", []), ("diffattack", QUICK)])
+@pytest.mark.parametrize(("preset", "settings"), fast_first([("fast", []), ("diffattack", QUICK)]))
 def test_bytes_are_the_same_and_parts_sum_to_the_whole(
     photos: Path, pipeline_folder: Path, tmp_path: Path, preset: str, settings: list[str]
 ) -> None:

@@ -26,6 +26,7 @@ from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
 from small_runs import contents, planned
 from tables import records, write_records
+from tiers import fast_first
 
 COUNT = 32
 
@@ -116,11 +117,13 @@ IMAGENET, SWAPPED = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.229, 0.2
 
 @pytest.mark.parametrize(
     ("name", "statistics", "cause"),
-    [
-        ("robust", SWAPPED, "with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225): its mean and std"),
-        ("resnet", ((0.0,) * 3, (1.0,) * 3), "with mean (0.485, 0.456, 0.406)"),
-        ("byobnet", ((127.5,) * 3, (127.5,) * 3), "with mean 0.5 and std 0.5: its mean and std"),
-    ],
+    fast_first(
+        [
+            ("robust", SWAPPED, "with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225): its mean and std"),
+            ("resnet", ((0.0,) * 3, (1.0,) * 3), "with mean (0.485, 0.456, 0.406)"),
+            ("byobnet", ((127.5,) * 3, (127.5,) * 3), "with mean 0.5 and std 0.5: its mean and std"),
+        ]
+    ),
 )
 def test_a_wrong_normalisation_is_found_and_named(store: Store, name: str, statistics: Any, cause: str) -> None:
     mean, std = statistics
@@ -135,6 +138,7 @@ def test_a_wrong_class_order_is_refused(store: Store) -> None:
     assert "class order" in message
 
 
+@pytest.mark.heavy
 def test_so_is_a_classifier_for_tuning(store: Store) -> None:
     with pytest.raises(RunError, match="class order"):
         evaluate_run(store, [], [wrapped("coatnet", Rolled(load_classifier("lab:coatnet").network))])
@@ -146,13 +150,14 @@ def test_the_labs_own_judges_are_admitted(store: Store) -> None:
     assert all(accuracy(store, name) > 0.9 for name in names)
 
 
-@pytest.mark.parametrize("cells", [8, 11])
+@pytest.mark.parametrize("cells", fast_first([8, 11]))
 def test_honest_weak_judges_are_admitted(store: Store, cells: int) -> None:
     judge = wrapped("resnet", Coarse(load_classifier("lab:resnet").network, cells))
     assert evaluate_run(store, [judge]) == ()
     assert 0.15 < accuracy(store, judge.name) < 0.8
 
 
+@pytest.mark.heavy
 def test_a_judge_from_a_checkpoint_is_shown_the_architectures_size(store: Store) -> None:
     """The lab's resnet knows 64 pixels and ImageNet's statistics; its architecture states 160 pixels and a cut."""
     name = f"checkpoint:test_resnet@{classifier_folder('resnet') / 'model.safetensors'}"

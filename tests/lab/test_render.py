@@ -13,7 +13,7 @@ from attnshift.lab import splits
 from attnshift.lab.render import SIZE, Rendering, render_scenes
 from attnshift.lab.scenes import SPLITS, scene
 
-COUNT = 100
+COUNT = 40
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def rendering() -> Rendering:
 
 
 def test_an_image_is_the_same_to_the_bit_alone_and_in_any_batch(rendering: Rendering) -> None:
-    for index in (0, 3, 17, 58, 99):
+    for index in (0, 17, 39):
         shown = scene(0, "test", index)
         alone, mixed = render_scenes([shown]), render_scenes([scene(1, "train", 5), shown, scene(0, "test", 4)])
         for images, place in ((alone.images, 0), (mixed.images, 1), (render_scenes([shown]).images, 0)):
