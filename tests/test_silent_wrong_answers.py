@@ -17,18 +17,24 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import load, save_file
+from timm.models import save_for_hf
 from torch import Tensor
+from transformers import ResNetConfig, ResNetForImageClassification
 
 from attnshift import LatentAttack, PixelAttack, load_pipeline, load_recipe
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, in_one_order
+from attnshift.classifiers.heads import check_head
+from attnshift.classifiers.names import imagenet_names
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import quantise, write_png
 from attnshift.data.references import fetch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.errors import ImageError, LabelError, ModelError, RunError, UserError
+from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, RunError, UserError
 from attnshift.execution.agreement import Agreement, measure_agreement
 from attnshift.execution.prepare import check_settings, prepare_run
 from attnshift.judging.verdicts import evaluate_run
@@ -269,6 +275,168 @@ def test_row_03_columns_of_cifar(tmp_path: Path) -> None:
     items = list(read_items(path, None, LAB_NAMES, 10, checked_names=LAB_NAMES))
     assert [item.label for item in items] == [1, 2, 0]
     assert [fetch(item.image) for item in items] == [picture(seed) for seed in range(3)]
+
+
+def timm_folder(folder: Path, classes: int = 4, **config: Any) -> Path:
+    """A folder in timm's format, with random weights and no names but those of ``config``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = timm.create_model("test_resnet", num_classes=classes)
+    save_for_hf(network, folder, safe_serialization=True)
+    edit_json(folder / "config.json", **config)
+    return folder
+
+
+SYNSETS = {"n01440764": "tench, Tinca tinca", "n01443537": "goldfish", "n02012849": "crane", "n03126707": "crane"}
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"label_names": {"0": "ball", "1": "mug", "2": "donut", "3": "tree"}}, ("ball", "mug", "donut", "tree")),
+        ({"label_names": {"3": "tree", "1": "mug"}}, ("", "mug", "", "tree")),
+        ({"label_names": {"tree": 3, "mug": 1}}, ("", "mug", "", "tree")),
+        (
+            {"label_names": [*SYNSETS], "label_descriptions": {key: f"the {value}" for key, value in SYNSETS.items()}},
+            ("the tench", "the goldfish", "the crane", "the crane"),
+        ),
+        ({"label_names": [*SYNSETS]}, ("tench", "goldfish", "crane", "crane")),
+        ({"label_names": ["/m/01", "/m/02", "/m/03", "ball"], "label_descriptions": {"/m/01": "mug"}},
+         ("mug", "/m/02", "/m/03", "ball")),
+    ],
+    ids=["numbers", "gaps", "the other way round", "descriptions", "synsets alone", "codes"],
+)  # fmt: skip
+def test_row_04_names_in_a_timm_folder(tmp_path: Path, config: dict[str, Any], names: tuple[str, ...]) -> None:
+    assert load_classifier(f"timm:{timm_folder(tmp_path / 'model', **config)}").class_names == names
+
+
+@pytest.mark.parametrize(
+    ("label_names", "message"),
+    [
+        ({"4": "ball"}, "label_names names class 4, and the head has 4 classes from 0 on"),
+        (["ball"], "label_names has 1 names, and the head has 4 classes"),
+        ({"a": "b"}, "label_names must be a list of names, or an object from class number to name"),
+        ("ball", "label_names must be a list of names"),
+    ],
+)
+def test_row_04_names_that_cannot_be(tmp_path: Path, label_names: object, message: str) -> None:
+    folder = timm_folder(tmp_path / "model", label_names=label_names)
+    with pytest.raises(ModelError, match=message):
+        load_classifier(f"timm:{folder}")
+
+
+def test_row_05_a_thousand_classes_of_ones_own_have_no_names(tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path / "model", 1000)
+    assert load_classifier(f"timm:{folder}").class_names == ()
+    (folder / "class_names.txt").write_text("".join(f"thing {chr(97 + each % 26)} {each}\n" for each in range(1000)))
+    assert load_classifier(f"timm:{folder}").class_names[1] == "thing b 1"
+    (folder / "class_names.txt").write_text("imagenet-1k\n")
+    assert load_classifier(f"timm:{folder}").class_names[0] == "tench"
+
+
+def test_row_05_a_model_card_says_that_the_classes_are_imagenets(tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path / "model", 1000)
+    (folder / "README.md").write_text("---\ntags:\n- timm\ndatasets:\n- imagenet-1k\n---\n# mine\n")
+    assert load_classifier(f"timm:{folder}").class_names[0] == "tench"
+
+
+def test_row_05_an_attack_without_names_asks_for_them(backbone: StableDiffusion) -> None:
+    nameless = replace(load_classifier("random:test_resnet"), class_names=())
+    recipe = load_latent_recipe("fast", ["terms.contrast.weight=1.0"])
+    attack = LatentAttack(backbone, [nameless], recipe)
+    with pytest.raises(RecipeError, match=r"one a line, in class_names\.txt beside the weights"):
+        attack(torch.rand(1, 3, 64, 64), [0], ["mug"])
+
+
+def test_row_06_a_timm_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = timm_folder(tmp_path / "model", label_names=["ball", "mug", "donut", "tree"])
+    monkeypatch.setattr(
+        "attnshift.classifiers.timm_source.hf_hub_download", lambda model, file, **_: str(folder / file)
+    )
+    classifier = load_classifier("timm:hf-hub:somebody/something")
+    assert classifier.name == "timm:hf-hub:somebody/something"
+    assert classifier.class_names == ("ball", "mug", "donut", "tree")
+
+
+def test_row_06_the_hub_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot load 'timm:hf-hub:somebody/nothing': ") as caught:
+        load_classifier("timm:hf-hub:somebody/nothing")
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ModelError, match="hf-hub:somebody/nothing is a model of the hub"):
+        load_classifier("timm:somebody/nothing")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "_orig_mod.module."])
+def test_row_06_keys_behind_a_prefix(tmp_path: Path, prefix: str) -> None:
+    weights = timm.create_model("test_resnet", num_classes=4).state_dict()
+    save_file(weights, tmp_path / "plain.safetensors")
+    save_file({f"{prefix}{key}": value for key, value in weights.items()}, tmp_path / "wrapped.safetensors")
+    plain, wrapped = (
+        load_classifier(f"checkpoint:test_resnet@{tmp_path / name}.safetensors") for name in ("plain", "wrapped")
+    )
+    assert plain.fingerprint() == wrapped.fingerprint()
+
+
+@pytest.mark.parametrize(("folder", "label"), [("n01440764", 0), ("n02012849", 134), ("n03126707", 517)])
+def test_row_06_folders_named_by_synset(tmp_path: Path, folder: str, label: int) -> None:
+    names = imagenet_names()
+    (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
+    (item,) = read_items(tmp_path, None, names, len(names))
+    assert (item.label, item.class_name) == (label, names[label])
+
+
+def test_row_06_a_folder_whose_name_several_classes_have(tmp_path: Path) -> None:
+    for name in ("crane", "n01440764"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    with pytest.raises(LabelError, match="subfolder 'crane' is the name of several classes"):
+        list(read_items(tmp_path, None, imagenet_names(), 1000))
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["class_0", "class_1", "class_2", "class_3"], ()),
+        (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"], ()),
+        (["0", "1", "2", "3"], ()),
+        (["apple_pie", " ball\n", "red  mug", "LABEL_3"], ("apple pie", "ball", "red mug", "")),
+        (["n02085620-Chihuahua", "001.Black_footed_Albatross", "747", "DC-3"],
+         ("Chihuahua", "Black footed Albatross", "747", "DC-3")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_row_07_names_that_are_no_words(given: list[str], names: tuple[str, ...]) -> None:
+    network = timm.create_model("test_resnet", num_classes=4)
+    assert Classifier.wrap(network, "mine", 64, (0.5,) * 3, (0.5,) * 3, class_names=given).class_names == names
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"problem_type": "multi_label_classification"}, "a multi-label head"),
+        ({"problem_type": "regression"}, "a regression head"),
+        ({"pretrained_cfg": {"multi_label": True}}, "a multi-label head"),
+        ({"loss": "BCE"}, "a sigmoid head"),
+        ({"num_labels": 1}, "a head with one output"),
+        ({"id2label": {"0": "beauty"}}, "a head with one output"),
+    ],
+    ids=str,
+)
+def test_row_07_heads_whose_largest_logit_is_no_answer(config: dict[str, Any], kind: str) -> None:
+    with pytest.raises(ModelError, match=f"mine has {kind}"):
+        check_head("mine", config)
+    check_head("mine", {"problem_type": "single_label_classification", "id2label": {"0": "a", "1": "b"}})
+
+
+def test_row_07_a_multi_label_model_is_refused(tmp_path: Path) -> None:
+    config = ResNetConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], embedding_size=8, num_labels=3)
+    config.problem_type = "multi_label_classification"
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has a multi-label head"):
+        load_classifier(f"huggingface:{tmp_path}")
 
 
 def listed(folder: Path, text: str, labels: str = "labels.csv", count: int = 3) -> tuple[list[Item], list[str]]:

@@ -192,8 +192,8 @@ def test_bad_names_are_one_line(clip: Path, tmp_path: Path, content: bytes, mess
 
 def test_names_that_the_model_cannot_tell_apart_are_refused(clip: Path, tmp_path: Path) -> None:
     """Its tokenizer drops what is no sound of its own, such as the spaces between."""
-    (tmp_path / "names.txt").write_text("snow man\nball\nsnow  man\n")
-    assert "line 3: the model reads 'snow  man' as it reads 'snow man'" in complaint(
+    (tmp_path / "names.txt").write_text("snow man\nball\nsnow\u00a0man\n", encoding="utf-8")
+    assert "line 3: the model reads 'snow\u00a0man' as it reads 'snow man'" in complaint(
         f"zeroshot:{clip}@{tmp_path / 'names.txt'}"
     )
 

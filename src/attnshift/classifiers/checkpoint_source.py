@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.names import names_beside
 from attnshift.classifiers.timm_source import check_architecture, preprocessing
 from attnshift.errors import ModelError
 from attnshift.untrusted import check_finite, read_json, safetensors_shapes
@@ -19,8 +20,10 @@ __all__ = ["load_checkpoint"]
 def load_checkpoint(name: str) -> Classifier:
     """Classifier ``ARCHITECTURE@PATH.safetensors``: a timm network with the weights in that file.
 
-    The keys are those of the network's ``state_dict``. The head gives the number of classes.
-    ``PATH.classes.json`` may name the classes, as a list in label order. The preprocessing is that
+    The keys are those of the network's ``state_dict``, and may all begin with what a wrapper puts
+    before them (``module.``, ``model.``, ``_orig_mod.``). The head gives the number of classes.
+    ``PATH.classes.json`` may name the classes, as a list in label order, or ``class_names.txt``
+    beside it, one a line. The preprocessing is that
     of the architecture's timm configuration, which a tag selects: ``resnet50.tv_in1k@PATH…``.
 
     Raises ``ModelError`` if the file is not a safetensors file, or if a key, a shape or a value
@@ -37,9 +40,29 @@ def load_checkpoint(name: str) -> Classifier:
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the safetensors file in it, or load the folder as timm:{path}")
     safetensors_shapes(path)
-    network = _network(architecture, load_file(path), path)
+    network = _network(architecture, _unwrapped(architecture, load_file(path)), path)
     classes = int(network.num_classes)  # type: ignore[arg-type]
     return Classifier(f"checkpoint:{name}", network, preprocessing(network), classes, _class_names(path, classes))
+
+
+_WRAPPERS = ("module.", "model.", "_orig_mod.")
+"""Prefixes of keys by torch's DataParallel, by Lightning and other trainers, and by torch.compile."""
+
+
+def _unwrapped(architecture: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` without the prefixes that wrappers of a network put before all keys."""
+    head = _head(architecture)
+    while head not in weights:
+        prefix = next((each for each in _WRAPPERS if all(key.startswith(each) for key in weights)), "")
+        if not weights or not prefix:
+            break
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
+
+
+def _head(architecture: str) -> str:
+    heads = timm.get_pretrained_cfg_value(architecture, "classifier") or ()
+    return f"{heads if isinstance(heads, str) else next(iter(heads), 'head')}.weight"
 
 
 def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Module:
@@ -47,8 +70,7 @@ def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Mo
 
     Raises ``ModelError`` if a key or a shape does not fit.
     """
-    heads = timm.get_pretrained_cfg_value(architecture, "classifier") or ()
-    head = f"{heads if isinstance(heads, str) else next(iter(heads), 'head')}.weight"
+    head = _head(architecture)
     if head not in weights:
         raise ModelError(f"{path} has no {head}, the head of {architecture}; are these the weights of another network?")
     if weights[head].ndim == 0:
@@ -66,10 +88,10 @@ def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Mo
 
 
 def _class_names(path: Path, classes: int) -> tuple[str, ...]:
-    """Class names in ``PATH.classes.json``; empty if there is no such file."""
+    """Class names in ``PATH.classes.json`` or in ``class_names.txt`` beside it; empty without either."""
     listed = path.with_suffix(".classes.json")
     if not listed.exists():
-        return ()
+        return names_beside(path.parent)
     names = read_json(listed)
     if not isinstance(names, list) or not all(isinstance(each, str) and each.strip() for each in names):
         raise ModelError(f"{listed} must be a list of class names")

@@ -17,6 +17,8 @@ from transformers.models.auto.image_processing_auto import get_image_processor_c
 from transformers.utils import logging
 
 from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
+from attnshift.classifiers.heads import check_head
+from attnshift.classifiers.names import names_beside, words
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
 from attnshift.untrusted import UNUSABLE, check_finite, reason, safetensors_shapes
@@ -44,10 +46,9 @@ def load_huggingface(name: str) -> Classifier:
     labels = network.config.id2label
     if sorted(labels) != list(range(len(labels))):
         raise ModelError(f"the classes of huggingface:{name} are numbered {sorted(labels)!s:.80}; expected 0, 1, 2, …")
-    names = tuple(str(labels[index]) for index in range(len(labels)))
-    # transformers makes up these names if a model states none.
-    named = names != tuple(f"LABEL_{index}" for index in range(len(names)))
-    return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(names), names if named else ())
+    # transformers makes up names such as LABEL_3 if a model states none; they are no words.
+    names = words([str(labels[index]) for index in range(len(labels))]) or names_beside(Path(name))
+    return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(labels), names)
 
 
 def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any, Preprocessing]:
@@ -63,6 +64,8 @@ def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any
         config, _ = PreTrainedConfig.get_config_dict(name)
         check_code(called, config, get_image_processor_config(name))
         _check_classes(called, config)
+        if kind is AutoModelForImageClassification:
+            check_head(called, config)
         _check_extent(called, Path(name), kind)
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
         network, found = kind.from_pretrained(
@@ -93,7 +96,7 @@ def check_code(called: str, *configs: dict[str, Any]) -> None:
     if any("auto_map" in config for config in configs):
         raise ModelError(f"{called} asks to run code of its own (auto_map), which is never done")
     if configs[0].get("model_type") == "timm_wrapper" or "architecture" in configs[0]:
-        raise ModelError(f"{called} is a timm model; load it as timm:NAME or timm:FOLDER")
+        raise ModelError(f"{called} is a timm model; load it as timm:FOLDER, or from the hub as timm:hf-hub:USER/MODEL")
 
 
 def _check_classes(called: str, config: dict[str, Any]) -> None:

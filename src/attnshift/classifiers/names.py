@@ -61,7 +61,7 @@ def mended(name: str) -> str:
     >>> mended("apple_pie"), mended(" ball\n"), mended("n02085620-Chihuahua")
     ('apple pie', 'ball', 'Chihuahua')
     """
-    return " ".join(_COUNTED.sub("", name.strip(), count=1).replace("_", " ").split())
+    return re.sub(r"[_ \t\r\n]+", " ", _COUNTED.sub("", name.strip(), count=1)).strip()
 
 
 def words(names: Sequence[str]) -> tuple[str, ...]:

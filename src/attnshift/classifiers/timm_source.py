@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from timm.data import ImageNetInfo, resolve_data_config
+from huggingface_hub import hf_hub_download
+from timm.data import resolve_data_config
+from timm.data.imagenet_info import infer_imagenet_subset
 from torch import nn
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
+from attnshift.classifiers.heads import check_head
+from attnshift.classifiers.names import IMAGENET, imagenet_names, is_word, names_beside, words
 from attnshift.errors import ModelError
 from attnshift.registry import suggest
 from attnshift.untrusted import UNUSABLE, check_finite, read_object, reason, safetensors_shapes
@@ -21,22 +28,42 @@ __all__ = ["check_architecture", "load_random", "load_timm", "preprocessing"]
 _MOST_CLASSES = 10**6
 """Most classes of a model. A huge number in a configuration would fill the memory."""
 
+_HUB = re.compile(r"hf[-_]hub:(?P<model>.+)")
+
+_HUB_SECONDS = 5.0
+"""Longest wait for the first answer of the hub, in seconds."""
+
 
 def load_timm(name: str) -> Classifier:
-    """Pretrained model ``name`` of timm, or of the folder ``name``.
+    """Pretrained model ``name`` of timm, of the folder ``name``, or of the hub as ``hf-hub:USER/MODEL``.
 
-    A folder holds config.json and model.safetensors. Raises ``ModelError`` if it cannot be loaded.
+    A folder holds config.json and model.safetensors. Its classes have the names that config.json or
+    ``class_names.txt`` states. timm's own weights, and a folder whose model card states the data
+    set imagenet-1k, have ImageNet's names. Raises ``ModelError`` if it cannot be loaded.
     """
+    hub = _HUB.fullmatch(name)
+    if hub is not None:
+        return _load_folder(name, _downloaded(hub["model"]), own=hub["model"].startswith("timm/"))
     if Path(name).is_dir():
-        _check_folder(Path(name))
-        network = _create(f"local-dir:{name}", pretrained=True)
-        stated = (network.pretrained_cfg or {}).get("num_classes")  # type: ignore[union-attr, operator]
-        if stated not in (None, network.num_classes):
-            # In this case timm keeps the head's random weights.
-            raise ModelError(f"{name}/config.json states {stated} classes, and its model_args {network.num_classes}")
-        return _wrap(f"timm:{name}", network)
+        return _load_folder(name, Path(name))
     check_architecture(name)
-    return _wrap(f"timm:{name}", _create(name, pretrained=True))
+    network = _create(name, pretrained=True)
+    return _wrap(f"timm:{name}", network, _imagenet_names(network))
+
+
+def _load_folder(name: str, folder: Path, own: bool = False) -> Classifier:
+    """Classifier in ``folder``, called ``name``; ``own`` is true for weights that timm publishes."""
+    config = _check_folder(folder)
+    network = _create(f"local-dir:{folder}", pretrained=True)
+    stated = (network.pretrained_cfg or {}).get("num_classes")  # type: ignore[union-attr, operator]
+    if stated not in (None, network.num_classes):
+        # In this case timm keeps the head's random weights.
+        raise ModelError(f"{folder}/config.json states {stated} classes, and its model_args {network.num_classes}")
+    names = _stated_names(config, int(network.num_classes), folder / "config.json")  # type: ignore[arg-type]
+    names = words(names) or names_beside(folder)
+    if not names and (own or _states_imagenet(folder)):
+        names = _imagenet_names(network)
+    return _wrap(f"timm:{name}", network, names)
 
 
 def load_random(name: str) -> Classifier:
@@ -47,14 +74,16 @@ def load_random(name: str) -> Classifier:
     check_architecture(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
-        return _wrap(f"random:{name}", _create(name, pretrained=False))
+        network = _create(name, pretrained=False)
+        return _wrap(f"random:{name}", network, _imagenet_names(network))
 
 
 def check_architecture(name: str) -> None:
     """Raise ``ModelError`` unless timm knows the architecture ``name``, with or without a tag."""
     if not timm.is_model(name.partition(".")[0]):
         hint = suggest(name, timm.list_models())
-        raise ModelError(f"timm has no model '{name}'{hint}; timm.list_models() lists them")
+        other = f"hf-hub:{name} is a model of the hub, " if name.count("/") == 1 else ""
+        raise ModelError(f"timm has no model '{name}'{hint}; {other}timm.list_models() lists them")
 
 
 def preprocessing(network: nn.Module) -> Preprocessing:
@@ -80,19 +109,98 @@ def _create(name: str, pretrained: bool) -> nn.Module:
     return network
 
 
-def _check_folder(folder: Path) -> None:
-    """Raise ``ModelError`` unless ``folder`` holds safetensors, else timm would open a pickle."""
+def _downloaded(model: str) -> Path:
+    """Folder with config.json and model.safetensors of the hub's ``model``, out of the cache if they are there.
+
+    Raises ``ModelError`` if the hub cannot be reached or does not have them.
+    """
+    try:
+        files = [
+            hf_hub_download(model, file, etag_timeout=_HUB_SECONDS) for file in ("config.json", "model.safetensors")
+        ]
+    except UNUSABLE as error:
+        raise ModelError(
+            f"cannot load 'timm:hf-hub:{model}': {reason(error)}; check the name and the network; "
+            "config.json and model.safetensors are needed, and a folder that holds them does as well: timm:FOLDER"
+        ) from error
+    return Path(files[0]).parent
+
+
+def _check_folder(folder: Path) -> dict[str, Any]:
+    """Configuration of ``folder``.
+
+    Raises ``ModelError`` unless the folder holds safetensors, else timm would open a pickle.
+    """
     path = folder / "config.json"
-    classes = read_object(path).get("num_classes", 1)
+    config = read_object(path)
+    classes = config.get("num_classes", 1)
     if type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:
         raise ModelError(f"{path}: num_classes is {classes!r:.80}; expected a whole number from 1 to {_MOST_CLASSES}")
+    check_head(str(folder), config)
     safetensors_shapes(folder / "model.safetensors")
+    return config
 
 
-def _wrap(name: str, network: nn.Module) -> Classifier:
+def _stated_names(config: Mapping[str, Any], classes: int, path: Path) -> tuple[str, ...]:
+    """Names that a configuration in timm's format states for ``classes`` classes; empty if none.
+
+    ``label_names`` is a list in label order, or an object from number to name that may have gaps: a
+    class without a name gets the name ``""``. A name that is no word, such as a synset, stands for
+    its text in ``label_descriptions``. Raises ``ModelError`` for anything else.
+    """
+    inner = config.get("pretrained_cfg")
+    places = [config, *([inner] if isinstance(inner, dict) else [])]
+    listed = next((value for each in places for key in ("label_names", "labels") if (value := each.get(key))), None)
+    described = next((value for each in places if (value := each.get("label_descriptions"))), {})
+    if listed is None:
+        return ()
+    numbered = _numbered(listed, path)
+    outside = [number for number in numbered if not 0 <= number < classes]
+    if outside:
+        raise ModelError(f"{path}: label_names names class {outside[0]}, and the head has {classes} classes from 0 on")
+    if isinstance(listed, list) and len(listed) != classes:
+        raise ModelError(f"{path}: label_names has {len(listed)} names, and the head has {classes} classes")
+    if not isinstance(described, dict):
+        described = dict(zip(numbered.values(), described, strict=False)) if isinstance(described, list) else {}
+    return tuple(_spoken(numbered.get(number, ""), described) for number in range(classes))
+
+
+def _numbered(listed: object, path: Path) -> dict[int, str]:
+    """Number -> name of ``label_names``, whichever way round an object has them."""
+    if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
+        return dict(enumerate(listed))
+    if isinstance(listed, dict):
+        if all(key.isdecimal() and isinstance(name, str) for key, name in listed.items()):
+            return {int(key): name for key, name in listed.items()}
+        if all(type(number) is int for number in listed.values()) and len({*listed.values()}) == len(listed):
+            return {number: name for name, number in listed.items()}
+    raise ModelError(f"{path}: label_names must be a list of names, or an object from class number to name")
+
+
+def _spoken(name: str, described: Mapping[str, object]) -> str:
+    """``name`` if it is a word, else the first synonym of its description."""
+    text = described.get(name)
+    if is_word(name) or not isinstance(text, str):
+        return name
+    return text.partition(":")[0].partition(",")[0]
+
+
+def _states_imagenet(folder: Path) -> bool:
+    """True if the model card of ``folder`` states the data set imagenet-1k."""
+    card = folder / "README.md"
+    head = card.read_bytes()[:10_000].decode(errors="replace") if card.is_file() else ""
+    front = re.match(r"---\s*\n(.*?)\n---", head, re.DOTALL)
+    return front is not None and re.search(rf"(?m)^\W*(datasets:.*)?\b{IMAGENET}\b", front[1]) is not None
+
+
+def _imagenet_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of ImageNet's classes, for a network with a head and weights of timm's own that was
+    trained on them; empty for any other."""
+    subset = infer_imagenet_subset(network)
+    trained = re.search(r"in(1k|12k|21k|22k)", str((network.pretrained_cfg or {}).get("tag")))  # type: ignore[union-attr, operator]
+    return imagenet_names(subset) if subset and trained else ()
+
+
+def _wrap(name: str, network: nn.Module, names: tuple[str, ...]) -> Classifier:
     classes = int(network.num_classes)  # type: ignore[arg-type]
-    names = tuple((network.pretrained_cfg or {}).get("label_names") or ())  # type: ignore[union-attr, operator]
-    if not names and classes == 1000:
-        info = ImageNetInfo()
-        names = tuple(info.index_to_description(index).split(",")[0] for index in range(classes))
     return Classifier(name, network, preprocessing(network), classes, names)

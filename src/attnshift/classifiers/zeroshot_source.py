@@ -13,6 +13,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.classifiers.huggingface_source import check_code, load_network
+from attnshift.classifiers.names import mended, read_lines
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
 from attnshift.untrusted import UNUSABLE, reason
@@ -21,9 +22,6 @@ __all__ = ["PROMPT", "load_zeroshot", "read_names"]
 
 PROMPT = "a photo of a {}"
 """Text that stands for a class (Radford et al., ICML 2021, section 3.1.4)."""
-
-_LARGEST = 2**24
-"""Largest size of a file of class names, in bytes."""
 
 _TOGETHER = 64
 """Number of texts that are encoded at once."""
@@ -66,23 +64,9 @@ def read_names(path: Path) -> tuple[str, ...]:
     and for a name given twice. Upper and lower case count as equal, since most models cannot tell
     them apart.
     """
-    try:
-        # Reading from a device might never end.
-        if not (path.is_file() or path.is_dir()):
-            raise FileNotFoundError
-        if path.stat().st_size > _LARGEST:
-            raise ModelError(f"{path} holds more than {_LARGEST} bytes; it should be a list of class names")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file of class names; it holds one class a line, in label order") from None
-    except (OSError, UnicodeDecodeError) as error:
-        why = "it is not UTF-8 text; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ModelError(f"{path}: the class names cannot be read: {why}") from None
-    names = tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
+    names = tuple(map(mended, read_lines(path)))
     lines: dict[str, int] = {}
     for number, each in enumerate(names, 1):
-        if not each:
-            raise ModelError(f"{path} line {number}: blank; give one class a line, in label order")
         first = lines.setdefault(each.casefold(), number)
         if first < number:
             raise ModelError(
