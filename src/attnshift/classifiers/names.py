@@ -20,8 +20,10 @@ __all__ = [
     "imagenet_names",
     "is_word",
     "label_of",
+    "labels_of_synset",
     "mended",
     "names_beside",
+    "plain",
     "positions",
     "read_lines",
     "same_name",
@@ -79,6 +81,15 @@ def words(names: Sequence[str]) -> tuple[str, ...]:
     return tuple("" if _PLACEHOLDER.fullmatch(name.strip()) else mended(name) for name in spoken)
 
 
+def plain(name: str) -> str:
+    """``name`` without the case, underscores, hyphens and spaces in which spellings differ.
+
+    >>> plain(" Red_Ball "), plain("jack-o'-lantern")
+    ('red ball', 'jack o lantern')
+    """
+    return " ".join(re.sub(r"[_\s-]+", " ", re.sub("['’]", "", name)).casefold().split())
+
+
 def same_name(name: str, other: str) -> bool:
     """True if the two names can mean the same class.
 
@@ -87,7 +98,7 @@ def same_name(name: str, other: str) -> bool:
     >>> same_name("Apple_pie", "apple pie"), same_name("tench", "tench, Tinca tinca")
     (True, True)
     """
-    return _plain(name) == _plain(other) or _plain(_first(name)) == _plain(_first(other))
+    return plain(name) == plain(other) or plain(_first(name)) == plain(_first(other))
 
 
 def positions(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
@@ -100,10 +111,10 @@ def positions(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
     >>> positions(["mug", "house", "Ball"], ["house", "ball, globe", "tree"])
     (-1, 0, 1)
     """
-    if [*map(_plain, names)] == [*map(_plain, others)]:
+    if [*map(plain, names)] == [*map(plain, others)]:
         return tuple(range(len(names)))
     found = [-1] * len(names)
-    for key in (_plain, lambda name: _plain(_first(name))):
+    for key in (plain, lambda name: plain(_first(name))):
         _match(found, names, others, key)
     diagonal = all(place in (-1, index) for index, place in enumerate(found))
     if len(names) == len(others) and diagonal and 2 * found.count(-1) < len(found):
@@ -125,9 +136,24 @@ def label_of(text: str, class_names: Sequence[str]) -> list[int]:
     if exact or not text.strip():
         return exact
     if _SYNSET.fullmatch(text.strip()):
-        return _labels_of_synset(text.strip(), class_names)
-    whole = [number for number, name in enumerate(class_names) if _plain(name) == _plain(text)]
+        return labels_of_synset(text, class_names)
+    whole = [number for number, name in enumerate(class_names) if plain(name) == plain(text)]
     return whole or [number for number, name in enumerate(class_names) if name and same_name(name, text)]
+
+
+def labels_of_synset(text: str, class_names: Sequence[str]) -> list[int]:
+    """Numbers of the classes that the synset ``text`` of WordNet means; none if it is no synset.
+
+    Where ``class_names`` are ImageNet's, its place there counts, and its words elsewhere.
+    """
+    synset = text.strip()
+    if not _SYNSET.fullmatch(synset):
+        return []
+    known = _imagenet(IMAGENET).label_names()
+    if synset in known and _are_imagenets(tuple(class_names)):
+        return [known.index(synset)]
+    lemmas = _lemmas(synset)
+    return label_of(lemmas, class_names) if lemmas else []
 
 
 def imagenet_names(subset: str = IMAGENET) -> tuple[str, ...]:
@@ -172,10 +198,6 @@ def read_lines(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _plain(name: str) -> str:
-    return " ".join(re.sub(r"[_\s-]+", " ", re.sub("['’]", "", name)).casefold().split())
-
-
 def _first(name: str) -> str:
     """First of several synonyms; a definition behind a colon is no part of it."""
     return name.partition(":")[0].partition(",")[0].strip()
@@ -195,16 +217,13 @@ def _match(found: list[int], names: Sequence[str], others: Sequence[str], key: C
 
 def _alike(name: str, other: str) -> bool:
     """True if one name's first synonym holds all words of the other's."""
-    mine, theirs = (set(re.findall(r"\w+", _plain(_first(each)))) for each in (name, other))
+    mine, theirs = (set(re.findall(r"\w+", plain(_first(each)))) for each in (name, other))
     return bool(mine and theirs) and (mine <= theirs or theirs <= mine)
 
 
-def _labels_of_synset(synset: str, class_names: Sequence[str]) -> list[int]:
-    known = _imagenet(IMAGENET).label_names()
-    if synset in known and positions(imagenet_names(), class_names) == tuple(range(len(known))):
-        return [known.index(synset)]
-    lemmas = _lemmas(synset)
-    return label_of(lemmas, class_names) if lemmas else []
+@cache
+def _are_imagenets(class_names: tuple[str, ...]) -> bool:
+    return positions(imagenet_names(), class_names) == tuple(range(len(class_names)))
 
 
 def _lemmas(synset: str) -> str:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-__all__ = ["ClassNames", "plain_name"]
+from attnshift.classifiers.names import labels_of_synset, plain
 
-
-def plain_name(name: str) -> str:
-    """``name`` without the case, underscores and spaces in which spellings differ.
-
-    >>> plain_name(" Red_Ball ")
-    'red ball'
-    """
-    return " ".join(re.sub(r"[_\s]+", " ", name).split()).casefold()
+__all__ = ["ClassNames"]
 
 
 class ClassNames:
     """Names of classes in label order, searched by any of their spellings.
 
-    A name may list synonyms with commas, as ImageNet's do.
+    A name may list synonyms with commas, as ImageNet's do. A synset of WordNet names its class.
 
     >>> names = ClassNames(["tench, Tinca tinca", "goldfish", "crane", "crane"])
     >>> names.find("Tinca_tinca"), names.find("crane"), names.find("mug")
@@ -32,17 +24,18 @@ class ClassNames:
         self._whole: dict[str, list[int]] = {}
         self._parts: dict[str, list[int]] = {}
         for label, name in enumerate(self.names):
-            self._whole.setdefault(plain_name(name), []).append(label)
+            self._whole.setdefault(plain(name), []).append(label)
             for part in _synonyms(name):
                 self._parts.setdefault(part, []).append(label)
 
     def find(self, text: str) -> tuple[int, ...]:
         """Labels of the classes that ``text`` may name, in order; those of its whole name come
         before those that share a synonym."""
-        whole = self._whole.get(plain_name(text))
+        whole = self._whole.get(plain(text))
         if whole:
             return tuple(whole)
-        return tuple(sorted({label for part in _synonyms(text) for label in self._parts.get(part, ())}))
+        shared = sorted({label for part in _synonyms(text) for label in self._parts.get(part, ())})
+        return tuple(shared or labels_of_synset(text, self.names))
 
     def contradicts(self, label: int, text: str) -> str:
         """Name of another class that ``text`` is, although ``label`` is not that class; else empty.
@@ -56,4 +49,4 @@ class ClassNames:
 
 
 def _synonyms(name: str) -> list[str]:
-    return [part for part in map(plain_name, name.split(",")) if part]
+    return [part for part in map(plain, name.split(",")) if part]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from attnshift.classifiers.names import NAMES_FILE
 from attnshift.data.class_names import ClassNames
 from attnshift.data.folders import inside
 from attnshift.data.references import Reference, check_name, fetch, shown
@@ -170,7 +171,9 @@ class _Maker:
         self._check_name(label, given or sample.stated, where)
         name = given or known or own
         if not name:
-            raise LabelError(f"{where}: no class name for label {label}; add a class_name column")
+            raise LabelError(
+                f"{where}: no class name for label {label}; add a class_name column, or {NAMES_FILE} beside the weights"
+            )
         target, target_name = self._target(sample), ""
         if target is not None:
             check_target(target, label, f"{where}, {sample.file}")
