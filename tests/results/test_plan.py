@@ -95,30 +95,6 @@ def test_examples_are_one_of_each_class_and_target() -> None:
     assert Plan.draw(items).examples == (items[0], items[2], items[3], items[5])
 
 
-def of_class(number: int, label: int) -> Item:
-    return replace(item(number, label), identity=f"{label}-{number}")
-
-
-BEFORE = [of_class(0, 0), of_class(1, 0), of_class(2, 0)]
-
-
-@pytest.mark.parametrize(
-    ("now", "words"),
-    [
-        (BEFORE, "nothing that its plan shows"),
-        ([BEFORE[0], of_class(1, 5), BEFORE[2]], "1.png or its label has changed"),
-        (BEFORE[:2], "2.png is missing"),
-        ([*BEFORE, of_class(3, 0)], "3.png is new"),
-        ([BEFORE[1], BEFORE[0], BEFORE[2]], "0.png was where 1.png is now"),
-        (BEFORE[1:], "0.png was where 1.png is now"),
-    ],
-    ids=["none", "label", "missing at the end", "new at the end", "order", "missing at the start"],
-)
-def test_a_change_in_words(now: list[Item], words: str) -> None:
-    before = Plan.draw(BEFORE)
-    assert Plan.draw(now).change(before.path) == words
-
-
 class OneRow(Store):
     """All items have been finished, with the same row."""
 

@@ -189,7 +189,6 @@ def test_it_may_grow(held: ComparisonSettings) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[ComparisonSettings], ComparisonSettings], str]] = {
-    "other images": (lambda held: replace(held, limit=1), "items: "),
     "another surrogate": (lambda held: replace(held, surrogates=(OTHER,)), f"surrogates.*{OTHER}.*not.*{SURROGATE}"),
     "another batch": (lambda held: replace(held, batch=2), "batch: 2, not 1"),
     "another recipe of that name": (

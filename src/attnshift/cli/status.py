@@ -29,6 +29,8 @@ def status(
         return
     counts = f"{found.done} done, {len(found.failed)} failed, {found.left} left"
     print(one_line(f"{found.recipe}, {found.images} images: {counts}"))
+    for each in found.generations[1:]:
+        print(each.line)
     if found.rate is not None and found.left:
         ends = datetime.now().astimezone() + timedelta(seconds=found.seconds_left or 0)
         when = f", ends about {ends:%Y-%m-%d %H:%M}" if found.working else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from attnshift.execution.prepare import AttackSettings, PreparedRun, prepare_run
 from attnshift.execution.worker import Failure, Result
 from attnshift.profiling import part
 from attnshift.recipes.schema import Recipe
+from attnshift.results.generations import has_newer
 from attnshift.results.ledger import DEATHS, Failed, History, Ledger, read_history
 from attnshift.results.locks import Claims
 from attnshift.results.plan import WHOLE, Batch, Shard
@@ -59,17 +60,27 @@ def attack_prepared(
 ) -> Store:
     """Run, or continue, an attack whose input is loaded and checked, in the run folder ``out``."""
     telemetry = telemetry or Telemetry()
+    prepared = prepared.as_part_of(out)
     with closing(_engine(prepared, telemetry, options)) as engine:
-        store = Store.start(out, prepared.worker.spec, prepared.plan)
+        store, plan = Store.join(out, prepared.worker.spec, prepared.plan)
+        if store.spec().items != prepared.worker.spec.items:
+            raise RunError(f"{out} was begun at this moment with another list of images; run the same command again")
+        prepared = replace(prepared, plan=plan)
         with Claims(out) as claims:
             with claims.alone() as alone:
                 if alone:
                     store.sweep()
+            history = History() if options.retry_failed else read_history(out)
+            run = _Run(prepared, store, claims, telemetry, options, Ledger(out), history)
             with telemetry.run(_begun(prepared, store, options)):
-                history = History() if options.retry_failed else read_history(out)
-                _Run(prepared, store, claims, telemetry, options, Ledger(out), history).carry_out(engine)
+                run.carry_out(engine)
             with claims.tables():
                 store.compact({identity: each.reason for identity, each in read_history(out).failed.items()})
+    if run.overtaken:
+        raise RunError(
+            f"{out} has got a newer list of images; this command has finished what it had begun, and stops. "
+            "Run it again with that list"
+        )
     return store
 
 
@@ -89,6 +100,8 @@ class _Run:
     pending: dict[int, tuple[Batch, Assignment]] = field(default_factory=dict)
     again: dict[int, Batch] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    overtaken: bool = False
+    """The run has got a newer generation, and nothing more of this one is begun."""
 
     def carry_out(self, engine: Engine) -> None:
         try:
@@ -120,6 +133,9 @@ class _Run:
 
     def _assignments(self, batches: Iterable[Batch]) -> Iterator[Assignment]:
         for batch in batches:
+            self.overtaken = self.overtaken or has_newer(self.store.folder, self.prepared.plan)
+            if self.overtaken:
+                return
             if not self._missing(batch) or not self.claims.acquire(batch.number):
                 continue
             assignment = self._assign(batch)
@@ -180,7 +196,7 @@ def _engine(prepared: PreparedRun, telemetry: Telemetry, options: RunOptions) ->
 
 
 def _begun(prepared: PreparedRun, store: Store, options: RunOptions) -> RunBegun:
-    spec = prepared.worker.spec
+    spec, generation = prepared.worker.spec, prepared.plan.generation
     return RunBegun(
         run=spec.digest,
         images=len(prepared.plan),
@@ -192,5 +208,5 @@ def _begun(prepared: PreparedRun, store: Store, options: RunOptions) -> RunBegun
         surrogates=spec.surrogates,
         software=spec.software,
         name=options.name,
-        notes=prepared.notes,
+        notes=(*prepared.notes, *([generation.line] if generation.number else [])),
     )

@@ -85,6 +85,14 @@ class PreparedRun:
         worker = self.worker
         worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
 
+    def as_part_of(self, folder: Path) -> PreparedRun:
+        """The same under the name of the run that ``folder`` holds, which may have begun with other images."""
+        store = Store(folder)
+        if not store.holds(self.worker.spec):
+            return self
+        spec = self.worker.spec.model_copy(update={"items": store.spec().items})
+        return replace(self, worker=replace(self.worker, spec=spec))
+
     def with_recipe(self, recipe: Recipe | BaselineRecipe) -> PreparedRun:
         """Return the same run for another recipe, not checked yet."""
         spec = self.worker.spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,8 +149,11 @@ class _Tables:
     def images(self) -> list[_Image]:
         return [(row.file, row.label, row.target) for row in self.results]
 
-    def only(self, images: Collection[_Image]) -> _Tables:
-        results = [row for row, image in zip(self.results, self.images, strict=True) if image in images]
+    def only(self, images: Sequence[_Image]) -> _Tables:
+        """Those of ``images``, in this order: that of the tables is another one in a run with several generations."""
+        places = {image: place for place, image in enumerate(images)}
+        held = [(places[image], row) for row, image in zip(self.results, self.images, strict=True) if image in places]
+        results = [row for _, row in sorted(held, key=lambda each: each[0])]
         ids = {row.id for row in results}
         verdicts = [row for row in self.verdicts if row.id in ids]
         return _Tables(results, verdicts, [row for row in self.quality if row.id in ids])
@@ -160,12 +163,14 @@ class _Tables:
         return [row.id for row in self.results]
 
 
-def _shared(tables: Mapping[Path, _Tables]) -> set[_Image]:
+def _shared(tables: Mapping[Path, _Tables]) -> list[_Image]:
+    """Images that all runs have, in the order of the first."""
     shared = set.intersection(*(set(each.images) for each in tables.values()))
     if not shared:
         names = ", ".join(map(str, tables))
         raise RunError(f"no image was attacked by all of {names}; attnshift status says what failed")
-    return shared
+    first = next(iter(tables.values()))
+    return [image for image in dict.fromkeys(first.images) if image in shared]
 
 
 def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[ComparisonFailure]:

@@ -28,4 +28,6 @@ class Missing:
 
 def missing(store: Store) -> Missing:
     failed = tuple(store.table(FailedRow))
-    return Missing(store.planned(), failed, store.planned() - len(failed) - len(store.table(ResultRow)))
+    # The tables may be older than a list from which images were removed.
+    left = max(0, store.planned() - len(failed) - len(store.table(ResultRow)))
+    return Missing(store.planned(), failed, left)

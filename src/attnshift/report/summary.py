@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean
+from typing import TypeVar
 
+from attnshift.errors import RunError
 from attnshift.metrics import METRICS, VISIBILITY
 from attnshift.metrics.statistics import Estimate, bootstrap, wilson
 from attnshift.report.verdicts import Verdicts, indexed, is_judged, knows, where_label_is_kept
@@ -17,6 +19,8 @@ from attnshift.results.rows import QualityRow, ResultRow, VerdictRow, Visibility
 from attnshift.results.store import Store
 
 __all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise", "summarise_run"]
+
+_Judged = TypeVar("_Judged", VerdictRow, QualityRow, VisibilityRow)
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,16 @@ def summarise(
     quality: Sequence[QualityRow],
     visibility: Sequence[VisibilityRow] = (),
 ) -> Summary:
-    """The figures of a run from its tables; ``verdicts``, ``quality`` and ``visibility`` may be empty."""
+    """The figures of a run from its tables; ``verdicts``, ``quality`` and ``visibility`` may be empty.
+
+    What they say of images that have left the run since does not count. A ``RunError`` where they lack images.
+    """
+    ids = [row.id for row in results]
+    verdicts, quality, visibility = _of(ids, verdicts), _of(ids, quality), _of(ids, visibility)
+    for rows in (verdicts, quality):
+        _check_complete(ids, rows)
     roles = roles_in(verdicts)
     seen = indexed(verdicts)
-    ids = [row.id for row in results]
     return Summary(
         tuple(_classifier(name, roles[name], ids, seen) for name in roles),
         _all_judges(roles, ids, seen),
@@ -139,6 +149,22 @@ def summarise(
         len(results),
         tuple({row.target: row.target_name for row in results if row.target is not None}.values()),
     )
+
+
+def _of(ids: Sequence[str], rows: Sequence[_Judged]) -> list[_Judged]:
+    """Those of ``rows`` that are about ``ids``."""
+    held = set(ids)
+    return [row for row in rows if row.id in held]
+
+
+def _check_complete(ids: Sequence[str], rows: Sequence[VerdictRow] | Sequence[QualityRow]) -> None:
+    """Raise a ``RunError`` where there are ``rows``, but not about all ``ids``."""
+    lacking = len(set(ids) - {row.id for row in rows}) if rows else 0
+    if lacking:
+        raise RunError(
+            f"{rows[0].TABLE}.parquet lacks {lacking} of {len(ids)} images, which were finished after the evaluation; "
+            "run `attnshift evaluate` again with its judges"
+        )
 
 
 def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:

@@ -64,6 +64,10 @@ class Claims:
     def release(self, number: int) -> None:
         _release(self._held.pop(number))
 
+    def is_any_taken(self) -> bool:
+        """Whether a process works on a micro-batch at this moment."""
+        return any(_is_held(path) for path in self._folder.iterdir() if path.name.isdecimal())
+
     @contextmanager
     def tables(self) -> Iterator[None]:
         """Let one process at a time write what belongs to the whole run; others wait here."""

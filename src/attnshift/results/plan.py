@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice, zip_longest
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow
 import pyarrow.parquet
@@ -17,7 +18,7 @@ import pyarrow.parquet
 from attnshift.data.datasets import Item
 from attnshift.files import writing
 
-__all__ = ["WHOLE", "Batch", "Plan", "Shard", "parts", "read_plan"]
+__all__ = ["WHOLE", "Batch", "Generation", "Plan", "Shard", "parts", "read_generation", "read_places", "read_plan"]
 
 Each = TypeVar("Each")
 
@@ -25,13 +26,30 @@ _COLUMNS = pyarrow.schema(
     [(name, pyarrow.string()) for name in ("identity", "file", "image", "mask", "class_name", "target_name")]
     + [(name, pyarrow.int64()) for name in ("label", "target")]
 )
+_PLACE = "place"
 _ROWS = 1024
 """Most items in memory at once, but for a larger micro-batch."""
 
 
 @dataclass(frozen=True)
+class Generation:
+    """A list of images that a run was given: its ``number``, from 0, and its difference to the list before."""
+
+    number: int
+    images: int
+    added: int = 0
+    removed: int = 0
+
+    @property
+    def line(self) -> str:
+        """The difference in words."""
+        counts = f"{self.added} {'image' if self.added == 1 else 'images'} added, {self.removed} removed"
+        return f"generation {self.number} of the list of images: {counts}"
+
+
+@dataclass(frozen=True)
 class Batch:
-    """A micro-batch: ``items`` that are attacked together; ``number`` is its place in the plan, from 0."""
+    """A micro-batch: ``items`` that are attacked together; ``number`` is its place in the run, from 0."""
 
     number: int
     items: tuple[Item, ...]
@@ -55,54 +73,60 @@ WHOLE = Shard()
 class Plan:
     """Items in a parquet file; memory holds a few at a time.
 
-    ``digest`` hashes their identities in order. ``examples`` hold one item for each class and target, which are all
-    that a recipe can depend on.
+    ``digest`` hashes their identities in the order of their list. ``examples`` hold one item for each class and target,
+    which are all that a recipe can depend on. In a first generation the place of an item in the run is its number in
+    the file; in others the file has a column ``place``.
     """
 
     path: Path
-    count: int
+    generation: Generation
     digest: str
     examples: tuple[Item, ...]
 
     @classmethod
     def draw(cls, items: Iterable[Item]) -> Plan:
         """Write ``items`` into a temporary file, which lasts as long as the plan."""
-        kept = tempfile.TemporaryDirectory(prefix="attnshift-plan-")
-        path = Path(kept.name) / "plan.parquet"
         digest, count, examples = hashlib.sha256(), 0, {}
-        with writing(path), pyarrow.parquet.ParquetWriter(path, _COLUMNS) as writer:
-            for part in parts(items, _ROWS):
-                writer.write_table(pyarrow.Table.from_pylist([item.to_row() for item in part], _COLUMNS))
-                for item in part:
-                    digest.update(f"{chr(10) if count else ''}{item.identity}".encode())
-                    examples.setdefault((item.label, item.class_name, item.target), item)
-                    count += 1
-        plan = cls(path, count, digest.hexdigest()[:16], tuple(examples.values()))
-        weakref.finalize(plan, kept.cleanup)
+        with _temporary_file() as (path, remove):
+            with writing(path), pyarrow.parquet.ParquetWriter(path, _COLUMNS) as writer:
+                for part in parts(items, _ROWS):
+                    writer.write_table(pyarrow.Table.from_pylist([item.to_row() for item in part], _COLUMNS))
+                    for item in part:
+                        digest.update(f"{chr(10) if count else ''}{item.identity}".encode())
+                        examples.setdefault((item.label, item.class_name, item.target), item)
+                        count += 1
+            plan = cls(path, Generation(0, count), digest.hexdigest()[:16], tuple(examples.values()))
+            weakref.finalize(plan, remove)
+        return plan
+
+    def arranged(self, places: Mapping[str, int], generation: Generation) -> Plan:
+        """The same items as part of a run in which they have ``places`` (identity -> place), in that order.
+
+        Memory holds the whole list once.
+        """
+        table = pyarrow.parquet.read_table(self.path)
+        column = pyarrow.array([places[each] for each in table["identity"].to_pylist()], pyarrow.int64())
+        metadata = {key: str(value) for key, value in asdict(generation).items()}
+        table = table.append_column(_PLACE, column).sort_by(_PLACE).replace_schema_metadata(metadata)
+        with _temporary_file() as (path, remove):
+            with writing(path):
+                pyarrow.parquet.write_table(table, path, row_group_size=_ROWS)
+            plan = Plan(path, generation, self.digest, self.examples)
+            weakref.finalize(plan, remove)
         return plan
 
     def __len__(self) -> int:
-        return self.count
+        return self.generation.images
 
     def __iter__(self) -> Iterator[Item]:
         # A generator of its own keeps the plan, and with it the file, until it ends.
         yield from read_plan(self.path)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The micro-batches: consecutive items, which the plan alone decides."""
-        return (Batch(number, part) for number, part in enumerate(parts(self, size)))
-
-    def change(self, before: Path) -> str:
-        """The first difference to the plan that was written at ``before``, in words."""
-        for mine, theirs in zip_longest(self, read_plan(before)):
-            if theirs is None:
-                return f"{mine.file} is new"
-            if mine is None:
-                return f"{theirs.file} is missing"
-            if mine.identity != theirs.identity:
-                moved = f"{theirs.file} was where {mine.file} is now"
-                return f"{mine.file} or its label has changed" if mine.file == theirs.file else moved
-        return "nothing that its plan shows"
+        """The micro-batches: ``size`` consecutive places, which the plan alone decides. Places of items that have left
+        the run stay empty."""
+        for number, held in groupby(_placed(self.path), lambda each: each[0] // size):
+            yield Batch(number, tuple(item for _, item in held))
 
 
 def parts(items: Iterable[Each], size: int) -> Iterator[tuple[Each, ...]]:
@@ -112,5 +136,42 @@ def parts(items: Iterable[Each], size: int) -> Iterator[tuple[Each, ...]]:
 
 
 def read_plan(path: Path) -> Iterator[Item]:
-    for part in pyarrow.parquet.ParquetFile(path).iter_batches(_ROWS):
-        yield from map(Item.from_row, part.to_pylist())
+    return (item for _, item in _placed(path))
+
+
+def read_places(path: Path) -> Iterator[tuple[str, int]]:
+    """Identity and place of each item of the plan at ``path``."""
+    for number, row in enumerate(_rows(path, ["identity", _PLACE])):
+        yield row["identity"], row.get(_PLACE, number)
+
+
+def read_generation(path: Path) -> Generation:
+    """The generation whose plan is at ``path``."""
+    file = pyarrow.parquet.read_metadata(path)
+    kept = file.metadata or {}
+    numbers = {name: int(kept.get(name.encode(), 0)) for name in ("number", "added", "removed")}
+    return Generation(images=file.num_rows, **numbers)
+
+
+def _placed(path: Path) -> Iterator[tuple[int, Item]]:
+    for number, row in enumerate(_rows(path)):
+        yield row.get(_PLACE, number), Item.from_row(row)
+
+
+def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of the file; of ``columns``, where they are given, those that it has."""
+    with pyarrow.parquet.ParquetFile(path) as file:
+        held = columns and [name for name in columns if name in file.schema_arrow.names]
+        for part in file.iter_batches(_ROWS, columns=held):
+            yield from part.to_pylist()
+
+
+@contextmanager
+def _temporary_file() -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A file to write, and what removes it; it is removed where the block ends with an error."""
+    kept = tempfile.TemporaryDirectory(prefix="attnshift-plan-")
+    try:
+        yield Path(kept.name) / "plan.parquet", kept.cleanup
+    except BaseException:
+        kept.cleanup()
+        raise

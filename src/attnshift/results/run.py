@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from attnshift.errors import RunError, UserError
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.registry import suggest
+from attnshift.results.generations import generations_of
+from attnshift.results.plan import Generation
 from attnshift.results.rows import (
     ROW_TYPES,
     FailedRow,
@@ -63,6 +65,11 @@ class Run:
     @property
     def recipe(self) -> Recipe | BaselineRecipe:
         return self.spec.recipe
+
+    @cached_property
+    def generations(self) -> tuple[Generation, ...]:
+        """The lists of images that the run was given, from the first to the newest."""
+        return generations_of(self.folder)
 
     @cached_property
     def results(self) -> list[ResultRow]:

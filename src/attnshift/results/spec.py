@@ -33,7 +33,7 @@ class RunSpec(BaseModel):
     images: str
     labels: str | None
     items: str
-    """Digest over the identities of all items, in order."""
+    """Digest over the identities of the items that the run began with, in order."""
     pipeline: str
     surrogates: tuple[str, ...] = Field(min_length=1)
     weights: dict[str, str] = {}
@@ -61,7 +61,7 @@ class RunSpec(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Name of exactly this attack on exactly these images, in every PNG that it writes."""
+        """Name of exactly this attack, begun with exactly these images, in every PNG that it writes."""
         return _hashed(self.model_dump(mode="json", exclude=_ASIDE))
 
     def key(self, identity: str) -> str:
@@ -72,12 +72,13 @@ class RunSpec(BaseModel):
         return _hashed({"item": identity, **decisive})
 
     def differences(self, other: RunSpec) -> list[str]:
-        """``key: ours, not theirs`` for everything that differs and changes the output."""
+        """``key: ours, not theirs`` for everything that differs and changes the output, but for the items: a run takes
+        in other ones (``generations``)."""
         mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
             f"{key}: {mine.get(key)!r}, not {theirs.get(key)!r}"
             for key in sorted(mine.keys() | theirs.keys())
-            if key not in _ASIDE and mine.get(key) != theirs.get(key)
+            if key not in _ASIDE | {"items"} and mine.get(key) != theirs.get(key)
         ]
 
 

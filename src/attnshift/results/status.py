@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnshift.results.generations import generations_of
 from attnshift.results.ledger import Span, read_history
 from attnshift.results.locks import is_active
-from attnshift.results.plan import read_plan
+from attnshift.results.plan import Generation, read_plan
 from attnshift.results.store import Store
 
 __all__ = ["FailedImage", "Status", "read_status"]
@@ -42,6 +43,8 @@ class Status:
     troubled: dict[str, int]
     rate: float | None
     working: bool
+    generations: tuple[Generation, ...]
+    """The lists of images that the run was given; all counts are of the last one."""
 
     @property
     def left(self) -> int:
@@ -79,6 +82,7 @@ def read_status(folder: Path) -> Status:
         troubled={file: count - working for file, count in troubled.items() if count > working},
         rate=_rate(history.spans),
         working=working,
+        generations=generations_of(folder),
     )
 
 

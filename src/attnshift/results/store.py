@@ -3,6 +3,7 @@
 run.json              the identity of the run (RunSpec)
 recipe.toml           the recipe, complete, to read and to use again
 plan.parquet          the images in their order (Plan)
+plan.N.parquet        the same after a change of the list (generations)
 images/ID.ARM.png     the image of each arm
 items/ID.json         the row of one finished image; an image is finished once the file exists
 ledger/PROCESS.jsonl  events of one process: begun, ended, failed (Ledger)
@@ -36,9 +37,10 @@ from pydantic import ValidationError
 from attnshift.errors import RunError
 from attnshift.files import atomic_write, publish, temporary_name, writing
 from attnshift.registry import describe
+from attnshift.results.generations import FIRST_PLAN, newest_plan, take_in
 from attnshift.results.locks import FOLDER as LOCKS
 from attnshift.results.locks import Claims
-from attnshift.results.plan import Plan, parts, read_plan
+from attnshift.results.plan import Plan, parts, read_places, read_plan
 from attnshift.results.rows import FailedRow, ResultRow, Row
 from attnshift.results.spec import RunSpec
 
@@ -59,10 +61,16 @@ class Store:
     @classmethod
     def start(cls, folder: Path, spec: RunSpec, plan: Plan) -> Store:
         """Open ``folder`` for ``spec``. It is new, empty, or holds the same run; anything else is a ``RunError``."""
+        return cls.join(folder, spec, plan)[0]
+
+    @classmethod
+    def join(cls, folder: Path, spec: RunSpec, plan: Plan) -> tuple[Store, Plan]:
+        """``start``, and the ``plan`` as part of the run, which takes in a list that has changed (``generations``)."""
         store = cls(folder)
-        if store._holds(spec, plan):
-            return store
-        if folder.exists() and not _fresh(folder) and not store._is_declared():
+        declared = store.holds(spec)
+        if declared and store.spec().items == plan.digest and store.plan_path == folder / FIRST_PLAN:
+            return store, plan
+        if not declared and folder.exists() and not _fresh(folder) and not store._is_declared():
             raise RunError(f"{folder} exists and is not a run; choose another `out`")
         try:
             for part in (folder, folder / "images", folder / "items"):
@@ -71,9 +79,10 @@ class Store:
             raise RunError(f"cannot write to {folder}: {error.strerror}; choose another `out`") from None
         with Claims(folder) as claims, claims.tables():
             # Another command may have started a run there since.
-            if not store._holds(spec, plan):
+            if not store.holds(spec):
                 store._declare(spec, plan)
-        return store
+                return store, plan
+            return store, take_in(folder, plan, spec.batch, store.count(), claims.is_any_taken)
 
     @classmethod
     def open(cls, folder: Path) -> Store:
@@ -86,6 +95,18 @@ class Store:
         store.spec()
         return store
 
+    def holds(self, spec: RunSpec) -> bool:
+        """Say if the folder holds a run like ``spec``, on any images; a ``RunError`` where it holds another one."""
+        if not self._is_declared():
+            return False
+        changed = spec.differences(self.spec())
+        if changed:
+            raise RunError(
+                f"{self.folder} holds another run; this one differs in {'; '.join(changed[:4])}. "
+                "Use another `out`, or the settings of that run"
+            )
+        return True
+
     def spec(self) -> RunSpec:
         try:
             return RunSpec.model_validate_json((self.folder / "run.json").read_bytes())
@@ -97,14 +118,21 @@ class Store:
 
     @property
     def plan_path(self) -> Path:
-        return self.folder / "plan.parquet"
+        """The plan of the newest generation."""
+        return newest_plan(self.folder)
 
     def is_finished(self, identity: str) -> bool:
         return self._item_path(identity).exists()
 
     def count(self) -> int:
-        """Number of finished items."""
-        return sum(each.name.endswith(".json") for each in os.scandir(self.folder / "items"))
+        """Number of finished items of the newest generation."""
+        names = (each.name for each in os.scandir(self.folder / "items"))
+        finished = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        path = self.plan_path
+        if path == self.folder / FIRST_PLAN:
+            return sum(1 for _ in finished)
+        held = set(finished)
+        return sum(identity in held for identity, _ in read_places(path))
 
     def planned(self) -> int:
         """Number of images in the plan."""
@@ -120,20 +148,21 @@ class Store:
         """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the other
         items that have ``failed`` (identity -> reason). Return how many are finished."""
         # Decided once, since other processes may finish more items while the tables are written.
-        finished = bytes(self.is_finished(item.identity) for item in read_plan(self.plan_path))
+        plan = self.plan_path
+        finished = bytes(self.is_finished(item.identity) for item in read_plan(plan))
         if any(finished):
-            self._write(ResultRow, ResultRow.schema(keys=self.spec().arms), self._finished(finished))
+            self._write(ResultRow, ResultRow.schema(keys=self.spec().arms), self._finished(plan, finished))
+        else:
+            self._remove(ResultRow)
         lost = [
             FailedRow(item.identity, item.file, item.label, failed[item.identity])
-            for item, done in zip(read_plan(self.plan_path), finished, strict=True)
+            for item, done in zip(read_plan(plan), finished, strict=True)
             if item.identity in failed and not done
         ]
         if lost:
             self.write_table(FailedRow, lost)
         else:
-            path = self.table_path(FailedRow)
-            with writing(path):
-                path.unlink(missing_ok=True)
+            self._remove(FailedRow)
         return sum(finished)
 
     def sweep(self) -> None:
@@ -168,28 +197,19 @@ class Store:
     def _is_declared(self) -> bool:
         return (self.folder / "run.json").is_file()
 
-    def _holds(self, spec: RunSpec, plan: Plan) -> bool:
-        """Say if the folder holds the run; a ``RunError`` where it holds another one."""
-        if not self._is_declared():
-            return False
-        changed = spec.differences(self.spec())
-        if changed:
-            shown = {"items": f"items: {plan.change(self.plan_path)}"} if self.plan_path.exists() else {}
-            changed = [shown.get(each.partition(":")[0], each) for each in changed]
-            raise RunError(
-                f"{self.folder} holds another run; this one differs in {'; '.join(changed[:4])}. "
-                "Use another `out`, or the settings of that run"
-            )
-        return True
+    def _remove(self, kind: type[Row]) -> None:
+        path = self.table_path(kind)
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def _declare(self, spec: RunSpec, plan: Plan) -> None:
         recipe = tomli_w.dumps(_without_none(spec.recipe.model_dump(mode="json")))
-        atomic_write(self.plan_path, plan.path.read_bytes())
+        atomic_write(self.folder / FIRST_PLAN, plan.path.read_bytes())
         atomic_write(self.folder / "recipe.toml", recipe.encode())
         atomic_write(self.folder / "run.json", (spec.model_dump_json(indent=1) + "\n").encode())
 
-    def _finished(self, finished: bytes) -> Iterator[ResultRow]:
-        for item in compress(read_plan(self.plan_path), finished):
+    def _finished(self, plan: Path, finished: bytes) -> Iterator[ResultRow]:
+        for item in compress(read_plan(plan), finished):
             yield ResultRow.from_record(json.loads(self._item_path(item.identity).read_bytes()))
 
     def _write(self, kind: type[Row], schema: pyarrow.Schema, rows: Iterable[Row]) -> None:
@@ -231,7 +251,7 @@ def _fresh(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     held = [path for path in folder.rglob("*") if not path.is_dir() and path.parent != folder / LOCKS]
-    begun = ("recipe.toml", "plan.parquet")
+    begun = ("recipe.toml", FIRST_PLAN)
     return all(path.name in begun or path.name.endswith(".partial") for path in held) and all(
         path.name in ("images", "items", LOCKS) for path in folder.iterdir() if path.is_dir()
     )

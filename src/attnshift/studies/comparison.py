@@ -215,8 +215,10 @@ def _claim(folder: Path, arms: Sequence[_Arm]) -> None:
             f"{folder} also holds {', '.join(more[:4])}; a comparison grows and never shrinks: "
             "give their recipes and strengths as well, or use another `out`"
         )
-    # Those that are there first: one that differs is found before anything is written.
-    for arm in sorted(arms, key=lambda arm: not (arm.folder / "run.json").exists()):
+    # One that differs is found before anything is written.
+    for arm in arms:
+        Store(arm.folder).holds(arm.attack.worker.spec)
+    for arm in arms:
         Store.start(arm.folder, arm.attack.worker.spec, arm.attack.plan)
 
 
