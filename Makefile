@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all check documents format coverage lock bench study ablation tune ensemble clean
+.PHONY: help demo test test-all shapes check documents format coverage lock bench study ablation tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,6 +18,9 @@ test: $(INSTALLED) check  ## what CI runs: `make check`, and every test that tak
 test-all: $(INSTALLED) check  ## every test there is (before a release)
 	$(FAST)
 	$(BIN)/python -m pytest -m heavy
+
+shapes: $(INSTALLED)  ## tests of the parts with tensors, with every annotated shape checked
+	SHAPES=1 $(FAST) -o fast_test_seconds=60 tests/losses tests/attention
 
 check: $(INSTALLED) documents  ## ruff, format, import layers, types, examples in docstrings, links in the docs
 	$(BIN)/ruff check src tests examples benchmarks

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# First: with SHAPES=1 it checks the shapes of modules that are imported after it.
+import shapes  # noqa: F401
+
+# isort: split
 import os
 import time
 from collections.abc import Iterator

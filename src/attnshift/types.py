@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image
@@ -72,7 +73,7 @@ class Site:
         return replace(self, sample=rows if rows < self.side**2 else 0)
 
 
-AttentionMaps = Mapping[Site, tuple[Tensor, ...]]
+AttentionMaps = Mapping[Site, tuple[Float[Tensor, "..."], ...]]
 """Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half
 its view names.
 
@@ -86,27 +87,27 @@ of a large grid is not.
 class Branch:
     """One run of the denoising steps.
 
-    latents [batch,channels,rows,columns] at the last level; images [batch,3,height,width] in [0,1]
-    show them; ``attention`` was read on the way.
+    ``latents`` are at the last level; ``images`` in [0,1] show them; ``attention`` was read on the
+    way.
     """
 
-    latents: Tensor = per_image()
-    images: Tensor = per_image()
+    latents: Float[Tensor, "batch channels rows columns"] = per_image()
+    images: Float[Tensor, "batch 3 height width"] = per_image()
     attention: AttentionMaps = per_image(depth=2)
 
 
 @batch_record
 class Goals:
-    """The goals of an attack, as classes: ``labels`` [batch] are the true classes.
+    """The goals of an attack, as classes: ``labels`` are the true classes.
 
-    ``targets`` [batch] are the classes to be seen instead, absent in an untargeted attack.
-    ``interference`` [batch] are the interference phrases' classes, -1 where a phrase is no class;
-    absent where there is no interference.
+    ``targets`` are the classes to be seen instead, absent in an untargeted attack. ``interference``
+    are the interference phrases' classes, -1 where a phrase is no class; absent where there is no
+    interference.
     """
 
-    labels: Tensor = per_image()
-    targets: Tensor | None = per_image(default=None)
-    interference: Tensor | None = per_image(default=None)
+    labels: Int[Tensor, "batch"] = per_image()
+    targets: Int[Tensor, "batch"] | None = per_image(default=None)
+    interference: Int[Tensor, "batch"] | None = per_image(default=None)
 
     @classmethod
     def of(
@@ -119,9 +120,8 @@ class Goals:
             raise ValueError("some images have a target and others have none")
         return cls(torch.tensor(labels, device=device), torch.tensor(wanted, device=device) if wanted else None)
 
-    def achieved(self, predicted: Tensor) -> Tensor:
-        """Whether classes [...,batch] are a success, bool [...,batch]: the target, or any but the
-        true one."""
+    def achieved(self, predicted: Int[Tensor, "*any batch"]) -> Bool[Tensor, "*any batch"]:
+        """Whether classes are a success: the target, or any but the true one."""
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
 
@@ -139,7 +139,7 @@ class Interference:
     tokens: tuple[TokenSpan, ...] = per_image()
     probed: tuple[TokenSpan, ...] = per_image()
     joint: tuple[TokenSpan, ...] | None = per_image()
-    alignment: tuple[Tensor, ...] = per_image()
+    alignment: tuple[Float[Tensor, "_ _"], ...] = per_image()
     attention: AttentionMaps = per_image(depth=2)
 
 
@@ -157,8 +157,8 @@ class RandomKey:
 class Observation:
     """All that a loss term may read. Everything but ``adversarial`` is a constant."""
 
-    images: Tensor = per_image()
-    """The images that are attacked, [batch,3,height,width] in [0,1]."""
+    images: Float[Tensor, "batch 3 height width"] = per_image()
+    """The images that are attacked, in [0,1]."""
     clean: Branch = per_image()
     adversarial: Branch = per_image()
     tokens: tuple[TokenSpan, ...] = per_image()
@@ -166,9 +166,8 @@ class Observation:
     progress: float = constant()
     """Share of the iterations that is done, in (0,1]."""
     key: RandomKey = per_image()
-    weights: Tensor = per_image()
-    """Weight of each pixel, [batch,1,height,width] in (0,1]: 1 on the object, less outside of
-    it."""
+    weights: Float[Tensor, "batch 1 height width"] = per_image()
+    """Weight of each pixel, in (0,1]: 1 on the object, less outside of it."""
     interference: Interference | None = per_image(default=None)
 
 
@@ -176,17 +175,15 @@ class Observation:
 class Fused:
     """The answer of a fusion rule.
 
-    ``direction`` is the gradient of the lowered loss at the images [batch,3,height,width] or at the
-    latents [batch,channels,rows,columns].
+    ``direction`` is the gradient of the lowered loss at the images or at the latents.
     """
 
-    direction: Tensor
-    weights: Tensor
-    """Share of each model in the direction, [models,batch]; columns sum to 1, or to 0 where no
-    model pulls."""
-    losses: Tensor
-    """Classification loss of each model, [models,batch]."""
-    margins: Tensor
-    """Logits by which each model still resists, [models,batch]; negative where it is fooled."""
-    state: Tensor | None = None
-    """The rule's state for the next iteration, [batch,...]; None for a rule without one."""
+    direction: Float[Tensor, "batch ..."]
+    weights: Float[Tensor, "models batch"]
+    """Share of each model in the direction; columns sum to 1, or to 0 where no model pulls."""
+    losses: Float[Tensor, "models batch"]
+    """Classification loss of each model."""
+    margins: Float[Tensor, "models batch"]
+    """Logits by which each model still resists; negative where it is fooled."""
+    state: Float[Tensor, "batch ..."] | None = None
+    """The rule's state for the next iteration; None for a rule without one."""

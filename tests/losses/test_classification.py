@@ -30,7 +30,7 @@ def test_margins_of_targets() -> None:
 def test_a_margin_is_negative_where_the_prediction_is_what_is_wanted(goals: Goals) -> None:
     logits = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
     many = select_rows(goals, torch.arange(300) % 3)
-    reached = many.reached(logits.argmax(1))
+    reached = many.achieved(logits.argmax(1))
     assert torch.equal(margins(logits, many) < 0, reached)
     assert 0 < reached.sum() < 300
 

@@ -40,6 +40,7 @@ def seen(looks: Mapping[Site, Tensor], weights: Tensor | None = None) -> Observa
     assert interference is not None
     return replace(
         with_maps(observed, {site: [each] for site, each in looks.items()}),
+        images=torch.zeros(1, 3, 4, 4),
         tokens=(TRUE,),
         weights=torch.ones(1, 1, 4, 4) if weights is None else weights,
         interference=replace(interference, tokens=(OTHER,), probed=(OTHER,), joint=(OTHER,)),

@@ -123,6 +123,7 @@ def seen(
     reference = {UP.seen("reference"): (torch.tensor(wanted).T[None, None].contiguous(),)}
     return replace(
         with_maps(observed, {UP: [torch.tensor(running).T[None, None].contiguous()]}),
+        images=torch.zeros(1, 3, 8, 8),
         tokens=(tuple(range(len(running))),),
         weights=torch.ones(1, 1, 8, 8),
         interference=replace(

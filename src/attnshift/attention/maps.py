@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.attention.selection import Selection
@@ -17,15 +18,16 @@ from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
 __all__ = ["grid_weights", "phrase_map", "resized", "site_maps", "token_maps"]
 
 
-def site_maps(attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int) -> Tensor:
-    """Attention of each head of one site to the tokens of a phrase, [steps, heads, tokens, side,
-    side]."""
+def site_maps(
+    attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int
+) -> Float[Tensor, "steps heads tokens side side"]:
+    """Attention of each head of one site to the tokens of a phrase."""
     steps = [attention[site][step][image][:, :, list(span)].float() for step in select.window(attention[site])]
     return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
 
 
-def resized(maps: Tensor, side: int) -> Tensor:
-    """Maps [..., side, side] at another side."""
+def resized(maps: Float[Tensor, "*maps old old"], side: int) -> Float[Tensor, "*maps {side} {side}"]:
+    """Maps at another side."""
     if maps.shape[-1] == side:
         return maps
     flat = maps.flatten(0, -3)[None]
@@ -36,8 +38,8 @@ def resized(maps: Tensor, side: int) -> Tensor:
 
 def token_maps(
     attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
-) -> Tensor:
-    """Token maps of one image, [tokens, side, side]: the mean over sites, heads and steps.
+) -> Float[Tensor, "tokens side side"]:
+    """Token maps of one image: the mean over sites, heads and steps.
 
     Sites with smaller grids are resized to the largest one.
     """
@@ -51,13 +53,12 @@ def token_maps(
 
 def phrase_map(
     attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
-) -> Tensor:
-    """Attention of a whole phrase for one image, [side, side]: the sum of its token maps."""
+) -> Float[Tensor, "side side"]:
+    """Attention of a whole phrase for one image: the sum of its token maps."""
     return token_maps(attention, sites, select, span, image).sum(0)
 
 
-def grid_weights(observation: Observation, image: int, side: int) -> Tensor:
-    """Weight of each position of a grid for one image, [side, side] in (0,1]: the mean of its
-    pixels' weights."""
+def grid_weights(observation: Observation, image: int, side: int) -> Float[Tensor, "{side} {side}"]:
+    """Weight of each position of a grid for one image, in (0,1]: the mean of its pixels' weights."""
     weights = observation.weights[image].float()
     return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]

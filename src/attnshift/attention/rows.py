@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnshift.randomness import generator
@@ -25,9 +26,9 @@ def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:
     return replace(branch, attention=attention)
 
 
-def query_rows(site: Site, key: RandomKey) -> Tensor:
-    """The query rows of ``site`` that an iteration reads, [batch,sample]; the same at all steps and
-    in all branches."""
+def query_rows(site: Site, key: RandomKey) -> Int[Tensor, "batch sample"]:
+    """The query rows of ``site`` that an iteration reads; the same at all steps and in all
+    branches."""
     drawn = [
         generator(key.seed, identity, key.iteration, "query rows", site.layer).permutation(site.side**2)
         for identity in key.identities
@@ -35,11 +36,12 @@ def query_rows(site: Site, key: RandomKey) -> Tensor:
     return torch.from_numpy(numpy.stack(drawn)[:, : site.sample])
 
 
-def row_probabilities(projected: Tensor, rows: Tensor) -> Tensor:
-    """Probabilities [batch, heads, rows, keys] of a sampled site at the query ``rows`` [batch,
-    rows] of each image.
+def row_probabilities(
+    projected: Float[Tensor, "batch 2 heads queries width"], rows: Int[Tensor, "batch sample"]
+) -> Float[Tensor, "batch heads sample queries"]:
+    """Probabilities of a sampled site at the query ``rows`` of each image.
 
-    ``projected`` [batch, 2, heads, queries, width] are its scaled queries and its keys.
+    ``projected`` are its scaled queries and its keys.
     """
     queries, keys = projected.unbind(1)
     at = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])

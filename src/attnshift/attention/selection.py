@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -58,7 +59,7 @@ class Selection:
                 )
         return chosen
 
-    def head_weights(self, maps: Tensor, dim: int) -> Tensor:
+    def head_weights(self, maps: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
         """Shares of the heads, which are dimension ``dim`` of ``maps``; they sum to 1 and have its
         rank."""
         count = maps.shape[dim]

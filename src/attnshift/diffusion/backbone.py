@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnshift.batching import batch_record, per_image
@@ -19,11 +20,10 @@ __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
 
 @batch_record
 class Probe:
-    """A further phrase for queries to meet: text states [rows,tokens,width], and which are real,
-    bool [rows,tokens]."""
+    """A further phrase for queries to meet: text states, and which of them are real."""
 
-    states: Tensor = per_image()
-    real: Tensor = per_image()
+    states: Float[Tensor, "batch tokens width"] = per_image()
+    real: Bool[Tensor, "batch tokens"] = per_image()
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,17 @@ class Read:
 
 @dataclass(frozen=True)
 class Prediction:
-    """noise [batch,channels,rows,columns] (whatever the model itself predicts), attention of the
-    sites asked for."""
+    """The noise, whatever the model itself predicts, and the attention of the sites asked for."""
 
-    noise: Tensor
-    attention: Mapping[Site, Tensor]
+    noise: Float[Tensor, "batch channels rows columns"]
+    attention: Mapping[Site, Float[Tensor, "..."]]
 
 
 @runtime_checkable
 class Backbone(Protocol):
     """A frozen latent diffusion model.
 
-    Images are [batch,3,height,width] in [0,1]; latents [batch,channels,rows,columns] are scaled as
-    it denoises them.
+    Images are in [0,1]; latents are scaled as it denoises them.
     """
 
     name: str
@@ -72,24 +70,29 @@ class Backbone(Protocol):
         pixels do not."""
         ...
 
-    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Posterior mean of the autoencoder, or the sample that ``noise``
-        [batch,channels,rows,columns] selects."""
+    def encode(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        noise: Float[Tensor, "batch channels rows columns"] | None = None,
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """Posterior mean of the autoencoder, or the sample that ``noise`` selects."""
         ...
 
-    def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
+    def decode(
+        self, latents: Float[Tensor, "batch channels rows columns"], checkpointing: bool = False
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Images, not clamped.
 
         With ``checkpointing`` most of what backward needs is computed there once more.
         """
         ...
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Text states [batch,tokens,width]."""
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
+        """Text states of each prompt."""
         ...
 
-    def summarise(self, prompts: Sequence[str]) -> Tensor:
-        """One unit vector for each whole prompt, [prompts,width]: where the text encoder puts its
+    def summarise(self, prompts: Sequence[str]) -> Float[Tensor, "prompts width"]:
+        """One unit vector for each whole prompt: where the text encoder puts its
         meaning."""
         ...
 
@@ -111,7 +114,13 @@ class Backbone(Protocol):
         """Attention sites for square images of ``side`` pixels."""
         ...
 
-    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
+    def denoise(
+        self,
+        latents: Float[Tensor, "batch channels rows columns"],
+        timestep: int,
+        text: Float[Tensor, "batch tokens width"],
+        reads: Sequence[Read] = (),
+    ) -> Prediction:
         """Predict the noise in ``latents``, and read on the way what ``reads`` asks for."""
         ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["NoiseSchedule", "Pairing", "ddim_step"]
@@ -16,7 +17,9 @@ __all__ = ["NoiseSchedule", "Pairing", "ddim_step"]
 Pairing = Literal["aligned", "compat"]
 
 
-def ddim_step(latents: Tensor, noise: Tensor, source: float, target: float) -> Tensor:
+def ddim_step(
+    latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], source: float, target: float
+) -> Float[Tensor, "*shape"]:
     """Move ``latents`` from the level with alpha ``source`` to the one with ``target``, up or down,
     along ``noise``."""
     clean = (latents - (1 - source) ** 0.5 * noise) / source**0.5

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -19,10 +20,9 @@ __all__ = ["InterferenceText", "Trajectory", "denoise", "guided_noise"]
 
 @batch_record
 class InterferenceText:
-    """The interference prompt: its text states [batch,tokens,width], and its phrase alone as a
-    probe."""
+    """The interference prompt: its text states, and its phrase alone as a probe."""
 
-    text: Tensor = per_image()
+    text: Float[Tensor, "batch tokens width"] = per_image()
     phrase: Probe = per_image()
 
 
@@ -31,16 +31,14 @@ class Trajectory:
     """All that denoising needs of an image: the start, the text, and the correction of its clean
     path.
 
-    start [batch,channels,rows,columns]; text and each of ``unconditional`` [batch,tokens,width];
-    each of ``offsets`` like start, added after its step. ``guidance`` 1 is the conditional
-    prediction alone.
+    Each of ``offsets`` is added after its step. ``guidance`` 1 is the conditional prediction alone.
     """
 
     noise_schedule: NoiseSchedule = constant()
-    start: Tensor = per_image()
-    text: Tensor = per_image()
-    unconditional: tuple[Tensor, ...] = per_image(depth=1)
-    offsets: tuple[Tensor, ...] | None = per_image(depth=1)
+    start: Float[Tensor, "batch channels rows columns"] = per_image()
+    text: Float[Tensor, "batch tokens width"] = per_image()
+    unconditional: tuple[Float[Tensor, "batch tokens width"], ...] = per_image(depth=1)
+    offsets: tuple[Float[Tensor, "batch channels rows columns"], ...] | None = per_image(depth=1)
     guidance: float = constant()
     interference: InterferenceText | None = per_image(default=None)
 
@@ -48,11 +46,11 @@ class Trajectory:
 def denoise(
     backbone: Backbone,
     trajectory: Trajectory,
-    latents: Tensor,
+    latents: Float[Tensor, "batch channels rows columns"],
     sites: Collection[Site] = (),
     checkpointing: bool = False,
     gradient_steps: int = 0,
-) -> tuple[Tensor, AttentionMaps]:
+) -> tuple[Float[Tensor, "batch channels rows columns"], AttentionMaps]:
     """Take ``latents`` through all denoising steps and read the attention of ``sites``, each in its
     view.
 
@@ -92,8 +90,12 @@ def denoise(
 
 
 def guided_noise(
-    backbone: Backbone, trajectory: Trajectory, latents: Tensor, index: int, sites: tuple[Site, ...] = ()
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    backbone: Backbone,
+    trajectory: Trajectory,
+    latents: Float[Tensor, "batch channels rows columns"],
+    index: int,
+    sites: tuple[Site, ...] = (),
+) -> tuple[Float[Tensor, "batch channels rows columns"], tuple[Tensor, ...]]:
     """Noise prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and
     its maps.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
@@ -15,13 +16,12 @@ __all__ = ["invert"]
 def invert(
     backbone: Backbone,
     noise_schedule: NoiseSchedule,
-    latents: Tensor,
-    unconditional: Tensor,
+    latents: Float[Tensor, "batch channels rows columns"],
+    unconditional: Float[Tensor, "batch tokens width"],
     pairing: Pairing,
     rounds: int = 0,
-) -> tuple[Tensor, ...]:
-    """Latents before each denoising step and after the last one, [steps + 1] of
-    [batch,channels,rows,columns].
+) -> tuple[Float[Tensor, "batch channels rows columns"], ...]:
+    """Latents before each denoising step and after the last one, steps + 1 in all.
 
     The prediction is unconditional and evaluated at the lower latent; ``rounds`` fixed-point rounds
     then evaluate it again at the upper one (Pan et al., "Effective real image editing with

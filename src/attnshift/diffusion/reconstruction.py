@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
@@ -26,13 +27,12 @@ class Reconstruction(Protocol):
         self,
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
-        stored: Sequence[Tensor],
-        text: Tensor,
-        unconditional: Tensor,
+        stored: Sequence[Float[Tensor, "batch channels rows columns"]],
+        text: Float[Tensor, "batch tokens width"],
+        unconditional: Float[Tensor, "batch tokens width"],
         guidance: float,
     ) -> Trajectory:
-        """``stored`` as ``invert`` returns it; ``text`` and ``unconditional``
-        [batch,tokens,width]."""
+        """``stored`` are latents as ``invert`` returns them."""
         ...
 
 
@@ -57,9 +57,9 @@ class NullText:
         self,
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
-        stored: Sequence[Tensor],
-        text: Tensor,
-        unconditional: Tensor,
+        stored: Sequence[Float[Tensor, "batch channels rows columns"]],
+        text: Float[Tensor, "batch tokens width"],
+        unconditional: Float[Tensor, "batch tokens width"],
         guidance: float,
     ) -> Trajectory:
         latents, tuned = stored[0], []
@@ -102,9 +102,9 @@ class NegativePrompt:
         self,
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
-        stored: Sequence[Tensor],
-        text: Tensor,
-        unconditional: Tensor,
+        stored: Sequence[Float[Tensor, "batch channels rows columns"]],
+        text: Float[Tensor, "batch tokens width"],
+        unconditional: Float[Tensor, "batch tokens width"],
         guidance: float,
     ) -> Trajectory:
         return Trajectory(noise_schedule, stored[0], text, (text,) * len(noise_schedule), None, guidance)
@@ -125,9 +125,9 @@ class Offset:
         self,
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
-        stored: Sequence[Tensor],
-        text: Tensor,
-        unconditional: Tensor,
+        stored: Sequence[Float[Tensor, "batch channels rows columns"]],
+        text: Float[Tensor, "batch tokens width"],
+        unconditional: Float[Tensor, "batch tokens width"],
         guidance: float,
     ) -> Trajectory:
         plain = Trajectory(noise_schedule, stored[0], text, (unconditional,) * len(noise_schedule), None, guidance)

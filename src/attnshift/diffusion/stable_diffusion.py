@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from diffusers.utils import logging as diffusers_logging
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -88,24 +89,30 @@ class StableDiffusion:
             near = " or ".join(str(value) for value in (below, below + unit) if value > 0) or str(unit)
             raise ModelError(f"{self.name}: images of {side} px do not fit the model; use `size` {near}")
 
-    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        noise: Float[Tensor, "batch channels rows columns"] | None = None,
+    ) -> Float[Tensor, "batch channels rows columns"]:
         posterior = self.vae.encode((2 * images - 1).to(_dtype(self.vae))).latent_dist
         mean, std = posterior.mean.to(images.dtype), posterior.std.to(images.dtype)
         return (mean if noise is None else mean + std * noise) * self.vae.config["scaling_factor"]
 
-    def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
+    def decode(
+        self, latents: Float[Tensor, "batch channels rows columns"], checkpointing: bool = False
+    ) -> Float[Tensor, "batch 3 height width"]:
         scaled = latents / self.vae.config["scaling_factor"]
         with _checkpointed(self.vae) if checkpointing else nullcontext():
             decoded = self.vae.decode(scaled.to(_dtype(self.vae))).sample
         return decoded.to(latents.dtype) / 2 + 0.5
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
         states = self._encode_text(prompts).last_hidden_state
         assert states is not None
         return states.to(torch.promote_types(states.dtype, torch.float32))
 
     @torch.no_grad()
-    def summarise(self, prompts: Sequence[str]) -> Tensor:
+    def summarise(self, prompts: Sequence[str]) -> Float[Tensor, "prompts width"]:
         new = sorted(set(prompts) - self._summaries.keys())
         for at in range(0, len(new), 64):
             pooled = self._encode_text(new[at : at + 64]).pooler_output
@@ -161,7 +168,13 @@ class StableDiffusion:
     def sites(self, side: int) -> tuple[Site, ...]:
         return attention_sites(self.unet, self.latent_side(side))
 
-    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
+    def denoise(
+        self,
+        latents: Float[Tensor, "batch channels rows columns"],
+        timestep: int,
+        text: Float[Tensor, "batch tokens width"],
+        reads: Sequence[Read] = (),
+    ) -> Prediction:
         with record_attention(self.unet, reads) as attention:
             inner, dtype = _dtype(self.unet), latents.dtype
             states = text.to(inner)

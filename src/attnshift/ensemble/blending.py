@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Annotated
 
 import torch
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -24,7 +25,12 @@ class Logits:
 
     __pydantic_config__ = STRICT
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
+    def __call__(
+        self,
+        surrogates: Surrogates,
+        points: Float[Tensor, "batch ..."],
+        state: Float[Tensor, "batch ..."] | None = None,
+    ) -> Fused:
         blend = surrogates.blend(points)
         return Fused(blend.gradient, blend.weights, blend.losses, blend.margins)
 
@@ -52,15 +58,26 @@ class AdaEA:
     eta: Annotated[float, Field(ge=-1, le=1)] = -0.3
     step: Annotated[float, Field(gt=0)] = 2 / 255
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
+    def __call__(
+        self,
+        surrogates: Surrogates,
+        points: Float[Tensor, "batch ..."],
+        state: Float[Tensor, "batch ..."] | None = None,
+    ) -> Fused:
         seen = surrogates.gradients(points)
         reach = self._reach(surrogates, points, seen.gradients, seen.active)
         blend = surrogates.blend(points, softmax_over(self.beta * reach, seen.active))
         kept = agreement(seen.gradients, seen.active) >= self.eta
         return Fused(blend.gradient * kept[:, None], blend.weights, seen.losses, seen.margins)
 
-    def _reach(self, surrogates: Surrogates, points: Tensor, gradients: Tensor, active: Tensor) -> Tensor:
-        """Success of each model's example on the other active ones, [models,batch]."""
+    def _reach(
+        self,
+        surrogates: Surrogates,
+        points: Float[Tensor, "batch *point"],
+        gradients: Float[Tensor, "models batch *point"],
+        active: Bool[Tensor, "models batch"],
+    ) -> Float[Tensor, "models batch"]:
+        """Success of each model's example on the other active ones."""
         goals = surrogates.goals
         targets = (goals.labels if goals.targets is None else goals.targets).expand(len(gradients), -1)
         # entropies[j, i] [batch]: model i on the example of model j.
@@ -78,12 +95,11 @@ class AdaEA:
         return torch.where(others, quotients, 0.0).sum(1)
 
 
-def agreement(gradients: Tensor, active: Tensor) -> Tensor:
+def agreement(
+    gradients: Float[Tensor, "models batch channels height width"], active: Bool[Tensor, "models batch"]
+) -> Float[Tensor, "batch height width"]:
     """Cosine over the channels at each position, averaged over all pairs of active models; 1 where
-    there is no pair.
-
-    Gradients [models,batch,channels,height,width] -> [batch,height,width] in [-1,1].
-    """
+    there is no pair; in [-1,1]."""
     total, pairs = torch.zeros_like(gradients[0, :, 0]), active.new_zeros(active.shape[1:], dtype=torch.long)
     for first, second in combinations(range(len(gradients)), 2):
         both = active[first] & active[second]

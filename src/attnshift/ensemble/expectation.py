@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.ensemble.transforms import Transform
@@ -14,9 +15,8 @@ from attnshift.types import RandomKey
 
 __all__ = ["Expectation", "View", "as_it_is"]
 
-View = Callable[[Tensor], Tensor]
-"""Images [batch,3,height,width] in [0,1] as they might be seen, of the same shape, dtype and
-device."""
+View = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch 3 height width"]]
+"""Images in [0,1] as they might be seen, of the same shape, dtype and device."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Expectation:
         count = 1 if key.iteration % self.every else self.draws
         return (as_it_is, *(partial(self._transformed, key, number) for number in range(1, count)))
 
-    def _transformed(self, key: RandomKey, number: int, images: Tensor) -> Tensor:
+    def _transformed(
+        self, key: RandomKey, number: int, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
         for name, transform in self.transforms.items():
             generators = [
                 generator(key.seed, identity, key.iteration, "eot", number, name) for identity in key.identities
@@ -52,5 +54,5 @@ class Expectation:
         return images
 
 
-def as_it_is(images: Tensor) -> Tensor:
+def as_it_is(images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return images

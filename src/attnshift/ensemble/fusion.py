@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -45,11 +46,16 @@ Positive = Annotated[float, Field(gt=0)]
 class FusionRule(Protocol):
     """A rule receives the classifiers and not ready gradients: some rules probe trial images.
 
-    ``points`` [batch,...] are where the gradients are wanted. ``state`` [batch,...] is
-    ``Fused.state`` of the iteration before, None in the first one and for a rule that has none.
+    ``points`` are where the gradients are wanted. ``state`` is ``Fused.state`` of the iteration
+    before, None in the first one and for a rule that has none.
     """
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused: ...
+    def __call__(
+        self,
+        surrogates: Surrogates,
+        points: Float[Tensor, "batch ..."],
+        state: Float[Tensor, "batch ..."] | None = None,
+    ) -> Fused: ...
 
 
 @dataclass(frozen=True)
@@ -62,19 +68,28 @@ class _Weighing(ABC):
     __pydantic_config__ = STRICT
     scale: Scale = "norm"
 
-    def __call__(self, surrogates: Surrogates, points: Tensor, state: Tensor | None = None) -> Fused:
+    def __call__(
+        self,
+        surrogates: Surrogates,
+        points: Float[Tensor, "batch ..."],
+        state: Float[Tensor, "batch ..."] | None = None,
+    ) -> Fused:
         seen = surrogates.gradients(points)
         weights = softmax_over(self.scores(surrogates, seen, state), seen.active)
         direction = combine(seen.gradients, weights, self.scale)
         return Fused(direction, weights, seen.losses, seen.margins, self.next_state(seen, state))
 
     @abstractmethod
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
-        """The higher, the more a model counts, [models,batch]; weights are their softmax over the
-        models that pull."""
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
+        """The higher, the more a model counts; weights are their softmax over the models that
+        pull."""
 
-    def next_state(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor | None:
-        """The state for the next iteration, [batch,...]; None for a rule that has none."""
+    def next_state(
+        self, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."] | None:
+        """The state for the next iteration; None for a rule that has none."""
         return None
 
 
@@ -83,7 +98,9 @@ class Uniform(_Weighing):
     """Every model that still pulls counts the same; with ``scale = "raw"`` by the gradient of their
     mean loss."""
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
         return torch.zeros_like(seen.losses)
 
 
@@ -94,7 +111,9 @@ class Weighted(_Weighing):
 
     weights: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
         strangers = sorted(set(self.weights) - set(surrogates.names))
         if strangers:
             raise RecipeError(
@@ -117,7 +136,9 @@ class Consensus(_Weighing):
 
     tau: Positive = 5.0
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
         units = _units(seen.gradients).flatten(2)
         return self.tau * torch.cosine_similarity(units, units.sum(0, keepdim=True), dim=2, eps=1e-30)
 
@@ -134,14 +155,20 @@ class Progress(_Weighing):
     temperature: Positive = 1.0
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.7
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
         return self._decrease(seen, state) / self.temperature
 
-    def next_state(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
-        """[batch,2,models]: the margins, and the running mean of their decrease."""
+    def next_state(
+        self, seen: SurrogateGradients, state: Float[Tensor, "batch 2 models"] | None
+    ) -> Float[Tensor, "batch 2 models"]:
+        """The margins, and the running mean of their decrease."""
         return torch.stack([seen.margins.T, self._decrease(seen, state).T], 1)
 
-    def _decrease(self, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def _decrease(
+        self, seen: SurrogateGradients, state: Float[Tensor, "batch 2 models"] | None
+    ) -> Float[Tensor, "models batch"]:
         if state is None:
             return torch.zeros_like(seen.margins)
         before, mean = state[:, 0].T, state[:, 1].T
@@ -155,7 +182,9 @@ class Laggard(_Weighing):
 
     temperature: Positive = 1.0
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
         return seen.margins / self.temperature
 
 
@@ -170,16 +199,19 @@ class Worst(_Weighing):
     scale: Scale = "raw"
     smooth: Annotated[float, Field(ge=0)] = 0.0
 
-    def scores(self, surrogates: Surrogates, seen: SurrogateGradients, state: Tensor | None) -> Tensor:
+    def scores(
+        self, surrogates: Surrogates, seen: SurrogateGradients, state: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "models batch"]:
         losses = seen.losses.masked_fill(~seen.active, -torch.inf)
         if self.smooth:
             return losses / self.smooth
         return torch.where(losses == losses.max(0).values, 0.0, -torch.inf)
 
 
-def combine(gradients: Tensor, weights: Tensor, scale: Scale) -> Tensor:
-    """Gradients [models,batch,...] with weights [models,batch] as one direction [batch,...]; see
-    ``Scale``."""
+def combine(
+    gradients: Float[Tensor, "models batch *point"], weights: Float[Tensor, "models batch"], scale: Scale
+) -> Float[Tensor, "batch *point"]:
+    """Gradients with weights as one direction; see ``Scale``."""
     shape = (*weights.shape, *[1] * (gradients.ndim - 2))
     if scale == "raw":
         return (weights.view(shape) * gradients).sum(0)
@@ -189,9 +221,10 @@ def combine(gradients: Tensor, weights: Tensor, scale: Scale) -> Tensor:
     return direction * (weights * gradients.flatten(2).norm(dim=2)).sum(0).view(shape[1:])
 
 
-def softmax_over(scores: Tensor, active: Tensor) -> Tensor:
-    """Softmax over the models that are active, all [models,batch]; columns sum to 1, or to 0 where
-    none is."""
+def softmax_over(
+    scores: Float[Tensor, "models batch"], active: Bool[Tensor, "models batch"]
+) -> Float[Tensor, "models batch"]:
+    """Softmax over the models that are active; columns sum to 1, or to 0 where none is."""
     scores = scores.masked_fill(~active, -torch.inf)
     some = (scores != -torch.inf).any(0)
     return torch.where(some, scores, 0.0).softmax(0) * some
@@ -207,6 +240,6 @@ def effective_models(weights: Sequence[Sequence[float]]) -> float:
     return sum(voices) / len(voices) if voices else 0.0
 
 
-def _units(gradients: Tensor) -> Tensor:
+def _units(gradients: Float[Tensor, "models batch *point"]) -> Float[Tensor, "models batch *point"]:
     norms = gradients.flatten(2).norm(dim=2).clamp(min=1e-30)
     return gradients / norms.view(*norms.shape, *[1] * (gradients.ndim - 2))

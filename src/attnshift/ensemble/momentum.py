@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image
@@ -22,11 +23,10 @@ class Momentum:
 
     decay: float = constant(default=0.0)
     limit: float = constant(default=0.0)
-    past: Tensor | None = per_image(default=None)
+    past: Float[Tensor, "batch ..."] | None = per_image(default=None)
 
-    def step(self, direction: Tensor) -> tuple[Tensor, Momentum]:
-        """The direction to follow instead of ``direction`` [batch,...], and the momentum after
-        it."""
+    def step(self, direction: Float[Tensor, "batch *point"]) -> tuple[Float[Tensor, "batch *point"], Momentum]:
+        """The direction to follow instead of ``direction``, and the momentum after it."""
         moved = direction if self.past is None else self.decay * self.past + direction
         if self.limit:
             norms = moved.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, *[1] * (moved.ndim - 1))

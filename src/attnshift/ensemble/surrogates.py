@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image, select_rows
@@ -19,28 +20,27 @@ __all__ = ["Criterion", "EnsembleGradient", "SurrogateGradients", "Surrogates"]
 
 @runtime_checkable
 class Criterion(Protocol):
-    """A penalty on logits [batch,classes] under the attack's goals: one fp32 value per image,
-    [batch]."""
+    """A penalty on logits under the attack's goals: one fp32 value per image."""
 
     @property
     def reads_interference(self) -> bool: ...
 
-    def __call__(self, logits: Tensor, goals: Goals) -> Tensor: ...
+    def __call__(self, logits: Float[Tensor, "batch classes"], goals: Goals) -> Float[Tensor, "batch"]: ...
 
 
 class SurrogateGradients(NamedTuple):
-    """What each model answers: ``gradients`` [models,batch,...] at the points; ``losses`` and
-    ``margins`` [models,batch]. With several views gradients and losses are their means; margins are
-    those of the image itself."""
+    """What each model answers: gradients at the points, losses and margins.
 
-    gradients: Tensor
-    losses: Tensor
-    margins: Tensor
+    With several views gradients and losses are their means; margins are those of the image itself.
+    """
+
+    gradients: Float[Tensor, "models batch ..."]
+    losses: Float[Tensor, "models batch"]
+    margins: Float[Tensor, "models batch"]
 
     @property
-    def active(self) -> Tensor:
-        """Models with a gradient, bool [models,batch]; one that is fooled by as much as the
-        criterion asks has none."""
+    def active(self) -> Bool[Tensor, "models batch"]:
+        """Models with a gradient; one that is fooled by as much as the criterion asks has none."""
         return self.gradients.flatten(2).norm(dim=2) != 0
 
 
@@ -75,7 +75,7 @@ class Surrogates:
     def names(self) -> tuple[str, ...]:
         return tuple(getattr(each, "name", str(at)) for at, each in enumerate(self.classifiers))
 
-    def gradients(self, points: Tensor) -> SurrogateGradients:
+    def gradients(self, points: Float[Tensor, "batch ..."]) -> SurrogateGradients:
         points = points.detach().requires_grad_()
         gradients, losses, kept = [], [], []
         with torch.enable_grad():
@@ -88,9 +88,10 @@ class Surrogates:
                 kept.append(margins(logits[0].detach(), self.goals))
         return SurrogateGradients(torch.stack(gradients), torch.stack(losses), torch.stack(kept))
 
-    def blend(self, points: Tensor, weights: Tensor | None = None) -> EnsembleGradient:
-        """Average the logits, by ``weights`` [models,batch] or all alike, before the criterion sees
-        them.
+    def blend(
+        self, points: Float[Tensor, "batch ..."], weights: Float[Tensor, "models batch"] | None = None
+    ) -> EnsembleGradient:
+        """Average the logits, by ``weights`` or all alike, before the criterion sees them.
 
         A model on which the criterion is flat takes no part: it is fooled already.
         """
@@ -106,8 +107,10 @@ class Surrogates:
         return EnsembleGradient(gradient, shares, losses, own)
 
     @torch.no_grad()
-    def judge(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses and margins [models,batch] of the images as they are, without gradients."""
+    def judge(
+        self, points: Float[Tensor, "batch ..."]
+    ) -> tuple[Float[Tensor, "models batch"], Float[Tensor, "models batch"]]:
+        """Losses and margins of the images as they are, without gradients."""
         logits = self.logits(points)
         losses = torch.stack([self.criterion(each, self.goals) for each in logits])
         return losses, torch.stack([margins(each, self.goals) for each in logits])
@@ -117,27 +120,28 @@ class Surrogates:
         return self.logits(points).argmax(2) == self.goals.labels
 
     @torch.no_grad()
-    def logits(self, points: Tensor) -> Tensor:
-        """Logits of the images as they are, [models,batch,classes]."""
+    def logits(self, points: Float[Tensor, "batch ..."]) -> Float[Tensor, "models batch classes"]:
+        """Logits of the images as they are."""
         images = into_range(self.show(points))
         return torch.stack([classifier(images) for classifier in self.classifiers])
 
-    def _answers(self, points: Tensor) -> Iterator[Tensor]:
-        """Each model's logits, [views,batch,classes]."""
+    def _answers(self, points: Float[Tensor, "batch ..."]) -> Iterator[Float[Tensor, "views batch classes"]]:
+        """Each model's logits."""
         images = into_range(self.show(points))
         shown = torch.stack([view(images) for view in self.views])
         for classifier in self.classifiers:
             yield classifier(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
 
-    def _losses(self, logits: Tensor) -> Tensor:
-        """Mean of the criterion over the views: [views,batch,classes] -> [batch]."""
+    def _losses(self, logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, "batch"]:
+        """Mean of the criterion over the views."""
         views, batch = logits.shape[:2]
         goals = select_rows(self.goals, torch.arange(batch).repeat(views))
         return self.criterion(logits.flatten(0, 1), goals).unflatten(0, (views, batch)).mean(0)
 
-    def _losses_and_active(self, answers: Tensor) -> tuple[Tensor, Tensor]:
-        """From logits [models,views,batch,classes]: each model's loss, and whether it changes with
-        the logits."""
+    def _losses_and_active(
+        self, answers: Float[Tensor, "models views batch classes"]
+    ) -> tuple[Float[Tensor, "models batch"], Bool[Tensor, "models batch"]]:
+        """Each model's loss, and whether it changes with the logits."""
         answers = answers.requires_grad_()
         losses = torch.stack([self._losses(each) for each in answers])
         (gradient,) = torch.autograd.grad(losses.sum(), answers)

@@ -1,10 +1,10 @@
 """Random differentiable image transforms, for expectation over transformation (Athalye et al., ICML
 2018).
 
-A transform maps images [batch,3,height,width] in [0,1] to images of the same shape, dtype and
-device, clamped to [0,1]. Image i takes its random parameters from generator i alone, in the order
-that the transform names and always equally many of them, whatever the size: neither batch mates nor
-the resolution change what an image undergoes. Only ``Noise`` draws per pixel. Neutral options give
+A transform maps images in [0,1] to images of the same shape, dtype and device, clamped to [0,1].
+Image i takes its random parameters from generator i alone, in the order that the transform names
+and always equally many of them, whatever the size: neither batch mates nor the resolution change
+what an image undergoes. Only ``Noise`` draws per pixel. Neutral options give
 the identity, except that ``Jpeg`` has none. Where clamping cuts a pixel off, that pixel has no
 gradient.
 """
@@ -18,6 +18,7 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy
 import torch
+from jaxtyping import Float
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -29,10 +30,11 @@ __all__ = ["Colour", "Jpeg", "Noise", "ResizeAndPad", "Rotate", "ScaleAndShift",
 
 @runtime_checkable
 class Transform(Protocol):
-    """Images [batch,3,height,width] in [0,1] and one generator per image, to images of the same
-    kind."""
+    """Images in [0,1] and one generator per image, to images of the same kind."""
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor: ...
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]: ...
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -58,7 +60,9 @@ class Rotate:
     __pydantic_config__ = STRICT
     degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
         from kornia.geometry.transform import get_rotation_matrix2d
 
         (angles,) = _uniform(images, generators, (-self.degrees, self.degrees))
@@ -79,7 +83,9 @@ class ScaleAndShift:
     scale: Annotated[tuple[_Factor, _Factor], AfterValidator(_ordered)] = (0.9, 1.1)
     shift: _Share = 0.1
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
         around = (-self.shift, self.shift)
         scale, right, down = _uniform(images, generators, self.scale, around, around)
         height, width = images.shape[-2:]
@@ -102,13 +108,16 @@ class ResizeAndPad:
     __pydantic_config__ = STRICT
     smallest: Annotated[float, Field(ge=0.1, le=1)] = 0.8
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
         share, *places = _uniform(images, generators, (self.smallest, 1.0), (0.0, 1.0), (0.0, 1.0))
         placed = []
         for side, place in zip((images.shape[-1], images.shape[-2]), places, strict=True):
             length = (share * side).ceil()
             before = (place * (side - length + 1)).floor()
-            # From edges, between which an image is ``side`` long, to centres of pixels, which lie half a pixel inside.
+            # From edges, between which an image is ``side`` long, to centres of pixels, which lie
+            # half a pixel inside.
             placed += [length / side, (length / side - 1) / 2 + before]
         return _warp(images, _matrices(*placed), "zeros")
 
@@ -134,7 +143,9 @@ class Colour:
     saturation: _Share = 0.1
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
         factors = [(1 - each, 1 + each) for each in (self.brightness, self.contrast, self.saturation)]
         brightness, contrast, saturation, hue = _uniform(images, generators, *factors, (-self.hue, self.hue))
         brightness, contrast = (each.to(images).view(-1, 1, 1, 1) for each in (brightness, contrast))
@@ -151,7 +162,9 @@ class Noise:
     __pydantic_config__ = STRICT
     std: _Share = 0.02
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
         drawn = [each.standard_normal(image.shape) for image, each in zip(images, generators, strict=True)]
         return into_range(images + self.std * torch.from_numpy(numpy.stack(drawn)).to(images))
 
@@ -170,32 +183,46 @@ class Jpeg:
     __pydantic_config__ = STRICT
     quality: Annotated[tuple[_Quality, _Quality], AfterValidator(_ordered)] = (50.0, 95.0)
 
-    def __call__(self, images: Tensor, generators: Sequence[numpy.random.Generator]) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
         from kornia.enhance import jpeg_codec_differentiable
 
         (qualities,) = _uniform(images, generators, self.quality)
-        # One by one: where rounding is near a tie, the last bit, which may depend on the batch's size, is visible.
+        # One by one: where rounding is near a tie, the last bit, which may depend on the batch's
+        # size, is visible.
         pairs = zip(images.split(1), qualities.split(1), strict=True)
         return torch.cat([jpeg_codec_differentiable(image, quality) for image, quality in pairs])
 
 
 def _uniform(
-    images: Tensor, generators: Sequence[numpy.random.Generator], *ranges: tuple[float, float]
-) -> tuple[Tensor, ...]:
-    """One value per range and image, uniform in it: a [batch] (fp64, on the CPU) for each range."""
+    images: Float[Tensor, "batch 3 height width"],
+    generators: Sequence[numpy.random.Generator],
+    *ranges: tuple[float, float],
+) -> tuple[Float[Tensor, "batch"], ...]:
+    """One value per range and image, uniform in it, in fp64 on the CPU."""
     low, high = numpy.array(ranges).T
     drawn = [each.uniform(low, high) for _, each in zip(images, generators, strict=True)]
     return torch.from_numpy(numpy.stack(drawn)).unbind(1)
 
 
-def _matrices(x_scale: Tensor, x_offset: Tensor, y_scale: Tensor, y_offset: Tensor) -> Tensor:
-    """Maps x to x_scale * x + x_offset and so y, in pixels, from [batch] each: [batch,2,3]."""
+def _matrices(
+    x_scale: Float[Tensor, "batch"],
+    x_offset: Float[Tensor, "batch"],
+    y_scale: Float[Tensor, "batch"],
+    y_offset: Float[Tensor, "batch"],
+) -> Float[Tensor, "batch 2 3"]:
+    """Maps x to x_scale * x + x_offset and so y, in pixels."""
     zeros = torch.zeros_like(x_scale)
     return torch.stack([x_scale, zeros, x_offset, zeros, y_scale, y_offset], 1).unflatten(1, (2, 3))
 
 
-def _warp(images: Tensor, matrices: Tensor, padding: Literal["reflection", "zeros"]) -> Tensor:
-    """Moves what is at pixel p to matrix * (p, 1), with one matrix [2,3] per image, bilinearly."""
+def _warp(
+    images: Float[Tensor, "batch 3 height width"],
+    matrices: Float[Tensor, "batch 2 3"],
+    padding: Literal["reflection", "zeros"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Moves what is at pixel p to matrix * (p, 1), with one matrix per image, bilinearly."""
     from kornia.geometry.transform import warp_affine
 
     height, width = images.shape[-2:]
@@ -210,15 +237,17 @@ _U_OVER_V = 0.492 / 0.877
 """U = 0.492 (blue - luma) and V = 0.877 (red - luma): Rec. 470."""
 
 
-def _luma(images: Tensor) -> Tensor:
-    """[batch,1,height,width], without rounding for greys."""
+def _luma(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1 height width"]:
+    """Luma, without rounding for greys."""
     red, green, blue = images.split(1, 1)
     return red + _GREEN * (green - red) + _BLUE * (blue - red)
 
 
-def _turned(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+def _turned(
+    images: Float[Tensor, "batch 3 height width"], saturation: Float[Tensor, "batch"], hue: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch 3 height width"]:
     """Images whose chroma is turned by ``hue`` turns in the U-V plane and multiplied by
-    ``saturation``, [batch] each.
+    ``saturation``.
 
     A change is added that is exactly 0 for greys, so that black and white stay inside [0,1] and
     keep their gradient.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class Variance:
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return self.select.sites(available, "cross", latent_side)
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         branch = observation.adversarial
         sites = self.sites(branch.attention, branch.latents.shape[-1])
         maps = (
@@ -79,7 +80,9 @@ class Entropy:
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return self.select.sites(available, "cross", latent_side)
 
-    def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState | None]:
+    def __call__(
+        self, observation: Observation, state: TermState | None
+    ) -> tuple[Float[Tensor, "batch"], TermState | None]:
         """The state of an image is its smoothed maps, in one row; there is none without ``ema``."""
         values, smoothed = [], []
         for image in range(len(observation.tokens)):
@@ -88,7 +91,7 @@ class Entropy:
             smoothed.append(torch.cat([each.detach().flatten() for each in maps.values()]))
         return torch.stack(values), tuple(smoothed) if self.smoothing == "ema" else None
 
-    def _value(self, observation: Observation, image: int, maps: Mapping[Site, Tensor]) -> Tensor:
+    def _value(self, observation: Observation, image: int, maps: Mapping[Site, Tensor]) -> Float[Tensor, ""]:
         kept = [self._kept(observation, site, image, each) for site, each in maps.items()]
         if self.order == "mean_then_entropy":
             side = max(site.side for site in maps)
@@ -114,9 +117,10 @@ class Entropy:
             for (site, each), old in zip(maps.items(), past, strict=True)
         }
 
-    def _kept(self, observation: Observation, site: Site, image: int, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The heads that stay, [steps, kept, tokens, side, side], and their shares in a mean,
-        [kept]."""
+    def _kept(
+        self, observation: Observation, site: Site, image: int, maps: Float[Tensor, "steps heads tokens side side"]
+    ) -> tuple[Float[Tensor, "steps kept tokens side side"], Float[Tensor, "kept"]]:
+        """The heads that stay, and their shares in a mean."""
         shares = self.select.head_weights(maps, 1).flatten()
         if self.dropout:
             key = observation.key
@@ -129,29 +133,30 @@ class Entropy:
         return maps[:, at], shares[at] / shares.sum()
 
 
-def _over_heads(values: Tensor, shares: Tensor) -> Tensor:
-    """Mean over the heads, dimension 1 of ``values`` [steps, heads, ...], which count by their
-    ``shares``."""
+def _over_heads(
+    values: Float[Tensor, "steps heads *rest"], shares: Float[Tensor, "heads"]
+) -> Float[Tensor, "steps *rest"]:
+    """Mean over the heads, which count by their ``shares``."""
     return torch.einsum("sh...,h->s...", values, shares)
 
 
-def _entropy(maps: Tensor) -> Tensor:
-    """Entropy of maps [..., side, side] scaled to sum to 1, relative to log(side * side); 1 for a
-    map of zeros."""
+def _entropy(maps: Float[Tensor, "*maps side side"]) -> Float[Tensor, "*maps"]:
+    """Entropy of maps scaled to sum to 1, relative to log(side * side); 1 for a map of zeros."""
     positions = maps.shape[-1] * maps.shape[-2]
     share = _shares(maps).flatten(-2)
     return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
 
 
-def _shares(maps: Tensor) -> Tensor:
-    """Maps [..., side, side] scaled to sum to 1 over positions; an empty one becomes uniform."""
+def _shares(maps: Float[Tensor, "*maps side side"]) -> Float[Tensor, "*maps side side"]:
+    """Maps scaled to sum to 1 over positions; an empty one becomes uniform."""
     positions = maps.shape[-1] * maps.shape[-2]
     return (maps + _EPS / positions) / (maps.sum((-2, -1), keepdim=True) + _EPS)
 
 
-def _variation(maps: Tensor, shares: Tensor) -> Tensor:
-    """Mean total variation distance between successive steps of maps [steps, heads, ...], in
-    [0,1]."""
+def _variation(
+    maps: Float[Tensor, "steps heads tokens side side"], shares: Float[Tensor, "heads"]
+) -> Float[Tensor, ""]:
+    """Mean total variation distance between successive steps of maps, in [0,1]."""
     if len(maps) < 2:
         return maps.sum() * 0
     return _over_heads(_shares(maps).diff(dim=0).abs().sum((-2, -1)), shares).mean() / 2
@@ -185,7 +190,7 @@ class Contrast:
         }  # fmt: skip
         return tuple(site.seen(view) for view in views[self.tokens] for site in chosen)
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         assert observation.interference is not None
         values = []
         for image, span in enumerate(observation.tokens):
@@ -205,14 +210,14 @@ class Contrast:
         assert interference.joint is not None
         return [("prompt", span), ("prompt", interference.joint[image])]
 
-    def _mass(self, observation: Observation, view: View, span: TokenSpan, image: int) -> Tensor:
+    def _mass(self, observation: Observation, view: View, span: TokenSpan, image: int) -> Float[Tensor, ""]:
         branch = observation.adversarial
         sites = _chosen(self.select, branch.attention, branch.latents.shape[-1], view)
         attended = phrase_map(branch.attention, sites, self.select, span, image)
         weights = grid_weights(observation, image, attended.shape[-1])
         return (weights * attended).sum() / weights.sum()
 
-    def _excess(self, true: Tensor, other: Tensor) -> Tensor:
+    def _excess(self, true: Float[Tensor, ""], other: Float[Tensor, ""]) -> Float[Tensor, ""]:
         if self.form == "log":
             ratio = (true + _EPS).log() - (other + _EPS).log()
             return torch.nn.functional.softplus(self.delta + ratio)
@@ -244,10 +249,10 @@ class Replace:
         chosen = self.select.sites(available, "cross", latent_side)
         return (*chosen, *(site.seen("reference") for site in chosen))
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         return torch.stack([self._distance(observation, image) for image in range(len(observation.tokens))])
 
-    def _distance(self, observation: Observation, image: int) -> Tensor:
+    def _distance(self, observation: Observation, image: int) -> Float[Tensor, ""]:
         interference, branch = observation.interference, observation.adversarial
         assert interference is not None
         sites = self.select.sites(branch.attention, "cross", branch.latents.shape[-1])
@@ -269,10 +274,11 @@ class Replace:
             distances.append((weights * gap).sum((-2, -1)).mean())
         return torch.stack(distances).mean()
 
-    def _relative(self, running: Tensor, wanted: Tensor) -> Tensor:
+    def _relative(self, running: Float[Tensor, "side side"], wanted: Float[Tensor, "side side"]) -> Float[Tensor, ""]:
         gap, size = ((each.abs() ** self.p).sum() for each in (running - wanted, wanted))
         if self.p == 2:
-            # The derivative of a root is infinite at 0; the shift makes it finite and keeps the value 0 there.
+            # The derivative of a root is infinite at 0; the shift makes it finite and keeps the
+            # value 0 there.
             gap, size = (gap + _EPS**2).sqrt() - _EPS, size.sqrt()
         return gap / (size + _EPS)
 

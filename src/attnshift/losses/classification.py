@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -18,9 +19,8 @@ from attnshift.types import Goals
 __all__ = ["CrossEntropy", "Distribution", "Margin", "margins"]
 
 
-def margins(logits: Tensor, goals: Goals) -> Tensor:
-    """Logits by which a classifier still resists, [batch]; negative where the attack has reached
-    its goal.
+def margins(logits: Float[Tensor, "batch classes"], goals: Goals) -> Float[Tensor, "batch"]:
+    """Logits by which a classifier still resists; negative where the attack has reached its goal.
 
     Untargeted: the true logit minus the highest other one. Targeted: the highest other logit minus
     the target's.
@@ -44,7 +44,7 @@ class CrossEntropy:
     def reads_interference(self) -> bool:
         return False
 
-    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch classes"], goals: Goals) -> Float[Tensor, "batch"]:
         if goals.targets is None:
             return -torch.nn.functional.cross_entropy(logits.float(), goals.labels, reduction="none")
         return torch.nn.functional.cross_entropy(logits.float(), goals.targets, reduction="none")
@@ -69,7 +69,7 @@ class Margin:
     def reads_interference(self) -> bool:
         return False
 
-    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch classes"], goals: Goals) -> Float[Tensor, "batch"]:
         margin = margins(logits.float(), goals)
         if self.scale == "dlr":
             needed, kind = (3, "an untargeted") if goals.targets is None else (4, "a targeted")
@@ -104,7 +104,7 @@ class Distribution:
     def reads_interference(self) -> bool:
         return self.goal == "peaked"
 
-    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch classes"], goals: Goals) -> Float[Tensor, "batch"]:
         logits = logits.float()
         wanted, log_predicted = self._goal(logits, goals), logits.log_softmax(1)
         if self.distance == "ce":
@@ -115,7 +115,7 @@ class Distribution:
         back = (torch.special.xlogy(wanted, wanted) - wanted * log_middle).sum(1)
         return (towards + back) / (2 * math.log(2))
 
-    def _goal(self, logits: Tensor, goals: Goals) -> Tensor:
+    def _goal(self, logits: Float[Tensor, "batch classes"], goals: Goals) -> Float[Tensor, "batch classes"]:
         classes = logits.shape[1]
         if self.goal == "uniform":
             if goals.targets is not None:

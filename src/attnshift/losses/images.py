@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
@@ -36,7 +37,7 @@ class _ImageTerm(ABC):
         return ()
 
     @abstractmethod
-    def __call__(self, observation: Observation) -> Tensor: ...
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Frequency(_ImageTerm):
     wavelet: Literal["haar", "db2"] = "haar"
     levels: Annotated[int, Field(ge=1, le=5)] = 1
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         reference = observation.images if self.against == "image" else observation.clean.images
         change, weights = observation.adversarial.images.float() - reference.float(), observation.weights.float()
         # Both transforms are linear: the transform of the change is the change of the transforms.
@@ -66,7 +67,9 @@ class Frequency(_ImageTerm):
             return _weighted_mean(_laplacian(change), weights)
         return self._wavelet(change, weights)
 
-    def _wavelet(self, change: Tensor, weights: Tensor) -> Tensor:
+    def _wavelet(
+        self, change: Float[Tensor, "batch 3 height width"], weights: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, "batch"]:
         values = []
         for _ in range(self.levels):
             change, weights = _evened(change), avg_pool2d(_evened(weights), 2)
@@ -83,7 +86,7 @@ class L2(_ImageTerm):
     Its gradient for an unchanged image, which has none, is taken as 0.
     """
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         change = (observation.adversarial.images.float() - observation.images.float()).flatten(1)
         # Not the square root of a mean: only the norm's backward pass is 0, and not nan, at 0.
         return torch.linalg.vector_norm(change, dim=1) / math.sqrt(change.shape[1])
@@ -104,7 +107,7 @@ class Lpips(_ImageTerm):
     def __post_init__(self) -> None:
         _lpips(self.network)
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         changed, clean = observation.adversarial.images.float(), observation.images.float()
         network = _lpips(self.network).to(changed)
         return network(changed, clean, normalize=True).flatten()
@@ -127,17 +130,18 @@ class Perceptual(_ImageTerm):
     hardly sees a shift of the whole image's brightness; ``l2`` does.
     """
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         return _haar_distance(observation.adversarial.images.float(), observation.images.float())
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of |values| [batch,channels,height,width] under weights [batch,1,height,width]:
-    [batch]."""
+def _weighted_mean(
+    values: Float[Tensor, "batch channels height width"], weights: Float[Tensor, "batch 1 height width"]
+) -> Float[Tensor, "batch"]:
+    """Mean of |values| under ``weights``."""
     return (values.abs().mean(1, keepdim=True) * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
 
 
-def _laplacian(images: Tensor) -> Tensor:
+def _laplacian(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
     kernel = images.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])
     channels = images.shape[1]
     return conv2d(pad(images, (1, 1, 1, 1), mode="replicate"), kernel.expand(channels, 1, 3, 3), groups=channels)
@@ -151,16 +155,17 @@ _LOW_PASS: dict[str, tuple[float, ...]] = {
 """Decomposition filters, in PyWavelets' order."""
 
 
-def _evened(images: Tensor) -> Tensor:
+def _evened(images: Float[Tensor, "batch channels _ _"]) -> Float[Tensor, "batch channels _ _"]:
     """With the last row or column repeated where their number is odd, as PyWavelets does."""
     return pad(images, (0, images.shape[-1] % 2, 0, images.shape[-2] % 2), mode="replicate")
 
 
-def _dwt2(images: Tensor, low_pass: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def _dwt2(
+    images: Float[Tensor, "batch channels height width"], low_pass: tuple[float, ...]
+) -> tuple[Float[Tensor, "batch channels height//2 width//2"], Float[Tensor, "batch 3*channels height//2 width//2"]]:
     """One level of the periodic transform of images with even sides.
 
-    The approximation [batch,channels,height/2,width/2], and the details
-    [batch,channels*3,height/2,width/2], for each channel horizontal (high-pass along columns of
+    The approximation, and the details: for each channel horizontal (high-pass along columns of
     pixels), vertical and diagonal.
     """
     length, channels = len(low_pass), images.shape[1]
@@ -189,8 +194,10 @@ _BEST = 1 / (1 + math.exp(-_ALPHA))
 _EPS = 1e-8
 
 
-def _haar_distance(changed: Tensor, clean: Tensor) -> Tensor:
-    """1 - HaarPSI of images [batch,3,height,width], [batch].
+def _haar_distance(
+    changed: Float[Tensor, "batch 3 height width"], clean: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch"]:
+    """1 - HaarPSI of images.
 
     With l the logistic function and d = l(alpha) - mean l(alpha * similarity), HaarPSI =
     (l^-1(l(alpha) - d) / alpha)^2 = (1 - t)^2, and so the distance is t (2 - t) with alpha t =
@@ -203,15 +210,16 @@ def _haar_distance(changed: Tensor, clean: Tensor) -> Tensor:
     return t * (2 - t)
 
 
-def _halved_yiq(images: Tensor) -> Tensor:
+def _halved_yiq(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 _ _"]:
     """YIQ in 0 to 255, each pixel the mean of 2 x 2, an odd side filled up with zeros."""
     yiq = torch.einsum("ij,bjhw->bihw", images.new_tensor(_YIQ), images * 255)
     return avg_pool2d(pad(yiq, (0, images.shape[-1] % 2, 0, images.shape[-2] % 2)), 2)
 
 
-def _gaps_and_weights(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """l(alpha) - l(alpha * similarity), and weights; both [batch,3,height,width]: two orientations
-    and the colour."""
+def _gaps_and_weights(
+    left: Float[Tensor, "batch 3 height width"], right: Float[Tensor, "batch 3 height width"]
+) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 3 height width"]]:
+    """l(alpha) - l(alpha * similarity), and weights; channels are two orientations and the colour."""
     fine = [_dissimilarity(_haar(left, side), _haar(right, side)) for side in (2, 4)]
     weights = torch.maximum(_haar(left, 8), _haar(right, 8))
     colour = _dissimilarity(_local_colour(left), _local_colour(right)).mean(1, keepdim=True)
@@ -221,14 +229,13 @@ def _gaps_and_weights(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     return gaps, torch.cat([weights, weights.mean(1, keepdim=True)], 1)
 
 
-def _dissimilarity(left: Tensor, right: Tensor) -> Tensor:
+def _dissimilarity(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """1 - (2ab + C) / (a^2 + b^2 + C), in [0,1)."""
     return (left - right).square() / (left.square() + right.square() + _C)
 
 
-def _haar(yiq: Tensor, side: int) -> Tensor:
-    """Magnitudes of the undecimated Haar detail of Y at scale ``side``, [batch,2,height,width];
-    zeros around.
+def _haar(yiq: Float[Tensor, "batch 3 height width"], side: int) -> Float[Tensor, "batch 2 height width"]:
+    """Magnitudes of the undecimated Haar detail of Y at scale ``side``; zeros around.
 
     Sums over halves of a square by pooling, which is several times faster than large convolutions
     and keeps fp32 on GPUs that convolve in TF32.
@@ -239,6 +246,6 @@ def _haar(yiq: Tensor, side: int) -> Tensor:
     return torch.cat([flat[:, :, :-half] - flat[:, :, half:], tall[..., :-half] - tall[..., half:]], 1).abs()
 
 
-def _local_colour(yiq: Tensor) -> Tensor:
-    """Magnitudes of the mean I and Q of 2 x 2 pixels, [batch,2,height,width]."""
+def _local_colour(yiq: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 2 height width"]:
+    """Magnitudes of the mean I and Q of 2 x 2 pixels."""
     return avg_pool2d(pad(yiq[:, 1:], (0, 1, 0, 1)), 2, stride=1).abs()

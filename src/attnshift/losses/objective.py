@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeGuard, get_args, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.losses.schedules import Schedule
@@ -49,7 +50,7 @@ class LossTerm(_Reader, Protocol):
     """A penalty that the attack lowers: one fp32 value per image, [batch], never reduced over the
     batch."""
 
-    def __call__(self, observation: Observation) -> Tensor: ...
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]: ...
 
 
 @runtime_checkable
@@ -64,8 +65,10 @@ class StatefulTerm(_Reader, Protocol):
     @property
     def stateful(self) -> bool: ...
 
-    def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState | None]:
-        """One fp32 value per image, [batch], and the state for the next iteration, without
+    def __call__(
+        self, observation: Observation, state: TermState | None
+    ) -> tuple[Float[Tensor, "batch"], TermState | None]:
+        """One fp32 value per image, and the state for the next iteration, without
         gradient."""
         ...
 
@@ -78,9 +81,8 @@ def is_stateful(term: LossTerm | StatefulTerm) -> TypeGuard[StatefulTerm]:
 
 def evaluate(
     term: LossTerm | StatefulTerm, observation: Observation, state: TermState | None = None
-) -> tuple[Tensor, TermState | None]:
-    """The value of a term of either kind, [batch], and its next state; None for a term that has
-    none."""
+) -> tuple[Float[Tensor, "batch"], TermState | None]:
+    """The value of a term of either kind, and its next state; None for a term that has none."""
     return term(observation, state) if is_stateful(term) else (term(observation), None)  # type: ignore[call-arg]
 
 
@@ -122,9 +124,8 @@ class Objective:
 
     def __call__(
         self, observation: Observation, states: TermStates | None = None
-    ) -> tuple[dict[str, Tensor], TermStates]:
-        """Weighted value of each term that is switched on, [batch] each, and the states for the
-        next iteration."""
+    ) -> tuple[dict[str, Float[Tensor, "batch"]], TermStates]:
+        """Weighted value of each term that is switched on, and the states for the next iteration."""
         values, after = {}, {}
         weights, before = self.weights(observation.progress), states or {}
         for name, weighted in self.terms.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -50,7 +51,7 @@ class SelfAttention:
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return tuple(site.sampled(self.rows) for site in self.select.sites(available, "self", latent_side))
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         attacked = observation.adversarial.attention
         sites = self.sites(attacked, observation.adversarial.latents.shape[-1])
         total = torch.zeros(len(observation.tokens), device=observation.adversarial.latents.device)
@@ -69,8 +70,8 @@ class SelfAttention:
         shares = [_PLACE_SHARES[site.place] * (site.side / largest) ** self.gamma for site in sites]
         return [share / sum(shares) for share in shares]
 
-    def _distance(self, observation: Observation, site: Site, step: int) -> Tensor:
-        """Mean over heads and rows of one site at one step, [batch]."""
+    def _distance(self, observation: Observation, site: Site, step: int) -> Float[Tensor, "batch"]:
+        """Mean over heads and rows of one site at one step."""
         attacked, clean = (
             branch.attention[site][step].float() for branch in (observation.adversarial, observation.clean)
         )
@@ -78,16 +79,16 @@ class SelfAttention:
         return (per_row * self.select.head_weights(per_row, 1)).sum(1).mean(1)
 
 
-def _js(left: Tensor, right: Tensor) -> Tensor:
+def _js(left: Float[Tensor, "*rows keys"], right: Float[Tensor, "*rows keys"]) -> Float[Tensor, "*rows"]:
     middle = (left + right) / 2
     return (_kl(left, middle) + _kl(right, middle)) / (2 * math.log(2))
 
 
-def _kl(left: Tensor, right: Tensor) -> Tensor:
+def _kl(left: Float[Tensor, "*rows keys"], right: Float[Tensor, "*rows keys"]) -> Float[Tensor, "*rows"]:
     return (left * (left.clamp(min=_TINY).log() - right.clamp(min=_TINY).log())).sum(-1)
 
 
-def _mse(left: Tensor, right: Tensor) -> Tensor:
+def _mse(left: Float[Tensor, "*rows keys"], right: Float[Tensor, "*rows keys"]) -> Float[Tensor, "*rows"]:
     return torch.nn.functional.mse_loss(left, right, reduction="none").mean(-1)
 
 
