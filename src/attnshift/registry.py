@@ -14,8 +14,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -113,9 +113,10 @@ def look_up(table: Table, name: str) -> Any:
     return check(table, name, load(table, name))
 
 
-def build(table: Table, name: str, options: Mapping[str, object]) -> Any:
+def build(table: Table, name: str, options: Mapping[str, object], beside: Iterable[str] = ()) -> Any:
     """Look ``name`` up and construct it with ``options``, checked against the types of its fields.
 
+    ``beside`` are keys that stand beside the options where they are written, for advice on a key that is unknown.
     ``RecipeError`` for a name or an option that does not exist, ``PluginError`` where a plug-in does not fit.
     """
     implementation = load(table, name)
@@ -124,7 +125,7 @@ def build(table: Table, name: str, options: Mapping[str, object]) -> Any:
         _check_strict(table, name, implementation)
         made = adapter.validate_json(json.dumps(dict(options)))
     except ValidationError as error:
-        raise RecipeError(f"{table.family} '{name}': {describe(error, implementation)}") from None
+        raise RecipeError(f"{table.family} '{name}': {describe(error, implementation, beside)}") from None
     except PydanticUserError as error:
         raise _refused(table, name, f"is no dataclass whose fields are its options ({error.code})") from error
     return check(table, name, made)
@@ -180,10 +181,11 @@ def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def describe(error: ValidationError, kind: Any = None) -> str:
+def describe(error: ValidationError, kind: Any = None, beside: Iterable[str] = ()) -> str:
     """The first complaint of a validation, as ``where: what (got ...)`` on one line.
 
-    With the ``kind`` of object that was to be made, a key that it does not have is compared with those that it has.
+    With the ``kind`` of object that was to be made, a key that it does not have is compared with those that it has and
+    those ``beside`` it; where none is near, all are named.
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "value"
@@ -191,7 +193,12 @@ def describe(error: ValidationError, kind: Any = None) -> str:
     hint = ""
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         *parents, key = first["loc"]
-        hint = suggest(str(key), list(_keys(_within(kind, parents))))
+        own = _keys(_within(kind, parents))
+        known = [*own, *(each for each in beside if not parents and each not in own)]
+        hint = suggest(str(key), known) or (f"; known: {', '.join(known)}" if known else "")
+    elif first["type"] == "missing" and isinstance(first["input"], dict):
+        near = difflib.get_close_matches(str(first["loc"][-1]), list(first["input"]), n=1)
+        hint = f"; is '{near[0]}' meant for it?" if near else ""
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{where}: {first['msg']}{got}{hint.removesuffix('?') if more else hint}{more}"
 
@@ -207,4 +214,7 @@ def _keys(kind: Any) -> dict[str, Any]:
     """Fields of a model or a dataclass, with their types."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
-    return get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        return {}
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}

@@ -21,7 +21,7 @@ from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, WeightedTerm
 from attnshift.losses.schedules import Schedule
-from attnshift.recipes.schema import Recipe, TermSection
+from attnshift.recipes.schema import ClassificationSection, Recipe, TermSection
 from attnshift.registry import build, check, describe
 
 __all__ = ["Method"]
@@ -66,9 +66,9 @@ class Method:
         }
         return cls(
             recipe,
-            build(RECONSTRUCTIONS, recipe.reconstruction.method, recipe.reconstruction.options),
+            build(RECONSTRUCTIONS, recipe.reconstruction.method, recipe.reconstruction.options, ("method",)),
             Objective(terms),
-            build(CLASSIFICATION, logits.loss, logits.options),
+            build(CLASSIFICATION, logits.loss, logits.options, ClassificationSection.model_fields),
             build(RULES, logits.fusion, logits.fusion_options) if rule is None else check(RULES, "given", rule),
             Expectation(
                 recipe.expectation.draws,
@@ -88,7 +88,7 @@ class Method:
 
 def _term(name: str, section: TermSection, given: Mapping[str, LossTerm | StatefulTerm]) -> LossTerm | StatefulTerm:
     if name not in given:
-        return build(TERMS, name, section.options)
+        return build(TERMS, name, section.options, TermSection.model_fields)
     if section.options:
         raise RecipeError(f"term '{name}' is a given object; set its options there, and not in the recipe")
     return check(TERMS, name, given[name])

@@ -59,7 +59,7 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe | BaselineRecipe
     if "baseline" not in values:
         return parse_recipe(values, source, Recipe)
     recipe = parse_recipe(values, source, BaselineRecipe)
-    baseline = build(BASELINES, recipe.baseline.attack, recipe.baseline.options)
+    baseline = build(BASELINES, recipe.baseline.attack, recipe.baseline.options, ("attack",))
     complete = BaselineSection(attack=recipe.baseline.attack, **asdict(baseline))
     return recipe.model_copy(update={"baseline": complete})
 
