@@ -39,6 +39,7 @@ class Variance:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = False
     select: Selection = field(default_factory=Selection)
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
@@ -70,6 +71,7 @@ class Entropy:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = False
     stateful: ClassVar[bool] = True
     order: Literal["mean_then_entropy", "per_head"] = "mean_then_entropy"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -178,6 +180,7 @@ class Contrast:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = True
+    reads_mask: ClassVar[bool] = False
     form: Literal["share", "raw", "log"] = "share"
     delta: float = 0.2
     tokens: Literal["probe", "joint", "separate"] = "probe"
@@ -241,6 +244,7 @@ class Replace:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = True
+    reads_mask: ClassVar[bool] = False
     form: Literal["shape", "mass", "aligned"] = "shape"
     p: Literal[1, 2] = 1
     select: Selection = field(default_factory=Selection)

@@ -32,6 +32,7 @@ class _ImageTerm(ABC):
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = False
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return ()
@@ -54,6 +55,7 @@ class Frequency(_ImageTerm):
     same; with haar in [0, 2^levels]. ``wavelet`` and ``levels`` matter to that kind only.
     """
 
+    reads_mask: ClassVar[bool] = True
     kind: Literal["laplacian", "wavelet"] = "laplacian"
     against: Literal["image", "reconstruction"] = "reconstruction"
     wavelet: Literal["haar", "db2"] = "haar"

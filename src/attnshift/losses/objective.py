@@ -109,6 +109,12 @@ class Objective:
     def reads_interference(self) -> bool:
         return any(weighted.term.reads_interference for weighted in self.terms.values())
 
+    @property
+    def reads_mask(self) -> bool:
+        """Whether a term reads ``Observation.weights``; one that does not say so by ``reads_mask``
+        may."""
+        return any(getattr(weighted.term, "reads_mask", True) for weighted in self.terms.values())
+
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         """Union of what the terms read, in the order of ``available``; nothing else is
         materialised."""

@@ -42,6 +42,7 @@ class SelfAttention:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = False
     distance: Literal["js", "kl", "mse"] = "js"
     reduction: Literal["layered", "mean", "sum"] = "layered"
     gamma: float = 1.0

@@ -46,6 +46,11 @@ class BatchResult:
 
 
 class Work(Protocol):
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """One line for each setting of the recipe that cannot act."""
+        ...
+
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
         """Raise whatever could stop ``carry_out`` on one of ``items`` later; the images themselves are not read."""
         ...

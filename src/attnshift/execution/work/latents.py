@@ -15,6 +15,7 @@ from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.remarks import idle_settings
 from attnshift.attack.run import Outcome, run_attack
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
@@ -36,6 +37,10 @@ class LatentWork:
     @classmethod
     def of(cls, recipe: Recipe) -> LatentWork:
         return cls(Method.of(recipe))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return idle_settings(self.method)
 
     @torch.no_grad()
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:

@@ -35,6 +35,10 @@ class PixelWork:
         """Build the attack that ``recipe`` names, or raise ``RecipeError``."""
         return cls(recipe, build(BASELINES, recipe.baseline.attack, recipe.baseline.options))
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return ()
+
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
         goals = Goals.of([items[0].label], [items[0].target], backbone.device)
         probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)

@@ -1,0 +1,91 @@
+"""Settings of a recipe that cannot act, each told in one line. None of them is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from attnshift.attack.method import Method
+
+__all__ = ["idle_settings"]
+
+
+def idle_settings(method: Method) -> tuple[str, ...]:
+    """One line for each setting of ``method.recipe`` that changes nothing, with what would let it act."""
+    return (*_mask(method), *_interference(method), *_classification(method), *_views(method), *_choice(method))
+
+
+def _mask(method: Method) -> Iterator[str]:
+    mask = method.recipe.mask
+    if mask.source == "none":
+        changed = _changed(mask, "grid", "refine", "edge", "outside", "paste_back")
+        if changed:
+            yield f"{changed} cannot act, since mask.source is 'none'; set mask.source, or leave it out"
+        return
+    if not method.objective.reads_mask and not mask.paste_back:
+        yield (
+            f"mask.source is '{mask.source}', but no term reads a mask and nothing is pasted back; "
+            "set mask.paste_back, add the term frequency, or leave mask.source out"
+        )
+    changed = _changed(mask, "grid", "refine")
+    if changed and mask.source != "attention":
+        yield f"{changed} cannot act, since mask.source is '{mask.source}'; it belongs to 'attention'"
+
+
+def _interference(method: Method) -> Iterator[str]:
+    recipe = method.recipe
+    if method.reads_interference:
+        return
+    changed = [_changed(recipe.interference, "choose", "phrase"), _changed(recipe.prompt, "interference_template")]
+    if recipe.prompt.names_both:
+        changed.append("{interference} in prompt.template")
+    for each in filter(None, changed):
+        yield (
+            f"{each} cannot act, since no term and no classification loss reads an interference phrase; "
+            "add the term contrast or replace, or leave it out"
+        )
+
+
+def _classification(method: Method) -> Iterator[str]:
+    section = method.recipe.classification
+    if not section.weight:
+        changed = _changed(section, "schedule", "momentum", "clip")
+        if changed:
+            yield f"{changed} cannot act, since classification.weight is 0; set it, or leave them out"
+    elif section.clip and not section.momentum and not method.objective.terms and _signed(method):
+        yield (
+            "classification.clip cannot act: optimiser.method is 'sign', and without terms or momentum the sign of "
+            "the direction does not depend on its length; leave it out"
+        )
+
+
+def _signed(method: Method) -> bool:
+    return method.recipe.optimiser.method == "sign"
+
+
+def _views(method: Method) -> Iterator[str]:
+    section = method.recipe.expectation
+    changed = _changed(section, "transforms", "every")
+    if section.draws == 1 and changed:
+        yield f"{changed} cannot act, since expectation.draws is 1; set draws above 1, or leave it out"
+
+
+def _choice(method: Method) -> Iterator[str]:
+    finish = method.recipe.finish
+    if finish.confidence and finish.keep == "last" and not finish.early:
+        yield (
+            "finish.confidence cannot act, since finish.keep is 'last' and finish.early is false: no iterates are "
+            "compared; set one of them, or leave it out"
+        )
+
+
+def _changed(section: BaseModel, *names: str) -> str:
+    """Those keys of ``section`` among ``names`` that are not as they are by default, with its own name in front."""
+    room = type(section).__name__.removesuffix("Section").lower()
+    return " and ".join(f"{room}.{name}" for name in names if getattr(section, name) != _default(section, name))
+
+
+def _default(section: BaseModel, name: str) -> Any:
+    return type(section).model_fields[name].get_default(call_default_factory=True)
