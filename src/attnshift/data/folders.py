@@ -24,6 +24,7 @@ __all__ = [
     "images_in",
     "inside",
     "manifest_samples",
+    "mask_of",
 ]
 
 CLASS_LIST = "classes.txt"
@@ -56,6 +57,30 @@ def inside(root: Path, file: str, where: str) -> Path:
     return path
 
 
+def mask_of(masks: Path, file: str, where: str) -> Path:
+    """Path of the mask of the image ``file`` below ``masks``, a resolved folder.
+
+    It has the image's own name, or the name with another ending of an image: ``a.png`` for
+    ``a.jpg``. Raises ``LabelError`` where there is none, or where several are and none has the
+    image's own name.
+    """
+    check_name(file, where)
+    path = masks / file
+    if is_there(path) or not file:
+        return inside(masks, file, where)
+    others = [path.with_suffix(end).name for end in dict.fromkeys((*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)))]
+    found = [name for name in others if path.parent.resolve().is_relative_to(masks) and is_there(path.parent / name)]
+    different = [name for at, name in enumerate(found) if not _same_file(path.parent, name, found[:at])]
+    if len(different) > 1:
+        raise LabelError(f"{where}: the masks {' and '.join(different)} both fit {shown(file)}; keep one in {masks}")
+    return inside(masks, (Path(file).parent / different[0]).as_posix() if different else file, where)
+
+
+def _same_file(folder: Path, name: str, others: Sequence[str]) -> bool:
+    """Whether ``name`` is one of ``others`` on a file system that does not tell a from A."""
+    return any((folder / name).samefile(folder / other) for other in others)
+
+
 def manifest_samples(root: Path | str, labels: Path, masks: Path | None) -> Samples:
     """Samples of the manifest ``labels``: files below ``root``, or URLs.
 
@@ -69,7 +94,7 @@ def manifest_samples(root: Path | str, labels: Path, masks: Path | None) -> Samp
         file = str(row.file or "").strip()
         try:
             image = _locate(root, file, row.where)
-            mask = None if masks is None else Reference("file", str(inside(masks, file, row.where)))
+            mask = None if masks is None else Reference("file", str(mask_of(masks, file, row.where)))
         except LabelError as error:
             yield error
             continue
@@ -127,7 +152,7 @@ def class_samples(root: Path, class_names: Sequence[str], masks: Path | None) ->
                 image = Reference("file", str(inside(root, file, str(root))))
                 if not file.lower().endswith(IMAGE_SUFFIXES):
                     raise LabelError(f"{root / file}: not the name of an image ({' '.join(IMAGE_SUFFIXES)}); remove it")
-                mask = None if masks is None else Reference("file", str(inside(masks, file, str(root / file))))
+                mask = None if masks is None else Reference("file", str(mask_of(masks, file, str(root / file))))
             except LabelError as error:
                 yield error
             else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from attnshift.data.references import Reference, fetch
@@ -29,6 +29,7 @@ __all__ = [
     "quantise",
     "read_image",
     "read_mask",
+    "uncropped_size",
     "write_png",
 ]
 
@@ -41,7 +42,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000"
 Other readers of Pillow are left out: some start programs (EPS), others have no signature.
 """
 
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "La", "RGBa", "RGBX"}
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "La", "RGBa", "RGBX", "LAB"}
 
 # Pillow documents the first three. On damaged files it raises the others too.
 _DAMAGE = (
@@ -72,9 +73,9 @@ def decode_image(content: bytes, side: int, name: str) -> Tensor:
     """RGB image [3,side,side] in [0,1].
 
     The image is rotated as its EXIF tag says, its shorter side is resized, and its centre is
-    cropped to a square. An animation gives its first frame. Transparent pixels are laid on white.
-    Messages call the image ``name``. Raises ``ImageError`` unless ``content`` is an 8-bit image of
-    at most ``LARGEST`` pixels in one of ``FORMATS``.
+    cropped to a square. CIE L*a*b* becomes sRGB. An animation gives its first frame. Transparent
+    pixels are laid on white. Messages call the image ``name``. Raises ``ImageError`` unless
+    ``content`` is an 8-bit image of at most ``LARGEST`` pixels in one of ``FORMATS``.
     """
     try:
         with warnings.catch_warnings():
@@ -97,6 +98,24 @@ def decode_image(content: bytes, side: int, name: str) -> Tensor:
 def decode_mask(content: bytes, side: int, name: str) -> Tensor:
     """Mask [1,side,side] in [0,1]: the brightness of the image that ``decode_image`` reads."""
     return _brightness(decode_image(content, side, name))
+
+
+def uncropped_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height of an encoded image of which ``decode_image`` crops the centre.
+
+    None for a square one, and for bytes that cannot be read. The pixels are not decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=_formats()) as opened:
+                width, height = opened.size
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except (*_DAMAGE, Image.DecompressionBombError):
+        return None
+    if width == height:
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def into_range(images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attnshift.data.datasets import inside
+from attnshift.data.datasets import mask_of
 from attnshift.data.images import read_mask
 from attnshift.errors import LabelError
 from attnshift.judging.saved import read_arm
@@ -31,7 +31,7 @@ def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[Visib
     if not masks.is_dir():
         raise LabelError(f"`masks` is {masks}, which is no folder; give one with a mask under each image's name")
     root = masks.resolve()
-    paths = {row.id: inside(root, row.file, f"`masks` {masks}") for row in rows}
+    paths = {row.id: mask_of(root, row.file, f"`masks` {masks}") for row in rows}
     seen = []
     for part in (rows[start : start + batch] for start in range(0, len(rows), batch)):
         covered = torch.stack([read_mask(paths[row.id], spec.size) for row in part])
