@@ -333,7 +333,7 @@ def test_a_corrupt_image_fails_alone_and_status_says_why(command: Command, call:
     corrupt_image(command)
     ended = call(*command.arguments())
     assert ended.status == 1
-    assert ended.err.splitlines()[-1].startswith("attnshift: 1 images failed; attnshift status")
+    assert ended.err.splitlines()[-1].startswith("attnshift: 1 image failed; attnshift status")
     assert "photo-1.png failed: photo-1.png: not a readable image" in ended.out
     assert [row["file"] for row in records(Store.open(command.out), "results")] == ["photo-3.png", "photo-2.png"]
 
@@ -454,7 +454,7 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
 
     judged = call("evaluate", command.out, "--judge", JUDGE)
     assert judged.status == 0, judged.err
-    assert all(word in judged.out for word in (SURROGATE, JUDGE, "mean of 1 judges", "ssim", "seconds per image"))
+    assert all(word in judged.out for word in (SURROGATE, JUDGE, "mean of 1 judge", "ssim", "seconds per image"))
     assert len(records(Store.open(command.out), "verdicts")) == 3 * 5 * 2
     again = call("evaluate", command.out, "--judge", JUDGE, "--json")
     assert [each["name"] for each in json.loads(again.out)["classifiers"]] == [SURROGATE, JUDGE]

@@ -5,6 +5,7 @@ Each test is named by its row of the table of kinds that were tried.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,33 +20,41 @@ import pyarrow.parquet
 import pytest
 import timm
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 from safetensors.torch import load, save_file
 from timm.models import save_for_hf
 from torch import Tensor
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from attnshift import LatentAttack, PixelAttack, load_pipeline, load_recipe
+from attnshift.attack.method import Method
+from attnshift.attack.remarks import idle_settings
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.classifiers.heads import check_head
 from attnshift.classifiers.names import imagenet_names
 from attnshift.data.datasets import Item, read_items
-from attnshift.data.images import quantise, write_png
+from attnshift.data.images import quantise, read_image, uncropped_size, write_png
 from attnshift.data.references import fetch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, RunError, UserError
 from attnshift.execution.agreement import Agreement, measure_agreement
+from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.prepare import check_settings, prepare_run
+from attnshift.execution.validate import find_problems
+from attnshift.execution.work import work_of
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.recipes.reading import load_latent_recipe
+from attnshift.report.cropped import cropped_line
+from attnshift.report.page import write_report
 from attnshift.report.run_tables import run_tables
 from attnshift.results.arms import ARMS
 from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 from data.sources import picture, write_tar
 from pipelines import tiny_pipeline
 from planted import edit_json
@@ -803,3 +812,163 @@ def test_row_15_masks_as_people_have_them(backbone: StableDiffusion, lab_images:
     ):
         with pytest.raises(UserError, match=message):
             attack(lab_images, LABELS, masks=wrong)
+
+
+def write_images(folder: Path, *names: str, size: tuple[int, int] = (24, 24)) -> Path:
+    """Images of one grey, each of another, so that no two are the same."""
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, (10 * number, 90, 90)).save(folder / name)
+    return folder
+
+
+def items_with_masks(tmp_path: Path, file: str, *masks: str) -> list[Item]:
+    images, covers = write_images(tmp_path / "images", file), write_images(tmp_path / "masks", *masks)
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,label\n{file},1\n")
+    return list(read_items(images, labels, ("mug", "tree"), 2, masks=covers))
+
+
+@pytest.mark.parametrize(
+    ("file", "masks", "found"),
+    [
+        ("a.jpg", ["a.png"], "a.png"),
+        ("a.jpg", ["a.PNG"], "a.PNG"),
+        ("a.b.jpeg", ["a.b.png", "a.png"], "a.b.png"),
+        ("a.jpg", ["a.jpg", "a.png"], "a.jpg"),
+        ("deep/a.jpg", ["deep/a.png", "a.png"], "deep/a.png"),
+    ],
+)
+def test_row_16_masks_are_found_by_the_name_before_the_ending(
+    tmp_path: Path, file: str, masks: list[str], found: str
+) -> None:
+    (item,) = items_with_masks(tmp_path, file, *masks)
+    assert item.mask is not None
+    assert item.mask.location == str(tmp_path / "masks" / found)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (["a.png", "a.bmp"], r"the masks a\.png and a\.bmp both fit 'a\.jpg'; keep one in"),
+        (["b.png"], r"masks/a\.jpg does not exist"),
+    ],
+)
+def test_row_16_masks_that_are_missing_or_two(tmp_path: Path, masks: list[str], message: str) -> None:
+    with pytest.raises(LabelError, match=message):
+        items_with_masks(tmp_path, "a.jpg", *masks)
+
+
+def test_row_16_masks_of_class_folders_are_found_by_the_name_before_the_ending(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", "0/a.jpg", "1/b.jpg")
+    covers = write_images(tmp_path / "masks", "0/a.png", "1/b.png")
+    items = list(read_items(images, None, ("mug", "tree"), 2, masks=covers))
+    assert [item.mask and item.mask.location for item in items] == [str(covers / "0/a.png"), str(covers / "1/b.png")]
+
+
+def test_row_16_a_lab_tiff_has_the_colours_that_it_had(tmp_path: Path) -> None:
+    colours = Image.new("RGB", (24, 24), (200, 30, 60))
+    colours.paste((20, 160, 90), (0, 0, 24, 12))
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    converted = ImageCms.profileToProfile(colours, srgb, lab, outputMode="LAB")
+    assert converted is not None
+    converted.save(tmp_path / "lab.tiff")
+    found = 255 * read_image(tmp_path / "lab.tiff", 24)
+    assert found[:, 20, 12].tolist() == pytest.approx([200, 30, 60], abs=2)
+    assert found[:, 3, 12].tolist() == pytest.approx([20, 160, 90], abs=2)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+def test_row_16_modes_that_cannot_be_read_rightly_are_refused(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (24, 24)).save(tmp_path / "a.tiff")
+    with pytest.raises(ImageError, match="is not 8-bit; convert it to 8-bit RGB first"):
+        read_image(tmp_path / "a.tiff", 24)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((1, "image"), "1 image"), ((0, "image"), "0 images"), ((2, "class", "classes"), "2 classes")],
+)
+def test_row_16_counts_are_english(given: tuple[int, str], expected: str) -> None:
+    assert plural(*given) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation", "expected"),
+    [((40, 30), 1, (40, 30)), ((40, 30), 6, (30, 40)), ((30, 30), 6, None)],
+)
+def test_what_is_cropped_is_known_without_decoding(
+    size: tuple[int, int], orientation: int, expected: tuple[int, int] | None
+) -> None:
+    exif, encoded = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", size).save(encoded, "JPEG", exif=exif)
+    assert uncropped_size(encoded.getvalue()) == expected
+    assert uncropped_size(encoded.getvalue()[:10]) is None
+
+
+def test_images_that_are_not_square_are_said_before_the_attack_and_in_the_report(
+    tmp_path: Path, pipeline_folder: Path
+) -> None:
+    write_images(tmp_path / "images", "wide.png", "wider.png", size=(80, 64))
+    write_images(tmp_path / "images", "x.png", "square.png", size=(64, 64))
+    (tmp_path / "labels.csv").write_text("file,label,class_name\nwide.png,1,mug\nwider.png,2,mug\nsquare.png,3,mug\n")
+    settings = small_settings(tmp_path, pipeline_folder, tmp_path / "run", *SHORT)
+    prepared, line = prepare_run(settings), "2 images of 3 are not square; the centre is cropped and attacked"
+    assert line in prepared.remarks
+    store = attack_prepared(prepared, settings.out)
+    assert cropped_line(store) == "2 images of 3 were not square; the centre was attacked"
+    assert cropped_line(store) in write_report(store).read_text()
+    found: list[str] = []
+    assert find_problems(settings, lambda error: pytest.fail(str(error)), found.append) == 3
+    assert found == [line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["mask.source=gradcam"], "mask.source is 'gradcam', but no term reads a mask and nothing is pasted back"),
+        (["mask.source=gradcam", "mask.paste_back=true"], ""),
+        (["mask.source=gradcam", "terms.frequency.weight=1.0"], ""),
+        (["mask.source=gradcam", "mask.paste_back=true", "mask.refine=1"], "mask.refine cannot act"),
+        (["mask.paste_back=true"], "mask.paste_back cannot act, since mask.source is 'none'"),
+        (["interference.choose=text"], "interference.choose cannot act, since no term"),
+        (["interference.choose=text", "terms.contrast.weight=1.0"], ""),
+        (["prompt.template=a {} and a {interference}"], "{interference} in prompt.template cannot act"),
+        (["prompt.interference_template=the {}"], "prompt.interference_template cannot act"),
+        (["expectation.every=2"], "expectation.every cannot act, since expectation.draws is 1"),
+        (["expectation.transforms.rotate.degrees=3.0"], "expectation.transforms cannot act"),
+        (["expectation.transforms.rotate.degrees=3.0", "expectation.draws=2"], ""),
+        (["classification.weight=0.0", "classification.momentum=0.5"], "classification.momentum cannot act"),
+        (["classification.clip=1.0", "optimiser.method=sign"], "classification.clip cannot act"),
+        (["classification.clip=1.0"], ""),
+        (["finish.keep=last", "finish.early=false", "finish.confidence=1.0"], "finish.confidence cannot act"),
+    ],
+)
+def test_settings_that_cannot_act_are_said(changes: list[str], message: str) -> None:
+    without = dict.fromkeys(load_latent_recipe("fast").terms, 0.0)
+    off = [f"terms.{name}.weight={weight}" for name, weight in without.items()]
+    lines = idle_settings(Method.of(load_latent_recipe("fast", [*off, *changes])))
+    assert len(lines) == bool(message)
+    assert all(line.startswith(message) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("fast", ["terms.contrast.weight=1.0", "terms.contrast.margn=1"], "known: form, delta, tokens, select, weight"),
+        ("fast", ["terms.entropy.weight=1.0", "terms.entropy.wieght=1"], "did you mean 'weight'"),
+        ("fast", ["terms.replace.wieght=1.0"], "terms.replace.weight: Field required; is 'wieght' meant for it"),
+        ("fast", ["classification.los=margin"], "did you mean 'loss'"),
+        ("fast", ["classification.schedule.strt=1"], "did you mean 'start'"),
+        ("fast", ["reconstruction.methd=null_text"], "did you mean 'method'"),
+        ("fast", ["expectation.draws=2", "expectation.transforms.rotate.degres=3"], "did you mean 'degrees'"),
+        ("fast", ["classification.fusion=consensus", "classification.fusion_options.zz=1.0"], "known: scale, tau"),
+        ("mifgsm", ["baseline.epsilom=0.1"], "did you mean 'epsilon'"),
+        ("mifgsm", ["baseline.atack=pgd"], "did you mean 'attack'"),
+    ],
+)
+def test_unknown_options_name_a_near_one_or_all(preset: str, changes: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        work_of(load_recipe(preset, changes))

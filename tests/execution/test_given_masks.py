@@ -21,7 +21,7 @@ from attnshift.errors import LabelError, ModelError, RunError, UserError
 from attnshift.execution.coordinate import attack_folder
 from attnshift.execution.prepare import AttackSettings
 from attnshift.results.store import Store
-from small_runs import SIDE, SURROGATE, Told, contents, pngs, run_small, small_settings
+from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, run_small, small_settings
 from tables import records
 
 GIVEN = ("mask.source=given", "mask.edge=hard", "mask.paste_back=true", "optimiser.learning_rate=0.1")
@@ -172,7 +172,7 @@ def test_the_command_line_hands_masks_over_and_complains_in_one_line(
         arguments = [
             "attnshift", "attack", photos / "images", "--labels", photos / "labels.csv", "--pipeline", pipeline_folder,
             "--surrogate", SURROGATE, "--preset", "fast", "--out", out, "--batch", "2", "--set",
-            "optimiser.iterations=2", "--set", "finish.keep=last", *more,
+            "optimiser.iterations=2", "--set", "finish.keep=last", "--set", SHORT_PATH, *more,
         ]  # fmt: skip
         monkeypatch.setattr(sys, "argv", [str(each) for each in arguments])
         capsys.readouterr()
@@ -184,7 +184,7 @@ def test_the_command_line_hands_masks_over_and_complains_in_one_line(
     before = contents(masked.folder)
     status, _ = call(masked.folder, "--masks", str(masks), *given)
     assert (status, contents(masked.folder)) == (0, before), "the very run that is finished already"
-    for arguments, message in ((given, "set `masks` to their folder"), (["--masks", str(masks)], "has no use")):
+    for arguments, message in ((given, "set `masks` to their folder"), (["--masks", str(masks)], "does not read")):
         status, said = call(tmp_path / "run", *arguments)
         assert status == 2
         assert len(said.splitlines()) == 1

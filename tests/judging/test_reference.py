@@ -58,7 +58,7 @@ def test_the_reference_is_asked_about_every_arm(store: Store) -> None:
     assert summary.label is not None
     assert summary.label.reference == REFERENCE
     assert summary.judges is not None
-    assert summary.judges.name == "mean of 1 judges"
+    assert summary.judges.name == "mean of 1 judge"
 
 
 def test_a_classifier_from_python_can_be_the_reference(store: Store) -> None:

@@ -45,6 +45,8 @@ class Task:
     class_name: str
     mask: Tensor | None = None
     target: int | None = None
+    uncropped: tuple[int, int] | None = None
+    """Width and height of the image before its centre was cropped; None where it was square."""
 
 
 @batch_record

@@ -15,6 +15,7 @@ from rich.console import Console
 from attnshift.cli.options import AttackOptions, Changes, Preset, RetryFailed, TelemetryOptions, expand_options
 from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
+from attnshift.terminal import plural
 
 if TYPE_CHECKING:
     from attnshift.execution.coordinate import MakeEngine
@@ -75,7 +76,9 @@ def attack(
         store = attack_folder(settings, consumers, options)
     failed = len(store.table(FailedRow))
     if failed:
-        print_message(f"{failed} images failed; attnshift status {out} says why, `retry_failed` tries them again")
+        them = "it" if failed == 1 else "them"
+        what = f"{plural(failed, 'image')} failed"
+        print_message(f"{what}; attnshift status {out} says why, `retry_failed` tries {them} again")
         raise typer.Exit(1)
     console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
 

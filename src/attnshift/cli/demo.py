@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attnshift.cli.printing import print_summary
+from attnshift.terminal import plural
 
 __all__ = ["demo"]
 
@@ -31,7 +32,7 @@ def demo(
     from attnshift.telemetry import open_telemetry
 
     folder = out.with_name(f"{out.name}-images")
-    print(f"rendering {count} images of the tabletop lab into {folder}")
+    print(f"rendering {plural(count, 'image')} of the tabletop lab into {folder}")
     labels = export_images(folder, seed=0, split="test", count=count)
     print("attacking " + ", ".join(_SURROGATES))
     settings = AttackSettings(images=folder, labels=labels, surrogates=_SURROGATES, recipe=load_recipe(preset), out=out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from attnshift.terminal import one_line, print_error
+from attnshift.terminal import one_line, plural, print_error
 
 if TYPE_CHECKING:
     from attnshift.cli.options import OutputOptions
@@ -69,6 +69,7 @@ def print_summary(store: Store) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from attnshift.report.cropped import cropped_line
     from attnshift.report.figures import percent
     from attnshift.report.label import label_lines
     from attnshift.report.missing import missing
@@ -77,7 +78,7 @@ def print_summary(store: Store) -> None:
     from attnshift.results.arms import ARMS
 
     summary = summarise_run(store)
-    table = Table(title=Text(f"{summary.images} images{summary.aim}, 95 % intervals"), title_justify="left")
+    table = Table(title=Text(f"{plural(summary.images, 'image')}{summary.aim}, 95 % intervals"), title_justify="left")
     arms = [arm for arm in ARMS if arm in summary.quality]
     counted = ("judged",) if summary.partly else ()
     shown = (arm.replace("_", " ") for arm in arms)
@@ -94,6 +95,6 @@ def print_summary(store: Store) -> None:
     for arm, metrics in summary.quality.items():
         values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
         console.print(f"{arm}: {values}", markup=False, highlight=False)
-    for line in (*filter(None, [missing(store).line]), *naturalness(store), *label_lines(summary)):
+    for line in (*filter(None, [missing(store).line, cropped_line(store)]), *naturalness(store), *label_lines(summary)):
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)

@@ -21,10 +21,15 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
     from attnshift.recipes.reading import load_recipe
 
     complaints: list[UserError] = []
+    remarks: list[str] = []
 
     def complain(error: UserError) -> None:
         complaints.append(error)
         print_message(error)
+
+    def remark(line: str) -> None:
+        remarks.append(with_flags(line))
+        print_message(line)
 
     early, usable = early_complaints(inputs), 0
     for each in early:
@@ -34,9 +39,9 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
         from attnshift.execution.prepare import AttackSettings
         from attnshift.execution.validate import find_problems
 
-        usable = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain)
+        usable = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain, remark)
     if as_json:
-        print_json({"usable": usable, "complaints": [with_flags(each) for each in complaints]})
+        print_json({"usable": usable, "complaints": [with_flags(each) for each in complaints], "remarks": remarks})
     else:
         rest = "; the rest is checked once they are mended" if early else ""
         print(f"{plural(usable, 'image')} can be attacked, {plural(len(complaints), 'complaint')}{rest}")

@@ -208,5 +208,5 @@ def _begun(prepared: PreparedRun, store: Store, options: RunOptions) -> RunBegun
         surrogates=spec.surrogates,
         software=spec.software,
         name=options.name,
-        notes=(*prepared.notes, *([generation.line] if generation.number else [])),
+        notes=(*prepared.remarks, *([generation.line] if generation.number else [])),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from attnshift.attack.inputs import check_device
 from attnshift.classifiers.classifier import Classifier, common_classes, vocabulary
 from attnshift.data.datasets import Item, read_items
+from attnshift.data.images import uncropped_size
 from attnshift.data.references import Reference
 from attnshift.diffusion import as_precision
 from attnshift.errors import RunError, UserError
@@ -24,11 +25,13 @@ from attnshift.results.plan import Plan
 from attnshift.results.software import software
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 
 __all__ = [
     "AttackSettings",
     "Inputs",
     "PreparedRun",
+    "Shapes",
     "check_settings",
     "items_of",
     "labels_of",
@@ -80,6 +83,11 @@ class PreparedRun:
     notes: tuple[str, ...] = ()
     """Lines to be said before the attack: what is unusual and does not stop it."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """``notes``, and one line for each setting of the recipe that cannot act."""
+        return (*self.notes, *self.worker.work.remarks)
+
     def check(self) -> None:
         """Raise whatever could stop the run later: sizes, sites, names, and what a recipe asks of them."""
         worker = self.worker
@@ -115,7 +123,8 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
     check_settings(settings, here)
     work, precision = work_of(settings.recipe), as_precision(settings.precision)
     backbone, classifiers = load_networks(settings.pipeline, settings.surrogates, precision, here)
-    plan = Plan.draw(items_of(settings, classifiers))
+    shapes = Shapes()
+    plan = Plan.draw(shapes.counted(items_of(settings, classifiers, examine=shapes.examine)))
     size = settings.size or backbone.suggested_size
     torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
     spec = RunSpec(
@@ -134,7 +143,8 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
         software=software(settings.recipe, settings.pipeline, settings.surrogates),
         recipe=settings.recipe,
     )
-    prepared = PreparedRun(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan)
+    notes = tuple(filter(None, [shapes.line]))
+    prepared = PreparedRun(Worker(work, backbone, classifiers, spec, inversions_in(settings.cache, spec)), plan, notes)
     prepared.check()
     if _checked_before(settings.out, spec):
         return prepared
@@ -143,7 +153,36 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
         complaint = measure_agreement(classifiers, sample, size, here).complaint(labels_of(settings))
         if complaint:
             raise complaint
-    return replace(prepared, notes=check_pipeline(measure_on(backbone, plan, size, settings.recipe)))
+    return replace(prepared, notes=(*check_pipeline(measure_on(backbone, plan, size, settings.recipe)), *notes))
+
+
+class Shapes:
+    """A count of the images that are not square, while items are read."""
+
+    def __init__(self) -> None:
+        self._uneven: set[Reference] = set()
+        self.total = self.cropped = 0
+
+    def examine(self, reference: Reference, content: bytes) -> None:
+        """Look at the head of an encoded image or mask."""
+        if uncropped_size(content) is not None:
+            self._uneven.add(reference)
+
+    def counted(self, items: Iterable[Item]) -> Iterator[Item]:
+        """``items``, whose images have been examined."""
+        for item in items:
+            self.total += 1
+            self.cropped += item.image in self._uneven
+            self._uneven.clear()
+            yield item
+
+    @property
+    def line(self) -> str:
+        """What is said of them; nothing where all are square."""
+        if not self.cropped:
+            return ""
+        verb = "is" if self.cropped == 1 else "are"
+        return f"{plural(self.cropped, 'image')} of {self.total} {verb} not square; the centre is cropped and attacked"
 
 
 def items_of(

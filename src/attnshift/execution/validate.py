@@ -10,7 +10,7 @@ from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import as_precision, load_pipeline
 from attnshift.errors import UserError
-from attnshift.execution.prepare import AttackSettings, check_settings, items_of
+from attnshift.execution.prepare import AttackSettings, Shapes, check_settings, items_of
 from attnshift.execution.work import work_of
 from attnshift.results.plan import Plan
 
@@ -19,10 +19,15 @@ __all__ = ["find_problems"]
 Found = TypeVar("Found")
 
 
-def find_problems(settings: AttackSettings, complain: Callable[[UserError], None]) -> int:
+def find_problems(
+    settings: AttackSettings,
+    complain: Callable[[UserError], None],
+    remark: Callable[[str], None] = lambda line: None,
+) -> int:
     """Load and check what ``settings`` name, and decode every image; return how many images can be attacked.
 
-    Each complaint goes to ``complain``. What can only be checked with something that is missing is not checked.
+    Each complaint goes to ``complain``, and what is no error but may not be expected to ``remark``. What can only be
+    checked with something that is missing is not checked.
     """
 
     def tried(check: Callable[[], Found]) -> Found | None:
@@ -39,10 +44,18 @@ def find_problems(settings: AttackSettings, complain: Callable[[UserError], None
     pipeline = tried(lambda: load_pipeline(settings.pipeline, as_precision(settings.precision)))
     size = settings.size or (64 if pipeline is None else pipeline.suggested_size)
 
+    shapes = Shapes()
+
     def decoded(reference: Reference, content: bytes) -> None:
+        shapes.examine(reference, content)
         decode_image(content, size, reference.name)
 
-    plan = tried(lambda: Plan.draw(items_of(settings, classifiers, complain, decoded))) if classifiers else None
+    def drawn() -> Plan:
+        return Plan.draw(shapes.counted(items_of(settings, classifiers, complain, decoded)))
+
+    plan = tried(drawn) if classifiers else None
     if work is not None and pipeline is not None and plan and len(classifiers) == len(settings.surrogates):
         tried(lambda: work.check(pipeline, classifiers, plan.examples, size))
+    for line in filter(None, (*(work.remarks if work else ()), shapes.line)):
+        remark(line)
     return len(plan or ())

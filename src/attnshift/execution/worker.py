@@ -16,7 +16,7 @@ from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.prepare import Task
 from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.data.datasets import Item, identify
-from attnshift.data.images import decode_image, decode_mask, encode_png
+from attnshift.data.images import decode_image, decode_mask, encode_png, uncropped_size
 from attnshift.data.references import fetch
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import Precision, load_pipeline
@@ -28,6 +28,7 @@ from attnshift.profiling import part
 from attnshift.results.rows import ResultRow
 from attnshift.results.software import software
 from attnshift.results.spec import RunSpec
+from attnshift.results.store import CROPPED
 from attnshift.telemetry import IterationCallback
 
 __all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "load_networks", "read_task", "weights"]
@@ -87,12 +88,13 @@ class Worker:
                 readable.append(item)
             except UserError as error:
                 failures.append(Failure(item.identity, str(error)))
+        uncropped = {task.identity: task.uncropped for task in tasks}
         results: list[Result | Failure] = [*failures]
         for group, done in self._in_memory(readable, tasks, watch):
             if isinstance(done, str):
                 results += [Failure(item.identity, done) for item in group]
                 continue
-            results += [self._result(item, place, done, len(group)) for place, item in enumerate(group)]
+            results += [self._result(item, place, done, group, uncropped) for place, item in enumerate(group)]
         places = [item.identity for item in items]
         return sorted(
             (each for each in results if each.identity in wanted), key=lambda each: places.index(each.identity)
@@ -129,7 +131,14 @@ class Worker:
         for half in (slice(middle), slice(middle, None)):
             yield from self._in_memory(items[half], tasks[half], watch)
 
-    def _result(self, item: Item, place: int, timed: tuple[BatchResult, float], together: int) -> Result | Failure:
+    def _result(
+        self,
+        item: Item,
+        place: int,
+        timed: tuple[BatchResult, float],
+        group: Sequence[Item],
+        uncropped: Mapping[str, tuple[int, int] | None],
+    ) -> Result | Failure:
         done, seconds = timed
         spec = self.spec
         row = ResultRow(
@@ -143,7 +152,7 @@ class Worker:
             run=spec.digest,
             surrogates=spec.surrogates,
             seconds=seconds,
-            batch=together,
+            batch=len(group),
             known=tuple(done.known[:, place].tolist()),
             margins={arm: tuple(float(each) for each in margins[:, place]) for arm, margins in done.margins.items()},
             **done.rows[place],
@@ -152,7 +161,11 @@ class Worker:
             _finite(row.to_record()) and all(bool(images[place].isfinite().all()) for images in done.arms.values())
         ):
             return Failure(item.identity, NOT_FINITE)
-        images = {arm: encode_png(images[place], _provenance(item, arm, spec)) for arm, images in done.arms.items()}
+        size = uncropped[item.identity]
+        cut = {} if size is None else {CROPPED: f"{size[0]}x{size[1]}"}
+        images = {
+            arm: encode_png(images[place], _provenance(item, arm, spec) | cut) for arm, images in done.arms.items()
+        }
         return Result(row, images)
 
 
@@ -188,7 +201,8 @@ def read_task(item: Item, size: int) -> Task:
     if identify(content, item.label, item.class_name, item.target, mask) != item.identity:
         raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another `out`")
     cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}")
-    return Task(item.identity, decode_image(content, size, item.file), item.label, item.class_name, cover, item.target)
+    image = decode_image(content, size, item.file)
+    return Task(item.identity, image, item.label, item.class_name, cover, item.target, uncropped_size(content))
 
 
 def _out_of_memory(error: BaseException) -> bool:

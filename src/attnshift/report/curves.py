@@ -18,6 +18,7 @@ from attnshift.results.roles import counted_judges, roles_in
 from attnshift.results.rows import FailedRow, QualityRow, ResultRow, VerdictRow
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 
 __all__ = ["Comparison", "ComparisonFailure", "Line", "Point", "Rival", "measure_comparison"]
 
@@ -83,7 +84,9 @@ class Comparison:
     def missing(self) -> str:
         """A sentence without its full stop; nothing where no image failed."""
         lost = self.planned - self.images
-        return f"{lost} of {self.planned} images failed in at least one run and are in no figure" if lost else ""
+        verb = "is" if lost == 1 else "are"
+        what = f"{lost} of {plural(self.planned, 'image')} failed in at least one run and {verb} in no figure"
+        return what if lost else ""
 
 
 @dataclass(frozen=True)

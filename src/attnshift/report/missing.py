@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from attnshift.results.rows import FailedRow, ResultRow
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 
 __all__ = ["Missing", "missing"]
 
@@ -23,7 +24,7 @@ class Missing:
         """A sentence without its full stop; nothing where every image was attacked."""
         parts = [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{self.left} {'is' if self.left == 1 else 'are'} not attacked yet"] if self.left else []
-        return f"of {self.planned} images {' and '.join(parts)}; no figure counts them" if parts else ""
+        return f"of {plural(self.planned, 'image')} {' and '.join(parts)}; no figure counts them" if parts else ""
 
 
 def missing(store: Store) -> Missing:

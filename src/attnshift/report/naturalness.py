@@ -12,6 +12,7 @@ from attnshift.report.figures import number
 from attnshift.results.arms import ARMS
 from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 
 __all__ = ["SetSummary", "naturalness", "read_sets", "short", "unavailable"]
 
@@ -92,7 +93,7 @@ def short(estimate: Estimate) -> str:
 
 def _line(each: SetSummary) -> str:
     figures = ", ".join(f"{arm} {short(estimate)}" for arm, estimate in each.arms.items())
-    what = f"{each.metric} to the clean set, {each.images} images, features of {each.features}"
+    what = f"{each.metric} to the clean set, {plural(each.images, 'image')}, features of {each.features}"
     return f"{what}: {figures}{each.comparable and f'; {each.comparable}'}"
 
 

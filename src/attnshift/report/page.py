@@ -11,6 +11,7 @@ from typing import Any
 from attnshift.files import atomic_write
 from attnshift.metrics import METRICS, SETS, VISIBILITY
 from attnshift.metrics.statistics import Estimate
+from attnshift.report.cropped import cropped_line
 from attnshift.report.figures import amplified_difference, data_url, heat_overlay, pixels
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import read_sets, short, unavailable
@@ -53,6 +54,7 @@ def write_report(store: Store) -> Path:
         amplified=AMPLIFIED,
         shown=min(SHOWN, len(results)),
         missing=lacking,
+        cropped=cropped_line(store),
         titles=("image", "reason"),
         failures=[(row.file, row.reason) for row in lacking.failed],
         images=[_image(store, row, judged[row.id], distances.get(row.id, {})) for row in results[:SHOWN]],

@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from attnshift._version import __version__
 from attnshift.report.figures import chance, curve, decimal, number, percent
+from attnshift.terminal import plural
 
 __all__ = ["render_page"]
 
@@ -16,5 +17,5 @@ def render_page(template: str, **values: object) -> bytes:
         loader=PackageLoader("attnshift.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     figures = {"percent": percent, "number": number, "decimal": decimal, "curve": curve, "chance": chance}
-    environment.filters |= figures
+    environment.filters |= figures | {"plural": plural}
     return environment.get_template(template).render(version=__version__, **values).encode()

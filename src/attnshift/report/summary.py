@@ -17,6 +17,7 @@ from attnshift.results.arms import ARMS
 from attnshift.results.roles import counted_judges, judges_by_defence, roles_in
 from attnshift.results.rows import QualityRow, ResultRow, VerdictRow, VisibilityRow
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 
 __all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise", "summarise_run"]
 
@@ -186,16 +187,16 @@ def _all_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts
     if not judges:
         return None
     role = roles[judges[0]]
-    called = f"mean of {len(judges)} {'judges' if role == 'judge' else 'defended judges'}"
+    called = f"mean of {plural(len(judges), 'judge' if role == 'judge' else 'defended judge')}"
     for defence, names in judges_by_defence(roles).items():
         if names == judges:
-            called = f"mean of {len(judges)} judges behind {defence}"
+            called = f"mean of {plural(len(judges), 'judge')} behind {defence}"
     return _mean_judge(called, role, judges, ids, verdicts)
 
 
 def _defended_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> tuple[ClassifierSummary, ...]:
     return tuple(
-        _mean_judge(f"mean of {len(names)} judges behind {defence}", "defended", names, ids, verdicts)
+        _mean_judge(f"mean of {plural(len(names), 'judge')} behind {defence}", "defended", names, ids, verdicts)
         for defence, names in judges_by_defence(roles).items()
         # They may be all judges there are.
         if names != counted_judges(roles)

@@ -44,9 +44,13 @@ from attnshift.results.plan import Plan, parts, read_places, read_plan
 from attnshift.results.rows import FailedRow, ResultRow, Row
 from attnshift.results.spec import RunSpec
 
-__all__ = ["Store", "finished_rows"]
+__all__ = ["CROPPED", "Store", "finished_rows"]
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+
+CROPPED = "attnshift:cropped"
+"""Text chunk of an image's PNG files: width and height, as 640x480, before its centre was cropped to a square. Images
+that were square have none."""
 
 _ROWS = 1024
 """Rows of a table that are in memory at once while it is made from the items."""
