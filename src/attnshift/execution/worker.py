@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from attnshift.attack.prepare import Task
 from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.data.datasets import Item, identify
 from attnshift.data.images import decode_image, decode_mask, encode_png, uncropped_size
-from attnshift.data.references import fetch
+from attnshift.data.references import Reference, fetch
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import Precision, load_pipeline
 from attnshift.diffusion.backbone import Backbone
@@ -31,7 +31,20 @@ from attnshift.results.spec import RunSpec
 from attnshift.results.store import CROPPED
 from attnshift.telemetry import IterationCallback
 
-__all__ = ["NOT_FINITE", "Failure", "Result", "Worker", "inversions_in", "load_networks", "read_task", "weights"]
+__all__ = [
+    "NOT_FINITE",
+    "Failure",
+    "Read",
+    "Result",
+    "Worker",
+    "inversions_in",
+    "load_networks",
+    "read_task",
+    "weights",
+]
+
+Read = Callable[[Reference], bytes]
+"""Function from a reference to the encoded bytes of an image; it raises ``ImageError``."""
 
 NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
 
@@ -65,10 +78,13 @@ class Worker:
     inversions: Inversions = compute_uncached
 
     @classmethod
-    def load(cls, spec: RunSpec, cache: Path | None = None) -> Worker:
-        """The same on another machine; a ``ModelError`` where its weights or its software are not those of ``spec``."""
+    def load(cls, spec: RunSpec, cache: Path | None = None, places: Mapping[str, str] = {}) -> Worker:
+        """The same on another machine; a ``ModelError`` where its weights or its software are not those of ``spec``.
+
+        ``places`` are names under which models are loaded here in place of their own.
+        """
         torch.set_num_threads(spec.threads)
-        backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device)
+        backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device, places)
         versions = software(spec.recipe, spec.pipeline, spec.surrogates)
         found = spec.model_copy(update={"weights": weights(backbone, classifiers), "software": versions})
         changed = found.differences(spec)
@@ -77,14 +93,18 @@ class Worker:
         return cls(work_of(spec.recipe), backbone, classifiers, spec, inversions_in(cache, spec))
 
     def attack(
-        self, items: Sequence[Item], wanted: Sequence[str], watch: IterationCallback | None = None
+        self,
+        items: Sequence[Item],
+        wanted: Sequence[str],
+        watch: IterationCallback | None = None,
+        read: Read = fetch,
     ) -> list[Result | Failure]:
         """Attack ``items`` together, also those that are not ``wanted`` (they decide nothing but the last bits), and
         return what became of those that are. An item that cannot be read or that gives no numbers fails alone."""
         failures, tasks, readable = [], [], []
         for item in items:
             try:
-                tasks.append(read_task(item, self.spec.size))
+                tasks.append(read_task(item, self.spec.size, read))
                 readable.append(item)
             except UserError as error:
                 failures.append(Failure(item.identity, str(error)))
@@ -170,14 +190,20 @@ class Worker:
 
 
 def load_networks(
-    pipeline: str, surrogates: Sequence[str], precision: Precision, device: str
+    pipeline: str, surrogates: Sequence[str], precision: Precision, device: str, places: Mapping[str, str] = {}
 ) -> tuple[Backbone, list[Classifier]]:
     """Load what an attack is carried out with: the backbone, and the surrogates in their order.
 
-    All of them have the classes of the first one that has names, in its order.
+    All of them have the classes of the first one that has names, in its order. A name in ``places`` is loaded as what
+    stands there, and keeps its name.
     """
-    classifiers = in_one_order([load_surrogate(name).to(device) for name in surrogates])
-    return load_pipeline(pipeline, precision).to(device), classifiers
+    classifiers = in_one_order([_surrogate(name, places.get(name, name)).to(device) for name in surrogates])
+    return load_pipeline(places.get(pipeline, pipeline), precision).to(device), classifiers
+
+
+def _surrogate(name: str, place: str) -> Classifier:
+    classifier = load_surrogate(place)
+    return classifier if place == name else replace(classifier, name=name)
 
 
 def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:
@@ -191,13 +217,13 @@ def weights(backbone: Backbone, classifiers: Sequence[Classifier]) -> dict[str, 
     return {"pipeline": backbone.fingerprint(), **{each.name: each.fingerprint() for each in classifiers}}
 
 
-def read_task(item: Item, size: int) -> Task:
+def read_task(item: Item, size: int, read: Read = fetch) -> Task:
     """What the attack is to do with ``item``, its image and its mask read at ``size``.
 
     An ``ImageError`` where it cannot be read, or is not what it was when the run was planned.
     """
-    content = fetch(item.image)
-    mask = None if item.mask is None else fetch(item.mask)
+    content = read(item.image)
+    mask = None if item.mask is None else read(item.mask)
     if identify(content, item.label, item.class_name, item.target, mask) != item.identity:
         raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another `out`")
     cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}")

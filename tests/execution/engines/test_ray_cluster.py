@@ -67,12 +67,12 @@ def killing(file: str, once: Path | None = None) -> type[_Actor]:
     """Workers that are killed over the image ``file``, every time or only the first."""
 
     class Killed(_Actor):
-        def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...]) -> Any:
+        def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...], images: Any) -> Any:
             if any(item.file == file for item in items) and not (once and once.exists()):
                 if once:
                     once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().attack(items, wanted)
+            return super().attack(items, wanted, images)
 
     return Killed
 
@@ -152,14 +152,14 @@ def test_others_do_what_a_killed_host_had(
     class Held(_Actor):
         """On that host an attack does not end by itself."""
 
-        def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...]) -> Any:
+        def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...], images: Any) -> Any:
             if ray.get_runtime_context().get_node_id() == name:
                 at_work.touch()
                 time.sleep(600)
             # One after the other, so that this host gets one of them.
             while not at_work.exists():
                 time.sleep(0.1)
-            return super().attack(items, wanted)
+            return super().attack(items, wanted, images)
 
     def kill() -> None:
         while not at_work.exists():

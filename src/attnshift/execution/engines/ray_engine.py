@@ -2,6 +2,9 @@
 
 Ray only carries: the plan decides what is attacked together, the coordinator stores and counts. An actor that dies, or
 whose host does, takes nothing with it: what it worked on comes back as ``WorkerDied`` and another one takes its place.
+
+A host needs no file of the coordinator's host: images come with the micro-batch, and models that are folders or files
+come through Ray's object store, once for each host that lacks them.
 """
 
 # Ray's decorators and handles have no types that a checker can follow.
@@ -14,18 +17,21 @@ import os
 import platform
 import signal
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from attnshift.data.datasets import Item
-from attnshift.errors import RunError, UnavailableError, UserError
+from attnshift.data.references import Reference, fetch, scheme_of
+from attnshift.errors import ImageError, RunError, UnavailableError, UserError
 from attnshift.execution.engines import Assignment, Returned, WorkerDied
+from attnshift.execution.shipping import Parts, files_of, loaded_as, local_models, read_blocks
 from attnshift.execution.worker import Failure, Result, Worker
 from attnshift.results.spec import RunSpec
 
@@ -76,6 +82,28 @@ def _signals_wait() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A model in the object store: references to the blocks of its ``files``, by their place in its folder; the
+    ``name`` of one that is a file and no folder."""
+
+    name: str
+    files: Mapping[str, Sequence[Any]]
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into ``folder``, and return the path of the model there."""
+        try:
+            for place, blocks in self.files.items():
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                with (folder / place).open("wb") as file:
+                    for block in blocks:
+                        file.write(ray.get(block))
+        except OSError as error:
+            what = f"models that were sent cannot be written to {folder} ({error.strerror})"
+            raise RunError(f"{what}; make room there, or set TMPDIR") from None
+        return folder / self.name
+
+
 @dataclass
 class RayEngine:
     """``workers`` actors, or with 0 as many as the cluster has room for, also when hosts come and go. Each takes
@@ -92,6 +120,9 @@ class RayEngine:
     _lost: int = field(default=0, init=False)
     """How many ended while they started, since one was ready; ``_why`` is the last one's reason."""
     _why: str = field(default="", init=False)
+    _models: dict[str, Parts] = field(default_factory=dict, init=False)
+    """Models that lie on this host, by name; ``_sent`` is what was put into the object store of them."""
+    _sent: dict[Path, _Sent] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.spec.device not in ("cpu", "cuda"):
@@ -113,6 +144,7 @@ class RayEngine:
             # No models are loaded for nothing.
             return
         waiting = chain([first], waiting)
+        self._models = local_models(self.spec)
         self._ping_idle()
         since = time.monotonic()
         while True:
@@ -143,7 +175,7 @@ class RayEngine:
         else:
             for actor in (*self._idle, *self._starting.values(), *(actor for actor, _ in self._busy.values())):
                 ray.kill(actor)
-        for each in (self._idle, self._starting, self._busy):
+        for each in (self._idle, self._starting, self._busy, self._sent):
             each.clear()
 
     @_signals_wait()
@@ -156,7 +188,8 @@ class RayEngine:
     @_signals_wait()
     def _give(self, assignment: Assignment) -> None:
         actor = self._idle.pop()
-        self._busy[actor.attack.remote(assignment.items, assignment.wanted)] = actor, assignment
+        images = _contents(assignment.items)
+        self._busy[actor.attack.remote(assignment.items, assignment.wanted, images)] = actor, assignment
 
     @_signals_wait()
     def _start_workers(self) -> None:
@@ -171,7 +204,8 @@ class RayEngine:
         }
         there = len(self._idle) + len(self._starting) + len(self._busy)
         for _ in range(wanted - there if self._lost < _STARTS * wanted else 0):
-            actor = ray.remote(_Actor).options(**options).remote(self.spec.model_dump_json(), self.cache, Path.cwd())
+            spec = self.spec.model_dump_json()
+            actor = ray.remote(_Actor).options(**options).remote(spec, self.cache, Path.cwd(), self._models)
             self._starting[actor.ready.remote()] = actor
 
     def _needs(self) -> Mapping[str, int]:
@@ -205,7 +239,7 @@ class RayEngine:
     def _worker_ready(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
         try:
-            ray.get(reference)
+            lacking = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise RunError(f"a worker cannot start: {_line(error.cause)}") from None
         except ray.exceptions.RayError as error:
@@ -213,8 +247,23 @@ class RayEngine:
                 raise RunError(f"a worker cannot start: {_line(error)}") from None
             self._lost, self._why = self._lost + 1, _line(error)
         else:
+            if lacking:
+                self._starting[actor.ready.remote({path: self._files(path) for path in lacking})] = actor
+                return
             self._lost = 0
             self._idle.append(actor)
+
+    def _files(self, path: Path) -> _Sent:
+        """What the object store has of the model at ``path``: put there once, for all hosts that lack it."""
+        if path not in self._sent:
+            try:
+                files = {
+                    place: [ray.put(block) for block in read_blocks(file)] for place, file in files_of(path).items()
+                }
+                self._sent[path] = _Sent("" if path.is_dir() else path.name, files)
+            except (OSError, ray.exceptions.ObjectStoreFullError) as error:
+                raise RunError(f"{path} cannot be sent to a host that lacks it ({_line(error)})") from None
+        return self._sent[path]
 
     @_signals_wait()
     def _returned(self, reference: Any) -> Returned:
@@ -232,24 +281,48 @@ class RayEngine:
 class _Actor:
     """A worker in a process of its own, anywhere in the cluster."""
 
-    def __init__(self, spec: str, cache: Path | None, folder: Path):
-        self.spec, self.cache, self.folder = spec, cache, folder
+    def __init__(self, spec: str, cache: Path | None, folder: Path, models: Mapping[str, Parts]):
+        self.spec, self.cache, self.folder, self.models = spec, cache, folder, models
         self.worker: Worker | None = None
 
-    def ready(self) -> None:
-        """Load everything, once; an exception here is told to the one who asked, one in ``__init__`` is not."""
-        if self.worker is None:
-            # Relative names of models mean what they mean to the coordinator.
-            if self.folder.is_dir():
-                os.chdir(self.folder)
-            try:
-                self.worker = Worker.load(RunSpec.model_validate_json(self.spec), self.cache)
-            except UserError as error:
-                raise RunError(f"{error} (on {platform.node()})") from None
+    def ready(self, sent: Mapping[Path, _Sent] = {}) -> list[Path]:
+        """Load everything, once, or return the paths of models that this host lacks, to be called again with their
+        files; an exception here is told to the one who asked, one in ``__init__`` is not."""
+        if self.worker is not None:
+            return []
+        paths = {part for parts in self.models.values() for part in parts if isinstance(part, Path)}
+        lacking = [path for path in sorted(paths) if not (self.folder / path).exists() and path not in sent]
+        if lacking:
+            return lacking
+        # Relative names of models mean what they mean to the coordinator.
+        if self.folder.is_dir():
+            os.chdir(self.folder)
+        try:
+            with tempfile.TemporaryDirectory(prefix="attnshift-", ignore_cleanup_errors=True) as folder:
+                places = {path: each.write(Path(folder, str(at))) for at, (path, each) in enumerate(sent.items())}
+                spec = RunSpec.model_validate_json(self.spec)
+                self.worker = Worker.load(spec, self.cache, loaded_as(self.models, places))
+        except UserError as error:
+            raise RunError(f"{error} (on {platform.node()})") from None
+        return []
 
-    def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...]) -> list[Result | Failure]:
+    def attack(
+        self, items: tuple[Item, ...], wanted: tuple[str, ...], images: Mapping[Reference, bytes]
+    ) -> list[Result | Failure]:
+        """Attack ``items``; ``images`` are the bytes of those that this host need not fetch."""
         assert self.worker is not None
-        return self.worker.attack(items, wanted)
+        return self.worker.attack(items, wanted, read=lambda each: images[each] if each in images else fetch(each))
+
+
+def _contents(items: Iterable[Item]) -> dict[Reference, bytes]:
+    """Images and masks of ``items`` that are files here. One that cannot be read now is the worker's to fetch, and to
+    complain of."""
+    contents = {}
+    for reference in (each for item in items for each in (item.image, item.mask) if each is not None):
+        if reference.kind != "url" or scheme_of(reference.location) == "file":
+            with suppress(ImageError):
+                contents[reference] = fetch(reference)
+    return contents
 
 
 def _connect(address: str | None) -> None:
