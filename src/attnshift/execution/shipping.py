@@ -12,6 +12,7 @@ from pathlib import Path
 from attnshift.data.references import is_folder, is_regular
 from attnshift.defences.names import undefended
 from attnshift.diffusion import BACKBONES
+from attnshift.diffusion.names import split_variant
 from attnshift.errors import RunError
 from attnshift.results.spec import RunSpec
 
@@ -80,8 +81,10 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 
 
 def _pipeline_parts(name: str) -> Parts:
-    prefix, _, model = name.partition(":")
-    return (f"{prefix}:", *_folder(model)) if prefix in BACKBONES else _folder(name)
+    prefix, colon, model = name.partition(":")
+    before, model = (f"{prefix}{colon}", model) if prefix in BACKBONES else ("", name)
+    source, _ = split_variant(model)
+    return (before, *_folder(source), model.removeprefix(source))
 
 
 def _classifier_parts(name: str) -> Parts:
