@@ -76,8 +76,8 @@ def test_data_is_sent_and_neither_code_nor_pickles_nor_what_a_pipeline_never_rea
     assert files_of(pipeline) == {name: pipeline / name for name in needed}
     model = fill(tmp_path / "vit", "config.json", "model.safetensors", "pytorch_model.bin")
     assert sorted(files_of(model)) == ["config.json", "model.safetensors"]
-    alone = fill(tmp_path, "r.safetensors", "r.classes.json", "s.safetensors") / "r.safetensors"
-    assert sorted(files_of(alone)) == ["r.classes.json", "r.safetensors"]
+    alone = fill(tmp_path, "r.safetensors", "r.classes.json", "class_names.txt", "s.safetensors") / "r.safetensors"
+    assert sorted(files_of(alone)) == ["class_names.txt", "r.classes.json", "r.safetensors"]
 
 
 def test_a_linked_folder_is_followed(tmp_path: Path) -> None:

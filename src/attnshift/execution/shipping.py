@@ -26,8 +26,8 @@ Parts = tuple[str | Path, ...]
 
 _BLOCK = 64 * 2**20
 """Bytes that are read, sent and written at once."""
-_DATA = (".json", ".txt", ".model", ".safetensors")
-"""Endings of the files that are sent."""
+_DATA = (".json", ".txt", ".md", ".model", ".safetensors")
+"""Endings of the files that are sent; a model card may say which classes a model knows."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Folders of a pipeline that are never read."""
 
@@ -57,11 +57,12 @@ def files_of(path: Path) -> dict[str, Path]:
     A ``RunError`` where they are more than ``LARGEST_MODEL``.
     """
     # Loaders read a folder and the folders in it. A pattern follows links, and ends.
-    found = [*path.glob("*"), *path.glob("*/*")] if is_folder(path) else [path, path.with_suffix(".classes.json")]
+    beside = [path.with_suffix(".classes.json"), path.with_name("class_names.txt")]
+    found = [*path.glob("*"), *path.glob("*/*")] if is_folder(path) else [path, *beside]
     top = path if is_folder(path) else path.parent
     pipeline = (path / "model_index.json").is_file()
     files = {}
-    for file in sorted(found):
+    for file in sorted({*found}):
         place = file.relative_to(top)
         # A pipeline's folder may hold the same weights once more, in one file for other programs.
         needless = pipeline and (place.parts[0] in _UNUSED or (place.name == str(place) and file.suffix != ".json"))
