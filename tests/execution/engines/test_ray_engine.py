@@ -6,6 +6,7 @@ import importlib
 import platform
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,8 +18,10 @@ import pytest
 
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
+from attnshift.diffusion import load_pipeline
 from attnshift.errors import RunError, UnavailableError
 from attnshift.execution.engines import Assignment, WorkerDied
+from attnshift.execution.shipping import files_of, read_blocks
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.spec import RunSpec
 
@@ -42,15 +45,19 @@ class Actor:
     outcomes: list[Any]
     options: dict[str, Any]
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    given: list[Any] = field(default_factory=list)
+    """Last argument of each call: models, then images."""
     killed: bool = False
 
     def __getattr__(self, name: str) -> SimpleNamespace:
         if name not in ("ready", "attack"):
             raise AttributeError(name)
-        return SimpleNamespace(remote=lambda *arguments: self.call(arguments[-1] if arguments else ()))
+        return SimpleNamespace(remote=lambda *arguments: self.call(arguments))
 
-    def call(self, wanted: tuple[str, ...]) -> Awaited:
+    def call(self, arguments: tuple[Any, ...]) -> Awaited:
+        wanted = arguments[1] if len(arguments) > 1 else ()
         self.calls.append(wanted)
+        self.given.append(arguments[-1] if arguments else None)
         return Awaited(self.outcomes.pop(0) if self.outcomes else [f"{each} done" for each in wanted])
 
 
@@ -102,6 +109,10 @@ class FakeRay:
         if isinstance(reference.outcome, Exception):
             raise reference.outcome
         return reference.outcome
+
+    def put(self, value: bytes) -> Awaited:
+        self.log.append("put")
+        return Awaited(value)
 
     def kill(self, actor: Actor) -> None:
         actor.killed = True
@@ -357,7 +368,7 @@ def test_who_cannot_start_says_where_it_is(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     broken = spec().model_copy(update={"pipeline": "nowhere"})
     with pytest.raises(RunError, match=rf"nowhere.* \(on {platform.node()}\)$"):
-        ray_engine._Actor(broken.model_dump_json(), None, tmp_path).ready()
+        ray_engine._Actor(broken.model_dump_json(), None, tmp_path, {}).ready()
 
 
 def test_relative_names_are_looked_for_where_the_command_was_given(
@@ -368,5 +379,58 @@ def test_relative_names_are_looked_for_where_the_command_was_given(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     for folder in (tmp_path / "there", tmp_path / "only on the coordinator"):
-        ray_engine._Actor(spec().model_dump_json(), None, folder).ready()
+        ray_engine._Actor(spec().model_dump_json(), None, folder, {}).ready()
     assert seen == [tmp_path / "there", tmp_path / "there"]
+
+
+def test_images_that_are_files_come_with_the_micro_batch_and_others_do_not(fake: FakeRay, tmp_path: Path) -> None:
+    file, mask = Reference("file", str(tmp_path / "a.png")), Reference("member", str(tmp_path / "masks.tar"), 2, 3)
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / "masks.tar").write_bytes(b"a mask")
+    url, gone = Reference("url", "https://example.com/b.png"), Reference("file", str(tmp_path / "gone.png"))
+    items = [
+        Item("a", "a.png", file, 0, "mug", mask),
+        Item("b", "b.png", url, 0, "mug"),
+        Item("c", "gone.png", gone, 0, "mug"),
+    ]
+    engine = RayEngine(spec(), workers=1)
+    assert len([*engine([Assignment(0, tuple(items), ("a", "b", "c"))])]) == 1
+    assert fake.actors[0].given[-1] == {file: b"image", mask: b"mas"}
+
+
+def test_models_are_put_into_the_store_once_for_all_that_lack_them(fake: FakeRay, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    fake.plans = [[[tmp_path]], [[tmp_path]], []]
+    engine = RayEngine(spec(), workers=3)
+    assert len([*engine(assignments(3))]) == 3
+    sent = [actor.given[1] for actor in fake.actors[:2]]
+    assert [each[tmp_path].files["config.json"][0].outcome for each in sent] == [b"{}", b"{}"]
+    assert fake.log == ["put"]
+    assert len(fake.actors) == 3
+
+
+def test_a_worker_loads_what_it_was_sent_under_its_own_name(
+    fake: FakeRay, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    fingerprint = load_pipeline(str(pipeline_folder)).fingerprint()
+    lacked = Path("models/tiny")
+    wanted = spec().model_copy(update={"pipeline": "models/tiny", "weights": {}})
+    engine = RayEngine(wanted)
+    files = {name: [fake.put(block) for block in read_blocks(file)] for name, file in files_of(pipeline_folder).items()}
+    loaded: list[RunSpec] = []
+    monkeypatch.setattr(RunSpec, "differences", lambda found, _: loaded.append(found) or [])
+    actor = ray_engine._Actor(wanted.model_dump_json(), None, tmp_path / "nowhere", {"models/tiny": ("", lacked, "")})
+    assert actor.ready() == [lacked]
+    assert actor.ready({lacked: ray_engine._Sent("", files)}) == []
+    assert actor.ready() == []
+    assert loaded[0].weights["pipeline"] == fingerprint
+    assert [*tmp_path.iterdir()] == [], "what was sent is removed once it is loaded"
+    engine.close()
+
+
+def test_a_host_without_room_for_a_model_says_so(fake: FakeRay, tmp_path: Path) -> None:
+    (tmp_path / "0").touch()
+    with pytest.raises(RunError, match=r"cannot be written to .*; make room there, or set TMPDIR"):
+        ray_engine._Sent("", {"config.json": [fake.put(b"{}")]}).write(tmp_path / "0")
