@@ -24,6 +24,7 @@ from attnshift import __version__
 from attnshift.catalogue import catalogue
 from attnshift.cli import app, main
 from attnshift.cli.printing import with_flags
+from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.registry import Table
 from attnshift.results.store import Store
 from small_runs import SHORT_PATH, SURROGATE, contents, pngs, write_labels, write_photos
@@ -305,7 +306,10 @@ def test_validate_finds_all_bad_input(command: Command, call: Call, name: str) -
 
 def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call: Call) -> None:
     good = call(*command.validation())
-    assert (good.status, good.out, good.err) == (0, "3 images can be attacked, 0 complaints\n", "")
+    assert (good.status, good.err) == (0, "")
+    pipeline, counts = good.out.splitlines()
+    assert pipeline.startswith(f"pipeline {command.pipeline} predicts no noise at all, as networks with random weights")
+    assert counts == "3 images can be attacked, 0 complaints"
     corrupt_image(command)
     (command.photos / "images" / "photo-2.png").unlink()
     command.surrogates = (*command.surrogates, "tim:nope")
@@ -326,6 +330,18 @@ def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call
     found = json.loads(as_json.out)
     assert (found["usable"], [f"attnshift: {each}" for each in found["complaints"]]) == (1, lines)
     assert contents(command.photos) == before
+    assert found["pipeline"] is None
+
+
+def test_validate_prints_what_was_measured_of_the_pipeline(command: Command, call: Call) -> None:
+    command.pipeline = lab_weights()
+    found = json.loads(call(*command.validation(), "--json").out)
+    assert found["pipeline"]["verdict"] == "fine"
+    assert found["pipeline"]["predicted"]["epsilon"] > 0.5
+    command.pipeline = command.photos / "nope"
+    ended = call(*command.validation())
+    assert (ended.status, len(ended.err.splitlines())) == (2, 1)
+    assert f"cannot load the pipeline {command.pipeline}: there is no such folder" in ended.err
 
 
 @pytest.mark.heavy

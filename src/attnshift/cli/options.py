@@ -53,7 +53,9 @@ class InputOptions:
         Path | None,
         typer.Option(help="CSV or JSON lines with file,label[,class_name][,target], where the images do not say it."),
     ] = None
-    pipeline: Annotated[str, typer.Option(help="Stable Diffusion folder or hub name, or 'lab'.")] = "lab"
+    pipeline: Annotated[
+        str, typer.Option(help="Stable Diffusion folder or hub name, with ,variant=fp16 for a variant; or 'lab'.")
+    ] = "lab"
     surrogates: Annotated[
         tuple[str, ...],
         typer.Option(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from attnshift.cli.options import AsJson, Changes, InputOptions, Preset, expand_options
 from attnshift.cli.printing import print_json, print_message, with_flags
 from attnshift.errors import UserError
-from attnshift.terminal import plural
+from attnshift.terminal import one_line, plural
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.measures import PipelineMeasures
 
 __all__ = ["validate"]
 
@@ -22,6 +26,7 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
 
     complaints: list[UserError] = []
     remarks: list[str] = []
+    measured: list[PipelineMeasures] = []
 
     def complain(error: UserError) -> None:
         complaints.append(error)
@@ -39,10 +44,21 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
         from attnshift.execution.prepare import AttackSettings
         from attnshift.execution.validate import find_problems
 
-        usable = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain, remark)
+        usable = find_problems(
+            AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain, remark, measured.append
+        )
     if as_json:
-        print_json({"usable": usable, "complaints": [with_flags(each) for each in complaints], "remarks": remarks})
+        print_json(
+            {
+                "usable": usable,
+                "pipeline": {**vars(measured[0]), "verdict": measured[0].verdict.kind} if measured else None,
+                "complaints": [with_flags(each) for each in complaints],
+                "remarks": remarks,
+            }
+        )
     else:
+        for measures in measured:
+            print(one_line(f"pipeline {measures.verdict.line}"))
         rest = "; the rest is checked once they are mended" if early else ""
         print(f"{plural(usable, 'image')} can be attacked, {plural(len(complaints), 'complaint')}{rest}")
     if complaints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from attnshift.diffusion.names import split_variant
+from attnshift.diffusion.names import check_source, split_variant
 from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table, look_up, suggest
 
@@ -79,8 +79,24 @@ def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
     return look_up(BACKBONES, backbone)(model, precision)
 
 
+def check_pipeline_name(source: str) -> None:
+    """Raise ``ModelError``, without loading anything, for a name that no pipeline can have.
+
+    Such names have an unknown backbone in front, or mean a folder that does not exist.
+    """
+    backbone, model = _prefixed(source)
+    if backbone in ("", _USUAL):
+        check_source(split_variant(model)[0])
+
+
 def _named(source: str) -> tuple[str, str]:
     """Backbone of a pipeline's name, and what the backbone is asked to load."""
+    backbone, model = _prefixed(source)
+    return backbone or _backbone_of(Path(split_variant(model)[0])), model
+
+
+def _prefixed(source: str) -> tuple[str, str]:
+    """Backbone in front of a pipeline's name, empty if there is none, and the rest."""
     prefix, colon, model = source.partition(":")
     if prefix in BACKBONES:
         return prefix, model
@@ -90,7 +106,7 @@ def _named(source: str) -> tuple[str, str]:
         raise ModelError(
             f"pipeline '{source}': unknown backbone '{prefix}'{suggest(prefix, BACKBONES)}; known: {known}"
         )
-    return _backbone_of(Path(split_variant(source)[0])), source
+    return "", source
 
 
 def _backbone_of(folder: Path) -> str:

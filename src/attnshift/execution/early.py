@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from attnshift.data.sources import open_source
 from attnshift.defences.names import check_name
+from attnshift.diffusion import check_pipeline_name
 from attnshift.errors import UserError
 
 __all__ = ["GivenInputs", "check_early", "check_names", "check_numbers", "check_surrogates", "early_complaints"]
@@ -26,6 +27,9 @@ class GivenInputs(Protocol):
 
     @property
     def masks(self) -> Path | None: ...
+
+    @property
+    def pipeline(self) -> str: ...
 
     @property
     def surrogates(self) -> tuple[str, ...]: ...
@@ -74,6 +78,7 @@ def check_names(names: Sequence[str]) -> None:
 def _checks(inputs: GivenInputs) -> Iterator[Callable[[], object]]:
     yield lambda: check_numbers(vars(inputs))
     yield lambda: check_surrogates(inputs.surrogates)
+    yield lambda: check_pipeline_name(inputs.pipeline)
     # It looks for what it needs at once, and reads samples only when they are asked for.
     yield lambda: open_source(inputs.images, inputs.labels, (), inputs.masks)
 

@@ -9,7 +9,9 @@ from attnshift.data.images import decode_image
 from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
 from attnshift.diffusion import as_precision, load_pipeline
+from attnshift.diffusion.measures import PipelineMeasures
 from attnshift.errors import UserError
+from attnshift.execution.pipeline_check import check_pipeline, measure_on
 from attnshift.execution.prepare import AttackSettings, Shapes, check_settings, items_of
 from attnshift.execution.work import work_of
 from attnshift.results.plan import Plan
@@ -23,11 +25,12 @@ def find_problems(
     settings: AttackSettings,
     complain: Callable[[UserError], None],
     remark: Callable[[str], None] = lambda line: None,
+    measured: Callable[[PipelineMeasures], None] = lambda measures: None,
 ) -> int:
     """Load and check what ``settings`` name, and decode every image; return how many images can be attacked.
 
-    Each complaint goes to ``complain``, and what is no error but may not be expected to ``remark``. What can only be
-    checked with something that is missing is not checked.
+    Each complaint goes to ``complain``, what is no error but may not be expected to ``remark``, and what is measured of
+    the pipeline to ``measured``. What can only be checked with something that is missing is not checked.
     """
 
     def tried(check: Callable[[], Found]) -> Found | None:
@@ -56,6 +59,10 @@ def find_problems(
     plan = tried(drawn) if classifiers else None
     if work is not None and pipeline is not None and plan and len(classifiers) == len(settings.surrogates):
         tried(lambda: work.check(pipeline, classifiers, plan.examples, size))
+        measures = tried(lambda: measure_on(pipeline, plan, size, settings.recipe))
+        if measures is not None:
+            measured(measures)
+            tried(lambda: check_pipeline(measures))
     for line in filter(None, (*(work.remarks if work else ()), shapes.line)):
         remark(line)
     return len(plan or ())
