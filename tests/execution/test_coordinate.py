@@ -59,6 +59,7 @@ COLUMNS = {
     "attention_attack",
     "attention_side",
     "interference",
+    "known",
     *(f"{arm}_margins" for arm in ARMS),
 }
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack import clean_path
+from attnshift.attack import prepare
+from attnshift.attack.method import Method
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.inversion_cache import InversionCache
@@ -25,7 +26,7 @@ from small_runs import pngs, small_settings
 from tables import records
 from tiers import fast_first
 
-SHORT = ("diffusion.denoising_steps=2", "diffusion.guidance=2.0", "optimiser.iterations=1")
+SHORT = ("diffusion.denoising_steps=1", "diffusion.guidance=2.0", "optimiser.iterations=1")
 NULL_TEXT = ("reconstruction.method=null_text", "reconstruction.updates=1")
 METHODS = {
     "offset": (),
@@ -38,13 +39,18 @@ METHODS = {
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each inversion was made of."""
     counted: list[int] = []
-    original = clean_path.invert
+    original = prepare.timed_method
 
-    def invert(backbone: Any, noise_schedule: Any, latents: Tensor, *rest: Any) -> Any:
-        counted.append(len(latents))
-        return original(backbone, noise_schedule, latents, *rest)
+    def timed_method(method: Method) -> Method:
+        timed = original(method)
 
-    monkeypatch.setattr(clean_path, "invert", invert)
+        def invert(backbone: Any, noise_schedule: Any, latents: Tensor, *rest: Any) -> Any:
+            counted.append(len(latents))
+            return timed.invert(backbone, noise_schedule, latents, *rest)
+
+        return replace(timed, invert=invert)
+
+    monkeypatch.setattr(prepare, "timed_method", timed_method)
     return counted
 
 
