@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -43,6 +43,8 @@ class Painting:
 
     def check(self, *_: object) -> None:
         pass
+
+    remarks: ClassVar[tuple[str, ...]] = ()
 
     def carry_out(
         self,
