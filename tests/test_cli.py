@@ -307,9 +307,12 @@ def test_validate_finds_all_bad_input(command: Command, call: Call, name: str) -
 def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call: Call) -> None:
     good = call(*command.validation())
     assert (good.status, good.err) == (0, "")
-    pipeline, counts = good.out.splitlines()
-    assert pipeline.startswith(f"pipeline {command.pipeline} predicts no noise at all, as networks with random weights")
-    assert counts == "3 images can be attacked, 0 complaints"
+    *table, last = good.out.splitlines()
+    assert last == "3 images can be attacked, 0 complaints"
+    assert [line.partition(":")[0] for line in table[:1]] == ["names of random"]
+    assert any("random weights, which say nothing about the labels" in line for line in table)
+    assert any(line.startswith(f"pipeline {command.pipeline} predicts no noise at all, as networks") for line in table)
+    assert any(line.startswith("cost: about ") and line.endswith(" for 3 images") for line in table)
     corrupt_image(command)
     (command.photos / "images" / "photo-2.png").unlink()
     command.surrogates = (*command.surrogates, "tim:nope")
@@ -324,7 +327,7 @@ def test_validate_lists_all_complaints_and_writes_nothing(command: Command, call
         "photo-2.png does not exist",
         "photo-1.png",
     ]
-    assert ended.out == "1 image can be attacked, 3 complaints\n"
+    assert ended.out.splitlines()[-1] == "an attack would be refused, 3 complaints"
     as_json = call(*command.validation(), "--json")
     assert (as_json.status, as_json.err) == (2, ended.err)
     found = json.loads(as_json.out)

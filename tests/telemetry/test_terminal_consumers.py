@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from attnshift.telemetry import ImageFailed, RunEnded
 from attnshift.telemetry.terminal import ProgressBar, ProgressLines
 from telemetry.recorded import RECORDED, SURROGATES, begun, done, iteration
 
@@ -90,3 +91,17 @@ def test_an_image_that_was_wrong_before_the_attack_is_no_success() -> None:
     lines(begun(done=0))
     lines(replace(done("a", -1.0, -2.0), unknown=SURROGATES[:1], fooled=False))
     assert "succeeds on 1 of 2 surrogates (1 wrong before the attack), iterate 1 of 3" in stream.getvalue()
+
+
+def test_failures_of_one_kind_are_ten_lines_and_a_count() -> None:
+    stream = io.StringIO()
+    lines = ProgressLines(stream)
+    lines(begun(images=5000, done=0))
+    for number in range(5000):
+        lines(ImageFailed(str(number), f"my photo {number}.png", f"my photo {number}.png: not a readable image"))
+    lines(ImageFailed("other", "other.png", "memory does not hold one image"))
+    lines(RunEnded(0, 5001, 1.0, "finished"))
+    written = stream.getvalue().splitlines()
+    assert len(written) == 12
+    assert "other.png failed: memory" in written[10]
+    assert written[11] == "failed: and 4990 more of the kind: …: not a readable image"

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from attnshift.cli.options import AsJson, Changes, InputOptions, Preset, expand_options
 from attnshift.cli.printing import print_json, print_message, with_flags
 from attnshift.errors import UserError
-from attnshift.terminal import one_line, plural
-
-if TYPE_CHECKING:
-    from attnshift.diffusion.measures import PipelineMeasures
+from attnshift.terminal import Groups, one_line, plural
 
 __all__ = ["validate"]
 
@@ -24,19 +20,25 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
     from attnshift.execution.early import early_complaints
     from attnshift.recipes.reading import load_recipe
 
-    complaints: list[UserError] = []
+    complaints, groups = 0, Groups()
+    shown: list[str] = []
     remarks: list[str] = []
-    measured: list[PipelineMeasures] = []
+
+    def say(line: object) -> None:
+        shown.append(with_flags(line))
+        print_message(line)
 
     def complain(error: UserError) -> None:
-        complaints.append(error)
-        print_message(error)
+        nonlocal complaints
+        complaints += 1
+        if groups.admits(error):
+            say(error)
 
     def remark(line: str) -> None:
         remarks.append(with_flags(line))
         print_message(line)
 
-    early, usable = early_complaints(inputs), 0
+    early, found = early_complaints(inputs), None
     for each in early:
         complain(each)
     recipe = load_recipe(preset, changes)
@@ -44,22 +46,20 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
         from attnshift.execution.prepare import AttackSettings
         from attnshift.execution.validate import find_problems
 
-        usable = find_problems(
-            AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain, remark, measured.append
-        )
+        found = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain, remark)
+    for line in groups.left_out():
+        say(line)
     if as_json:
-        print_json(
-            {
-                "usable": usable,
-                "pipeline": {**vars(measured[0]), "verdict": measured[0].verdict.kind} if measured else None,
-                "complaints": [with_flags(each) for each in complaints],
-                "remarks": remarks,
-            }
-        )
+        values = {"usable": 0, "refused": True} if found is None else found.to_json()
+        print_json({**values, "complaints": shown, "complaint_count": complaints, "remarks": remarks})
     else:
-        for measures in measured:
-            print(one_line(f"pipeline {measures.verdict.line}"))
+        for line in found.lines() if found else ():
+            print(one_line(line))
         rest = "; the rest is checked once they are mended" if early else ""
-        print(f"{plural(usable, 'image')} can be attacked, {plural(len(complaints), 'complaint')}{rest}")
+        counted = plural(complaints, "complaint")
+        if found is None or found.refused:
+            print(f"an attack would be refused, {counted}{rest}")
+        else:
+            print(f"{plural(found.usable, 'image')} can be attacked, {counted}")
     if complaints:
         raise typer.Exit(2)

@@ -37,6 +37,7 @@ __all__ = [
     "labels_of",
     "prepare_run",
     "settings_with",
+    "usual_threads",
     "wants_masks",
 ]
 
@@ -126,7 +127,7 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
     shapes = Shapes()
     plan = Plan.draw(shapes.counted(items_of(settings, classifiers, examine=shapes.examine)))
     size = settings.size or backbone.suggested_size
-    torch.set_num_threads(settings.threads or _usual_threads(settings.device, size))
+    torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
     spec = RunSpec(
         images=str(settings.images),
         labels=None if settings.labels is None else str(settings.labels),
@@ -245,6 +246,6 @@ def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:
         raise UserError(f"`masks` is {masks}, which this recipe does not read; set mask.source=given, or leave it out")
 
 
-def _usual_threads(device: str, size: int) -> int:
+def usual_threads(device: str, size: int) -> int:
     """Return one thread for small images: a second saves little, and on a busy machine the first waits for it."""
     return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()

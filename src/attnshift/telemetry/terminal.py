@@ -7,8 +7,8 @@ from typing import IO, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun
-from attnshift.terminal import escaped, one_line
+from attnshift.telemetry.events import Event, ImageDone, ImageFailed, Iteration, RunBegun, RunEnded
+from attnshift.terminal import Groups, escaped, one_line
 
 __all__ = ["ProgressBar", "ProgressLines"]
 
@@ -76,16 +76,23 @@ class _Count:
     def __init__(self) -> None:
         self.name = ""
         self.total = self.seen = self.iterations = 0
+        self._failures = Groups()
 
     def line(self, event: Event) -> str | None:
         if isinstance(event, RunBegun):
             self.name, self.total, self.seen, self.iterations = event.name, event.images, event.done, event.iterations
+            self._failures = Groups()
             return " ".join(map(one_line, (event.name, *event.notes))).strip() if event.notes else None
+        if isinstance(event, RunEnded):
+            return "; ".join(f"failed: {line}" for line in self._failures.left_out()) or None
         if not isinstance(event, ImageDone | ImageFailed):
             return None
         self.seen += 1
         start = f"{self.name and f'{self.name} '}{self.seen}/{self.total} {event.file}"
         if isinstance(event, ImageFailed):
+            # The name of the image may be a part of the reason in any form.
+            if not self._failures.admits(event.reason.replace(event.file, "…")):
+                return None
             times = f" after {event.attempts} attempts" if event.attempts > 1 else ""
             return f"{start} failed{times}: {' '.join(event.reason.split())}"
         classes = event.class_name if event.target_name is None else f"{event.class_name} → {event.target_name}"
