@@ -113,8 +113,9 @@ def test_defences_in_pytorch_are_attacked_with_the_classifier(
         def forward(self, shown: Tensor) -> Tensor:
             return whole(smoothing.forward(shown)[0])
 
-    classifier = Classifier.wrap(Smoothed(), "smoothed", 64, [0.0] * 3, [1.0] * 3, class_names=[*map(str, range(10))])
-    names = [str(int(label)) for label in labels]
+    things = [f"thing {letter}" for letter in "abcdefghij"]
+    classifier = Classifier.wrap(Smoothed(), "smoothed", 64, [0.0] * 3, [1.0] * 3, class_names=things)
+    names = [things[int(label)] for label in labels]
     expected = LatentAttack(backbone, [classifier], recipe)(images, labels, names).images
     built = attack(estimator(preprocessing_defences=smoothing), class_names=classifier.class_names)
     found = built.generate(images.numpy(), labels.numpy())

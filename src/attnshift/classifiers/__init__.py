@@ -14,7 +14,7 @@ SOURCES = Table(
     "classifier source",
     {
         "timm": Entry(
-            "a pretrained timm model, or a folder in timm's format",
+            "a pretrained timm model, a folder in timm's format, or hf-hub:USER/MODEL",
             "Wightman, timm",
             "attnshift.classifiers.timm_source:load_timm",
         ),
