@@ -232,7 +232,7 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
         f"{JUDGE} cannot be a judge",
     ),
     "judge that does not exist": ({"judges": ("timm:resnet5O",)}, ModelError, "did you mean 'resnet50"),
-    "judge of too few classes": ({"judges": ("lab:coatnet",)}, ModelError, "lab:coatnet has 10 classes and cannot"),
+    "judge of too few classes": ({"judges": ("lab:coatnet",)}, ModelError, "lab:coatnet has no class called"),
     "unusable second recipe": (
         {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=20"))},
         UserError,

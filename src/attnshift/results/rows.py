@@ -200,9 +200,7 @@ class VerdictRow(Row):
     arm: Annotated[str, "clean, round_trip, reconstruction, noise or attack"]
     classifier: Annotated[str, "its name, with the defences in front of it"]
     role: Annotated[str, "its role in the run: surrogate, tuning, reference, judge or defended (judge with a defence)"]
-    predicted: Annotated[
-        int, "the class that it sees, from 0; those that it alone has come after the run's"
-    ]
+    predicted: Annotated[int, "the class that it sees, from 0; those that it alone has come after the run's"]
     predicted_name: Annotated[str, "name of that class, or its number"]
     correct: Annotated[bool, "true where that is the true class"]
     success: Annotated[
