@@ -327,7 +327,7 @@ def test_a_corrupt_image_fails_alone(command: Command) -> None:
     path = spoilt(command, 1)
     status, (line,) = command()
     assert status == 1
-    assert "1 image" in line
+    assert line.startswith("attnshift: 1 image failed; ")
     assert f"attnshift status {command.out}" in line
     store = Store.open(command.out)
     (failed,) = records(store, "failed")
@@ -343,6 +343,29 @@ def test_a_corrupt_image_fails_alone(command: Command) -> None:
     path.write_bytes(sound)
     assert command() == (0, [])
     assert sorted(row["file"] for row in records(store, "results")) == [f"card-{number}.png" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("most", "status"), [("0", 1), ("1", 1), ("2", 0), ("39.9%", 1), ("40%", 0), ("100%", 0), ("0%", 1)]
+)
+def test_some_images_may_fail(command: Command, most: str, status: int) -> None:
+    """Two of five do; the run goes on to its end in any case."""
+    for number in (1, 4):
+        spoilt(command, number)
+    ended, (line,) = command("--max-failed", most)
+    assert ended == status
+    shown = "" if most == "0" else f", {'more than' if status else 'within'} --max-failed, {most}"
+    assert line.startswith(f"attnshift: 2 images failed{shown}; attnshift status {command.out} says why")
+    assert len(records(Store.open(command.out), "results")) == 3
+
+
+@pytest.mark.parametrize("most", ["", "%", "-1", "1.5", "101%", "1e2", "one", "nan", "1 %", ".", ".%", "\u0661"])
+def test_a_tolerance_that_is_none(command: Command, most: str) -> None:
+    status, (line,) = command("--max-failed", most)
+    assert (status, command.out.exists()) == (2, False)
+    assert line == (
+        f"attnshift: --max-failed is {most}; expected a number of images, such as 20, or a share, such as 1%"
+    )
 
 
 def test_what_failed_for_a_while_is_tried_again_when_asked(command: Command) -> None:
