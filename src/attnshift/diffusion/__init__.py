@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from attnshift.diffusion.names import check_source, split_variant
+from attnshift.diffusion.names import check_source, exists, split_variant
 from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table, look_up, suggest
 
@@ -101,7 +101,7 @@ def _prefixed(source: str) -> tuple[str, str]:
     if prefix in BACKBONES:
         return prefix, model
     # One letter is a drive of Windows.
-    if colon and len(prefix) > 1 and not Path(source).exists():
+    if colon and len(prefix) > 1 and not exists(source):
         known = ", ".join(BACKBONES)
         raise ModelError(
             f"pipeline '{source}': unknown backbone '{prefix}'{suggest(prefix, BACKBONES)}; known: {known}"
@@ -113,7 +113,7 @@ def _backbone_of(folder: Path) -> str:
     """Backbone that reads the pipeline class of ``folder``; Stable Diffusion for what names
     none."""
     index = folder / "model_index.json"
-    if not index.is_file():
+    if not exists(str(folder)) or not index.is_file():
         return _USUAL
     # It needs torch, which listing the backbones does not.
     from attnshift.untrusted import read_object

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attnshift.errors import ModelError
 
-__all__ = ["check_source", "is_hub_name", "split_variant"]
+__all__ = ["check_source", "exists", "is_hub_name", "split_variant"]
 
 _HUB = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _VARIANT = re.compile(r"[\w-]+", re.ASCII)
@@ -20,7 +20,7 @@ def split_variant(source: str) -> tuple[str, str | None]:
     (('models/sd', 'fp16'), ('models/sd', None))
     """
     front, comma, variant = source.rpartition(",variant=")
-    if not comma or _exists(source):
+    if not comma or exists(source):
         return source, None
     if not _VARIANT.fullmatch(variant):
         raise ModelError(f"pipeline '{source}': {variant!r:.80} is no variant of weights; known from files: fp16, bf16")
@@ -33,19 +33,20 @@ def is_hub_name(source: str) -> bool:
     >>> [is_hub_name(each) for each in ("user/model", "./nope", "/models/sd", "a/b/c", "~/sd", "sd\\\\v1")]
     [True, False, False, False, False, False]
     """
-    return _HUB.fullmatch(source) is not None and not ("/" in source and _exists(source.partition("/")[0]))
+    return _HUB.fullmatch(source) is not None and not ("/" in source and exists(source.partition("/")[0]))
 
 
 def check_source(source: str) -> None:
     """Raise ModelError if ``source`` is a folder that does not exist."""
-    if not (_exists(source) or is_hub_name(source)):
+    if not (exists(source) or is_hub_name(source)):
         raise ModelError(
             f"cannot load the pipeline {source}: there is no such folder; give a folder in diffusers' layout, "
             "a name of the Hugging Face hub (USER/NAME), or lab"
         )
 
 
-def _exists(source: str) -> bool:
+def exists(source: str) -> bool:
+    """True if a file or folder has this name; False also for names that nothing can have."""
     try:
         return Path(source).exists()
     except (OSError, ValueError):
