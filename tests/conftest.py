@@ -10,18 +10,16 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion import stable_diffusion
-from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.results.store import Store
-from pipelines import tiny_pipeline
-from small_runs import run_small, small_settings, write_photos
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.results.store import Store
+
 
 BUDGET = "fast_test_seconds"
 
@@ -49,16 +47,22 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         pytest.fail(f"took {taken:.1f} s of CPU, more than the {budget:g} s of a fast test; mark it heavy", False)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def load_once(pipeline_folder: Path) -> Iterator[None]:
-    """The pipeline of the tests is read from its folder once for each precision; every other one as always.
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A pipeline folder on disk for 64 px images, f = 8: grids 8, 4 and 2.
 
-    ``tests/diffusion`` holds the loader itself to account, under the name that it imports.
+    It is read once for each precision. ``tests/diffusion`` holds the loader itself to account, under
+    the name that it imports.
     """
+    from attnshift.diffusion import stable_diffusion
+    from pipelines import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline(size=64).save_pretrained(folder, safe_serialization=True)
     load, known = stable_diffusion.load_stable_diffusion, {}
 
     def loaded(source: str, precision: Any = "float32", name: str = "") -> StableDiffusion:
-        if source != str(pipeline_folder):
+        if source != str(folder):
             return load(source, precision, name)
         if (precision, name) not in known:
             known[precision, name] = load(source, precision, name)
@@ -66,32 +70,31 @@ def load_once(pipeline_folder: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stable_diffusion, "load_stable_diffusion", loaded)
-        yield
-
-
-@pytest.fixture(scope="session")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline folder on disk for 64 px images, f = 8: grids 8, 4 and 2."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    tiny_pipeline(size=64).save_pretrained(folder, safe_serialization=True)
-    return folder
+        yield folder
 
 
 @pytest.fixture(scope="session")
 def backbone() -> StableDiffusion:
     """The same pipeline as a backbone."""
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from pipelines import tiny_pipeline
+
     return StableDiffusion(tiny_pipeline(size=64), "tiny")
 
 
 @pytest.fixture(scope="session")
 def classifiers() -> list[Classifier]:
     """Three untrained classifiers of different families, with 1000 classes."""
+    from attnshift.classifiers import load_classifier
+
     return [load_classifier(f"random:{name}") for name in ("test_resnet", "test_convnext", "test_efficientnet")]
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images/ and labels.csv."""
+    from small_runs import write_photos
+
     folder = tmp_path_factory.mktemp("photos")
     write_photos(folder)
     return folder
@@ -100,10 +103,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """An undisturbed run, in batches of two. Not to be written to."""
+    from small_runs import run_small, small_settings
+
     return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("finished") / "run"))
 
 
 @pytest.fixture(scope="session")
 def finished_singly(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The same in batches of one."""
+    from small_runs import run_small, small_settings
+
     return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("singly") / "run", batch=1))
