@@ -25,7 +25,7 @@ from small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Make, silent
         ((), "no classifier decides"),
         ((SURROGATE,), f"{SURROGATE} cannot be a tuning classifier: it is a surrogate"),
         ((f"jpeg+{SURROGATE}",), f"{SURROGATE} cannot be a tuning classifier: it is a surrogate"),
-        ((TUNING, TUNING), "given twice"),
+        ((TUNING, TUNING), f"`tuning` names {TUNING} twice"),
         (("lab:coatnet",), "lab:coatnet cannot be a tuning classifier: it is one of the lab's judges"),
         (("jpeg+lab:coatnet",), "lab:coatnet cannot be a tuning classifier: it is one of the lab's judges"),
         ((TUNING, "lab:robust"), "lab:robust cannot be a tuning classifier"),
