@@ -26,6 +26,7 @@ from attnshift.studies.comparison import ComparisonSettings, Entrant, compare_re
 from attnshift.telemetry import Event, ImageDone, RunBegun
 from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, small_settings
 from tables import records, write_records
+from tiers import fast_first
 
 JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
@@ -206,7 +207,7 @@ CHANGES: dict[str, tuple[Callable[[ComparisonSettings], ComparisonSettings], str
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", fast_first(CHANGES, 2))
 def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: ComparisonSettings, name: str) -> None:
     change, message = CHANGES[name]
     before = contents(held.out)

@@ -26,6 +26,7 @@ from attnshift.types import Goals
 from small_runs import SIDE, contents, run_small
 from small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
 from tables import records
+from tiers import fast_first
 
 
 @pytest.mark.heavy
@@ -71,7 +72,7 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
         evaluate_run(store, [TUNING])
 
 
-@pytest.mark.parametrize(("aim", "success"), [("", 1.0), ("what it sees", 1.0), ("a third class", 0.0)])
+@pytest.mark.parametrize(("aim", "success"), fast_first([("a third class", 0.0), ("", 1.0), ("what it sees", 1.0)]))
 def test_success_is_the_target_where_there_is_one(
     make: Make, monkeypatch: pytest.MonkeyPatch, aim: str, success: float
 ) -> None:
