@@ -278,6 +278,7 @@ def _find(
 ) -> int:
     """Number of the class that ``text`` gives, as a number or as a name."""
     names = names if isinstance(names, ClassNames) else ClassNames(names)
+    called: tuple[int, ...]
     try:
         number = int(text)
     except ValueError:
@@ -286,10 +287,10 @@ def _find(
     else:
         check_class(kind, number, classes, where)
         called = (number,)
-    if not called:
-        near = suggest(text, list(names.names))
-        what = f"{kind} {shown(text)} is neither a number nor a class that the surrogates know"
-        raise LabelError(f"{where}: {what}{near}")
-    if len(called) > 1:
+    if len(called) == 1:
+        return called[0]
+    if called:
         raise LabelError(f"{where}: {kind} {shown(text)} is the name of classes {list(called)}; give the number of one")
-    return called[0]
+    near = suggest(text, list(names.names))
+    what = f"{kind} {shown(text)} is neither a number nor a class that the surrogates know"
+    raise LabelError(f"{where}: {what}{near}")

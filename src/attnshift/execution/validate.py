@@ -83,7 +83,9 @@ def find_problems(
     whole = len(known) == len(settings.surrogates)
     if work is not None and pipeline is not None and classifiers and plan and whole:
         tried(lambda: work.check(pipeline, classifiers, plan.examples, size))
-    agreement = tried(lambda: measure_agreement(classifiers, sampled(plan, len(plan)), size, "cpu")) if plan else None
+    agreement = None
+    if plan and classifiers:
+        agreement = tried(lambda: measure_agreement(classifiers, sampled(plan, len(plan)), size, "cpu"))
     if agreement is not None and not settings.accept_labels:
         tried(lambda: _raise(agreement.complaint(labels_of(settings))))
     measures = None
