@@ -512,6 +512,7 @@ def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> N
     assert "holds another run" in other.err
 
 
+@pytest.mark.heavy
 def test_a_study_takes_a_target_too(command: Command, call: Call) -> None:
     pytest.importorskip("optuna")
     (command.photos / "search.toml").write_text('["optimiser.learning_rate"]\nlow = 0.01\nhigh = 0.5\n')
@@ -635,6 +636,7 @@ def test_a_comparison_stopped_by_ctrl_c_is_continued_by_the_same_command(command
     assert 0 < len([line for line in continued.err.splitlines() if line.startswith("mine@")]) < 4
 
 
+@pytest.mark.heavy
 def test_another_recipe_in_the_same_folder(command: Command, call: Call) -> None:
     command.more = ("--limit", "1")
     assert call(*command.arguments()).status == 0

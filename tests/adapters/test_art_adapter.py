@@ -75,6 +75,7 @@ def test_labels_come_in_every_form(
     assert numpy.array_equal(found, own(images, labels).numpy())
 
 
+@pytest.mark.heavy
 def test_targets_are_reached_from_what_the_classifier_sees(
     attack: Attack, estimator: Estimator, images: Tensor, labels: Tensor, own: Own
 ) -> None:
@@ -97,6 +98,7 @@ def test_clip_values_are_the_estimators(
     assert (numpy.abs(found / 255 - own(images, labels).numpy()) < 1e-5).mean() > 0.98
 
 
+@pytest.mark.heavy
 def test_defences_in_pytorch_are_attacked_with_the_classifier(
     attack: Attack,
     estimator: Estimator,

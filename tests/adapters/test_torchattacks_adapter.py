@@ -62,6 +62,7 @@ def test_labels_can_be_targets(wrapped: Wrapped, whole: nn.Module, images: Tenso
     assert torch.equal(seen[1:], own(images[1:], labels[1:], targets[1:]))
 
 
+@pytest.mark.heavy
 def test_targets_can_come_from_a_function_of_true_labels(
     wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor, own: Own
 ) -> None:

@@ -155,6 +155,7 @@ def gradients_apart(batch: PreparedBatch, latents: Tensor, iteration: int) -> di
     return found
 
 
+@pytest.mark.heavy
 def test_the_slope_is_the_hand_combination_of_separate_gradients(prepared: Prepare) -> None:
     batch = prepared(
         "fast", [*BALANCED, "optimiser.iterations=4", "terms.entropy.schedule.window=[0.5, 1.0]"], slice(2)
@@ -251,6 +252,7 @@ def test_losses_say_the_same_with_and_without_balance(prepared: Prepare) -> None
         torch.testing.assert_close(losses[1][name], values)
 
 
+@pytest.mark.heavy
 def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(prepared: Prepare) -> None:
     settings = [*BALANCED, "optimiser.iterations=4"]
     loop, undisturbed = attack(prepared("fast", settings)), attack(prepared("fast", settings))

@@ -617,6 +617,7 @@ def test_unknown_class_names_are_noticed_before_anything_is_written(
     assert "no surrogate has them" in refused(tmp_path, pipeline_folder, "terms.contrast.weight=1.0")
 
 
+@pytest.mark.heavy
 def test_a_run_peaks_at_the_class_of_its_phrase_and_says_which_phrase(pipeline_folder: Path, tmp_path: Path) -> None:
     write_photos(tmp_path, count=2)
     changes = [*PEAKED, "interference.phrase=goldfish", "optimiser.iterations=1"]
@@ -624,6 +625,7 @@ def test_a_run_peaks_at_the_class_of_its_phrase_and_says_which_phrase(pipeline_f
     assert [row["interference"] for row in records(store, "results")] == ["goldfish"] * 2
 
 
+@pytest.mark.heavy
 def test_a_targeted_run_steers_towards_its_target(pipeline_folder: Path, tmp_path: Path) -> None:
     write_photos(tmp_path, count=2)
     changes = ["terms.contrast.weight=1.0", "interference.choose=target", "optimiser.iterations=1"]

@@ -27,6 +27,7 @@ def attack(*settings: str) -> LatentAttack:
     return LatentAttack("lab", ["lab:resnet"], load_recipe("fast", settings))
 
 
+@pytest.mark.heavy
 def test_images_are_turned_into_their_targets(images: Tensor) -> None:
     """Each into its own, with margins that say so."""
     targeted = attack()
@@ -40,6 +41,7 @@ def test_images_are_turned_into_their_targets(images: Tensor) -> None:
     torch.testing.assert_close(result.margins[0], second - highest, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_a_third_class_fools_nobody_in_a_targeted_attack(images: Tensor) -> None:
     """A wrong label makes what the surrogate sees, and goes on seeing after one small step, the third class."""
     short = attack("optimiser.iterations=1", "optimiser.learning_rate=0.001", "finish.keep=last")
@@ -63,6 +65,7 @@ def test_targets_that_cannot_be(images: Tensor, targets: Sequence[int], message:
         attack()(images, LABELS, targets=targets)
 
 
+@pytest.mark.heavy
 def test_interference_can_be_the_target_only_where_there_is_one(images: Tensor) -> None:
     steered = attack("terms.contrast.weight=1.0", "interference.choose=target", "optimiser.iterations=1")
     with pytest.raises(RecipeError, match="the attack has none"):

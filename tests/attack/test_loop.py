@@ -85,6 +85,7 @@ def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(p
     assert not any(maps.requires_grad for steps in batch.observe.clean.attention.values() for maps in steps)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("guidance", fast_first(["2.5", "1.0"]))
 def test_residual_makes_iteration_zero_the_image_itself(prepared: Prepare, guidance: str) -> None:
     with_residual = prepared("fast", [f"diffusion.guidance={guidance}"])
@@ -101,6 +102,7 @@ def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
     assert (gradient - expected).norm() < 1e-6 * expected.norm()
 
 
+@pytest.mark.heavy
 def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(prepared: Prepare) -> None:
     whole, last, all_of_them = (prepared("fast", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
     expected, found = attention_clean(whole), attention_clean(last)
@@ -182,6 +184,7 @@ VIEWS = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("settings", fast_first([[SHORT_PATH, *RAW, *VIEWS], [SHORT_PATH, *RAW]]))
 def test_gradients_at_the_latents_give_what_those_at_the_image_give(prepared: Prepare, settings: list[str]) -> None:
     """For a linear rule; also through views, and with the other terms beside it."""
@@ -214,6 +217,7 @@ def test_every_rule_s_gradient_ignores_batch_mates_and_order(prepared: Prepare, 
     assert (alone.gradient[0] - whole.gradient[2]).norm() < 1e-5 * alone.gradient.norm()
 
 
+@pytest.mark.heavy
 def test_views_are_drawn_anew_in_each_iteration_that_has_them(prepared: Prepare) -> None:
     batch = prepared("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
     plain = prepared("fast", [], slice(1), slice(0, 2))
@@ -225,6 +229,7 @@ def test_views_are_drawn_anew_in_each_iteration_that_has_them(prepared: Prepare)
     assert not torch.allclose(found[0], value_and_grad(plain, latents, 0, state).gradient)
 
 
+@pytest.mark.heavy
 def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     """Two images of a batch whose third one left go on as they would have without it."""
     settings = [SHORT_PATH, "optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
 from attnshift.attack.method import Method
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
 
 
+@pytest.mark.heavy
 def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, tasks: list[Task]) -> None:
     def start(shown: list[Task], seed: int = 0) -> torch.Tensor:
         method = Method.of(load_recipe("diffattack", [*FEW, f"seed={seed}"]))

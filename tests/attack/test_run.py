@@ -51,6 +51,7 @@ def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(
     assert first.images.max() <= 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("keep", fast_first(["best", "last"]))
 def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(prepared: Prepare, keep: str) -> None:
     settings = [*SHORT, f"finish.keep={keep}"]
@@ -89,6 +90,7 @@ def test_keep_last_with_early_is_the_iterate_that_fooled(prepared: Prepare) -> N
         assert outcome.iterations[row] == own[-1].iteration
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("confidence", fast_first(["0.05", "0.0", "1000.0"]))
 @pytest.mark.parametrize("models", fast_first([slice(1, 3), slice(0, 3), slice(1, 2)]))
 def test_keep_best_is_the_nearest_that_fools_else_the_lowest_margin(

@@ -105,6 +105,7 @@ def true_share(branch: Branch, batch: PreparedBatch) -> Tensor:
     return torch.stack(shares)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", fast_first([[], ["terms.entropy.order=per_head"], ["terms.entropy.dropout=0.3"]]))
 def test_entropy_spreads_attention_also_off_the_object(world: World, more: list[str]) -> None:
     batch, before, after = steered(world, "terms.entropy.weight=1.0", *more)
@@ -113,12 +114,14 @@ def test_entropy_spreads_attention_also_off_the_object(world: World, more: list[
     assert on_object(late, world.masks).mean() < on_object(early, world.masks).mean()
 
 
+@pytest.mark.heavy
 def test_variance_flattens_attention(world: World) -> None:
     batch, before, after = steered(world, "terms.variance.weight=1e4")
     flat = [looks(branch, batch, Selection()).flatten(1).var(1) for branch in (after, before)]
     assert (flat[0] < flat[1]).all()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", fast_first(["share", "raw", "log"]))
 def test_contrast_moves_attention_from_the_true_class_to_the_other(world: World, form: str) -> None:
     delta = "3.0" if form == "raw" else "1.0"
@@ -128,6 +131,7 @@ def test_contrast_moves_attention_from_the_true_class_to_the_other(world: World,
     assert (true_share(after, batch) < true_share(before, batch)).all()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", fast_first(["shape", "mass", "aligned"]))
 def test_replace_nears_what_the_interference_phrase_looks_at(world: World, form: str) -> None:
     batch, before, after = steered(
@@ -161,6 +165,7 @@ def self_gap(branch: Branch, clean: Branch) -> Tensor:
     return torch.stack(gaps).mean(0)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("distance", fast_first(["js", "kl", "mse"]))
 def test_self_attention_keeps_the_structure_that_another_term_breaks(
     world: World, free: Steered, distance: str
@@ -175,6 +180,7 @@ def test_self_attention_keeps_the_structure_that_another_term_breaks(
 Quality = Callable[[Tensor, Tensor], Tensor]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("term", "nearer"),
     fast_first(

@@ -79,6 +79,7 @@ def slow_classifier(exact_classifiers: list[Classifier], clock: Clock) -> Classi
 ITERATIONS, STEPS = 3, 4
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("changes", fast_first([[], ["diffusion.checkpointing=true"], ["classification.space=latent"]]))
 def test_backward_passes_count_for_what_they_go_through(
     prepared: Prepare, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]

@@ -265,6 +265,7 @@ def test_an_image_whose_gradient_vanishes_stays(images: Tensor) -> None:
         assert torch.equal(baseline(flat, images[:1], RandomKey(0, ("a",), 0)), images[:1])
 
 
+@pytest.mark.heavy
 def test_autoattack_turns_images_or_leaves_them(surrogates: Surrogates, images: Tensor) -> None:
     network = Averaged(surrogates.classifiers)
     found = AutoAttack(steps=10, attacks=("apgd-dlr",))(surrogates, images, KEY)

@@ -98,6 +98,7 @@ def test_an_image_is_attacked_as_if_alone(surrogates: Surrogates, images: Tensor
         assert ((alone[0] - together[place]).abs() < 1e-5).float().mean() > 0.999
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", OWN)
 def test_a_target_is_what_it_goes_for(surrogates: Surrogates, images: Tensor, name: str) -> None:
     targeted = replace(surrogates, goals=Goals.of(LABELS, (4, 4, 4)))

@@ -37,6 +37,7 @@ def test_all_shapes_are_one_layout() -> None:
     assert set(MODELS) == {"lab", *SHAPES}
 
 
+@pytest.mark.heavy
 def test_ours_and_the_baseline_agree_and_the_floor_is_the_same_chain() -> None:
     model = build("tiny")
     check_agreement(Prepared.of(model, "diffattack"))
@@ -53,6 +54,7 @@ def test_a_batch_s_first_image_is_that_of_the_batch_of_one() -> None:
     torch.testing.assert_close(one[0], two[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_weights_in_bf16_keep_steps_losses_and_gradient_in_fp32() -> None:
     model = build("tiny")
     exact, halved = Prepared.of(model, "diffattack").ours(), Prepared.of(in_bf16(model), "diffattack").ours()

@@ -35,6 +35,7 @@ print(json.dumps([above(before, work, "cpu"), above(before, lambda: None, "cpu")
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts it")
 def test_highest_point_is_told_to_a_hundredth() -> None:
     folder = str(Path(sys.modules["peak"].__file__ or "").parent)

@@ -43,6 +43,7 @@ class Term:
         }[self.wrong]()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

@@ -50,6 +50,7 @@ def test_at_strength_0_it_is_the_round_trip(lab: Backbone, images: Tensor) -> No
     torch.testing.assert_close(Purification(0.0).on(lab)(images), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.heavy
 def test_it_keeps_the_class_and_takes_the_attack(lab: Backbone, images: Tensor) -> None:
     purify = Purification().on(lab)
     adversarial = attacked("lab:resnet", images)
@@ -68,6 +69,7 @@ def test_noise_is_reduced(lab: Backbone, images: Tensor) -> None:
     assert (left < 0.9 * (noisy - images).flatten(1).norm(dim=1)).all()
 
 
+@pytest.mark.heavy
 def test_more_strength_changes_more(lab: Backbone, images: Tensor) -> None:
     few = images[:3]
     changes = [float((Purification(each).on(lab)(few) - few).square().mean()) for each in (0.0, 0.1, 0.3, 0.6)]

@@ -46,6 +46,7 @@ def test_offset_follows_the_stored_latents(
     assert path.errors(drifted).min() > 1e-2, "without offsets the path must miss, or this test shows nothing"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("pairing", fast_first(PAIRINGS))
 def test_null_text_brings_every_image_nearer(
     backbone: StableDiffusion, paths: dict[Pairing, Inverted], pairing: Pairing
@@ -77,6 +78,7 @@ def test_null_text_takes_more_updates_at_later_steps_and_starts_from_the_step_be
         assert 0.05 < move < 0.15 * updates
 
 
+@pytest.mark.heavy
 def test_tolerance_stops_an_image_without_changing_its_batch_mate(
     backbone: StableDiffusion, paths: dict[Pairing, Inverted]
 ) -> None:

@@ -126,6 +126,7 @@ def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: Stab
     assert all(now is before[name] for name, now in backbone.unet.attn_processors.items())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("guidance", [2.5, 1.0])
 def test_checkpointing_keeps_the_gradient_of_latents_and_maps(
     backbone: StableDiffusion, paths: Paths, guidance: float

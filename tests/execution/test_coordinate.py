@@ -161,6 +161,7 @@ def test_a_fresh_run_elsewhere_is_the_same(
     assert without_seconds(again) == without_seconds(finished)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("after", fast_first([1, 3]))
 @pytest.mark.parametrize("batch", fast_first([2, 1]))
 def test_an_interrupted_run_is_continued(
@@ -335,10 +336,12 @@ def test_a_folder_of_something_else_is_refused(photos: Path, pipeline_folder: Pa
     assert contents(tmp_path).keys() == {"thesis.tex"}
 
 
+@pytest.mark.heavy
 def test_an_empty_folder_is_used(finished: Store, photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
     assert pngs(run_small(small_settings(photos, pipeline_folder, tmp_path)).folder) == pngs(finished.folder)
 
 
+@pytest.mark.heavy
 def test_progress_counts_every_image_once(photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", limit=2)
     safe: list[bool] = []

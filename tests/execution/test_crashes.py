@@ -406,6 +406,7 @@ class Overflowing(nn.Module):
         return torch.where((nearest == self.chosen)[:, None], torch.nan, logits)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("chosen", fast_first([3, 0]))
 def test_an_image_that_overflows_fails_alone(
     tiny: PreparedRun, whole: Whole, four: Path, tmp_path: Path, chosen: int
@@ -435,6 +436,7 @@ def begun(out: Path) -> Counter[str]:
     return Counter(item for event in events(out) if event["event"] == "begun" for item in event["items"])
 
 
+@pytest.mark.heavy
 def test_each_of_two_processes_does_what_the_other_does_not(cards: Path, cheap: Store, tmp_path: Path) -> None:
     """Both start at the same moment in a folder that is not there, time and again."""
     for number in range(8):

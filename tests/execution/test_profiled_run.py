@@ -30,6 +30,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in read]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("preset", "settings"), fast_first([("fast", []), ("diffattack", QUICK)]))
 def test_bytes_are_the_same_and_parts_sum_to_the_whole(
     photos: Path, pipeline_folder: Path, tmp_path: Path, preset: str, settings: list[str]
@@ -61,6 +62,7 @@ def restored_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("restored_signals")
 def test_the_command_line_shows_shares_on_standard_error(
     photos: Path,

@@ -144,6 +144,7 @@ def test_so_is_a_classifier_for_tuning(store: Store) -> None:
         evaluate_run(store, [], [wrapped("coatnet", Rolled(load_classifier("lab:coatnet").network))])
 
 
+@pytest.mark.heavy
 def test_the_labs_own_judges_are_admitted(store: Store) -> None:
     names = ["lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust"]
     assert evaluate_run(store, names) == ()
@@ -189,6 +190,7 @@ def test_a_defence_that_costs_accuracy_has_no_wrong_normalisation(store: Store) 
     assert evaluate_run(store, ["gaussian_blur+lab:robust"]) == ()
 
 
+@pytest.mark.heavy
 def test_on_the_command_line(store: Store, tmp_path: Path) -> None:
     folder = shutil.copytree(classifier_folder("resnet"), tmp_path / "rolled")
     weights = load((folder / "model.safetensors").read_bytes())
@@ -205,6 +207,7 @@ def test_on_the_command_line(store: Store, tmp_path: Path) -> None:
     assert "must lie between 0 and 1" in str(beyond.exception)
 
 
+@pytest.mark.heavy
 def test_verdicts_do_not_depend_on_the_gate(store: Store) -> None:
     evaluate_run(store, ["lab:coatnet"], min_clean_accuracy=0)
     before = contents(store.folder)

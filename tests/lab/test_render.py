@@ -53,6 +53,7 @@ def test_splits_and_seeds_show_different_images() -> None:
     assert all((images[i] - images[j]).abs().max() > 0.1 for i in range(4) for j in range(i))
 
 
+@pytest.mark.heavy
 def test_colour_of_the_object_shows_inside_the_mask_only() -> None:
     for index in range(10):
         shown = scene(0, "test", index)

@@ -44,6 +44,7 @@ def random_inception() -> nn.Module:
         return network
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_inception_against_piq(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights in both; piq takes what we made of the images."""

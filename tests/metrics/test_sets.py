@@ -168,6 +168,7 @@ def test_edits_that_change_no_distribution_are_at_0_on_average(metric: SetMetric
     assert abs(values.mean()) < 3 * values.std() / 300**0.5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("metric", MMDS)
 def test_the_interval_holds_the_distance_of_many_images(metric: SetMetric) -> None:
     draw = torch.Generator().manual_seed(0)

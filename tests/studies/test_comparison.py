@@ -181,6 +181,7 @@ def test_a_run_that_was_judged_in_part_is_judged_again(
     assert calls == [("short@2", (JUDGE,)), ("long@1", (JUDGE,))]
 
 
+@pytest.mark.heavy
 def test_it_may_grow(held: ComparisonSettings) -> None:
     before = pngs(held.out)
     compared = quietly(replace(held, entrants=(*entered(1.0, new=short("seed=3")), *held.entrants)))
@@ -272,6 +273,7 @@ def test_a_folder_with_something_else_is_left_alone(settings: ComparisonSettings
     assert list(contents(settings.out)) == [foreign]
 
 
+@pytest.mark.heavy
 def test_masks_go_to_the_recipes_that_ask_for_them(settings: ComparisonSettings, tmp_path: Path) -> None:
     for path in settings.images.iterdir():
         write_png(tmp_path / path.name, read_image(path, SIDE).round(), {})

@@ -83,6 +83,7 @@ def test_a_second_process_is_noticed(make: Make, instant: list[Recipe]) -> None:
         tune_recipe(settings, other_process)
 
 
+@pytest.mark.heavy
 def test_nothing_of_an_unfinished_trial_is_stored(
     make: Make, instant: list[Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_more_trials_go_on_from_those_that_are_there(make: Make, instant: list[R
     }
 
 
+@pytest.mark.heavy
 def test_another_seed_searches_elsewhere(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     one, two = (tune_recipe(make(trials=3, seed=seed, out=tmp_path / str(seed)), silent) for seed in (0, 1))
     assert one.trials[0].values == two.trials[0].values

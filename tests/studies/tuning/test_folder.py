@@ -16,6 +16,7 @@ from small_runs import contents, write_photos
 from small_studies import LOSS, RATE, SEARCH, TUNING, Make, searched, silent, without_seconds
 
 
+@pytest.mark.heavy
 def test_a_search_space_in_another_order_is_the_same_one(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     text = ['[""]', f'["{RATE}"]\nlow = 0.001\nhigh = 0.5\n', f'["{LOSS}"]\nchoices = ["margin", "cross_entropy"]\n']
     one, two = (searched(tmp_path, "\n".join(order)) for order in (text[1:], text[:0:-1]))
@@ -88,6 +89,7 @@ def test_a_database_that_is_none(make: Make, instant: list[Recipe]) -> None:
         tune_recipe(settings, silent)
 
 
+@pytest.mark.heavy
 def test_a_folder_with_a_name_that_urls_read_otherwise(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     settings = make(out=tmp_path / "what?{x}=1 %20#", trials=1)
     tune_recipe(settings, silent)

@@ -147,6 +147,7 @@ def test_the_table_says_what_the_trials_were(make: Make, instant: list[Recipe]) 
     assert result.best == result.trials[scores.index(max(scores))]
 
 
+@pytest.mark.heavy
 def test_a_recipe_that_was_tuned_before_remembers_by_whom(make: Make, instant: list[Recipe], tmp_path: Path) -> None:
     first = tune_recipe(make(), silent)
     second = tune_recipe(
