@@ -217,7 +217,7 @@ def test_problems_alone_are_no_empty_list(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [("file\n", "column label is missing"), ("file,label\na.png,0\ncaf\xe9,1\nb.png,1\n", "is not UTF-8 text"),
-     ("file,label\na.png,0\n" + "x" * 200_000, "line 2: not valid CSV (field larger than field limit")],
+     ("file,label\na.png,0\n" + "x" * 200_000, "line 3: not valid CSV (field larger than field limit")],
 )  # fmt: skip
 def test_what_ends_a_file_is_its_last_problem(folder: Path, text: str, words: str) -> None:
     path = table(folder, text.encode("latin-1"))

@@ -219,12 +219,12 @@ def test_something_else_in_the_same_folder_is_refused_with_the_difference(held: 
 
 
 BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
-    "no surrogate": ({"surrogates": ()}, UserError, "--surrogate"),
-    "no judge": ({"judges": ()}, UserError, "--judge"),
-    "no recipe": ({"entrants": ()}, UserError, "--recipe"),
-    "no strength": ({"entrants": entered(a=short())}, UserError, "--strength"),
-    "strength of 0": ({"entrants": entered(1.0, 0.0, a=short())}, UserError, "--strength of a is 0; it must lie"),
-    "strength that is no number": ({"entrants": entered(math.nan, a=short())}, UserError, "--strength of a is nan"),
+    "no surrogate": ({"surrogates": ()}, UserError, "`surrogates`"),
+    "no judge": ({"judges": ()}, UserError, "`judges`"),
+    "no recipe": ({"entrants": ()}, UserError, "`recipes`"),
+    "no strength": ({"entrants": entered(a=short())}, UserError, "`strengths`"),
+    "strength of 0": ({"entrants": entered(1.0, 0.0, a=short())}, UserError, "`strengths` of a: 0; it must lie"),
+    "strength that is no number": ({"entrants": entered(math.nan, a=short())}, UserError, "`strengths` of a: nan"),
     "strength twice": ({"entrants": entered(1.0, 2.0, 1.0, a=short())}, UserError, "of a: 1 is given twice"),
     "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"`judges`: {JUDGE} is given twice"),
     "judge that is attacked": ({"judges": (f"jpeg+{SURROGATE}",)}, UserError, "cannot be a judge: it is a surrogate"),
@@ -240,7 +240,7 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
         UserError,
         "`recipes`, bad: diffusion.denoising_steps is 20",
     ),
-    "masks for nobody": ({"masks": Path("masks")}, UserError, "--masks masks has no use"),
+    "masks for nobody": ({"masks": Path("masks")}, UserError, "`masks` is masks, which this recipe does not read"),
     "no masks": (
         {"entrants": entered(1.0, a=short(), b=short("mask.source=given"))},
         UserError,

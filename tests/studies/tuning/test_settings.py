@@ -46,7 +46,8 @@ def test_a_classifier_that_knows_no_image_cannot_decide(make: Make, instant: lis
 
 
 def test_a_classifier_with_other_classes_cannot_decide(make: Make, instant: list[Recipe]) -> None:
-    with pytest.raises(ModelError, match="lab:mobilenet has 10 classes, the surrogates have 1000"):
+    said = "lab:mobilenet has 10 classes, the surrogates have 1000, and 8 of its names are not among theirs"
+    with pytest.raises(ModelError, match=said):
         tune_recipe(make(tuning=("lab:mobilenet",)), silent)
 
 

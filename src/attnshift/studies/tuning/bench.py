@@ -50,9 +50,11 @@ def set_up(settings: TuningSettings) -> Bench:
     loaded = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
     tuning = [in_order_of(vocabulary(worker.classifiers), each) for each in loaded]
     size, classes = worker.spec.size, worker.classifiers[0].classes
-    for classifier in tuning:
+    for own, classifier in zip(loaded, tuning, strict=True):
         if classifier.classes != classes:
-            raise ModelError(f"{classifier.name} has {classifier.classes} classes, the surrogates have {classes}")
+            counts = f"{own.name} has {own.classes} classes, the surrogates have {classes}"
+            other = f", and {classifier.classes - classes} of its names are not among theirs"
+            raise ModelError(counts + (other if classifier.order else ""))
     check_values(settings, lambda tried: attack.with_recipe(tried).check())
     parts = [[read_task(item, size) for item in part.items] for part in attack.plan.batches(worker.spec.batch)]
     clean = torch.stack([task.image for part in parts for task in part])
