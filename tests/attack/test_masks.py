@@ -332,7 +332,7 @@ def test_a_soft_mask_blends(exact: StableDiffusion, exact_classifiers: list[Clas
         )
         for paste in ("true", "false")
     ]
-    latents = problems[0].trajectory.start + 0.05
+    latents = problems[0].render.trajectory.start + 0.05
     with torch.no_grad():
         pasted, free = (batch.render(latents).images for batch in problems)
     torch.testing.assert_close(pasted, ramp * free + (1 - ramp) * problems[0].images, rtol=0, atol=1e-6)

@@ -133,20 +133,37 @@ def test_an_interrupted_run_with_masks_is_continued(
     assert contents(store.folder) == before
 
 
-def test_other_masks_are_another_run(
+def test_the_same_masks_elsewhere_continue_a_run_and_other_masks_are_another_run(
     masked: Store, photos: Path, masks: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:
-    copy = tmp_path / "masks"
-    copy.mkdir()
-    for path in masks.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    copy = shutil.copytree(masks, tmp_path / "masks")
     before = contents(masked.folder)
     run_small(small_settings(photos, pipeline_folder, masked.folder, *GIVEN, masks=copy))
-    assert contents(masked.folder) == before, "the same masks elsewhere continue it"
-    write_png(copy / "photo-2.png", torch.ones(3, SIDE, SIDE), {})
-    with pytest.raises(RunError, match="items: "):
+    assert contents(masked.folder) == before
+    for number in (1, 2, 3):
+        write_png(copy / f"photo-{number}.png", (1 - box(number)).expand(3, SIDE, SIDE), {})
+    with pytest.raises(RunError, match="holds another run: none of these images belongs to it"):
         run_small(small_settings(photos, pipeline_folder, masked.folder, *GIVEN, masks=copy))
     assert contents(masked.folder) == before
+
+
+def test_a_mask_that_is_corrected_is_taken_in(
+    masked: Store, photos: Path, masks: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    """Its image alone is attacked again, and keeps to the new mask."""
+    copy = shutil.copytree(masks, tmp_path / "masks")
+    out = shutil.copytree(masked.folder, tmp_path / "run")
+    write_png(copy / "photo-2.png", (1 - box(2)).expand(3, SIDE, SIDE), {})
+    store = run_small(small_settings(photos, pipeline_folder, out, *GIVEN, masks=copy))
+    old, new = records(masked, "results"), records(store, "results")
+    assert [row["file"] for row in new] == ["photo-3.png", "photo-1.png", "photo-2.png"]
+    assert new[:2] == [row for row in old if row["file"] != "photo-2.png"]
+    kept = pngs(masked.folder)
+    assert {name: content for name, content in pngs(out).items() if name in kept} == kept
+    clean, attacked = (read_image(store.image_path(new[2]["id"], arm), SIDE) for arm in ("clean", "attack"))
+    changed = (clean != attacked).any(0, keepdim=True)
+    assert changed.any()
+    assert not (changed & (box(2) > 0)).any()
 
 
 @pytest.fixture
@@ -184,7 +201,7 @@ def test_the_command_line_hands_masks_over_and_complains_in_one_line(
     before = contents(masked.folder)
     status, _ = call(masked.folder, "--masks", str(masks), *given)
     assert (status, contents(masked.folder)) == (0, before), "the very run that is finished already"
-    for arguments, message in ((given, "set `masks` to their folder"), (["--masks", str(masks)], "does not read")):
+    for arguments, message in ((given, "set --masks to their folder"), (["--masks", str(masks)], "does not read")):
         status, said = call(tmp_path / "run", *arguments)
         assert status == 2
         assert len(said.splitlines()) == 1

@@ -86,17 +86,27 @@ def test_the_column_and_one_target_for_all_are_the_same_run(
     assert contents(targeted.folder) == before, "nothing was left to do"
 
 
-def test_another_target_is_another_run(targeted: Store, photos: Path, pipeline_folder: Path, tmp_path: Path) -> None:
-    copy = with_targets(photos, tmp_path / "photos", ["1", "2", "1"])
+def test_another_target_is_another_run(targeted: Store, photos: Path, pipeline_folder: Path) -> None:
     before = contents(targeted.folder)
     for settings in (
         small_settings(photos, pipeline_folder, targeted.folder, target="2"),
         small_settings(photos, pipeline_folder, targeted.folder),
-        small_settings(copy, pipeline_folder, targeted.folder),
     ):
-        with pytest.raises(RunError, match="items: "):
+        with pytest.raises(RunError, match="holds another run: none of these images belongs to it"):
             run_small(settings)
     assert contents(targeted.folder) == before
+
+
+def test_a_target_that_is_corrected_is_taken_in(
+    targeted: Store, photos: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    """Its image alone is attacked again."""
+    corrected = with_targets(photos, tmp_path / "photos", ["1", "2", "1"])
+    out = shutil.copytree(targeted.folder, tmp_path / "run")
+    store = run_small(small_settings(corrected, pipeline_folder, out))
+    old, new = records(targeted, "results"), records(store, "results")
+    assert [row["target"] for row in new] == [TARGET, TARGET, 2]
+    assert new[:2] == [row for row in old if row["file"] != new[2]["file"]]
 
 
 class Seeing(nn.Module):
@@ -116,23 +126,29 @@ class Seeing(nn.Module):
 def test_a_third_class_is_success_of_an_untargeted_attack_alone(
     targeted: Store, finished: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """In each arm the judge sees the first image right, the second as the target and the third as something else."""
+    """The judge sees the clean images right. In each other arm it sees the first image right, the second as the
+    target and the third as something else."""
     shutil.copytree((targeted if kind == "targeted" else finished).folder, tmp_path / "run")
     store = Store.open(tmp_path / "run")
     labels = [row["label"] for row in records(store, "results")]
     assert TARGET not in labels
     other = next(number for number in range(2, 1000) if number not in labels)
+    shown = [labels[0], TARGET, other]
+    edited = [arm for arm in ARMS if arm != "clean"]
 
     def loaded(name: str) -> Any:
         classifier = load_classifier(name)
-        return replace(classifier, network=Seeing(labels[0], TARGET, other)) if name == JUDGE else classifier
+        return replace(classifier, network=Seeing(*labels, *shown * len(edited))) if name == JUDGE else classifier
 
     monkeypatch.setattr("attnshift.defences.names.load_classifier", loaded)
     evaluate_run(store, [JUDGE])
     verdicts = {(row["id"], row["arm"]): row for row in records(store, "verdicts") if row["classifier"] == JUDGE}
     ids = [row["id"] for row in records(store, "results")]
-    for arm in ARMS:
+    assert [verdicts[identity, "clean"]["correct"] for identity in ids] == [True] * 3
+    assert [verdicts[identity, "clean"]["success"] for identity in ids] == [False] * 3
+    for arm in edited:
         rows = [verdicts[identity, arm] for identity in ids]
+        assert [row["predicted"] for row in rows] == shown
         assert [row["correct"] for row in rows] == [True, False, False]
         assert [row["success"] for row in rows] == [False, True, kind == "untargeted"]
 

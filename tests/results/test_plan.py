@@ -15,6 +15,7 @@ import pytest
 
 from attnshift.data.datasets import Item
 from attnshift.data.references import Reference
+from attnshift.errors import LabelError
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import WHOLE, Plan, Shard, read_plan
 from attnshift.results.rows import ResultRow
@@ -51,6 +52,20 @@ def test_the_file_is_there_as_long_as_the_plan() -> None:
     del plan
     assert not path.exists()
     assert not path.parent.exists()
+
+
+def test_nothing_is_left_of_a_plan_whose_items_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary folder is removed at once, and not by the collector, which would warn."""
+
+    def broken() -> Iterator[Item]:
+        yield item(0)
+        assert list(tmp_path.iterdir()), "the plan is written here"
+        raise LabelError("line 3: no label")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(LabelError, match="line 3"):
+        Plan.draw(broken())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_digest_is_of_the_identities_in_order() -> None:
