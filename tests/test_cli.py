@@ -451,11 +451,13 @@ def test_misuse_has_status_2_too(call: Call, arguments: tuple[str, ...]) -> None
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.heavy
 def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     command.more = ("--batch", "2")
     attacked = call(*command.arguments())
     assert attacked.status == 0, attacked.err
-    lines = attacked.out.splitlines()
+    note, *lines = attacked.out.splitlines()
+    assert note.startswith(f"the pipeline {command.pipeline} predicts no noise at all")
     assert [line.partition(":")[0] for line in lines] == [
         "1/3 photo-3.png (mug)",
         "2/3 photo-2.png (snowman)",

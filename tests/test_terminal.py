@@ -146,6 +146,7 @@ class Tables(Store):
     """A judged run that lies nowhere, one of whose classifiers is called ``name``."""
 
     def __init__(self, name: str):
+        self.folder = Path("nowhere")
         rows = [row | {"classifier": name if row["classifier"] == FIRST else row["classifier"]} for row in verdicts()]
         records = {"results": results(), "verdicts": rows, "quality": quality()}
         self.rows: dict[str, Any] = {name: typed(ROW_TYPES[name], each) for name, each in records.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +26,9 @@ def strict(line: str) -> dict[str, Any]:
 
 
 def write(path: Path) -> list[dict[str, Any]]:
-    log = JsonLines(path)
-    for event in RECORDED:
-        log(event)
-    log.close()
+    with closing(JsonLines(path)) as log:
+        for event in RECORDED:
+            log(event)
     return [strict(line) for line in path.read_text().splitlines()]
 
 
@@ -56,12 +56,12 @@ def test_what_is_not_finite_can_be_read_back(tmp_path: Path) -> None:
 def test_a_line_is_there_as_soon_as_it_was_told_and_in_one_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = JsonLines(tmp_path / "run.jsonl")
-    for count, event in enumerate(RECORDED):
-        log(event)
-        content = (tmp_path / "run.jsonl").read_bytes()
-        assert content.endswith(b"}\n")
-        assert content.count(b"\n") == count + 1
+    with closing(JsonLines(tmp_path / "run.jsonl")) as log:
+        for count, event in enumerate(RECORDED):
+            log(event)
+            content = (tmp_path / "run.jsonl").read_bytes()
+            assert content.endswith(b"}\n")
+            assert content.count(b"\n") == count + 1
     writes: list[bytes] = []
 
     class Full:
@@ -83,9 +83,8 @@ def test_after_a_crash_the_cut_line_stays_alone(tmp_path: Path) -> None:
     write(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
-    write_again = JsonLines(path)
-    write_again(begun())
-    write_again.close()
+    with closing(JsonLines(path)) as log:
+        log(begun())
     lines = path.read_bytes().split(b"\n")
     assert b"\n".join(lines[:-2]) == whole[:-9]
     assert strict(lines[-2].decode())["event"] == "run_begun"
@@ -103,17 +102,17 @@ def test_a_whole_log_is_only_appended_to(tmp_path: Path) -> None:
 
 def test_two_processes_can_share_a_log(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    one, other = JsonLines(path), JsonLines(path)
-    for event in RECORDED:
-        one(event)
-        other(event)
+    with closing(JsonLines(path)) as one, closing(JsonLines(path)) as other:
+        for event in RECORDED:
+            one(event)
+            other(event)
     assert len([strict(line) for line in path.read_text().splitlines()]) == 2 * len(RECORDED)
 
 
 def test_any_file_name_can_be_logged(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\n\xe7\x8c\xab")
-    log = JsonLines(tmp_path / "run.jsonl")
-    log(done(name, -1.0, -1.0))
+    with closing(JsonLines(tmp_path / "run.jsonl")) as log:
+        log(done(name, -1.0, -1.0))
     (line,) = (tmp_path / "run.jsonl").read_text("ascii").splitlines()
     assert strict(line)["id"] == name
 

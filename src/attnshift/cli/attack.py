@@ -55,12 +55,12 @@ def attack(
     from attnshift.recipes.reading import load_recipe
     from attnshift.recipes.schema import BaselineRecipe
 
-    check_early(inputs)
     recipe = load_recipe(preset, changes)
     if profile and isinstance(recipe, BaselineRecipe):
         raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} attacks pixels")
     if profile and engine != "local":
         raise UserError("`profile` looks at this process; leave `engine` out")
+    check_early(inputs)
     part, tolerated = _shard(shard), _tolerated(max_failed)
     if memory_limit:
         from attnshift.execution.memory import limit_memory
