@@ -126,6 +126,7 @@ def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepa
     assert (found.gradient - without.gradient).norm() > 0.01 * without.gradient.norm()
 
 
+@pytest.mark.heavy
 def test_snapshots_stay_as_they_were_yielded(prepared: Prepare) -> None:
     kept: list[tuple[Snapshot, list[Tensor]]] = []
     for snapshot in attack(prepared("fast", ["optimiser.iterations=4"])):
@@ -205,6 +206,7 @@ def test_scaled_fusion_differs_between_the_two_spaces(prepared: Prepare) -> None
     assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("rule", fast_first(RULES))
 def test_every_rule_s_gradient_ignores_batch_mates_and_order(prepared: Prepare, rule: str) -> None:
     settings = [SHORT_PATH, f"classification.fusion={rule}", *VIEWS]

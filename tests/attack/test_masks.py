@@ -376,6 +376,7 @@ def overlap(masks: Tensor, truth: Tensor) -> float:
     return float(((found & truth).flatten(1).sum(1) / (found | truth).flatten(1).sum(1)).mean())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("refine", "least"), [(0, 0.22), (1, 0.6), (2, 0.55)])
 def test_the_labs_attention_masks_lie_on_the_objects(lab: Lab, refine: int, least: float) -> None:
     """Measured: 0.31, 0.73 and 0.68; with another image's mask 0.11, 0.26 and 0.25; a mask of ones has 0.19."""

@@ -101,6 +101,7 @@ def test_at_the_start_the_branches_are_one(prepared: Prepare) -> None:
     torch.testing.assert_close(first.images, batch.images, rtol=0, atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_an_image_is_attacked_as_if_it_were_alone(prepared: Prepare) -> None:
     whole = looked(prepared("fast", SAMPLED))
     for row in range(3):

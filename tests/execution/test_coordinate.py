@@ -182,6 +182,7 @@ def test_an_interrupted_run_is_continued(
     assert lasting(store.folder) == lasting(undisturbed.folder)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("place", fast_first(["between two batch mates", "between two arms"]))
 def test_an_interruption_inside_a_batch(
     finished: Store,

@@ -133,6 +133,7 @@ def test_an_interrupted_run_with_masks_is_continued(
     assert contents(store.folder) == before
 
 
+@pytest.mark.heavy
 def test_the_same_masks_elsewhere_continue_a_run_and_other_masks_are_another_run(
     masked: Store, photos: Path, masks: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def rows(store: Store) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in records(store, "results")]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("method", fast_first(METHODS))
 def test_the_next_run_makes_none_and_the_same_bytes(make: Make, made: list[int], tmp_path: Path, method: str) -> None:
     without = attack_prepared(make(*METHODS[method], cache=None), tmp_path / "without")

@@ -21,6 +21,7 @@ def rendering() -> Rendering:
     return render_scenes([scene(0, "test", index) for index in range(COUNT)])
 
 
+@pytest.mark.heavy
 def test_an_image_is_the_same_to_the_bit_alone_and_in_any_batch(rendering: Rendering) -> None:
     for index in (0, 17, 39):
         shown = scene(0, "test", index)

@@ -79,6 +79,7 @@ def test_a_study_in_which_everything_fails_says_why(
     assert not (settings.out / "best.toml").exists()
 
 
+@pytest.mark.heavy
 def test_an_error_of_ours_is_not_a_failed_trial(
     make: Make, instant: list[Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
