@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
@@ -13,14 +14,16 @@ from attnshift.data.images import decode_image
 from attnshift.data.references import fetch
 from attnshift.defences.names import undefended
 from attnshift.errors import LabelError, UserError
-from attnshift.metrics.statistics import Estimate, by_chance, wilson
+from attnshift.metrics.clean_accuracy import gains
+from attnshift.metrics.statistics import Estimate, wilson
+from attnshift.terminal import plural
 
-__all__ = ["SAMPLE", "Agreement", "CleanAccuracy", "is_random", "measure_agreement", "sampled"]
+__all__ = ["SAMPLE", "Agreement", "CleanAccuracy", "is_random", "measure_agreement", "readable", "sampled"]
 
 SAMPLE = 64
 """Most images that the surrogates are shown."""
 
-_CHANCE, _GAIN, _USELESS = 0.001, 0.05, 0.25
+_USELESS = 0.25
 _SHIFTS = {-1: "labels seem to count from 1", 1: "labels seem to be one too low"}
 
 
@@ -44,10 +47,7 @@ class CleanAccuracy:
 
     def fits(self, shift: int) -> bool:
         """True if it is right about more images with labels moved by ``shift``, beyond chance (sign test)."""
-        moved = self.shifted[shift]
-        won = sum(new and not old for old, new in zip(self.right, moved, strict=True))
-        changed = sum(new != old for old, new in zip(self.right, moved, strict=True))
-        return sum(moved) - sum(self.right) >= _GAIN * len(moved) and by_chance(won, changed) <= _CHANCE
+        return gains(self.right, self.shifted[shift])
 
     def only_fits(self, shift: int) -> bool:
         """True if it is right about every image with labels moved by ``shift``, and about none as they are."""
@@ -93,7 +93,7 @@ class Agreement:
             moved = f"label {'-' if shift < 0 else '+'} 1"
             return (
                 f"{what}: with {moved} the surrogates are right about {_range(shares)} of "
-                f"{_images(len(trained[0].right))}, and with the labels as they are about {_range(now)}; "
+                f"{plural(len(trained[0].right), 'image')}, and with the labels as they are about {_range(now)}; "
                 "correct the labels, which count from 0"
             )
         return ""
@@ -126,6 +126,19 @@ def sampled(items: Iterable[Item], count: int) -> list[Item]:
     return [item for place, item in enumerate(items) if place in chosen]
 
 
+def readable(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Tensor]]:
+    """Those of ``items`` whose images can be read, with the images [3,size,size] in [0,1].
+
+    Another one fails alone when it is attacked, and the run says why.
+    """
+    for item in items:
+        try:
+            image = decode_image(fetch(item.image), size, item.file)
+        except UserError:
+            continue
+        yield item, image
+
+
 @torch.no_grad()
 def measure_agreement(classifiers: Sequence[Classifier], items: Sequence[Item], size: int, device: str) -> Agreement:
     """Show ``items`` as images of ``size`` px to those of ``classifiers`` whose weights are not random. An image that
@@ -133,15 +146,10 @@ def measure_agreement(classifiers: Sequence[Classifier], items: Sequence[Item], 
     trained = [each for each in classifiers if not is_random(each.name)]
     answers: dict[str, list[int]] = {each.name: [] for each in trained}
     labels: list[int] = []
-    for item in items if trained else ():
-        try:
-            image = decode_image(fetch(item.image), size, item.file)[None].to(device)
-        except UserError:
-            # It fails alone when it is attacked, and the run says why.
-            continue
+    for item, image in readable(items, size) if trained else ():
         labels.append(item.label)
         for classifier in trained:
-            answers[classifier.name].append(int(classifier(image).argmax(1)))
+            answers[classifier.name].append(int(classifier(image[None].to(device)).argmax(1)))
     return Agreement(
         tuple(_accuracy(each, answers[each.name], labels) for each in trained),
         tuple(each.name for each in classifiers if is_random(each.name)),
@@ -164,7 +172,3 @@ def _percent(part: int, whole: int) -> int:
 def _range(shares: Sequence[int]) -> str:
     low, high = min(shares), max(shares)
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def _images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import torch
-from torch import Tensor
 
 from attnshift.data.datasets import Item
-from attnshift.data.images import decode_image
-from attnshift.data.references import fetch
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
-from attnshift.errors import ModelError, UserError
+from attnshift.errors import ModelError
+from attnshift.execution.agreement import readable
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 
 __all__ = ["check_pipeline", "measure_on"]
@@ -32,7 +31,7 @@ def measure_on(
     """
     if isinstance(recipe, BaselineRecipe):
         return None
-    images = _read(items, size)
+    images = [image for _, image in islice(readable(islice(items, _TRIED), size), _IMAGES)]
     return measure_pipeline(backbone, torch.stack(images), recipe.diffusion.schedule_steps) if images else None
 
 
@@ -44,15 +43,3 @@ def check_pipeline(measures: PipelineMeasures | None) -> tuple[str, ...]:
     if verdict.kind == "refused":
         raise ModelError(f"the pipeline {verdict.line}")
     return (f"the pipeline {verdict.line}",)
-
-
-def _read(items: Iterable[Item], size: int) -> list[Tensor]:
-    images: list[Tensor] = []
-    for _, item in zip(range(_TRIED), items, strict=False):
-        try:
-            images.append(decode_image(fetch(item.image), size, item.file))
-        except UserError:
-            continue
-        if len(images) == _IMAGES:
-            break
-    return images

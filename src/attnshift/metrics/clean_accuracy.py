@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attnshift.metrics.statistics import by_chance, wilson
 
-__all__ = ["COMMON_NORMALISATIONS", "LEAST", "suspicion"]
+__all__ = ["COMMON_NORMALISATIONS", "LEAST", "gains", "suspicion"]
 
 LEAST = 0.25
 """Default share of the best classifier's accuracy that a judge must reach."""
@@ -50,7 +50,7 @@ def suspicion(
     if retry is not None:
         others = {label: retry(mean, std) for label, (mean, std) in COMMON_NORMALISATIONS.items()}
         label = max(others, key=lambda each: sum(others[each]))
-        if sum(others[label]) - sum(own) >= _GAIN * count and _chance(own, others[label]) <= _CHANCE:
+        if gains(own, others[label]):
             return f"{found}, and about {sum(others[label])} with {label}: its mean and std are probably wrong"
     if limits[name].high < least * limits[best].low:
         return (
@@ -58,6 +58,12 @@ def suspicion(
             "std) or its class order is probably wrong"
         )
     return None
+
+
+def gains(before: Sequence[bool], after: Sequence[bool]) -> bool:
+    """True if ``after`` is right about at least 5 % more of the same images than ``before``, beyond
+    chance (sign test, p <= 0.001)."""
+    return sum(after) - sum(before) >= _GAIN * len(before) and _chance(before, after) <= _CHANCE
 
 
 def _chance(before: Sequence[bool], after: Sequence[bool]) -> float:
