@@ -117,7 +117,7 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
     methods = {"exact": Method.of(load_recipe(EXACT)), "fast": Method.of(load_recipe(FAST, settings))}
 
     def attacked(task: Task) -> Tensor:
-        image, draw = task.image.to(model.device), (0, task.identity)
+        image, draw = task.image.to(model.device), (0, task.id)
         steps = methods["exact"].recipe.optimiser.iterations
         result = naive_diffattack(model.backbone, network, image, task.label, task.class_name, steps, draw)
         return show(model.backbone, result.preparation, result.latent)

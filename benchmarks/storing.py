@@ -45,10 +45,10 @@ def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], coun
             (store.folder / part).mkdir()
         seconds = []
         for number in range(count):
-            begun, identity = time.perf_counter(), f"{number:016x}"
-            ledger.begun([identity])
-            store.finish(identity, row, images)
-            ledger.ended([identity], {})
+            begun, id = time.perf_counter(), f"{number:016x}"
+            ledger.begun([id])
+            store.finish(id, row, images)
+            ledger.ended([id], {})
             seconds.append(time.perf_counter() - begun)
     return seconds
 

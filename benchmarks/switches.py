@@ -252,7 +252,7 @@ def _kept(path: Path, recipe: Recipe, surrogates: Sequence[str], tasks: Sequence
         return None
     stored = json.loads(path.read_text())
     made = stored["recipe"], stored["surrogates"], [row["id"] for row in stored["rows"]["quality"]]
-    wanted = recipe.model_dump(mode="json"), list(surrogates), [task.identity for task in tasks]
+    wanted = recipe.model_dump(mode="json"), list(surrogates), [task.id for task in tasks]
     return stored if made == wanted else None
 
 
@@ -287,11 +287,11 @@ def _seen(
             predicted = judge(images).argmax(1)
             told = zip(tasks, (predicted == goals.labels).tolist(), goals.achieved(predicted).tolist(), strict=True)
             verdicts += [
-                {"classifier": judge.name, "arm": arm, "id": task.identity, "correct": correct, "success": success}
+                {"classifier": judge.name, "arm": arm, "id": task.id, "correct": correct, "success": success}
                 for task, correct, success in told
             ]
     similar = ssim(arms["clean"], arms["attack"]).tolist()
-    quality = [{"id": task.identity, "ssim": value} for task, value in zip(tasks, similar, strict=True)]
+    quality = [{"id": task.id, "ssim": value} for task, value in zip(tasks, similar, strict=True)]
     return {"verdicts": verdicts, "quality": quality}
 
 

@@ -88,7 +88,7 @@ def _attack(engine: Engine, batches: Iterable[Batch]) -> None:
 
 
 def _assignment(batch: Batch) -> Assignment:
-    return Assignment(batch.number, batch.items, tuple(item.identity for item in batch.items))
+    return Assignment(batch.number, batch.items, tuple(item.id for item in batch.items))
 
 
 def _check(returned: object) -> None:

@@ -98,11 +98,11 @@ def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> PreparedRun:
     return PreparedRun(Worker(work, backbone, (), spec), plan)
 
 
-def killing(identity: str, number: signal.Signals = signal.SIGKILL) -> Hook:
+def killing(id: str, number: signal.Signals = signal.SIGKILL) -> Hook:
     """Sends the process a signal where the item is among the tasks."""
 
     def before(tasks: Sequence[Task]) -> None:
-        if identity in (task.identity for task in tasks):
+        if id in (task.id for task in tasks):
             os.kill(os.getpid(), number)
 
     return before

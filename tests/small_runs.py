@@ -70,7 +70,7 @@ def small_settings(photos: Path, pipeline: Path, out: Path, *changes: str, **oth
 
 
 def planned(*names: str) -> Plan:
-    """A plan of made-up images, identities as their names."""
+    """A plan of made-up images, ids as their names."""
     return Plan.draw(Item(name, f"{name}.png", Reference("file", f"/{name}.png"), 0, "mug") for name in names)
 
 

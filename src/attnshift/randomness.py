@@ -39,15 +39,15 @@ def normal(shape: tuple[int, ...], *key: int | str) -> Tensor:
     return torch.from_numpy(generator(*key).standard_normal(shape)).float()
 
 
-def random_step(start: Tensor, end: Tensor, seed: int, identities: Sequence[str]) -> Tensor:
+def random_step(start: Tensor, end: Tensor, seed: int, ids: Sequence[str]) -> Tensor:
     """Points as far from ``start`` as ``end`` is (L2 norm), each in a random direction.
 
     All are [batch,channels,rows,columns]. The direction depends on ``seed`` and the image's
-    identity.
+    id.
     """
     import torch
 
-    drawn = [normal(tuple(start.shape[1:]), seed, identity, "noise") for identity in identities]
+    drawn = [normal(tuple(start.shape[1:]), seed, id, "noise") for id in ids]
     direction = torch.stack(drawn).to(start)
     lengths = (end - start).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
     return start + lengths.view(-1, 1, 1, 1) * direction

@@ -145,11 +145,11 @@ class Interference:
 
 @batch_record
 class RandomKey:
-    """Names of an iteration's random draws: the run's seed, each image's identity, the
+    """Names of an iteration's random draws: the run's seed, each image's id, the
     iteration."""
 
     seed: int = constant()
-    identities: tuple[str, ...] = per_image()
+    ids: tuple[str, ...] = per_image()
     iteration: int = constant()
 
 

@@ -273,7 +273,7 @@ def drawn(backbone: StableDiffusion, subjects: Sequence[Subject], seed: int = 0)
     return [choice.label for choice in chosen(backbone, recipe, [model], subjects)]
 
 
-def test_random_belongs_to_seed_and_identity_and_to_nothing_else(backbone: StableDiffusion) -> None:
+def test_random_belongs_to_seed_and_id_and_to_nothing_else(backbone: StableDiffusion) -> None:
     subjects = [Subject(f"image {at}", 3, "mug") for at in range(60)]
     whole = drawn(backbone, subjects)
     assert drawn(backbone, subjects[::-1]) == whole[::-1]
@@ -521,7 +521,7 @@ def test_phrases_of_unequal_length_are_filled_up_and_not_mixed(
     """Each image's own phrase, whatever stands beside it."""
     names = ("mug", "crane", "snowman")
     recipe = load_recipe("fast", ["terms.contrast.weight=1.0"])
-    subjects = [Subject(task.identity, task.label, task.class_name) for task in tasks]
+    subjects = [Subject(task.id, task.label, task.class_name) for task in tasks]
     choices = [Choice(name, -1) for name in names]
     interference, spoken = observe_interference(recipe, exact, exact.noise_schedule(20, 5), (), subjects, choices, ())
     assert interference.tokens == ((5,), (5, 6, 7, 8), (5, 6))

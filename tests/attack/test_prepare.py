@@ -31,7 +31,7 @@ def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, 
     torch.testing.assert_close(start(tasks[::-1]), whole.flip(0), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(start(tasks[1:2])[0], whole[1], rtol=1e-6, atol=1e-9)
     assert (start(tasks, seed=1) - whole).abs().amax((1, 2, 3)).min() > 1e-4
-    renamed = [replace(task, identity=f"other {task.identity}") for task in tasks]
+    renamed = [replace(task, id=f"other {task.id}") for task in tasks]
     assert (start(renamed) - whole).abs().amax((1, 2, 3)).min() > 1e-4
 
 

@@ -26,7 +26,7 @@ ITERATION = 3
 
 def away(batch: PreparedBatch) -> Tensor:
     """Latents near the start, those of an image the same in every batch."""
-    draws = [torch.Generator().manual_seed(int(identity.removeprefix("image "))) for identity in batch.key.identities]
+    draws = [torch.Generator().manual_seed(int(id.removeprefix("image "))) for id in batch.key.ids]
     start = batch.render.trajectory.start
     return start + 0.1 * torch.stack(
         [torch.randn(start.shape[1:], dtype=start.dtype, generator=each) for each in draws]
@@ -49,7 +49,7 @@ def picked(whole: PreparedBatch, branch: Branch) -> Observation:
                 continue
             rows = [
                 generator(0, name, ITERATION, "query rows", site.layer).permutation(queries)[:ROWS]
-                for name in whole.key.identities
+                for name in whole.key.ids
             ]
             maps[replace(site, sample=ROWS)] = tuple(
                 torch.stack([image[:, at] for image, at in zip(each, rows, strict=True)]) for each in steps

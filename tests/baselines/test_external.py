@@ -61,7 +61,7 @@ def surrogates() -> Surrogates:
 
 
 def only(surrogates: Surrogates, at: int) -> tuple[Surrogates, RandomKey]:
-    return select_rows(surrogates, torch.tensor([at])), RandomKey(0, KEY.identities[at : at + 1], 0)
+    return select_rows(surrogates, torch.tensor([at])), RandomKey(0, KEY.ids[at : at + 1], 0)
 
 
 def entropy(surrogates: Surrogates, images: Tensor, classes: Tensor) -> Tensor:
@@ -76,9 +76,9 @@ def state() -> str:
     return f"{torch.get_rng_state().tolist()} {legacy[1].tolist()} {legacy[2:]} {random.getstate()}"
 
 
-def seeded(identity: str) -> None:
+def seeded(id: str) -> None:
     """Global generators as a baseline seeds them for an image."""
-    number = int(generator(0, identity, "peer").integers(2**32))
+    number = int(generator(0, id, "peer").integers(2**32))
     torch.manual_seed(number)
     numpy.random.seed(number)
     random.seed(number)

@@ -92,9 +92,9 @@ def test_adaea_goes_where_its_rule_points(surrogates: Surrogates, images: Tensor
 def test_an_image_is_attacked_as_if_alone(surrogates: Surrogates, images: Tensor, name: str) -> None:
     attack: Baseline = BASELINES[name].load()(epsilon=0.03, steps=1)
     together = attack(surrogates, images, KEY)
-    for place, identity in enumerate(KEY.identities):
+    for place, id in enumerate(KEY.ids):
         rows = torch.tensor([place])
-        alone = attack(select_rows(surrogates, rows), images[rows], RandomKey(0, (identity,), 0))
+        alone = attack(select_rows(surrogates, rows), images[rows], RandomKey(0, (id,), 0))
         assert ((alone[0] - together[place]).abs() < 1e-5).float().mean() > 0.999
 
 

@@ -92,7 +92,7 @@ def test_images_are_held_out_and_in_8_bits() -> None:
     tasks = lab_tasks(0, 3, 64)
     images = torch.stack([task.image for task in tasks])
     assert torch.equal((images * 255).round() / 255, images)
-    assert len({task.identity for task in tasks} | {task.identity for task in lab_tasks(3, 5, 64)}) == 5
+    assert len({task.id for task in tasks} | {task.id for task in lab_tasks(3, 5, 64)}) == 5
     tuning = torch.stack([task.image for task in build("tiny").tasks(3, lambda shown: torch.zeros(len(shown), 9))])  # type: ignore[arg-type]
     assert (images - tuning).abs().amax((1, 2, 3)).min() > 0.1
 

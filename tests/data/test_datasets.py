@@ -157,7 +157,7 @@ def test_duplicates(folder: Path) -> None:
 
 def test_one_file_with_two_labels_is_two_items(folder: Path) -> None:
     first, second = read(folder, "file,label\na.png,1\na.png,2\n")
-    assert first.identity != second.identity
+    assert first.id != second.id
 
 
 def test_the_limit_takes_the_first_and_reads_no_further(folder: Path) -> None:
@@ -166,15 +166,15 @@ def test_the_limit_takes_the_first_and_reads_no_further(folder: Path) -> None:
     assert len(read(folder, "file,label\na.png,1\n", limit=5)) == 1
 
 
-def test_identity_is_content_label_and_name_and_not_the_place(folder: Path) -> None:
+def test_the_id_is_content_label_and_name_and_not_the_place(folder: Path) -> None:
     (original,) = read(folder, "file,label\na.png,1\n")
     (folder / "moved.png").write_bytes(b"a.png")
     (moved,) = read(folder, "file,label\nmoved.png,1\n")
     (renamed,) = read(folder, "file,label,class_name\na.png,1,cup\n")
     (folder / "a.png").write_bytes(b"edited")
     (edited,) = read(folder, "file,label\na.png,1\n")
-    assert original.identity == moved.identity
-    assert len({original.identity, renamed.identity, edited.identity}) == 3
+    assert original.id == moved.id
+    assert len({original.id, renamed.id, edited.id}) == 3
 
 
 def test_missing_folder_and_missing_label_file(folder: Path) -> None:
@@ -236,26 +236,26 @@ def test_a_mask_outside_its_folder(folder: Path, masks: Path, way: str) -> None:
         masked(folder, "file,label\nway/x.png,1\n", masks)
 
 
-def test_identity_changes_with_the_masks_bytes_and_not_with_its_place(folder: Path, masks: Path) -> None:
+def test_the_id_changes_with_the_masks_bytes_and_not_with_its_place(folder: Path, masks: Path) -> None:
     text = "file,label\na.png,1\n"
     ((plain,), (original,)) = masked(folder, text, None), masked(folder, text, masks)
     moved = masks.rename(masks.with_name("moved"))
-    assert [item.identity for item in masked(folder, text, moved)] == [original.identity]
+    assert [item.id for item in masked(folder, text, moved)] == [original.id]
     (moved / "a.png").write_bytes(b"edited")
     (edited,) = masked(folder, text, moved)
-    assert len({plain.identity, original.identity, edited.identity}) == 3
+    assert len({plain.id, original.id, edited.id}) == 3
 
 
-def test_identity_without_masks_is_what_it_always_was(folder: Path) -> None:
+def test_the_id_without_masks_is_what_it_always_was(folder: Path) -> None:
     """A run from before there were masks can still be continued."""
     (item,) = masked(folder, "file,label\na.png,1\n", None)
-    assert item.identity == hashlib.sha256(b"a.png" + b"1\0mug").hexdigest()[:16]
+    assert item.id == hashlib.sha256(b"a.png" + b"1\0mug").hexdigest()[:16]
 
 
 def test_one_image_with_two_masks_is_two_items(folder: Path, masks: Path) -> None:
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     first, second = masked(folder, "file,label\na.png,1\nb.png,1\n", masks)
-    assert first.identity != second.identity
+    assert first.id != second.id
 
 
 COLUMN = "file,label,target\n"
@@ -337,16 +337,16 @@ def test_a_column_that_is_partly_empty(folder: Path, first: str, second: str, fo
     assert len(read(folder, text, limit=2)) == 2, "nothing is said of images that are left out"
 
 
-def test_identity_changes_with_the_target_and_not_with_how_it_is_given(folder: Path, masks: Path) -> None:
+def test_the_id_changes_with_the_target_and_not_with_how_it_is_given(folder: Path, masks: Path) -> None:
     text = "file,label\na.png,0\n"
     (plain,), (mug,), (donut,) = (read(folder, text, target=target) for target in (None, "mug", "donut"))
-    assert len({plain.identity, mug.identity, donut.identity}) == 3
+    assert len({plain.id, mug.id, donut.id}) == 3
     assert read(folder, text, target="1") == read(folder, COLUMN + "a.png,0,mug\n") == [mug]
     (with_mask,) = masked(folder, COLUMN + "a.png,0,mug\n", masks)
-    assert len({with_mask.identity, mug.identity, masked(folder, text, masks)[0].identity}) == 3
+    assert len({with_mask.id, mug.id, masked(folder, text, masks)[0].id}) == 3
 
 
 def test_one_image_with_two_targets_is_two_items(folder: Path) -> None:
     first, second = read(folder, COLUMN + "a.png,0,mug\na.png,0,donut\n")
-    assert first.identity != second.identity
+    assert first.id != second.id
     assert "listed before" in complaint(folder, COLUMN + "a.png,0,mug\na.png,0,1\n")

@@ -41,7 +41,7 @@ def test_the_same_items_from_every_type(tmp_path: Path, kind: pyarrow.DataType, 
     (tmp_path / "1.png").write_bytes(picture(1))
     (tmp_path / "labels.csv").write_text("file,label\n0.png,1\n1.png,2\n")
     expected = items_of(tmp_path, tmp_path / "labels.csv")
-    assert [item.identity for item in items_of(path)] == [item.identity for item in expected]
+    assert [item.id for item in items_of(path)] == [item.id for item in expected]
 
 
 def test_names_and_targets(tmp_path: Path) -> None:

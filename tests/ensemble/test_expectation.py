@@ -15,7 +15,7 @@ from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rot
 from attnshift.randomness import generator
 from attnshift.types import RandomKey
 
-KEY = RandomKey(seed=3, identities=("left", "right"), iteration=4)
+KEY = RandomKey(seed=3, ids=("left", "right"), iteration=4)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,8 @@ def test_each_view_names_its_generators() -> None:
     views = Expectation(draws=3, transforms={"first": Shift(), "second": Shift()}).views(KEY)
     for number in (1, 2):
         sums = [
-            generator(3, identity, 4, "eot", number, "first").random()
-            + generator(3, identity, 4, "eot", number, "second").random()
-            for identity in KEY.identities
+            generator(3, id, 4, "eot", number, "first").random() + generator(3, id, 4, "eot", number, "second").random()
+            for id in KEY.ids
         ]
         expected = images() + torch.tensor(sums).view(2, 1, 1, 1)
         torch.testing.assert_close(views[number](images()), expected.float())
@@ -97,14 +96,14 @@ def test_a_view_gives_the_same_whenever_it_is_called() -> None:
         assert torch.equal(other, first)
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"iteration": 5}, {"identities": ("left", "other")}], ids=str)
-def test_another_seed_iteration_or_identity_is_another_view(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("change", [{"seed": 4}, {"iteration": 5}, {"ids": ("left", "other")}], ids=str)
+def test_another_seed_iteration_or_id_is_another_view(change: dict[str, object]) -> None:
     (_, before), (_, after) = (
         everything(draws=2).views(key)
         for key in (KEY, replace(KEY, **change))  # type: ignore[arg-type]
     )
     differs = (before(images()) - after(images())).abs().mean((1, 2, 3)) > 0.01
-    assert differs.tolist() == ["identities" not in change, True]
+    assert differs.tolist() == ["ids" not in change, True]
 
 
 def test_views_differ_and_more_of_them_change_none() -> None:
@@ -118,7 +117,7 @@ def test_views_differ_and_more_of_them_change_none() -> None:
 
 def test_an_image_has_the_same_view_in_any_batch() -> None:
     together = everything(draws=2).views(KEY)[1](images())
-    alone = everything(draws=2).views(replace(KEY, identities=("right",)))[1](images()[1:])
+    alone = everything(draws=2).views(replace(KEY, ids=("right",)))[1](images()[1:])
     assert (alone[0] - together[1]).norm() < 1e-5 * together[1].norm()
 
 

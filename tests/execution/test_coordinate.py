@@ -76,8 +76,8 @@ def without_seconds(store: Store) -> list[dict[str, Any]]:
 def test_a_run_holds_exactly_these_files(finished: Store) -> None:
     ids = [row["id"] for row in records(finished, "results")]
     expected = {"run.json", "recipe.toml", "plan.parquet", "results.parquet"}
-    expected |= {f"items/{identity}.json" for identity in ids}
-    expected |= {f"images/{identity}.{arm}.png" for identity in ids for arm in ARMS}
+    expected |= {f"items/{id}.json" for id in ids}
+    expected |= {f"images/{id}.{arm}.png" for id in ids for arm in ARMS}
     assert lasting(finished.folder) == expected
     assert len(list((finished.folder / "ledger").iterdir())) == 1
 

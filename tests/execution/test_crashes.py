@@ -417,7 +417,7 @@ def test_an_image_that_overflows_fails_alone(
     worker = replace(tiny.worker, classifiers=[replace(classifier, network=network)])
     store = attack_prepared(replace(tiny, worker=worker), tmp_path / "run")
     (failed,) = records(store, "failed")
-    assert (failed["id"], failed["reason"]) == (items[chosen].identity, NOT_FINITE)
+    assert (failed["id"], failed["reason"]) == (items[chosen].id, NOT_FINITE)
     others = {name: digest for name, digest in pngs(whole.store.folder).items() if failed["id"] not in name}
     assert pngs(store.folder) == others
     assert rows(store) == [row for row in rows(whole.store) if row["id"] != failed["id"]]
@@ -498,20 +498,20 @@ def test_what_always_kills_its_process_is_left_out(
     cards: Path, cheap: Store, tmp_path: Path, batch: int, place: int, times: int
 ) -> None:
     out, killer = tmp_path / "run", items_of(cards)[place]
-    run = partial(attack_prepared, painted(cards, batch, killing(killer.identity)), out)
+    run = partial(attack_prepared, painted(cards, batch, killing(killer.id)), out)
     assert again_and_again(run) == times
     store, status = Store.open(out), read_status(out)
     (failed,) = status.failed
     assert (failed.file, status.left, status.troubled) == (killer.file, 0, {})
     assert f"ended its worker {times} times" in failed.reason
     assert "`retry_failed`" in failed.reason
-    assert [row["id"] for row in records(store, "failed")] == [killer.identity]
+    assert [row["id"] for row in records(store, "failed")] == [killer.id]
     done = {row["id"]: row["batch"] for row in records(store, "results")}
-    assert set(done) == {item.identity for item in items_of(cards)} - {killer.identity}
-    for identity in done:
-        assert pixels(store.image_path(identity, "attack")) == pixels(cheap.image_path(identity, "attack"))
+    assert set(done) == {item.id for item in items_of(cards)} - {killer.id}
+    for id in done:
+        assert pixels(store.image_path(id, "attack")) == pixels(cheap.image_path(id, "attack"))
     assert fork(run).wait() == 0, "it is left alone"
-    retry = partial(attack_prepared, painted(cards, batch, killing(killer.identity)), out, None)
+    retry = partial(attack_prepared, painted(cards, batch, killing(killer.id)), out, None)
     assert fork(partial(retry, RunOptions(retry_failed=True))).wait() == -signal.SIGKILL
     assert fork(run).wait() == 0, "only when asked"
     attack_prepared(painted(cards, batch), out, options=RunOptions(retry_failed=True))
@@ -521,17 +521,17 @@ def test_what_always_kills_its_process_is_left_out(
 
 def test_what_is_left_out_was_tried_as_often_as_it_says(cards: Path, tmp_path: Path) -> None:
     killer = items_of(cards)[1]
-    prepared = painted(cards, 1, killing(killer.identity))
+    prepared = painted(cards, 1, killing(killer.id))
     for _ in range(3):
         assert fork(partial(attack_prepared, prepared, tmp_path / "run")).wait() == -signal.SIGKILL
     told = Told()
     attack_prepared(prepared, tmp_path / "run", told.telemetry())
-    assert [(event.id, event.attempts) for event in told.failed] == [(killer.identity, 3)]
+    assert [(event.id, event.attempts) for event in told.failed] == [(killer.id, 3)]
 
 
 def test_troubled_images_are_shown(cards: Path, tmp_path: Path) -> None:
     killer = items_of(cards)[3]
-    run = partial(attack_prepared, painted(cards, 2, killing(killer.identity)), tmp_path)
+    run = partial(attack_prepared, painted(cards, 2, killing(killer.id)), tmp_path)
     for times in (1, 2):
         assert fork(run).wait() == -signal.SIGKILL
         assert read_status(tmp_path).troubled == {"card-2.png": times, "card-3.png": times}
@@ -542,7 +542,7 @@ def test_what_is_stopped_on_purpose_is_blamed_for_nothing(
     command: Command, cheap: Store, calls: int, number: signal.Signals, status: int
 ) -> None:
     """In the work, and before every sync and rename."""
-    command.before = killing(items_of(command.cards)[2].identity, number)
+    command.before = killing(items_of(command.cards)[2].id, number)
     for _ in range(DEATHS + 1):
         ended, (line,) = command()
         assert ended == status

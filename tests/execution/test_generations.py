@@ -114,8 +114,8 @@ def test_new_images_form_micro_batches_of_their_own(cards: Path, tmp_path: Path)
     attack_prepared(painted(cards), out)
     mend(cards)
     seen: list[tuple[str, ...]] = []
-    attack_prepared(painted(cards, before=lambda tasks: seen.append(tuple(task.identity for task in tasks))), out)
-    by_file = {item.file: item.identity for item in items_of(cards)}
+    attack_prepared(painted(cards, before=lambda tasks: seen.append(tuple(task.id for task in tasks))), out)
+    by_file = {item.file: item.id for item in items_of(cards)}
     assert seen == [(by_file["card-2.png"], by_file["card-3.png"]), (by_file["card-9.png"],)]
 
 
@@ -317,7 +317,7 @@ def test_killed_before_every_sync_and_rename_of_a_second_generation(cards: Path,
 
 def test_a_first_generation_that_was_killed_is_finished_by_the_second(cards: Path, tmp_path: Path) -> None:
     """A removed image is no mate of those that are left of its micro-batch."""
-    out, victim = tmp_path / "run", items_of(cards)[8].identity
+    out, victim = tmp_path / "run", items_of(cards)[8].id
     assert fork(partial(attack_prepared, painted(cards, 2, killing(victim)), out)).wait() == -signal.SIGKILL
     before = done(out)
     mend(cards)
@@ -404,7 +404,7 @@ def test_images_may_come_from_elsewhere_in_every_generation(cards: Path, tmp_pat
     attack_prepared(limited(cards, 2), out)
     mend(cards)
     moved = cards.rename(tmp_path / "moved")
-    assert fork(partial(attack_prepared, painted(moved, 2, killing(items_of(moved)[5].identity)), out)).wait() != 0
+    assert fork(partial(attack_prepared, painted(moved, 2, killing(items_of(moved)[5].id)), out)).wait() != 0
     again = moved.rename(tmp_path / "again")
     attack_prepared(painted(again), out)
     assert_at_rest(out, 14)

@@ -97,7 +97,7 @@ def asked(prepared: PreparedRun) -> str:
 
     items = list(prepared.plan)
     with pytest.raises(AskedError) as caught:
-        replace(prepared.worker, inversions=ask).attack(items, [item.identity for item in items])
+        replace(prepared.worker, inversions=ask).attack(items, [item.id for item in items])
     return str(caught.value)
 
 

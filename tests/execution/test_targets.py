@@ -144,10 +144,10 @@ def test_a_third_class_is_success_of_an_untargeted_attack_alone(
     evaluate_run(store, [JUDGE])
     verdicts = {(row["id"], row["arm"]): row for row in records(store, "verdicts") if row["classifier"] == JUDGE}
     ids = [row["id"] for row in records(store, "results")]
-    assert [verdicts[identity, "clean"]["correct"] for identity in ids] == [True] * 3
-    assert [verdicts[identity, "clean"]["success"] for identity in ids] == [False] * 3
+    assert [verdicts[id, "clean"]["correct"] for id in ids] == [True] * 3
+    assert [verdicts[id, "clean"]["success"] for id in ids] == [False] * 3
     for arm in edited:
-        rows = [verdicts[identity, arm] for identity in ids]
+        rows = [verdicts[id, arm] for id in ids]
         assert [row["predicted"] for row in rows] == shown
         assert [row["correct"] for row in rows] == [True, False, False]
         assert [row["success"] for row in rows] == [False, True, kind == "untargeted"]

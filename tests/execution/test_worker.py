@@ -54,7 +54,7 @@ def holding(most: int, error: Callable[[], BaseException], seen: list[int] | Non
 
 def attack(prepared: PreparedRun, wanted: Sequence[str] | None = None) -> list[Result | Failure]:
     items = list(prepared.plan)
-    return prepared.worker.attack(items, [item.identity for item in items] if wanted is None else wanted)
+    return prepared.worker.attack(items, [item.id for item in items] if wanted is None else wanted)
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
@@ -62,7 +62,7 @@ def test_what_memory_does_not_hold_is_halved(cards: Path, kind: str) -> None:
     seen: list[int] = []
     results = attack(painted(cards, 7, holding(2, OUT_OF_MEMORY[kind], seen)))
     assert seen == [2, 2, 2, 1]
-    assert [each.identity for each in results] == [item.identity for item in items_of(cards)]
+    assert [each.id for each in results] == [item.id for item in items_of(cards)]
     assert [each.row.batch for each in results if isinstance(each, Result)] == [2, 2, 2, 2, 2, 2, 1]
 
 
@@ -82,15 +82,15 @@ def test_how_many_were_together_is_in_the_table(cards: Path, tmp_path: Path) -> 
 
 
 def test_an_image_that_memory_does_not_hold_fails_alone(cards: Path) -> None:
-    large = items_of(cards)[3].identity
+    large = items_of(cards)[3].id
 
     def before(tasks: Sequence[Task]) -> None:
-        if any(task.identity == large for task in tasks):
+        if any(task.id == large for task in tasks):
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     results = attack(painted(cards, 7, before))
     (failure,) = (each for each in results if isinstance(each, Failure))
-    assert failure.identity == large
+    assert failure.id == large
     assert failure.reason.startswith("memory does not hold one image of 16 px; use a smaller `size`")
     assert len(results) == 7
 
@@ -104,10 +104,10 @@ def test_other_errors_are_not_hidden(cards: Path, error: Exception) -> None:
 def test_batch_mates_are_attacked_and_not_returned(cards: Path) -> None:
     seen: list[int] = []
     items = items_of(cards)
-    (result,) = attack(painted(cards, 7, holding(7, MemoryError, seen)), [items[2].identity])
+    (result,) = attack(painted(cards, 7, holding(7, MemoryError, seen)), [items[2].id])
     assert seen == [7]
     assert isinstance(result, Result)
-    assert (result.identity, result.row.file, result.row.batch) == (items[2].identity, items[2].file, 7)
+    assert (result.id, result.row.file, result.row.batch) == (items[2].id, items[2].file, 7)
     assert set(result.images) == {"clean", "attack"}
 
 
@@ -141,7 +141,7 @@ def test_what_is_not_finite_is_no_result(cards: Path, place: str, value: float) 
     object.__setattr__(work, "carry_out", carry_out)
     results = attack(prepared)
     (failure,) = (each for each in results if isinstance(each, Failure))
-    assert failure == Failure(items_of(cards)[4].identity, NOT_FINITE)
+    assert failure == Failure(items_of(cards)[4].id, NOT_FINITE)
     assert len(results) == 7
 
 
@@ -161,13 +161,13 @@ def real(photos: Path, pipeline_folder: Path) -> Worker:
 
 def test_a_worker_loaded_anew_gives_the_same(real: Worker, photos: Path) -> None:
     items = items_of(photos)
-    wanted = [item.identity for item in items]
+    wanted = [item.id for item in items]
     loaded = Worker.load(real.spec)
     assert (loaded.spec, loaded.work) == (real.spec, real.work)
     for here, there in zip(real.attack(items, wanted), loaded.attack(items, wanted), strict=True):
         assert isinstance(here, Result)
         assert isinstance(there, Result)
-        assert (here.identity, here.images) == (there.identity, there.images)
+        assert (here.id, here.images) == (there.id, there.images)
         assert replace(here.row, seconds=0.0) == replace(there.row, seconds=0.0)
 
 
@@ -232,7 +232,7 @@ prepared = painted(Path(sys.argv[2]), 7, large)
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData:")) * 1024
 limit_memory(max(0.5, (used + 700_000_000) / 1e9))
 items = list(prepared.plan)
-print(*[each.row.batch for each in prepared.worker.attack(items, [item.identity for item in items])])
+print(*[each.row.batch for each in prepared.worker.attack(items, [item.id for item in items])])
 """
 
 

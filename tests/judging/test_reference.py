@@ -165,7 +165,7 @@ def masks(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_visibility_is_measured_on_the_saved_files(store: Store, masks: Path) -> None:
     rows = [row.to_record() for row in measure_visibility(store, masks, batch=2)]
     results = {row["id"]: row for row in records(store, "results")}
-    expected = {(identity, arm) for identity in results for arm in store.spec().arms if arm != "clean"}
+    expected = {(id, arm) for id in results for arm in store.spec().arms if arm != "clean"}
     assert {(row["id"], row["arm"]) for row in rows} == expected
     assert len(rows) == len(expected)
     for row in rows:

@@ -41,7 +41,7 @@ def test_one_verdict_per_image_arm_and_classifier(store: Store) -> None:
     verdicts = records(store, "verdicts")
     ids = [row["id"] for row in records(store, "results")]
     roles = {SURROGATE: "surrogate", JUDGE: "judge", OTHER: "tuning"}
-    expected = {(identity, arm, name, role) for identity in ids for arm in ARMS for name, role in roles.items()}
+    expected = {(id, arm, name, role) for id in ids for arm in ARMS for name, role in roles.items()}
     assert {(row["id"], row["arm"], row["classifier"], row["role"]) for row in verdicts} == expected
     assert len(verdicts) == len(ids) * len(ARMS) * 3
 

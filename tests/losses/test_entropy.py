@@ -33,11 +33,11 @@ def up(heads: int, layer: str = "up") -> Site:
 def seen(looks: Mapping[Site, Sequence[Tensor]], tokens: int = 1, iteration: int = 0) -> Observation:
     """What a term sees of maps [images, heads, 4, keys] per site and step, with the name at the first tokens."""
     images = len(next(iter(looks.values()))[0])
-    identities = tuple(f"image {at}" for at in range(images))
+    ids = tuple(f"image {at}" for at in range(images))
     return replace(
         with_maps(observation(), looks),
         tokens=(tuple(range(tokens)),) * images,
-        key=RandomKey(0, identities, iteration),
+        key=RandomKey(0, ids, iteration),
     )
 
 
@@ -219,12 +219,12 @@ def test_dropout_of_an_image_is_not_its_batch_mates_business() -> None:
     observed = seen(looks)
     together, stay = values_of(term, observed), staying(term, observed)["up"]
     assert len(set(together.tolist())) > 1
-    backwards = replace(observed, key=replace(observed.key, identities=observed.key.identities[::-1]))
+    backwards = replace(observed, key=replace(observed.key, ids=observed.key.ids[::-1]))
     torch.testing.assert_close(values_of(term, backwards), together.flip(0))
     assert torch.equal(staying(term, backwards)["up"], stay.flip(0))
-    for image, identity in enumerate(observed.key.identities):
+    for image, id in enumerate(observed.key.ids):
         alone = seen({site: [each[:1] for each in steps] for site, steps in looks.items()})
-        alone = replace(alone, key=replace(alone.key, identities=(identity,)))
+        alone = replace(alone, key=replace(alone.key, ids=(id,)))
         torch.testing.assert_close(values_of(term, alone), together[image : image + 1])
 
 

@@ -286,7 +286,7 @@ def drawn(observed: Observation, rows: int, **names: Any) -> Observation:
 
 def test_query_rows_are_the_first_of_a_permutation_that_belongs_to_image_iteration_and_layer() -> None:
     key, site = observation().key, HALF[0]
-    expected = [generator(0, name, 7, "query rows", site.layer).permutation(16)[:3] for name in key.identities]
+    expected = [generator(0, name, 7, "query rows", site.layer).permutation(16)[:3] for name in key.ids]
     assert numpy.array_equal(query_rows(site.sampled(3), key).numpy(), expected)
 
 
@@ -314,13 +314,13 @@ def test_mean_over_all_draws_approximates_the_mean_over_all_rows() -> None:
     torch.testing.assert_close(draws.mean(0), whole, rtol=0.02, atol=0)
 
 
-def test_sampled_rows_belong_to_seed_identity_iteration_and_layer() -> None:
+def test_sampled_rows_belong_to_seed_id_iteration_and_layer() -> None:
     observed, term = observation(), SelfAttention(rows=3, select=Selection(("up",), "half"))
     first = term(drawn(observed, 3))
     assert torch.equal(term(drawn(observed, 3)), first)
     assert (term(drawn(observed, 3, iteration=8)) != first).all()
     assert (term(drawn(observed, 3, seed=1)) != first).all()
-    renamed = term(drawn(observed, 3, identities=("first", "another", "third")))
+    renamed = term(drawn(observed, 3, ids=("first", "another", "third")))
     assert torch.equal(renamed != first, torch.tensor([False, True, False]))
     (site,) = (each for each in HALF if each.place == "up")
     elsewhere = replace(site, layer="another layer")

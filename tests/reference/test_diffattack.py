@@ -44,7 +44,7 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
     assert [len(span) for span in batch.observe.tokens] == [2, 1]
     for at, task in enumerate(tasks):
         pipeline = sharp_pipeline(prediction_type, side, dtype)
-        draw = (batch.method.recipe.seed, task.identity)
+        draw = (batch.method.recipe.seed, task.id)
         naive = naive_diffattack(pipeline, bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
         for engine, plain in zip(batch.render.trajectory.unconditional, naive.preparation.embeddings, strict=True):
             assert _error(engine[at], plain[0]) < 1e-7

@@ -51,22 +51,22 @@ def results(
     shares: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> list[dict[str, Any]]:
     names, targets = names or {}, targets or {}
-    shares = shares or {identity: [{"name": SURROGATE, "values": [1.0, 1.0]}] for identity in IDS}
+    shares = shares or {id: [{"name": SURROGATE, "values": [1.0, 1.0]}] for id in IDS}
     return [
         {
-            "id": identity,
-            "file": names.get(identity, (f"{identity}.png", ""))[0],
+            "id": id,
+            "file": names.get(id, (f"{id}.png", ""))[0],
             "label": MUG,
-            "class_name": names.get(identity, ("", "mug"))[1],
-            "target": targets.get(identity),
-            "target_name": NAMES.get(targets.get(identity, MUG), ""),
+            "class_name": names.get(id, ("", "mug"))[1],
+            "target": targets.get(id),
+            "target_name": NAMES.get(targets.get(id, MUG), ""),
             "run": "0" * 16,
             "surrogates": [SURROGATE],
             "iteration": 3,
             "evaluated": 5,
             "seconds": 1.0 + place,
             "losses": [{"name": "classification", "values": [1.0, 0.5]}],
-            "shares": shares[identity],
+            "shares": shares[id],
             "effective_models": 1.0 + 0.25 * place,
             "attention_clean": [0.0] * 5 + [1.0] + [0.0] * 10,
             "attention_attack": [0.25] * 16,
@@ -74,40 +74,40 @@ def results(
             "interference": "",
             **{f"{arm}_margins": [0.5] for arm in ARMS},
         }
-        for place, identity in enumerate(IDS)
+        for place, id in enumerate(IDS)
     ]
 
 
 def verdicts(predicted_name: str = "donut", targets: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
     return [
         {
-            "id": identity,
+            "id": id,
             "arm": arm,
             "classifier": name,
             "role": role,
             "predicted": MUG if right == "y" else DONUT,
             "predicted_name": "mug" if right == "y" else predicted_name,
             "correct": right == "y",
-            "success": right == "n" and (targets is None or targets[identity] == DONUT),
+            "success": right == "n" and (targets is None or targets[id] == DONUT),
             "true_probability": 0.75 if right == "y" else 0.1,
             "predicted_probability": 0.75,
         }
         for name, role in ROLES.items()
         for arm in ARMS
-        for identity, right in zip(IDS, CORRECT[name][arm], strict=True)
+        for id, right in zip(IDS, CORRECT[name][arm], strict=True)
     ]
 
 
 def quality() -> list[dict[str, Any]]:
     """The reconstruction of b is equal to the clean image, every round trip is."""
     rows = []
-    for place, identity in enumerate(IDS):
+    for place, id in enumerate(IDS):
         equal = {"ssim": 1.0, "psnr": float("inf"), "l2": 0.0, "linf": 0.0}
         near = {"ssim": 0.9 + 0.02 * place, "psnr": 30.0 + place, "l2": 2.0, "linf": 0.25}
-        rows.append({"id": identity, "arm": "round_trip"} | equal)
-        rows.append({"id": identity, "arm": "reconstruction"} | (equal if identity == "b" else near))
-        rows.append({"id": identity, "arm": "noise"} | near)
-        rows.append({"id": identity, "arm": "attack"} | near)
+        rows.append({"id": id, "arm": "round_trip"} | equal)
+        rows.append({"id": id, "arm": "reconstruction"} | (equal if id == "b" else near))
+        rows.append({"id": id, "arm": "noise"} | near)
+        rows.append({"id": id, "arm": "attack"} | near)
     return rows
 
 
@@ -132,13 +132,13 @@ def made_up_run(
         threads=1,
         recipe=recipe,
     )
-    items = (Item(identity, f"{identity}.png", Reference("file", f"/{identity}.png"), 0, "mug") for identity in IDS)
+    items = (Item(id, f"{id}.png", Reference("file", f"/{id}.png"), 0, "mug") for id in IDS)
     store = Store.start(folder, spec, Plan.draw(items))
     height, width = numpy.mgrid[0:64, 0:64]
-    for place, identity in enumerate(IDS):
+    for place, id in enumerate(IDS):
         for number, arm in enumerate(ARMS):
             pixels = numpy.stack([4 * height % 256, 4 * width % 256, (64 * place + 3 * number) + 0 * width], 2)
-            Image.fromarray(pixels.astype(numpy.uint8)).save(store.image_path(identity, arm))
+            Image.fromarray(pixels.astype(numpy.uint8)).save(store.image_path(id, arm))
     write_records(store, "results", results({"a": (HOSTILE_FILE, HOSTILE_NAME)} if hostile else None, targets, shares))
     if judged:
         write_records(store, "verdicts", verdicts(HOSTILE_NAME if hostile else "donut", targets))

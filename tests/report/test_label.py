@@ -30,10 +30,10 @@ def rows_of(name: str, role: str, correct: dict[str, str]) -> list[dict[str, Any
     (example,) = {row["classifier"]: row for row in verdicts() if row["classifier"] == FIRST}.values()
     return [
         example
-        | {"id": identity, "arm": arm, "classifier": name, "role": role}
+        | {"id": id, "arm": arm, "classifier": name, "role": role}
         | {"correct": right == "y", "success": right == "n", "predicted_name": "mug" if right == "y" else "donut"}
         for arm in ARMS
-        for identity, right in zip(IDS, correct[arm], strict=True)
+        for id, right in zip(IDS, correct[arm], strict=True)
     ]
 
 
@@ -181,8 +181,8 @@ def test_where_all_judges_are_defended_the_mean_says_so(
 
 
 VISIBLE = [
-    {"id": identity, "arm": arm, "object_ssim": 0.5 + place / 10, "contrast_kept": math.nan if place else 0.75}
-    for place, identity in enumerate(IDS)
+    {"id": id, "arm": arm, "object_ssim": 0.5 + place / 10, "contrast_kept": math.nan if place else 0.75}
+    for place, id in enumerate(IDS)
     for arm in ("reconstruction", "attack")
 ]
 

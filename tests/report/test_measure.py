@@ -99,7 +99,7 @@ def test_runs_without_an_image_in_common_are_refused(tmp_path: Path) -> None:
 
 
 def test_images_are_paired_by_place_and_not_by_name(tmp_path: Path) -> None:
-    """A recipe that is given masks has other identities for the same images."""
+    """A recipe that is given masks has other ids for the same images."""
     one, other = run(tmp_path / "one", 0.9), run(tmp_path / "other", 0.9)
     for name in ("results", "verdicts", "quality"):
         write_records(other, name, [row | {"id": f"{row['id']}+mask"} for row in records(other, name)])

@@ -148,7 +148,7 @@ def test_each_run_is_compared_to_the_first_recipes_of_the_same_strength(tmp_path
 
 
 def test_images_are_paired_by_place(tmp_path: Path) -> None:
-    """A recipe that is given masks has other identities for the same images."""
+    """A recipe that is given masks has other ids for the same images."""
     one, other = run(tmp_path / "one"), spared(tmp_path / "other")
     for name in ("results", "verdicts", "quality"):
         write_records(other, name, [row | {"id": f"{row['id']}+mask"} for row in records(other, name)])

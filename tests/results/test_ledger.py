@@ -29,7 +29,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ledger.died(["d"])
     history = read_history(tmp_path)
     assert history.deaths == Counter("d")
-    assert {identity: each.reason for identity, each in history.failed.items()} == {"b": "cut off"}
+    assert {id: each.reason for id, each in history.failed.items()} == {"b": "cut off"}
     assert [span.items for span in history.spans] == [1]
     assert [each["event"] for each in events(tmp_path)] == ["begun", "ended", "begun", "stopped", "begun", "died"]
     assert len(list((tmp_path / "ledger").iterdir())) == 1

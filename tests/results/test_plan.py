@@ -68,9 +68,9 @@ def test_nothing_is_left_of_a_plan_whose_items_cannot_be_read(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_the_digest_is_of_the_identities_in_order() -> None:
+def test_the_digest_is_of_the_ids_in_order() -> None:
     items = [item(number) for number in (3, 1, 2)]
-    expected = hashlib.sha256("\n".join(each.identity for each in items).encode()).hexdigest()[:16]
+    expected = hashlib.sha256("\n".join(each.id for each in items).encode()).hexdigest()[:16]
     assert Plan.draw(items).digest == expected
     assert Plan.draw(replace(each, file="x", image=Reference("url", "x")) for each in items).digest == expected
     assert Plan.draw(reversed(items)).digest != expected
@@ -113,7 +113,7 @@ def test_examples_are_one_of_each_class_and_target() -> None:
 class OneRow(Store):
     """All items have been finished, with the same row."""
 
-    def _item_path(self, identity: str) -> Path:
+    def _item_path(self, id: str) -> Path:
         return self.folder / "row.json"
 
     def spec(self) -> RunSpec:

@@ -32,12 +32,12 @@ def run(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def ids(run: Store, tmp_path: Path) -> list[str]:
-    return [item.identity for item in items_of(tmp_path / "cards")]
+    return [item.id for item in items_of(tmp_path / "cards")]
 
 
 def finish(store: Store, *ids: str) -> None:
-    for identity in ids:
-        store.finish(ResultRow(identity, f"{identity}.png", 0, "mug"), {})
+    for id in ids:
+        store.finish(ResultRow(id, f"{id}.png", 0, "mug"), {})
 
 
 def test_a_run_that_has_not_begun(run: Store) -> None:
@@ -151,10 +151,10 @@ def test_who_may_only_read_can_look(run: Store, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_at_work_is_seen_from_outside(tmp_path: Path) -> None:
     cards, out, go = write_cards(tmp_path / "cards", 6), tmp_path / "run", tmp_path / "go"
-    third = items_of(cards)[2].identity
+    third = items_of(cards)[2].id
 
     def waiting(tasks: Sequence[Task]) -> None:
-        while tasks[0].identity == third and not go.exists():
+        while tasks[0].id == third and not go.exists():
             time.sleep(0.002)
 
     prepared = painted(cards, 2, waiting)

@@ -40,8 +40,8 @@ def spec() -> RunSpec:
     )
 
 
-def row(identity: str, **others: Any) -> ResultRow:
-    return ResultRow(identity, f"{identity}.png", 0, "mug", **others)
+def row(id: str, **others: Any) -> ResultRow:
+    return ResultRow(id, f"{id}.png", 0, "mug", **others)
 
 
 def test_a_started_run_can_be_opened(tmp_path: Path, spec: RunSpec) -> None:

@@ -35,11 +35,11 @@ def iteration(batch: int, number: int, *values: float) -> Iteration:
     )
 
 
-def done(identity: str, *margins: float, target: str | None = None, evaluated: int = 3) -> ImageDone:
+def done(id: str, *margins: float, target: str | None = None, evaluated: int = 3) -> ImageDone:
     by_name = dict(zip(SURROGATES, margins, strict=True))
     fooled = all(margin < 0 for margin in margins)
     kept = 1 if evaluated else 0
-    return ImageDone(identity, f"{identity}.png", "mug", target, 1.5, kept, evaluated, by_name, fooled)
+    return ImageDone(id, f"{id}.png", "mug", target, 1.5, kept, evaluated, by_name, fooled)
 
 
 RECORDED: tuple[Event, ...] = (

@@ -174,7 +174,7 @@ def test_images_are_equal_to_the_byte_with_and_without_telemetry(batch: Prepared
     names = batch.surrogates.names
     watch = telemetry.watch(5, names)
     assert watch is not None
-    told = run_attack(batch, lambda snapshot: watch(batch.key.identities, snapshot))
+    told = run_attack(batch, lambda snapshot: watch(batch.key.ids, snapshot))
     untold = run_attack(batch)
     assert [encode_png(image, {}) for image in told.images] == [encode_png(image, {}) for image in untold.images]
     assert told.history == untold.history
@@ -183,7 +183,7 @@ def test_images_are_equal_to_the_byte_with_and_without_telemetry(batch: Prepared
     assert [event.iteration for event in iterations] == [*range(ITERATIONS + 1)]
     for event in iterations[:-1]:
         assert event.batch == 5
-        assert event.ids == batch.key.identities
+        assert event.ids == batch.key.ids
         for place in range(2):
             kept = told.history[place][event.iteration]
             assert {name: values[place] for name, values in event.losses.items()} == pytest.approx(kept)

@@ -34,13 +34,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Subject:
-    """The true class of one image: its label, its name, and the identity that names the image's
+    """The true class of one image: its label, its name, and the id that names the image's
     random draws.
 
     ``target`` is the class that it shall be seen as, absent in an untargeted attack.
     """
 
-    identity: str
+    id: str
     label: int
     class_name: str
     target: int | None = None
@@ -123,7 +123,7 @@ def _rank(
     """Classes from the best candidate to the worst, image by image."""
     if section.choose == "random":
         for subject in subjects:
-            yield generator(recipe.seed, subject.identity, "interference").permutation(len(names)).tolist()
+            yield generator(recipe.seed, subject.id, "interference").permutation(len(names)).tolist()
         return
     if section.choose == "confusion":
         scores = torch.stack([classifier(images).softmax(1) for classifier in classifiers]).mean(0)

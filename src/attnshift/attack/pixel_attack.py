@@ -79,7 +79,7 @@ class PixelAttack:
         Images may have any floating-point dtype and stand on any device; the result is fp32, on
         the attack's. Integers, one-hot labels and channels at the end are refused.
         ``class_names`` names the true class of each image. The names are part of an image's
-        identity, which its random draws depend on; where they are empty the first surrogate's own
+        id, which its random draws depend on; where they are empty the first surrogate's own
         names are used. ``targets`` are the classes to be seen instead; without them any wrong one
         will do. Raises ``ImageError`` or ``LabelError`` for input that does not fit, and what the
         baseline cannot do.
@@ -100,11 +100,11 @@ def run_baseline(
     baseline: Baseline, seed: int, classifiers: Sequence[Classifier], tasks: Sequence[Task], device: torch.device | str
 ) -> PixelOutcome:
     """Attack ``tasks``, images of one size, with ``baseline``; random draws are named by ``seed``
-    and identity."""
+    and id."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
     surrogates = surrogates_of(classifiers, goals)
-    key = RandomKey(seed, tuple(task.identity for task in tasks), 0)
+    key = RandomKey(seed, tuple(task.id for task in tasks), 0)
     return PixelOutcome(images, _rounded(images, baseline(surrogates, images, key)), surrogates, key)
 
 

@@ -32,14 +32,14 @@ __all__ = ["Background", "Observer", "PreparedBatch", "Renderer", "Task", "prepa
 
 @dataclass(frozen=True)
 class Task:
-    """One image to attack: ``image`` [3,side,side] in [0,1]. ``identity`` names its random draws.
+    """One image to attack: ``image`` [3,side,side] in [0,1]. ``id`` names its random draws.
 
     ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given.
     ``target`` is the class that it shall be seen as, absent in an untargeted attack; either all
     images of a batch have one or none has.
     """
 
-    identity: str
+    id: str
     image: Tensor
     label: int
     class_name: str
@@ -152,7 +152,7 @@ def prepare_batch(
     method, recipe = timed_method(method), method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
-    subjects = [Subject(task.identity, task.label, task.class_name, task.target) for task in tasks]
+    subjects = [Subject(task.id, task.label, task.class_name, task.target) for task in tasks]
     choices = choose(recipe, backbone, classifiers, images, subjects) if method.reads_interference else ()
     if choices:
         goals = replace(goals, interference=goals.labels.new_tensor([choice.label for choice in choices]))
@@ -178,7 +178,7 @@ def prepare_batch(
     decoded = backbone.decode(final)
     residual = images - decoded if recipe.diffusion.residual else None
     masks = _masks(method, backbone, trajectory, tokens, classifiers, images, tasks)
-    key = RandomKey(recipe.seed, tuple(task.identity for task in tasks), 0)
+    key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
     background = Background(images, masks) if recipe.mask.paste_back and masks is not None else None
     shown = (decoded if residual is None else decoded + residual).clamp(0, 1)
     clean = Branch(
@@ -219,7 +219,7 @@ def _encode(method: Method, backbone: Backbone, images: Tensor, tasks: Sequence[
     latents = backbone.encode(images)
     if method.recipe.diffusion.encoding == "mean":
         return latents
-    noise = [normal(tuple(latents.shape[1:]), method.recipe.seed, task.identity, "encoding") for task in tasks]
+    noise = [normal(tuple(latents.shape[1:]), method.recipe.seed, task.id, "encoding") for task in tasks]
     return backbone.encode(images, torch.stack(noise).to(latents))
 
 

@@ -163,7 +163,7 @@ def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
     """Images [batch,3,height,width] of latents moved as far as the attack moved them, in a random
     direction."""
     seed = batch.method.recipe.seed
-    return batch.render(random_step(batch.render.trajectory.start, latents, seed, batch.key.identities)).images
+    return batch.render(random_step(batch.render.trajectory.start, latents, seed, batch.key.ids)).images
 
 
 @part("controls")

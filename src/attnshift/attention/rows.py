@@ -30,8 +30,7 @@ def query_rows(site: Site, key: RandomKey) -> Int[Tensor, "batch sample"]:
     """The query rows of ``site`` that an iteration reads; the same at all steps and in all
     branches."""
     drawn = [
-        generator(key.seed, identity, key.iteration, "query rows", site.layer).permutation(site.side**2)
-        for identity in key.identities
+        generator(key.seed, id, key.iteration, "query rows", site.layer).permutation(site.side**2) for id in key.ids
     ]
     return torch.from_numpy(numpy.stack(drawn)[:, : site.sample])
 

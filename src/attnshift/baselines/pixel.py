@@ -81,10 +81,7 @@ class PGD(Baseline):
         return build(RULES, self.fusion, self.fusion_options)
 
     def _offsets(self, images: Tensor, key: RandomKey) -> Tensor:
-        drawn = [
-            torch.from_numpy(generator(key.seed, identity, "start").uniform(-1, 1, images.shape[1:]))
-            for identity in key.identities
-        ]
+        drawn = [torch.from_numpy(generator(key.seed, id, "start").uniform(-1, 1, images.shape[1:])) for id in key.ids]
         return self.epsilon * torch.stack(drawn).to(images)
 
 

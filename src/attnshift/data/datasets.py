@@ -28,10 +28,10 @@ _NO_TARGET = "none"
 class Item:
     """One image of a run.
 
-    ``identity`` is a hash made by ``identify``; it names results and random draws.
+    ``id`` is a hash made by ``identify``; it names results and random draws.
     """
 
-    identity: str
+    id: str
     file: str
     """Name of the image in its source."""
     image: Reference
@@ -127,7 +127,7 @@ def _items(
             if isinstance(sample, UserError):
                 raise sample
             item = make(sample)
-            number = int(item.identity, 16)
+            number = int(item.id, 16)
             if number in seen:
                 where = f"{sample.where}: {item.file} with label {item.label}"
                 raise LabelError(f"{where} was listed before; remove one")
@@ -180,8 +180,8 @@ class _Maker:
             target_name = names[target] if target < len(names) else str(target)
         image = self._fetch(sample.image, sample.content, where)
         mask = None if sample.mask is None else self._fetch(sample.mask, None, where)
-        identity = identify(image, label, name, target, mask)
-        return Item(identity, sample.file, sample.image, label, name, sample.mask, target, target_name)
+        id = identify(image, label, name, target, mask)
+        return Item(id, sample.file, sample.image, label, name, sample.mask, target, target_name)
 
     def _label(self, sample: Sample) -> tuple[int, str]:
         """Label in the surrogates' order, and the name that the source gives that class, if any."""

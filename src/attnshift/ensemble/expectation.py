@@ -36,7 +36,7 @@ class Expectation:
         """The views of one iteration, pure functions of the images that ``key`` names, in that
         order.
 
-        View ``number`` draws from (seed, identity, iteration, "eot", number, name of the transform)
+        View ``number`` draws from (seed, id, iteration, "eot", number, name of the transform)
         and from nothing else: the same for every model, and whatever the other transforms and the
         number of views.
         """
@@ -47,9 +47,7 @@ class Expectation:
         self, key: RandomKey, number: int, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch 3 height width"]:
         for name, transform in self.transforms.items():
-            generators = [
-                generator(key.seed, identity, key.iteration, "eot", number, name) for identity in key.identities
-            ]
+            generators = [generator(key.seed, id, key.iteration, "eot", number, name) for id in key.ids]
             images = transform(images, generators)
         return images
 

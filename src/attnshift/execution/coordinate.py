@@ -75,7 +75,7 @@ def attack_prepared(
             with telemetry.run(_begun(prepared, store, options)):
                 run.carry_out(engine)
             with claims.tables():
-                store.compact({identity: each.reason for identity, each in read_history(out).failed.items()})
+                store.compact({id: each.reason for id, each in read_history(out).failed.items()})
     if run.overtaken:
         raise RunError(
             f"{out} has got a newer list of images; this command has finished what it had begun, and stops. "
@@ -144,38 +144,36 @@ class _Run:
                 continue
             self.pending[batch.number] = batch, assignment
             self.ledger.begun(assignment.wanted)
-            self.telemetry(BatchBegun(batch.number, tuple(item.identity for item in assignment.items)))
+            self.telemetry(BatchBegun(batch.number, tuple(item.id for item in assignment.items)))
             yield assignment
 
     def _assign(self, batch: Batch) -> Assignment | None:
         """The whole of ``batch``, as its items are attacked in an undisturbed run; one of them alone where they have
         ended a worker too often together."""
         missing, deaths = self._missing(batch), self.history.deaths
-        if all(deaths[item.identity] < DEATHS for item in missing):
-            return Assignment(batch.number, batch.items, tuple(item.identity for item in missing)) if missing else None
+        if all(deaths[item.id] < DEATHS for item in missing):
+            return Assignment(batch.number, batch.items, tuple(item.id for item in missing)) if missing else None
         for item in missing:
-            if deaths[item.identity] <= DEATHS and len(batch.items) > 1:
+            if deaths[item.id] <= DEATHS and len(batch.items) > 1:
                 self.again[batch.number] = batch
-                return Assignment(batch.number, (item,), (item.identity,))
-            last = f" ({self.reasons[item.identity]})" if item.identity in self.reasons else ""
-            times = f"ended its worker {deaths[item.identity]} times"
+                return Assignment(batch.number, (item,), (item.id,))
+            last = f" ({self.reasons[item.id]})" if item.id in self.reasons else ""
+            times = f"ended its worker {deaths[item.id]} times"
             reason = f"{times} and is left out; `retry_failed` tries it again{last}"
-            self._keep((item,), (item.identity,), [Failure(item.identity, reason)], tried=False)
+            self._keep((item,), (item.id,), [Failure(item.id, reason)], tried=False)
         return None
 
     def _missing(self, batch: Batch) -> list[Item]:
         return [
-            item
-            for item in batch.items
-            if item.identity not in self.history.failed and not self.store.is_finished(item.identity)
+            item for item in batch.items if item.id not in self.history.failed and not self.store.is_finished(item.id)
         ]
 
     def _keep(
         self, items: Sequence[Item], wanted: Sequence[str], returned: Sequence[Result | Failure], tried: bool = True
     ) -> None:
         """Store everything first, and only then say that it is done. ``tried``: this was one more attempt."""
-        files = {item.identity: item.file for item in items}
-        failures = {each.identity: each.reason for each in returned if isinstance(each, Failure)}
+        files = {item.id: item.file for item in items}
+        failures = {each.id: each.reason for each in returned if isinstance(each, Failure)}
         for each in returned:
             if isinstance(each, Result):
                 self.store.finish(each.row, each.images)
@@ -184,9 +182,9 @@ class _Run:
             if isinstance(each, Result):
                 self.telemetry(ImageDone.of(each.row))
                 continue
-            attempts = self.history.deaths.pop(each.identity, 0) + tried
-            self.history.failed[each.identity] = Failed(each.reason, datetime.now(UTC))
-            self.telemetry(ImageFailed(each.identity, files[each.identity], each.reason, attempts))
+            attempts = self.history.deaths.pop(each.id, 0) + tried
+            self.history.failed[each.id] = Failed(each.reason, datetime.now(UTC))
+            self.telemetry(ImageFailed(each.id, files[each.id], each.reason, attempts))
 
 
 def _engine(prepared: PreparedRun, telemetry: Telemetry, options: RunOptions) -> Engine:

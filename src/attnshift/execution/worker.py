@@ -57,13 +57,13 @@ class Result:
     images: Mapping[str, bytes]
 
     @property
-    def identity(self) -> str:
+    def id(self) -> str:
         return self.row.id
 
 
 @dataclass(frozen=True)
 class Failure:
-    identity: str
+    id: str
     reason: str
 
 
@@ -107,18 +107,16 @@ class Worker:
                 tasks.append(read_task(item, self.spec.size, read))
                 readable.append(item)
             except UserError as error:
-                failures.append(Failure(item.identity, str(error)))
-        uncropped = {task.identity: task.uncropped for task in tasks}
+                failures.append(Failure(item.id, str(error)))
+        uncropped = {task.id: task.uncropped for task in tasks}
         results: list[Result | Failure] = [*failures]
         for group, done in self._in_memory(readable, tasks, watch):
             if isinstance(done, str):
-                results += [Failure(item.identity, done) for item in group]
+                results += [Failure(item.id, done) for item in group]
                 continue
             results += [self._result(item, place, done, group, uncropped) for place, item in enumerate(group)]
-        places = [item.identity for item in items]
-        return sorted(
-            (each for each in results if each.identity in wanted), key=lambda each: places.index(each.identity)
-        )
+        places = [item.id for item in items]
+        return sorted((each for each in results if each.id in wanted), key=lambda each: places.index(each.id))
 
     def _in_memory(
         self, items: Sequence[Item], tasks: Sequence[Task], watch: IterationCallback | None
@@ -127,11 +125,11 @@ class Worker:
         hold one."""
         if not items:
             return
-        identities = [item.identity for item in items]
+        ids = [item.id for item in items]
         begun = time.monotonic()
         try:
             with part("controls"):
-                look = None if watch is None else lambda snapshot: watch(identities, snapshot)
+                look = None if watch is None else lambda snapshot: watch(ids, snapshot)
                 done = self.work.carry_out(self.backbone, self.classifiers, tasks, look, self.inversions)
             yield items, (done, (time.monotonic() - begun) / len(items))
             return
@@ -162,13 +160,13 @@ class Worker:
         done, seconds = timed
         spec = self.spec
         row = ResultRow(
-            id=item.identity,
+            id=item.id,
             file=item.file,
             label=item.label,
             class_name=item.class_name,
             target=item.target,
             target_name=item.target_name,
-            key=spec.key(item.identity),
+            key=spec.key(item.id),
             run=spec.digest,
             surrogates=spec.surrogates,
             seconds=seconds,
@@ -180,8 +178,8 @@ class Worker:
         if not (
             _finite(row.to_record()) and all(bool(images[place].isfinite().all()) for images in done.arms.values())
         ):
-            return Failure(item.identity, NOT_FINITE)
-        size = uncropped[item.identity]
+            return Failure(item.id, NOT_FINITE)
+        size = uncropped[item.id]
         cut = {} if size is None else {CROPPED: f"{size[0]}x{size[1]}"}
         images = {
             arm: encode_png(images[place], _provenance(item, arm, spec) | cut) for arm, images in done.arms.items()
@@ -224,11 +222,11 @@ def read_task(item: Item, size: int, read: Read = fetch) -> Task:
     """
     content = read(item.image)
     mask = None if item.mask is None else read(item.mask)
-    if identify(content, item.label, item.class_name, item.target, mask) != item.identity:
+    if identify(content, item.label, item.class_name, item.target, mask) != item.id:
         raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another `out`")
     cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}")
     image = decode_image(content, size, item.file)
-    return Task(item.identity, image, item.label, item.class_name, cover, item.target, uncropped_size(content))
+    return Task(item.id, image, item.label, item.class_name, cover, item.target, uncropped_size(content))
 
 
 def _out_of_memory(error: BaseException) -> bool:

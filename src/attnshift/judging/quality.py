@@ -38,7 +38,6 @@ def measure_quality(metrics: Mapping[str, Metric], arms: Mapping[str, Tensor], i
     for arm in (arm for arm in arms if arm != "clean"):
         values = {name: metric(arms["clean"], arms[arm]).tolist() for name, metric in metrics.items()}
         quality += [
-            QualityRow(identity, arm, {name: values[name][place] for name in metrics})
-            for place, identity in enumerate(ids)
+            QualityRow(id, arm, {name: values[name][place] for name in metrics}) for place, id in enumerate(ids)
         ]
     return quality

@@ -14,5 +14,5 @@ __all__ = ["read_arm"]
 
 
 def read_arm(store: Store, size: int, ids: Sequence[str], arm: str) -> Tensor:
-    """Saved images of ``arm``, for the identities ``ids``: [images,3,size,size] in [0,1]."""
-    return torch.stack([read_image(store.image_path(identity, arm), size) for identity in ids])
+    """Saved images of ``arm``, with these ``ids``: [images,3,size,size] in [0,1]."""
+    return torch.stack([read_image(store.image_path(id, arm), size) for id in ids])

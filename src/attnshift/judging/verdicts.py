@@ -156,7 +156,7 @@ def _up_to_date(verdicts: Sequence[VerdictRow], images: Sequence[ResultRow]) -> 
         seen.setdefault(row.classifier, set()).add(row.id)
     lacking: dict[str, int] = {}
     for name, ids in seen.items():
-        known = [rows[identity] for identity in ids if identity in rows]
+        known = [rows[id] for id in ids if id in rows]
         labels, targets = {row.label for row in known}, {row.target for row in known}
         missed = [row for row in images if row.id not in ids and row.label in labels and row.target in targets]
         if missed or not known:

@@ -48,7 +48,6 @@ def _measured(
         images = read_arm(store, size, ids, arm)
         values = {name: entry.load()(clean, images, masks).tolist() for name, entry in VISIBILITY.items()}
         found += [
-            VisibilityRow(identity, arm, {name: values[name][place] for name in values})
-            for place, identity in enumerate(ids)
+            VisibilityRow(id, arm, {name: values[name][place] for name in values}) for place, id in enumerate(ids)
         ]
     return found

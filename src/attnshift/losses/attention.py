@@ -126,7 +126,7 @@ class Entropy:
         shares = self.select.head_weights(maps, 1).flatten()
         if self.dropout:
             key = observation.key
-            draw = generator(key.seed, key.identities[image], key.iteration, "head dropout", site.layer)
+            draw = generator(key.seed, key.ids[image], key.iteration, "head dropout", site.layer)
             # The head with the largest draw stays in any case.
             draws_of_heads = torch.from_numpy(draw.random(site.heads)).to(shares).where(shares > 0, -1.0)
             stay = (draws_of_heads >= self.dropout) | (draws_of_heads == draws_of_heads.max())

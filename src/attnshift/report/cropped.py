@@ -22,9 +22,9 @@ def cropped_line(store: Store) -> str:
     )
 
 
-def _is_cropped(store: Store, identity: str) -> bool:
+def _is_cropped(store: Store, id: str) -> bool:
     """Whether the clean image says so. Only the head of its file is read."""
-    path = store.image_path(identity, "clean")
+    path = store.image_path(id, "clean")
     if not path.exists():
         return False
     with Image.open(path, formats=["PNG"]) as opened:

@@ -105,7 +105,7 @@ def measure_comparison(
     """Compare finished ``runs`` (name -> strength -> run) by ``judges`` alone, and where SSIM is one of ``at``.
 
     The judges without a defence count, or all of them where each has one (``results.roles.counted_judges``).
-    Images are paired by file, label and target, since a recipe that is given masks has other identities for them. Only
+    Images are paired by file, label and target, since a recipe that is given masks has other ids for them. Only
     images that all runs have attacked count; a ``RunError`` where there is none.
     """
     stores = [store for line in runs.values() for store in line.values()]

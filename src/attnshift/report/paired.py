@@ -45,7 +45,7 @@ def compare_runs(reference: Store, run: Store) -> PairedComparison:
         {row.id: row.values["ssim"] for row in store.table(QualityRow) if row.arm == "attack"}
         for store in (reference, run)
     )
-    images = [identity for identity in after if identity in before]
+    images = [id for id in after if id in before]
     if not images or not judges:
         missing = "judge" if images else "judged image"
         raise RunError(f"{run.folder} and {reference.folder} have no {missing} in common; evaluate both")
@@ -68,7 +68,7 @@ def compare_fooled(
 
     Each image counts once: it is fooled where the attack succeeds on at least half of the judges that know it when
     clean, and the reconstruction alone does not (``verdicts.fools_most``). Judges agree about images, so that their
-    verdicts would be no independent pairs. ``images`` are the identities of the same images in both runs, in order.
+    verdicts would be no independent pairs. ``images`` are the ids of the same images in both runs, in order.
     """
     first, second = (fools_most(judges, ids, seen) for ids, seen in zip(images, verdicts, strict=True))
     pairs = [(first[old], second[new]) for old, new in zip(*images, strict=True) if old in first and new in second]

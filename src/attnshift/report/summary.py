@@ -169,14 +169,14 @@ def _check_complete(ids: Sequence[str], rows: Sequence[VerdictRow] | Sequence[Qu
 
 
 def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary:
-    known = [identity for identity in ids if knows(name, identity, verdicts)]
+    known = [id for id in ids if knows(name, id, verdicts)]
     reached = {arm: [bool(verdicts[name, arm, each].success) for each in known] for arm in _arms(verdicts)}
     control = reached.get("reconstruction", [False] * len(known))
     gained = [int(attack) - int(before) for attack, before in zip(reached["attack"], control, strict=True)]
     return ClassifierSummary(
         name,
         role,
-        wilson(len(known), sum(is_judged(name, identity, verdicts) for identity in ids)),
+        wilson(len(known), sum(is_judged(name, id, verdicts) for id in ids)),
         {arm: wilson(sum(values), len(values)) for arm, values in reached.items()},
         bootstrap(gained, ("attributable", name)),
     )
@@ -210,11 +210,11 @@ def _label(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> 
     reference = references[0]
     kept = where_label_is_kept(reference, verdicts)
     together = _all_judges(roles, ids, kept)
-    known = [identity for identity in ids if knows(reference, identity, verdicts)]
+    known = [id for id in ids if knows(reference, id, verdicts)]
     right = {arm: sum(verdicts[reference, arm, each].correct for each in known) for arm in _arms(verdicts)}
     return LabelSummary(
         reference,
-        wilson(len(known), sum(is_judged(reference, identity, verdicts) for identity in ids)),
+        wilson(len(known), sum(is_judged(reference, id, verdicts) for id in ids)),
         {arm: wilson(count, len(known)) for arm, count in right.items()},
         (
             *(_classifier(name, role, ids, kept) for name, role in roles.items() if role in ("judge", "defended")),
@@ -228,10 +228,10 @@ def _mean_judge(
     called: str, role: str, judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts
 ) -> ClassifierSummary:
     """Resamples images, not verdicts: the judges' verdicts on one image are not independent."""
-    asked = [[name for name in judges if is_judged(name, identity, verdicts)] for identity in ids]
+    asked = [[name for name in judges if is_judged(name, id, verdicts)] for id in ids]
     clean = [
-        sum(knows(name, identity, verdicts) for name in names) / len(names) if names else math.nan
-        for identity, names in zip(ids, asked, strict=True)
+        sum(knows(name, id, verdicts) for name in names) / len(names) if names else math.nan
+        for id, names in zip(ids, asked, strict=True)
     ]
     return ClassifierSummary(
         called,
@@ -259,9 +259,9 @@ def _arms(verdicts: Verdicts) -> list[str]:
 
 def _shares(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts, arm: str) -> list[float]:
     per_image = []
-    for identity in ids:
-        known = [name for name in judges if knows(name, identity, verdicts)]
-        reached = [bool(verdicts[name, arm, identity].success) for name in known]
+    for id in ids:
+        known = [name for name in judges if knows(name, id, verdicts)]
+        reached = [bool(verdicts[name, arm, id].success) for name in known]
         per_image.append(sum(reached) / len(reached) if reached else math.nan)
     return per_image
 

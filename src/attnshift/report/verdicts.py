@@ -10,20 +10,20 @@ from attnshift.results.rows import VerdictRow
 __all__ = ["Verdicts", "fools_most", "indexed", "is_judged", "knows", "where_label_is_kept"]
 
 Verdicts = Mapping[tuple[str, str, str], VerdictRow]
-"""Classifier, arm, identity of an image -> the verdict; none on images whose class a classifier does not have."""
+"""Classifier, arm, id of an image -> the verdict; none on images whose class a classifier does not have."""
 
 
 def indexed(verdicts: Sequence[VerdictRow]) -> Verdicts:
     return {(row.classifier, row.arm, row.id): row for row in verdicts}
 
 
-def is_judged(name: str, identity: str, verdicts: Verdicts) -> bool:
-    return (name, "clean", identity) in verdicts
+def is_judged(name: str, id: str, verdicts: Verdicts) -> bool:
+    return (name, "clean", id) in verdicts
 
 
-def knows(name: str, identity: str, verdicts: Verdicts) -> bool:
+def knows(name: str, id: str, verdicts: Verdicts) -> bool:
     """True if the classifier ``name`` has judged the clean image, and gets it right."""
-    return is_judged(name, identity, verdicts) and verdicts[name, "clean", identity].correct
+    return is_judged(name, id, verdicts) and verdicts[name, "clean", id].correct
 
 
 def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
@@ -33,19 +33,19 @@ def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
     gains over them becomes 0 and not less, and is never more than without the condition. Images that the reference
     does not know when clean count as unknown to every classifier, since the reference cannot speak for them.
     """
-    right = {(arm, identity): row.correct for (name, arm, identity), row in verdicts.items() if name == reference}
+    right = {(arm, id): row.correct for (name, arm, id), row in verdicts.items() if name == reference}
     struck = {
-        (name, identity)
-        for (name, arm, identity), row in verdicts.items()
-        if arm == "attack" and row.success and not right.get((arm, identity), False)
+        (name, id)
+        for (name, arm, id), row in verdicts.items()
+        if arm == "attack" and row.success and not right.get((arm, id), False)
     }
     return {
-        (name, arm, identity): replace(
+        (name, arm, id): replace(
             row,
-            correct=row.correct and (arm != "clean" or right.get((arm, identity), False)),
-            success=None if row.success is None else row.success and (name, identity) not in struck,
+            correct=row.correct and (arm != "clean" or right.get((arm, id), False)),
+            success=None if row.success is None else row.success and (name, id) not in struck,
         )
-        for (name, arm, identity), row in verdicts.items()
+        for (name, arm, id), row in verdicts.items()
     }
 
 
@@ -56,16 +56,16 @@ def fools_most(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) ->
     one, the attack has no success of its own.
     """
     fooled: dict[str, bool] = {}
-    for identity in ids:
-        known = [name for name in judges if knows(name, identity, verdicts)]
-        own = [_succeeds(name, "attack", identity, verdicts) for name in known]
-        lost = [_succeeds(name, "reconstruction", identity, verdicts) for name in known]
+    for id in ids:
+        known = [name for name in judges if knows(name, id, verdicts)]
+        own = [_succeeds(name, "attack", id, verdicts) for name in known]
+        lost = [_succeeds(name, "reconstruction", id, verdicts) for name in known]
         if known:
             gained = sum(attack and not control for attack, control in zip(own, lost, strict=True))
-            fooled[identity] = 2 * gained >= len(known)
+            fooled[id] = 2 * gained >= len(known)
     return fooled
 
 
-def _succeeds(name: str, arm: str, identity: str, verdicts: Verdicts) -> bool:
-    row = verdicts.get((name, arm, identity))
+def _succeeds(name: str, arm: str, id: str, verdicts: Verdicts) -> bool:
+    row = verdicts.get((name, arm, id))
     return row is not None and bool(row.success)

@@ -41,10 +41,10 @@ for row in run.verdicts:
     if row.arm == "attack" and row.success:
         print(row.id, row.classifier, row.predicted_name)
 
-identity = run.results[0].id
-clean, attacked = run.attention(identity)  # to the true phrase, [side,side]
-losses = run.losses(identity)              # term -> [iterations]
-paths = run.image_paths(identity)          # arm -> PNG file
+id = run.results[0].id
+clean, attacked = run.attention(id)  # to the true phrase, [side,side]
+losses = run.losses(id)              # term -> [iterations]
+paths = run.image_paths(id)          # arm -> PNG file
 frame = run.to_pandas("quality")           # needs pandas: pip install 'attnshift[pandas]'
 ```
 

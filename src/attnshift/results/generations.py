@@ -47,7 +47,7 @@ def take_in(folder: Path, plan: Plan, size: int, finished: int, busy: Callable[[
     the list is that of an earlier generation while somebody works on a newer one, which must not be undone.
     """
     paths = _paths(folder)
-    wanted = [identity for identity, _ in read_places(plan.path)]
+    wanted = [id for id, _ in read_places(plan.path)]
     mine, places, same = set(wanted), {}, []
     newest: set[str] = set()
     for path in paths:
@@ -63,8 +63,8 @@ def take_in(folder: Path, plan: Plan, size: int, finished: int, busy: Callable[[
         shown = f"generation {len(paths) - 1}, and this is the list of generation {same.index(True)}"
         raise RunError(f"a command works on a newer list of images in {folder} ({shown}); give the newer list")
     begin = -(-(max(places.values()) + 1) // size) * size
-    fresh = (identity for identity in wanted if identity not in places)
-    places |= {identity: place for place, identity in enumerate([*fresh], begin)}
+    fresh = (id for id in wanted if id not in places)
+    places |= {id: place for place, id in enumerate([*fresh], begin)}
     generation = Generation(len(paths), len(mine), len(mine - newest), len(newest - mine))
     arranged = plan.arranged(places, generation)
     atomic_write(_path(folder, generation.number), arranged.path.read_bytes())

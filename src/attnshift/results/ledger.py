@@ -1,8 +1,8 @@
 """Events of a run: each process appends to a file of its own, and reading folds all files.
 
 A line is a JSON object. A line that a crash or a full disk has cut is ignored.
-{"event": "begun", "at": …, "items": [identity, …]}                        before the work
-{"event": "ended", "at": …, "items": […], "failed": {identity: reason}}    after everything is stored
+{"event": "begun", "at": …, "items": [id, …]}                        before the work
+{"event": "ended", "at": …, "items": […], "failed": {id: reason}}    after everything is stored
 {"event": "stopped", "at": …, "items": […]}                                interrupted on purpose
 {"event": "died", "at": …, "items": […]}                                   their worker died, its coordinator did not
 """

@@ -23,7 +23,7 @@ __all__ = ["WHOLE", "Batch", "Generation", "Plan", "Shard", "parts", "read_gener
 Each = TypeVar("Each")
 
 _COLUMNS = pyarrow.schema(
-    [(name, pyarrow.string()) for name in ("identity", "file", "image", "mask", "class_name", "target_name")]
+    [(name, pyarrow.string()) for name in ("id", "file", "image", "mask", "class_name", "target_name")]
     + [(name, pyarrow.int64()) for name in ("label", "target")]
 )
 _PLACE = "place"
@@ -73,7 +73,7 @@ WHOLE = Shard()
 class Plan:
     """Items in a parquet file; memory holds a few at a time.
 
-    ``digest`` hashes their identities in the order of their list. ``examples`` hold one item for each class and target,
+    ``digest`` hashes their ids in the order of their list. ``examples`` hold one item for each class and target,
     which are all that a recipe can depend on. In a first generation the place of an item in the run is its number in
     the file; in others the file has a column ``place``.
     """
@@ -92,7 +92,7 @@ class Plan:
                 for part in parts(items, _ROWS):
                     writer.write_table(pyarrow.Table.from_pylist([item.to_row() for item in part], _COLUMNS))
                     for item in part:
-                        digest.update(f"{chr(10) if count else ''}{item.identity}".encode())
+                        digest.update(f"{chr(10) if count else ''}{item.id}".encode())
                         examples.setdefault((item.label, item.class_name, item.target), item)
                         count += 1
             plan = cls(path, Generation(0, count), digest.hexdigest()[:16], tuple(examples.values()))
@@ -100,12 +100,12 @@ class Plan:
         return plan
 
     def arranged(self, places: Mapping[str, int], generation: Generation) -> Plan:
-        """The same items as part of a run in which they have ``places`` (identity -> place), in that order.
+        """The same items as part of a run in which they have ``places`` (id -> place), in that order.
 
         Memory holds the whole list once.
         """
         table = pyarrow.parquet.read_table(self.path)
-        column = pyarrow.array([places[each] for each in table["identity"].to_pylist()], pyarrow.int64())
+        column = pyarrow.array([places[each] for each in table["id"].to_pylist()], pyarrow.int64())
         metadata = {key: str(value) for key, value in asdict(generation).items()}
         table = table.append_column(_PLACE, column).sort_by(_PLACE).replace_schema_metadata(metadata)
         with _temporary_file() as (path, remove):
@@ -141,8 +141,8 @@ def read_plan(path: Path) -> Iterator[Item]:
 
 def read_places(path: Path) -> Iterator[tuple[str, int]]:
     """Identity and place of each item of the plan at ``path``."""
-    for number, row in enumerate(_rows(path, ["identity", _PLACE])):
-        yield row["identity"], row.get(_PLACE, number)
+    for number, row in enumerate(_rows(path, ["id", _PLACE])):
+        yield row["id"], row.get(_PLACE, number)
 
 
 def read_generation(path: Path) -> Generation:

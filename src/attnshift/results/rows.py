@@ -131,7 +131,7 @@ class ResultRow(Row):
     TABLE: ClassVar[str] = "results"
     WRITER: ClassVar[str] = "attack"
 
-    id: Annotated[str, "identity of the image, which names its files"]
+    id: Annotated[str, "id of the image, which names its files"]
     file: Annotated[str, "its name in the source of the images"]
     label: Annotated[int, "its true class, from 0"]
     class_name: Annotated[str, "name of its true class"]
@@ -183,7 +183,7 @@ class FailedRow(Row):
     TABLE: ClassVar[str] = "failed"
     WRITER: ClassVar[str] = "attack"
 
-    id: Annotated[str, "identity of the image"]
+    id: Annotated[str, "id of the image"]
     file: Annotated[str, "its name in the source of the images"]
     label: Annotated[int, "its true class, from 0"]
     reason: Annotated[str, "why it failed"]
@@ -196,7 +196,7 @@ class VerdictRow(Row):
     TABLE: ClassVar[str] = "verdicts"
     WRITER: ClassVar[str] = "evaluate"
 
-    id: Annotated[str, "identity of the image"]
+    id: Annotated[str, "id of the image"]
     arm: Annotated[str, "clean, round_trip, reconstruction, noise or attack"]
     classifier: Annotated[str, "its name, with the defences in front of it"]
     role: Annotated[str, "its role in the run: surrogate, tuning, reference, judge or defended (judge with a defence)"]
@@ -219,7 +219,7 @@ class QualityRow(Row):
     TABLE: ClassVar[str] = "quality"
     WRITER: ClassVar[str] = "evaluate"
 
-    id: Annotated[str, "identity of the image"]
+    id: Annotated[str, "id of the image"]
     arm: Annotated[str, "round_trip, reconstruction, noise or attack"]
     values: Annotated[
         Mapping[str, float],
@@ -246,7 +246,7 @@ class VisibilityRow(Row):
     TABLE: ClassVar[str] = "visibility"
     WRITER: ClassVar[str] = "evaluate --masks"
 
-    id: Annotated[str, "identity of the image"]
+    id: Annotated[str, "id of the image"]
     arm: Annotated[str, "round_trip, reconstruction, noise or attack"]
     values: Annotated[
         Mapping[str, float],

@@ -106,26 +106,26 @@ class Run:
         """Distances of each arm, as a set, to the clean images; empty unless the run was evaluated with sets."""
         return self.store.table(SetRow)
 
-    def image_paths(self, identity: str) -> dict[str, Path]:
-        """Arm -> PNG file of the image called ``identity``, from the clean image to the attack."""
-        self._row(identity)
-        return {arm: self.store.image_path(identity, arm) for arm in self.spec.arms}
+    def image_paths(self, id: str) -> dict[str, Path]:
+        """Arm -> PNG file of the image called ``id``, from the clean image to the attack."""
+        self._row(id)
+        return {arm: self.store.image_path(id, arm) for arm in self.spec.arms}
 
-    def attention(self, identity: str) -> tuple[AttentionMap, AttentionMap]:
+    def attention(self, id: str) -> tuple[AttentionMap, AttentionMap]:
         """Attention of each place to the phrase of the true class, before and after the attack, both [side,side].
 
         A value is a probability in [0,1]: the attention to all tokens of the phrase, averaged over heads, layers and
         steps. A ``RunError`` where the attack recorded none, such as an attack on pixels.
         """
-        row = self._row(identity)
+        row = self._row(id)
         side = row.attention_side
         if not side:
-            raise RunError(f"{self.folder} holds no attention maps of {identity}: an attack on pixels has none")
+            raise RunError(f"{self.folder} holds no attention maps of {id}: an attack on pixels has none")
         return _grid(row.attention_clean, side), _grid(row.attention_attack, side)
 
-    def losses(self, identity: str) -> Mapping[str, NDArray[numpy.float64]]:
+    def losses(self, id: str) -> Mapping[str, NDArray[numpy.float64]]:
         """Loss term -> its weighted value in every iteration, [iterations]; empty for an attack on pixels."""
-        return {name: numpy.array(values) for name, values in self._row(identity).losses.items()}
+        return {name: numpy.array(values) for name, values in self._row(id).losses.items()}
 
     def to_pandas(self, table: str = "results") -> DataFrame:
         """The table of that name as a data frame; without rows where it has not been written.
@@ -147,13 +147,13 @@ class Run:
         return (pyarrow.parquet.read_table(path) if path.exists() else kind.schema().empty_table()).to_pandas()
 
     @cached_property
-    def _by_identity(self) -> dict[str, ResultRow]:
+    def _by_id(self) -> dict[str, ResultRow]:
         return {row.id: row for row in self.results}
 
-    def _row(self, identity: str) -> ResultRow:
-        if identity not in self._by_identity:
-            raise RunError(f"{self.folder} has no finished image {identity}; take an id of its table results")
-        return self._by_identity[identity]
+    def _row(self, id: str) -> ResultRow:
+        if id not in self._by_id:
+            raise RunError(f"{self.folder} has no finished image {id}; take an id of its table results")
+        return self._by_id[id]
 
 
 def _grid(values: tuple[float, ...], side: int) -> AttentionMap:

@@ -15,7 +15,7 @@ from attnshift.results.arms import ARMS
 
 __all__ = ["FORMAT", "RunSpec"]
 
-FORMAT = 4
+FORMAT = 5
 """Version of the run folder; part of a run's identity."""
 
 _ASIDE = {"images", "labels"}
@@ -33,7 +33,7 @@ class RunSpec(BaseModel):
     images: str
     labels: str | None
     items: str
-    """Digest over the identities of the items that the run began with, in order."""
+    """Digest over the ids of the items that the run began with, in order."""
     pipeline: str
     surrogates: tuple[str, ...] = Field(min_length=1)
     weights: dict[str, str] = {}
@@ -64,12 +64,12 @@ class RunSpec(BaseModel):
         """Name of exactly this attack, begun with exactly these images, in every PNG that it writes."""
         return _hashed(self.model_dump(mode="json", exclude=_ASIDE))
 
-    def key(self, identity: str) -> str:
+    def key(self, id: str) -> str:
         """Name of the work on one item. It is equal in two runs that would do the same to it, up to the last bits,
         which its batch mates decide."""
         decisive = self.model_dump(mode="json", exclude=_ASIDE | {"items"})
         decisive["recipe"] = {key: each for key, each in decisive["recipe"].items() if key not in _NAMES}
-        return _hashed({"item": identity, **decisive})
+        return _hashed({"item": id, **decisive})
 
     def differences(self, other: RunSpec) -> list[str]:
         """``key: ours, not theirs`` for everything that differs and changes the output, but for the items: a run takes

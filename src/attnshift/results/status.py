@@ -63,14 +63,14 @@ def read_status(folder: Path) -> Status:
     images, failed, troubled = 0, [], {}
     for item in read_plan(store.plan_path):
         images += 1
-        if item.identity not in history.failed and item.identity not in history.deaths:
+        if item.id not in history.failed and item.id not in history.deaths:
             continue
-        if store.is_finished(item.identity):
+        if store.is_finished(item.id):
             continue
-        if item.identity in history.failed:
-            failed.append(FailedImage(item.identity, item.file, history.failed[item.identity].reason))
+        if item.id in history.failed:
+            failed.append(FailedImage(item.id, item.file, history.failed[item.id].reason))
         else:
-            troubled[item.file] = history.deaths[item.identity]
+            troubled[item.file] = history.deaths[item.id]
     working = is_active(folder)
     return Status(
         run=spec.digest,

@@ -117,16 +117,16 @@ class Store:
         except ValidationError as error:
             raise RunError(f"{self.folder / 'run.json'}: {_complaint(error)}") from None
 
-    def image_path(self, identity: str, arm: str) -> Path:
-        return self.folder / "images" / f"{identity}.{arm}.png"
+    def image_path(self, id: str, arm: str) -> Path:
+        return self.folder / "images" / f"{id}.{arm}.png"
 
     @property
     def plan_path(self) -> Path:
         """The plan of the newest generation."""
         return newest_plan(self.folder)
 
-    def is_finished(self, identity: str) -> bool:
-        return self._item_path(identity).exists()
+    def is_finished(self, id: str) -> bool:
+        return self._item_path(id).exists()
 
     def count(self) -> int:
         """Number of finished items of the newest generation."""
@@ -136,7 +136,7 @@ class Store:
         if path == self.folder / FIRST_PLAN:
             return sum(1 for _ in finished)
         held = set(finished)
-        return sum(identity in held for identity, _ in read_places(path))
+        return sum(id in held for id, _ in read_places(path))
 
     def planned(self) -> int:
         """Number of images in the plan."""
@@ -150,18 +150,18 @@ class Store:
 
     def compact(self, failed: Mapping[str, str]) -> int:
         """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the other
-        items that have ``failed`` (identity -> reason). Return how many are finished."""
+        items that have ``failed`` (id -> reason). Return how many are finished."""
         # Decided once, since other processes may finish more items while the tables are written.
         plan = self.plan_path
-        finished = bytes(self.is_finished(item.identity) for item in read_plan(plan))
+        finished = bytes(self.is_finished(item.id) for item in read_plan(plan))
         if any(finished):
             self._write(ResultRow, ResultRow.schema(keys=self.spec().arms), self._finished(plan, finished))
         else:
             self._remove(ResultRow)
         lost = [
-            FailedRow(item.identity, item.file, item.label, failed[item.identity])
+            FailedRow(item.id, item.file, item.label, failed[item.id])
             for item, done in zip(read_plan(plan), finished, strict=True)
-            if item.identity in failed and not done
+            if item.id in failed and not done
         ]
         if lost:
             self.write_table(FailedRow, lost)
@@ -195,8 +195,8 @@ class Store:
         except RunError as error:
             raise RunError(f"{path}: {error}") from None
 
-    def _item_path(self, identity: str) -> Path:
-        return self.folder / "items" / f"{identity}.json"
+    def _item_path(self, id: str) -> Path:
+        return self.folder / "items" / f"{id}.json"
 
     def _is_declared(self) -> bool:
         return (self.folder / "run.json").is_file()
@@ -214,7 +214,7 @@ class Store:
 
     def _finished(self, plan: Path, finished: bytes) -> Iterator[ResultRow]:
         for item in compress(read_plan(plan), finished):
-            yield ResultRow.from_record(json.loads(self._item_path(item.identity).read_bytes()))
+            yield ResultRow.from_record(json.loads(self._item_path(item.id).read_bytes()))
 
     def _write(self, kind: type[Row], schema: pyarrow.Schema, rows: Iterable[Row]) -> None:
         """Write a table part by part: memory holds a few rows at a time."""

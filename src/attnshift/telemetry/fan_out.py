@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Consumer", "IterationCallback", "Telemetry"]
 
 IterationCallback = Callable[[Sequence[str], "Snapshot"], None]
-"""Function called in each iteration with the identities of all images of the micro-batch, in order.
+"""Function called in each iteration with the ids of all images of the micro-batch, in order.
 """
 
 

@@ -38,9 +38,9 @@ def check_baseline(baseline: Baseline) -> None:
     require(moved > 0, "nothing moved")
     torch.manual_seed(2)
     require(torch.equal(baseline(surrogates, shown, key), found), "equal keys give other images; draw by the key alone")
-    for at, identity in enumerate(key.identities):
+    for at, id in enumerate(key.ids):
         rows = torch.tensor([at])
-        alone = baseline(select_rows(surrogates, rows), shown[rows], RandomKey(0, (identity,), 0))
+        alone = baseline(select_rows(surrogates, rows), shown[rows], RandomKey(0, (id,), 0))
         # Rounding decides the sign of a gradient that is almost zero.
         same = ((alone[0] - found[at]).abs() < 1e-5).float().mean()
         require(same > 0.99, "an image is attacked otherwise when it is alone")

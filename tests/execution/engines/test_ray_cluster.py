@@ -133,7 +133,7 @@ def test_an_image_that_ends_every_worker_is_left_out_and_its_mates_are_not(
     (failed,) = records(store, "failed")
     assert failed["id"] == fatal["id"]
     assert f"ended its worker {DEATHS + 1} times and is left out" in failed["reason"]
-    died = Counter(identity for each in events(store) if each["event"] == "died" for identity in each["items"])
+    died = Counter(id for each in events(store) if each["event"] == "died" for id in each["items"])
     assert died == {fatal["id"]: DEATHS + 1, mate["id"]: DEATHS}
 
 

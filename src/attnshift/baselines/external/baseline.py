@@ -58,9 +58,9 @@ class ExternalBaseline(Baseline):
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         self.check(surrogates, images)
         network, found = Averaged(surrogates.classifiers), []
-        for at, identity in enumerate(key.identities):
+        for at, id in enumerate(key.ids):
             image = images[at : at + 1].detach()
-            with seed_generators(key.seed, identity, image.device), torch.enable_grad():
+            with seed_generators(key.seed, id, image.device), torch.enable_grad():
                 answer = self._attack(network, image, select_rows(surrogates.goals, slice(at, at + 1))).detach()
             answer = answer if bool(answer.isfinite().all()) else image
             found.append(answer.clamp((image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)))
@@ -72,10 +72,10 @@ class ExternalBaseline(Baseline):
 
 
 @contextmanager
-def seed_generators(seed: int, identity: str, device: torch.device) -> Iterator[None]:
+def seed_generators(seed: int, id: str, device: torch.device) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python for one image, then restore them."""
     # Results depend on the last word of the key, so it stays.
-    number = int(generator(seed, identity, "peer").integers(2**32))
+    number = int(generator(seed, id, "peer").integers(2**32))
     of_numpy, of_python = numpy.random.get_state(), random.getstate()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:

@@ -14,7 +14,7 @@ __all__ = ["Assignment", "Engine", "Returned", "WorkerDied"]
 
 @dataclass(frozen=True)
 class Assignment:
-    """``items`` of micro-batch ``number`` to attack together; results are ``wanted`` for these identities."""
+    """``items`` of micro-batch ``number`` to attack together; results are ``wanted`` for these ids."""
 
     number: int
     items: tuple[Item, ...]

@@ -58,7 +58,7 @@ class LatentWork:
                 grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
         self._check_fusion(classifiers, items[0], probe)
         if method.reads_interference:
-            subjects = [Subject(item.identity, item.label, item.class_name, item.target) for item in items]
+            subjects = [Subject(item.id, item.label, item.class_name, item.target) for item in items]
             check_choice(recipe, backbone, vocabulary(classifiers), subjects)
 
     def carry_out(
@@ -91,7 +91,7 @@ class LatentWork:
             given = method.recipe.interference.choose == "given"
             label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
             goals = replace(goals, interference=torch.full_like(goals.labels, label))
-        views = method.expectation.views(RandomKey(method.recipe.seed, (item.identity,), 0))
+        views = method.expectation.views(RandomKey(method.recipe.seed, (item.id,), 0))
         method.rule(Surrogates(classifiers, method.criterion, goals, views=views), probe)
 
 

@@ -54,6 +54,6 @@ class PixelWork:
     ) -> BatchResult:
         outcome = run_baseline(self.attack, self.recipe.seed, classifiers, tasks, backbone.device)
         images, attacked, key = outcome.clean, outcome.attacked, outcome.key
-        noise = random_step(images, attacked, key.seed, key.identities).clamp(0, 1)
+        noise = random_step(images, attacked, key.seed, key.ids).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
         return BatchResult.judged(outcome.surrogates, arms, [{} for _ in tasks])
