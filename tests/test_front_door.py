@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,3 +85,27 @@ def test_looking_at_the_names_imports_nothing_heavy() -> None:
 
 def test_checkers_may_read_the_annotations() -> None:
     assert files("attnshift").joinpath("py.typed").is_file()
+
+
+def test_a_public_name_stands_in_one_module() -> None:
+    """One word has one meaning and one door; a package may show what its modules define."""
+    package = Path(str(attnshift.__file__)).parent
+    modules: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(package.rglob("*.py")):
+        for name in _names(ast.parse(path.read_text(encoding="utf-8")), shown=path.name != "__init__.py"):
+            modules[name].append(path.relative_to(package).as_posix())
+    assert len(modules) > 500
+    assert {name: places for name, places in modules.items() if len(places) > 1} == {}
+
+
+def _names(module: ast.Module, shown: bool) -> set[str]:
+    """Public names that the top level of ``module`` defines, and with ``shown`` those of its ``__all__``."""
+    names: set[str] = set()
+    for each in module.body:
+        if isinstance(each, ast.FunctionDef | ast.ClassDef):
+            names.add(each.name)
+        elif isinstance(each, ast.Assign | ast.AnnAssign):
+            targets = each.targets if isinstance(each, ast.Assign) else [each.target]
+            given = {target.id for target in targets if isinstance(target, ast.Name)}
+            names |= given | (set(ast.literal_eval(each.value)) if shown and given == {"__all__"} else set())
+    return {name for name in names if not name.startswith("_")}

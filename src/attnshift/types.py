@@ -19,6 +19,7 @@ from attnshift.batching import batch_record, constant, per_image
 
 __all__ = [
     "AttentionMaps",
+    "AttentionView",
     "Branch",
     "Fused",
     "Goals",
@@ -29,12 +30,11 @@ __all__ = [
     "RandomKey",
     "Site",
     "TokenSpan",
-    "View",
 ]
 
 Kind = Literal["cross", "self"]
 Place = Literal["down", "mid", "up"]
-View = Literal["prompt", "probe", "separate", "reference"]
+AttentionView = Literal["prompt", "probe", "separate", "reference"]
 """The keys that the queries of a cross-attention site meet, and the pass in which they do.
 
 ``prompt``: the keys of the image's own prompt. ``probe``: one softmax over the own prompt's keys
@@ -60,10 +60,10 @@ class Site:
     place: Place
     side: int
     heads: int
-    view: View = "prompt"
+    view: AttentionView = "prompt"
     sample: int = 0
 
-    def seen(self, view: View) -> Site:
+    def seen(self, view: AttentionView) -> Site:
         """The same module in another view."""
         return replace(self, view=view)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
-from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, optimise_latents, value_and_grad
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
-from attnshift.losses.objective import evaluate
+from attnshift.losses.objective import evaluate_term
 from attnshift.types import Site
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def gradients_apart(batch: PreparedBatch, latents: Tensor, iteration: int) -> di
             direction = batch.method.rule(batch.surrogates, branch.images).direction
             value = (branch.images * direction).sum()
         else:
-            value = evaluate(objective.terms[name].term, batch.observe(branch, iteration))[0].sum()
+            value = evaluate_term(objective.terms[name].term, batch.observe(branch, iteration))[0].sum()
         (found[name],) = torch.autograd.grad(value, leaf)
     return found
 
@@ -255,7 +255,7 @@ def test_losses_say_the_same_with_and_without_balance(prepared: Prepare) -> None
 @pytest.mark.heavy
 def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(prepared: Prepare) -> None:
     settings = [*BALANCED, "optimiser.iterations=4"]
-    loop, undisturbed = attack(prepared("fast", settings)), attack(prepared("fast", settings))
+    loop, undisturbed = optimise_latents(prepared("fast", settings)), optimise_latents(prepared("fast", settings))
     assert next(loop).state.balance.norms == {}
     next(undisturbed)
     whole = next(undisturbed).state.balance.norms
@@ -272,5 +272,5 @@ def test_an_iteration_in_which_nothing_is_switched_on(prepared: Prepare) -> None
     late = ["classification.schedule.window=[0.6, 1.0]", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     for balance in ("none", "gradnorm"):
         settings = [*late, "optimiser.iterations=2", "diffusion.denoising_steps=1", f"optimiser.balance={balance}"]
-        first, second, _ = attack(prepared("fast", settings, slice(1)))
+        first, second, _ = optimise_latents(prepared("fast", settings, slice(1)))
         assert torch.equal(first.latents, second.latents)

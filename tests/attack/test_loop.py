@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import AttackState, Gradient, Snapshot, attack, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, Snapshot, optimise_latents, value_and_grad
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
 from attnshift.diffusion.denoising import denoise
@@ -89,11 +89,11 @@ def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(p
 @pytest.mark.parametrize("guidance", fast_first(["2.5", "1.0"]))
 def test_residual_makes_iteration_zero_the_image_itself(prepared: Prepare, guidance: str) -> None:
     with_residual = prepared("fast", [f"diffusion.guidance={guidance}"])
-    first = next(attack(with_residual))
+    first = next(optimise_latents(with_residual))
     torch.testing.assert_close(first.images, with_residual.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(with_residual.observe.clean.images, with_residual.images, rtol=0, atol=1e-6)
     without = prepared("fast", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
-    assert (next(attack(without)).images - without.images).abs().max() > 0.01
+    assert (next(optimise_latents(without)).images - without.images).abs().max() > 0.01
 
 
 def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
@@ -129,7 +129,7 @@ def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepa
 @pytest.mark.heavy
 def test_snapshots_stay_as_they_were_yielded(prepared: Prepare) -> None:
     kept: list[tuple[Snapshot, list[Tensor]]] = []
-    for snapshot in attack(prepared("fast", ["optimiser.iterations=4"])):
+    for snapshot in optimise_latents(prepared("fast", ["optimiser.iterations=4"])):
         kept.append((snapshot, [each.clone() for each in tensors(snapshot)]))
     assert [snapshot.iteration for snapshot, _ in kept] == [0, 1, 2, 3, 4]
     for snapshot, copies in kept:
@@ -143,7 +143,7 @@ def test_snapshots_stay_as_they_were_yielded(prepared: Prepare) -> None:
 
 def test_snapshot_holds_latents_and_the_image_that_they_show(prepared: Prepare) -> None:
     batch = prepared("fast", ["optimiser.iterations=2"])
-    for snapshot in attack(batch):
+    for snapshot in optimise_latents(batch):
         with torch.no_grad():
             shown = batch.render(snapshot.latents).images
         # Recorded layers take their softmax in fp32, the fused ones of ``render`` without sites do not.
@@ -153,7 +153,7 @@ def test_snapshot_holds_latents_and_the_image_that_they_show(prepared: Prepare) 
 
 
 def test_finished_images_leave_after_their_update_and_the_loop_ends_without_images(prepared: Prepare) -> None:
-    loop = attack(prepared("fast", ["optimiser.iterations=5"]))
+    loop = optimise_latents(prepared("fast", ["optimiser.iterations=5"]))
     assert next(loop).rows.tolist() == [0, 1, 2]
     assert loop.send(torch.tensor([False, True, False])).rows.tolist() == [0, 2]
     left = loop.send(torch.tensor([True, False]))
@@ -236,7 +236,7 @@ def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     """Two images of a batch whose third one left go on as they would have without it."""
     settings = [SHORT_PATH, "optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]
     settings += ["classification.clip=0.5", "classification.fusion=progress", "optimiser.iterations=4"]
-    loop = attack(prepared("fast", settings, models=slice(0, 3)))
+    loop = optimise_latents(prepared("fast", settings, models=slice(0, 3)))
     first = next(loop)
     assert first.state.momentum.past is None
     assert first.state.fusion is None
@@ -244,7 +244,7 @@ def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     assert second.state.momentum.past is not None
     assert second.state.momentum.past.shape == second.images.shape
     assert (second.state.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
-    pair = attack(select_rows(prepared("fast", settings, models=slice(0, 3)), torch.tensor([0, 2])))
+    pair = optimise_latents(select_rows(prepared("fast", settings, models=slice(0, 3)), torch.tensor([0, 2])))
     expected = [next(pair), next(pair), next(pair)]
     found = [first, second, next(loop)]
     for ours, theirs in zip(found[1:], expected[1:], strict=True):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import attack
+from attnshift.attack.loop import optimise_latents
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
@@ -306,7 +306,7 @@ def test_paste_back_changes_nothing_outside_the_mask_at_any_iteration(
     batch = boxed(
         exact, exact_classifiers, tasks, "mask.edge=hard", "finish.keep=last", "finish.early=false", *settings
     )
-    snapshots = list(attack(batch))
+    snapshots = list(optimise_latents(batch))
     assert [snapshot.iteration for snapshot in snapshots] == [0, 1, 2]
     free = boxed(exact, exact_classifiers, tasks, "mask.paste_back=false", *settings)
     for snapshot in snapshots:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import AttackState, Gradient, attack, value_and_grad
+from attnshift.attack.loop import AttackState, Gradient, optimise_latents, value_and_grad
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
 from attnshift.losses.structure import SelfAttention
@@ -96,7 +96,7 @@ def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(prepared: Pr
 
 def test_at_the_start_the_branches_are_one(prepared: Prepare) -> None:
     batch = prepared("fast", SAMPLED)
-    first = next(attack(batch))
+    first = next(optimise_latents(batch))
     assert torch.equal(first.losses["self_attention"], torch.zeros(3))
     torch.testing.assert_close(first.images, batch.images, rtol=0, atol=1e-6)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import attack
+from attnshift.attack.loop import optimise_latents
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attention.maps import phrase_map
@@ -62,7 +62,7 @@ def steered(world: World, *settings: str) -> Steered:
     batch = prepare_batch(
         Method.of(load_recipe("fast", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks
     )
-    *_, last = attack(batch)
+    *_, last = optimise_latents(batch)
     sites = tuple(world.backbone.sites(64))
     sites += tuple(site.seen("probe") for site in sites if site.kind == "cross" and batch.observe.interference)
     with torch.no_grad():

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from attnshift.losses import TERMS
-from attnshift.losses.objective import evaluate
+from attnshift.losses.objective import evaluate_term
 from attnshift.registry import build
-from attnshift.testing.observations import SAMPLE, observation
+from attnshift.testing.observations import SAMPLED_ROWS, observation
 from attnshift.testing.terms import TERM_CHECKS, Reads, Term, reads
 
 EVERYWHERE = {"select": {"places": ["down", "mid", "up"], "grid": "all"}}
@@ -29,7 +29,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "self_attention": [
         *({"distance": distance, "reduction": reduction}
           for distance in ("js", "kl", "mse") for reduction in ("layered", "mean", "sum")),
-        {"rows": SAMPLE}, {"select": {"grid": "quarter", "steps": [0, 0]}}, {"gamma": 0.0},
+        {"rows": SAMPLED_ROWS}, {"select": {"grid": "quarter", "steps": [0, 0]}}, {"gamma": 0.0},
     ],
     "frequency": [
         {"kind": kind, "against": against}
@@ -69,6 +69,6 @@ def test_what_a_term_reads_is_seen(name: str, expected: Reads) -> None:
 
 
 def test_a_smoothed_term_has_a_state() -> None:
-    _, state = evaluate(build(TERMS, "entropy", {"smoothing": "ema"}), observation())
+    _, state = evaluate_term(build(TERMS, "entropy", {"smoothing": "ema"}), observation())
     assert state is not None
     assert len(state) == 3

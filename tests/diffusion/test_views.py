@@ -15,7 +15,7 @@ from attnshift.diffusion.backbone import Probe, Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import InterferenceText, Trajectory, denoise, guided_noise
 from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.types import Site, View
+from attnshift.types import AttentionView, Site
 
 if TYPE_CHECKING:
     from diffusion.conftest import Inverted
@@ -52,7 +52,7 @@ def walk(path: Inverted, spoken: InterferenceText | None, guidance: float) -> Tr
     return Trajectory(path.noise_schedule, path.stored[0], path.text, unconditional, None, guidance, spoken)
 
 
-def cross(backbone: StableDiffusion, *views: View) -> tuple[Site, ...]:
+def cross(backbone: StableDiffusion, *views: AttentionView) -> tuple[Site, ...]:
     return tuple(site.seen(view) for site in backbone.sites(64) for view in views if site.kind == "cross")
 
 
@@ -225,7 +225,11 @@ def test_separate_maps_are_those_of_a_pass_under_the_interference_prompt(
 @with_and_without_guidance
 @pytest.mark.parametrize("views", [("separate",), ("prompt", "separate"), ("prompt", "probe", "separate")])
 def test_a_separate_branch_does_not_touch_the_prediction(
-    backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, guidance: float, views: tuple[View, ...]
+    backbone: StableDiffusion,
+    path: Inverted,
+    spoken: InterferenceText,
+    guidance: float,
+    views: tuple[AttentionView, ...],
 ) -> None:
     trajectory = walk(path, spoken, guidance)
     noise, _ = passed(backbone, trajectory, cross(backbone, *views))
@@ -248,7 +252,7 @@ def test_all_views_of_a_layer_at_once_are_what_they_are_alone(
 
 @pytest.mark.parametrize("view", ["prompt", "probe"])
 def test_guided_maps_are_those_of_the_conditional_rows(
-    backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, view: View
+    backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, view: AttentionView
 ) -> None:
     """Neither the unconditional rows' maps nor a mixture: those of a pass without guidance at the same latents."""
     sites = cross(backbone, view)
@@ -282,7 +286,7 @@ def test_a_probe_reads_the_rows_that_it_is_asked_for(
 @with_and_without_guidance
 @pytest.mark.parametrize("view", ["probe", "separate"])
 def test_checkpointing_keeps_maps_and_gradient_of_a_view(
-    backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, guidance: float, view: View
+    backbone: StableDiffusion, path: Inverted, spoken: InterferenceText, guidance: float, view: AttentionView
 ) -> None:
     trajectory, sites = walk(path, spoken, guidance), cross(backbone, view)[:3]
     plain, checked = (differentiated(backbone, trajectory, sites, checkpointing) for checkpointing in (False, True))

@@ -25,7 +25,7 @@ from attnshift.testing.observations import (
     observation,
     with_maps,
 )
-from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
+from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan
 
 UP = Site("up", "cross", "up", 2, 1)
 TRUE, OTHER = (0,), (1,)
@@ -113,7 +113,12 @@ def test_mass_is_the_mean_weighted_by_the_mask(weights: list[list[float]], true:
 
 
 def mass_by_hand(
-    attention: AttentionMaps, view: View, span: TokenSpan, image: int, weights: numpy.ndarray, steps: Sequence[int]
+    attention: AttentionMaps,
+    view: AttentionView,
+    span: TokenSpan,
+    image: int,
+    weights: numpy.ndarray,
+    steps: Sequence[int],
 ) -> float:
     """Weighted mean over positions of what a phrase gets at the two sites of 4 x 4 positions."""
     total = whole = 0.0
@@ -137,7 +142,7 @@ def by_hand(form: str, delta: float, true: float, other: float) -> float:
     return max(0.0, delta + (true - other) / (true + other if form == "share" else 1))
 
 
-VIEWS: dict[str, tuple[View, View]] = {
+VIEWS: dict[str, tuple[AttentionView, AttentionView]] = {
     "probe": ("probe", "probe"),
     "joint": ("prompt", "prompt"),
     "separate": ("prompt", "separate"),
@@ -167,7 +172,7 @@ def test_random_maps_by_hand(form: Any, tokens: Any, window: tuple[int, int], st
 @pytest.mark.parametrize(
     ("tokens", "views"), [("probe", ["probe"]), ("joint", ["prompt"]), ("separate", ["prompt", "separate"])]
 )
-def test_only_the_views_of_its_phrases_are_asked_for(tokens: Any, views: list[View]) -> None:
+def test_only_the_views_of_its_phrases_are_asked_for(tokens: Any, views: list[AttentionView]) -> None:
     quarter = [site for site in SITES if site.kind == "cross" and site.side == 2 and site.place in ("down", "up")]
     expected = {site.seen(view) for site in quarter for view in views}
     for available in (SITES, RUNNING):

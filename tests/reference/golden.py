@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from attnshift.attack.loop import attack
+from attnshift.attack.loop import optimise_latents
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import prepare_batch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -46,7 +46,7 @@ def golden_losses(prediction_type: str) -> Losses:
     batch = prepare_batch(
         Method.of(load_recipe("diffattack", SETTINGS)), backbone, [classifier], two_tasks(SIDE, DTYPE)
     )
-    snapshots = [snapshot for snapshot in attack(batch) if snapshot.losses]
+    snapshots = [snapshot for snapshot in optimise_latents(batch) if snapshot.losses]
     return {
         name: torch.stack([snapshot.losses[name] for snapshot in snapshots], 1).tolist() for name in snapshots[0].losses
     }

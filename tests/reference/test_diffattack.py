@@ -16,7 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from attnshift.attack.loop import Snapshot, attack
+from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers.classifier import Classifier
@@ -82,7 +82,7 @@ def _run_engine(
 ) -> tuple[PreparedBatch, list[Snapshot]]:
     recipe = load_recipe("diffattack", [f"optimiser.iterations={ITERATIONS}", *settings])
     batch = prepare_batch(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
-    return batch, list(attack(batch))
+    return batch, list(optimise_latents(batch))
 
 
 def _gradients(snapshots: list[Snapshot]) -> list[Tensor]:

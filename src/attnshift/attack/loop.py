@@ -17,7 +17,7 @@ from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import TermStates
 from attnshift.types import Fused
 
-__all__ = ["AttackState", "Gradient", "Snapshot", "attack", "value_and_grad"]
+__all__ = ["AttackState", "Gradient", "Snapshot", "optimise_latents", "value_and_grad"]
 
 
 @batch_record
@@ -78,7 +78,7 @@ class Snapshot:
     state: AttackState
 
 
-def attack(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
+def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
     """Optimise the start latents of ``batch``; the last snapshot, after the last update, has no
     losses.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnshift.attack.loop import Snapshot, attack
+from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.timing import timed_batch
 from attnshift.attention.maps import phrase_map
@@ -57,7 +57,7 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
     """
     policy = batch.method.recipe.finish
     best, timed = _Best.start(batch), timed_batch(batch)
-    loop, finished = attack(timed), None
+    loop, finished = optimise_latents(timed), None
     while True:
         try:
             snapshot = loop.send(finished)

@@ -18,7 +18,7 @@ from attnshift.errors import ModelError
 from attnshift.randomness import generator
 from attnshift.untrusted import UNUSABLE, reason
 
-__all__ = ["PROMPT", "load_zeroshot", "read_names", "split_name"]
+__all__ = ["PROMPT", "load_zeroshot", "model_and_names", "read_names"]
 
 PROMPT = "a photo of a {}"
 """Text that stands for a class (Radford et al., ICML 2021, section 3.1.4)."""
@@ -39,7 +39,7 @@ def load_zeroshot(name: str) -> Classifier:
     Raises ``ModelError`` for names that ``read_names`` refuses or that are too long for the model,
     and for a model whose own logits are different.
     """
-    model, path = split_name(name)
+    model, path = model_and_names(name)
     called, names = f"zeroshot:{name}", read_names(path)
     network, preprocessing = load_network(
         called,
@@ -75,7 +75,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def split_name(name: str) -> tuple[str, Path]:
+def model_and_names(name: str) -> tuple[str, Path]:
     """Model and file of ``name``, split at the first ``@`` with an existing file behind it.
 
     The name of a folder may contain an ``@`` too.

@@ -11,14 +11,13 @@ from typing import Any, Literal, NoReturn
 
 from attnshift.classifiers.names import NAMES_FILE
 from attnshift.data.class_names import ClassNames
-from attnshift.data.folders import inside, mask_of
 from attnshift.data.references import Reference, check_name, fetch, shown
 from attnshift.data.samples import Sample, Samples
 from attnshift.data.sources import open_source
 from attnshift.errors import LabelError, UserError
 from attnshift.registry import suggest
 
-__all__ = ["Item", "check_class", "check_target", "identify", "inside", "mask_of", "read_items"]
+__all__ = ["Item", "check_class", "check_target", "identify", "read_items"]
 
 _NO_TARGET = "none"
 """Target that ignores the targets of a source."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["check_name", "load_defended", "load_surrogate", "parts_of", "same_classifier", "undefended"]
+__all__ = ["check_classifier_name", "load_defended", "load_surrogate", "parts_of", "same_classifier", "undefended"]
 
 _FIRST = re.compile(r"""(?P<defence>\w+)(?:\((?P<options>(?:[^()"']|"[^"]*"|'[^']*')*)\))?\+(?P<rest>.*)""", re.DOTALL)
 """First defence of a name.
@@ -69,7 +69,7 @@ def load_surrogate(name: str) -> Classifier:
     return classifier
 
 
-def check_name(name: str) -> None:
+def check_classifier_name(name: str) -> None:
     """Raise ``ModelError`` or ``RecipeError`` for a ``name`` that has not the form of
     ``load_defended``, or holds a defence or a source that is unknown. Nothing is loaded."""
     rest = name

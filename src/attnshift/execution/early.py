@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from attnshift.data.sources import open_source
-from attnshift.defences.names import check_name
+from attnshift.defences.names import check_classifier_name
 from attnshift.diffusion import check_pipeline_name
 from attnshift.errors import UserError
 
@@ -48,7 +48,7 @@ def early_complaints(inputs: GivenInputs) -> list[UserError]:
     A surrogate whose name is wrong is none where another one is right: with that, the images can be read.
     """
     found = [*_complaints(_checks(inputs))]
-    names = [*_complaints(lambda name=name: check_name(name) for name in inputs.surrogates)]  # type: ignore[misc]
+    names = [*_complaints(lambda name=name: check_classifier_name(name) for name in inputs.surrogates)]  # type: ignore[misc]
     return found + (names if len(names) == len(inputs.surrogates) else [])
 
 
@@ -72,7 +72,7 @@ def check_surrogates(names: Sequence[str]) -> None:
 def check_names(names: Sequence[str]) -> None:
     """Raise ``UserError`` for a classifier's name that can mean nothing: of another form, or of an unknown source."""
     for name in names:
-        check_name(name)
+        check_classifier_name(name)
 
 
 def _checks(inputs: GivenInputs) -> Iterator[Callable[[], object]]:

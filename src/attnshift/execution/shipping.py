@@ -99,9 +99,9 @@ def _classifier_parts(name: str) -> Parts:
             return (f"{before}{architecture}@", *_file(file))
         case "zeroshot":
             # Its import loads transformers.
-            from attnshift.classifiers.zeroshot_source import split_name
+            from attnshift.classifiers.zeroshot_source import model_and_names
 
-            network, names = split_name(model)
+            network, names = model_and_names(model)
             return (before, *_folder(network), "@", *_file(str(names)))
     return (name,)
 

@@ -34,7 +34,7 @@ from attnshift.telemetry import IterationCallback
 __all__ = [
     "NOT_FINITE",
     "Failure",
-    "Read",
+    "Fetch",
     "Result",
     "Worker",
     "inversions_in",
@@ -43,7 +43,7 @@ __all__ = [
     "weights",
 ]
 
-Read = Callable[[Reference], bytes]
+Fetch = Callable[[Reference], bytes]
 """Function from a reference to the encoded bytes of an image; it raises ``ImageError``."""
 
 NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
@@ -97,7 +97,7 @@ class Worker:
         items: Sequence[Item],
         wanted: Sequence[str],
         watch: IterationCallback | None = None,
-        read: Read = fetch,
+        read: Fetch = fetch,
     ) -> list[Result | Failure]:
         """Attack ``items`` together, also those that are not ``wanted`` (they decide nothing but the last bits), and
         return what became of those that are. An item that cannot be read or that gives no numbers fails alone."""
@@ -215,7 +215,7 @@ def weights(backbone: Backbone, classifiers: Sequence[Classifier]) -> dict[str, 
     return {"pipeline": backbone.fingerprint(), **{each.name: each.fingerprint() for each in classifiers}}
 
 
-def read_task(item: Item, size: int, read: Read = fetch) -> Task:
+def read_task(item: Item, size: int, read: Fetch = fetch) -> Task:
     """What the attack is to do with ``item``, its image and its mask read at ``size``.
 
     An ``ImageError`` where it cannot be read, or is not what it was when the run was planned.

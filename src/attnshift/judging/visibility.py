@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attnshift.data.datasets import mask_of
+from attnshift.data.folders import mask_of
 from attnshift.data.images import read_mask
 from attnshift.errors import LabelError
 from attnshift.judging.saved import read_arm

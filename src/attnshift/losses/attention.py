@@ -21,7 +21,7 @@ from attnshift.attention.selection import Selection
 from attnshift.losses.objective import TermState
 from attnshift.randomness import generator
 from attnshift.registry import STRICT
-from attnshift.types import AttentionMaps, Observation, Site, TokenSpan, View
+from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan
 
 __all__ = ["Contrast", "Entropy", "Replace", "Variance"]
 
@@ -188,7 +188,7 @@ class Contrast:
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         chosen = self.select.sites(available, "cross", latent_side)
-        views: dict[str, tuple[View, ...]] = {
+        views: dict[str, tuple[AttentionView, ...]] = {
             "probe": ("probe",), "joint": ("prompt",), "separate": ("prompt", "separate"),
         }  # fmt: skip
         return tuple(site.seen(view) for view in views[self.tokens] for site in chosen)
@@ -201,7 +201,7 @@ class Contrast:
             values.append(self._excess(true, other))
         return torch.stack(values)
 
-    def _phrases(self, observation: Observation, span: TokenSpan, image: int) -> list[tuple[View, TokenSpan]]:
+    def _phrases(self, observation: Observation, span: TokenSpan, image: int) -> list[tuple[AttentionView, TokenSpan]]:
         """The views of the true phrase and of the interference phrase, and their token positions
         there."""
         interference = observation.interference
@@ -213,7 +213,7 @@ class Contrast:
         assert interference.joint is not None
         return [("prompt", span), ("prompt", interference.joint[image])]
 
-    def _mass(self, observation: Observation, view: View, span: TokenSpan, image: int) -> Float[Tensor, ""]:
+    def _mass(self, observation: Observation, view: AttentionView, span: TokenSpan, image: int) -> Float[Tensor, ""]:
         branch = observation.adversarial
         sites = _chosen(self.select, branch.attention, branch.latents.shape[-1], view)
         attended = phrase_map(branch.attention, sites, self.select, span, image)
@@ -287,6 +287,6 @@ class Replace:
         return gap / (size + _EPS)
 
 
-def _chosen(select: Selection, attention: AttentionMaps, latent_side: int, view: View) -> tuple[Site, ...]:
+def _chosen(select: Selection, attention: AttentionMaps, latent_side: int, view: AttentionView) -> tuple[Site, ...]:
     offered = [replace(site, view="prompt") for site in attention if site.view == view]
     return tuple(site.seen(view) for site in select.sites(offered, "cross", latent_side))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.losses.schedules import Schedule
-from attnshift.types import Observation, Site, View
+from attnshift.types import AttentionView, Observation, Site
 
 __all__ = [
     "LossTerm",
@@ -20,7 +20,7 @@ __all__ = [
     "TermState",
     "TermStates",
     "WeightedTerm",
-    "evaluate",
+    "evaluate_term",
     "is_stateful",
 ]
 
@@ -79,7 +79,7 @@ def is_stateful(term: LossTerm | StatefulTerm) -> TypeGuard[StatefulTerm]:
     return bool(getattr(term, "stateful", False))
 
 
-def evaluate(
+def evaluate_term(
     term: LossTerm | StatefulTerm, observation: Observation, state: TermState | None = None
 ) -> tuple[Float[Tensor, "batch"], TermState | None]:
     """The value of a term of either kind, and its next state; None for a term that has none."""
@@ -118,7 +118,7 @@ class Objective:
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         """Union of what the terms read, in the order of ``available``; nothing else is
         materialised."""
-        offered, views = tuple(available), get_args(View)
+        offered, views = tuple(available), get_args(AttentionView)
         wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latent_side)}
         places = {site.layer: at for at, site in enumerate(offered)}
         return tuple(sorted(wanted, key=lambda site: (places[site.layer], views.index(site.view), site.sample)))
@@ -138,7 +138,7 @@ class Objective:
             if name not in weights and not is_stateful(weighted.term):
                 continue
             with torch.set_grad_enabled(name in weights and torch.is_grad_enabled()):
-                value, state = evaluate(weighted.term, observation, before.get(name))
+                value, state = evaluate_term(weighted.term, observation, before.get(name))
             if name in weights:
                 values[name] = weights[name] * value
             if state is not None:

@@ -69,7 +69,7 @@ def the_same_image_has_the_same_answer(defence: AnyDefence) -> None:
     require(torch.equal(again, first), "the same images have another answer; draw by a seed and the image's content")
 
 
-def batch_mates_change_nothing(defence: AnyDefence) -> None:
+def batch_mates_change_no_answer(defence: AnyDefence) -> None:
     stands, shown = placed(defence), pictures()
     together, logits = answers(stands, shown), Defended(small_classifier(), stands)(shown)
     for at in (0, 2):
@@ -98,7 +98,7 @@ DEFENCE_CHECKS: tuple[Callable[[AnyDefence], None], ...] = (
     images_stay_images,
     logits_are_one_row_per_image,
     the_same_image_has_the_same_answer,
-    batch_mates_change_nothing,
+    batch_mates_change_no_answer,
     a_gradient_passes_where_it_says_so,
 )
 """All that ``check_defence`` tries."""

@@ -22,11 +22,11 @@ _KINDS: tuple[Kind, ...] = ("cross", "self")
 SITES: tuple[Site, ...] = tuple(
     Site(f"{place}.{side}.{kind}", kind, place, side, HEADS) for place, side in _GRIDS for kind in _KINDS
 )
-SAMPLE = 5
+SAMPLED_ROWS = 5
 """Query rows of self-attention that are also there on their own, at sites that have more."""
 RUNNING: tuple[Site, ...] = (
     *SITES, *(site.seen(view) for site in SITES if site.kind == "cross" for view in ("probe", "separate")),
-    *(site.sampled(SAMPLE) for site in SITES if site.kind == "self" and site.side**2 > SAMPLE),
+    *(site.sampled(SAMPLED_ROWS) for site in SITES if site.kind == "self" and site.side**2 > SAMPLED_ROWS),
 )  # fmt: skip
 """Everything that a pass of the attack can read."""
 REFERENCE: tuple[Site, ...] = tuple(site.seen("reference") for site in SITES if site.kind == "cross")

@@ -128,7 +128,7 @@ def targets_have_a_direction_of_their_own(rule: FusionRule) -> None:
     require((after < models.judge(images())[0]).any(0).all(), "a step against the direction lowers no model's loss")
 
 
-def batch_mates_change_nothing(rule: FusionRule) -> None:
+def batch_mates_change_no_direction(rule: FusionRule) -> None:
     models = surrogates(0, 1, 2)
     together = rule(models, images())
     for image in range(3):
@@ -194,7 +194,7 @@ RULE_CHECKS: tuple[Callable[[FusionRule], None], ...] = (
     every_classifier_counts,
     one_classifier_is_its_own_direction,
     targets_have_a_direction_of_their_own,
-    batch_mates_change_nothing,
+    batch_mates_change_no_direction,
     models_without_gradient_have_no_weight,
     no_gradient_is_no_direction,
     latents_serve_as_points,

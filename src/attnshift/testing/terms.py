@@ -16,7 +16,7 @@ from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.losses import TERMS
-from attnshift.losses.objective import LossTerm, StatefulTerm, evaluate
+from attnshift.losses.objective import LossTerm, StatefulTerm, evaluate_term
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.registry import check
 from attnshift.testing.models import SIDE, small_backbone, small_classifier
@@ -79,7 +79,7 @@ def finite_on_degenerate_input(term: Term) -> None:
                 require(each is None or each.isfinite().all(), "the gradient on degenerate input is not finite")
 
 
-def batch_mates_change_nothing(term: Term) -> None:
+def batch_mates_change_no_value(term: Term) -> None:
     observed = _seen()
     together = _values(term, observed)
     for image in range(3):
@@ -157,8 +157,8 @@ def its_state_belongs_to_the_image(term: Term) -> None:
     """One constant tensor for each image, and the value with a state is finite."""
     if not getattr(term, "stateful", False):
         return
-    _, state = evaluate(term, _seen())
-    values, _ = evaluate(term, _seen(), state)
+    _, state = evaluate_term(term, _seen())
+    values, _ = evaluate_term(term, _seen(), state)
     require_finite(values, "the value in the second iteration")
     if state is not None:
         require(len(state) == 3, f"the state has {len(state)} tensors for 3 images")
@@ -168,7 +168,7 @@ def its_state_belongs_to_the_image(term: Term) -> None:
 TERM_CHECKS: tuple[Callable[[Term], None], ...] = (
     one_value_per_image,
     finite_on_degenerate_input,
-    batch_mates_change_nothing,
+    batch_mates_change_no_value,
     only_its_sites_are_read,
     interference_only_where_it_says_so,
     gradient_is_right,
@@ -211,7 +211,7 @@ def reads(term: Term) -> Reads:
     attacked, clean, phrases = (
         _Watched(each.attention) for each in (observed.adversarial, observed.clean, observed.interference)
     )
-    evaluate(
+    evaluate_term(
         term,
         replace(
             observed,
@@ -239,7 +239,7 @@ def _seen(fill: Fill = softmax, clean: Fill = softmax, dtype: torch.dtype = torc
 
 def _values(term: Term, observed: Observation) -> Tensor:
     """One value per image in the first iteration, [batch]."""
-    return evaluate(term, observed)[0]
+    return evaluate_term(term, observed)[0]
 
 
 def _running_sites(term: Term, observed: Observation) -> list[Site]:

@@ -46,7 +46,7 @@ def draws_come_from_the_generators(transform: Transform) -> None:
     require(torch.equal(first, again), "equal generators give another view; draw from them and from nothing else")
 
 
-def batch_mates_change_nothing(transform: Transform) -> None:
+def batch_mates_change_no_view(transform: Transform) -> None:
     shown = pictures(3, _SIDE)
     together = transform(shown, _generators(0, 1, 2))
     for image in range(3):
@@ -65,7 +65,7 @@ def a_gradient_passes(transform: Transform) -> None:
 TRANSFORM_CHECKS: tuple[Callable[[Transform], None], ...] = (
     views_are_images,
     draws_come_from_the_generators,
-    batch_mates_change_nothing,
+    batch_mates_change_no_view,
     a_gradient_passes,
 )
 """All that ``check_transform`` tries."""
