@@ -386,6 +386,11 @@ def test_row_06_keys_behind_a_prefix(tmp_path: Path, prefix: str) -> None:
         load_classifier(f"checkpoint:test_resnet@{tmp_path / name}.safetensors") for name in ("plain", "wrapped")
     )
     assert plain.fingerprint() == wrapped.fingerprint()
+    folder = timm_folder(tmp_path / "model")
+    plain = load_classifier(f"timm:{folder}")
+    content = load((folder / "model.safetensors").read_bytes())
+    save_file({f"{prefix}{key}": value for key, value in content.items()}, folder / "model.safetensors")
+    assert load_classifier(f"timm:{folder}").fingerprint() == plain.fingerprint()
 
 
 @pytest.mark.parametrize(("folder", "label"), [("n01440764", 0), ("n02012849", 134), ("n03126707", 517)])

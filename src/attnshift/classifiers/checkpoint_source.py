@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.names import names_beside
-from attnshift.classifiers.timm_source import check_architecture, preprocessing
+from attnshift.classifiers.timm_source import check_architecture, preprocessing, wrapping
 from attnshift.errors import ModelError
 from attnshift.untrusted import check_finite, read_json, safetensors_shapes
 
@@ -20,11 +20,11 @@ __all__ = ["load_checkpoint"]
 def load_checkpoint(name: str) -> Classifier:
     """Classifier ``ARCHITECTURE@PATH.safetensors``: a timm network with the weights in that file.
 
-    The keys are those of the network's ``state_dict``, and may all begin with what a wrapper puts
-    before them (``module.``, ``model.``, ``_orig_mod.``). The head gives the number of classes.
-    ``PATH.classes.json`` may name the classes, as a list in label order, or ``class_names.txt``
-    beside it, one a line. The preprocessing is that
-    of the architecture's timm configuration, which a tag selects: ``resnet50.tv_in1k@PATH…``.
+    The keys are those of the network's ``state_dict``, and may all begin with a prefix that
+    ``wrapping`` finds. The head gives the number of classes. ``PATH.classes.json`` may name the
+    classes, as a list in label order, or ``class_names.txt`` beside it, one a line. The
+    preprocessing is that of the architecture's timm configuration, which a tag selects:
+    ``resnet50.tv_in1k@PATH…``.
 
     Raises ``ModelError`` if the file is not a safetensors file, or if a key, a shape or a value
     does not fit.
@@ -39,25 +39,11 @@ def load_checkpoint(name: str) -> Classifier:
     check_architecture(architecture)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the safetensors file in it, or load the folder as timm:{path}")
-    safetensors_shapes(path)
-    network = _network(architecture, _unwrapped(architecture, load_file(path)), path)
+    prefix = wrapping(safetensors_shapes(path))
+    weights = {key.removeprefix(prefix): value for key, value in load_file(path).items()}
+    network = _network(architecture, weights, path)
     classes = int(network.num_classes)  # type: ignore[arg-type]
     return Classifier(f"checkpoint:{name}", network, preprocessing(network), classes, _class_names(path, classes))
-
-
-_WRAPPERS = ("module.", "model.", "_orig_mod.")
-"""Prefixes of keys by torch's DataParallel, by Lightning and other trainers, and by torch.compile."""
-
-
-def _unwrapped(architecture: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` without the prefixes that wrappers of a network put before all keys."""
-    head = _head(architecture)
-    while head not in weights:
-        prefix = next((each for each in _WRAPPERS if all(key.startswith(each) for key in weights)), "")
-        if not weights or not prefix:
-            break
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
 
 
 def _head(architecture: str) -> str:

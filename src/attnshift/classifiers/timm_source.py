@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
 from timm.data import resolve_data_config
 from timm.data.imagenet_info import infer_imagenet_subset
 from torch import nn
@@ -23,10 +24,13 @@ from attnshift.errors import ModelError
 from attnshift.registry import suggest
 from attnshift.untrusted import UNUSABLE, check_finite, read_object, reason, safetensors_shapes
 
-__all__ = ["check_architecture", "load_random", "load_timm", "preprocessing"]
+__all__ = ["check_architecture", "load_random", "load_timm", "preprocessing", "wrapping"]
 
 _MOST_CLASSES = 10**6
 """Most classes of a model. A huge number in a configuration would fill the memory."""
+
+_WRAPPERS = ("module.", "model.", "_orig_mod.")
+"""Prefixes of keys by torch's DataParallel, by Lightning and other trainers, and by torch.compile."""
 
 _HUB = re.compile(r"hf[-_]hub:(?P<model>.+)")
 
@@ -37,7 +41,8 @@ _HUB_SECONDS = 5.0
 def load_timm(name: str) -> Classifier:
     """Pretrained model ``name`` of timm, of the folder ``name``, or of the hub as ``hf-hub:USER/MODEL``.
 
-    A folder holds config.json and model.safetensors. Its classes have the names that config.json or
+    A folder holds config.json and model.safetensors, whose keys may all begin with a prefix that
+    ``wrapping`` finds. Its classes have the names that config.json or
     ``class_names.txt`` states. timm's own weights, and a folder whose model card states the data
     set imagenet-1k, have ImageNet's names. Raises ``ModelError`` if it cannot be loaded.
     """
@@ -54,8 +59,10 @@ def load_timm(name: str) -> Classifier:
 def _load_folder(name: str, folder: Path, own: bool = False) -> Classifier:
     """Classifier in ``folder``, called ``name``; ``own`` is true for weights that timm publishes."""
     config = _check_folder(folder)
-    network = _create(f"local-dir:{folder}", pretrained=True)
-    stated = (network.pretrained_cfg or {}).get("num_classes")  # type: ignore[union-attr, operator]
+    network = _create(f"local-dir:{folder}", pretrained=True, overlay=_unwrapped(folder / "model.safetensors"))
+    settings: dict[str, Any] = network.pretrained_cfg or {}  # type: ignore[assignment]
+    settings.pop("state_dict", None)
+    stated = settings.get("num_classes")
     if stated not in (None, network.num_classes):
         # In this case timm keeps the head's random weights.
         raise ModelError(f"{folder}/config.json states {stated} classes, and its model_args {network.num_classes}")
@@ -100,9 +107,30 @@ def preprocessing(network: nn.Module) -> Preprocessing:
     )
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
+def wrapping(keys: Iterable[str]) -> str:
+    """Prefix that wrappers of a network put before all ``keys`` of its weights; empty if none did.
+
+    >>> wrapping(["module.model.fc.weight", "module.model.fc.bias"]), wrapping(["model.a", "b"])
+    ('module.model.', '')
+    """
+    prefix, keys = "", [*keys]
+    while keys and (found := next((each for each in _WRAPPERS if all(key.startswith(each) for key in keys)), "")):
+        prefix, keys = prefix + found, [key.removeprefix(found) for key in keys]
+    return prefix
+
+
+def _unwrapped(path: Path) -> dict[str, Any]:
+    """Change of a configuration that gives timm the weights in ``path`` without the prefix of a wrapper."""
+    prefix = wrapping(safetensors_shapes(path))
+    if not prefix:
+        return {}
+    weights = {key.removeprefix(prefix): value for key, value in load_file(path).items()}
+    return {"source": "", "state_dict": weights}
+
+
+def _create(name: str, pretrained: bool, overlay: Mapping[str, Any] = {}) -> nn.Module:
     try:
-        network = timm.create_model(name, pretrained=pretrained)
+        network = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=dict(overlay))
     except UNUSABLE as error:
         raise ModelError(f"cannot load '{name}': {reason(error)}; check the name, the network or the folder") from error
     check_finite(network.state_dict(), name)
