@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 ROOMS = ("src", "tests", "docs", "examples", "benchmarks", ".github", "attnshift")
+OURS = "attnshift."
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, ROOMS))})/[\w./-]*\w(?:/|\b)")
 CODE = re.compile(r"`([\w-]+/[\w./-]+\.(?:py|toml))(?=`|::)")
@@ -51,6 +54,14 @@ def missing_names(page: Path) -> list[str]:
     return missing + [name for name in CODE.findall(text) if not is_there(name, *rooms) and name not in missing]
 
 
+def missing_imports(page: Path) -> list[str]:
+    """Names that the page's examples in Python import from attnshift, and that are not there."""
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text(encoding="utf-8"))
+    imports = [each for block in blocks for each in ast.walk(ast.parse(block)) if isinstance(each, ast.ImportFrom)]
+    own = [(each.module, name.name) for each in imports for name in each.names if f"{each.module}.".startswith(OURS)]
+    return [f"{module}.{name}" for module, name in own if not hasattr(importlib.import_module(str(module)), name)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
     assert missing_links(page) == []
@@ -63,9 +74,18 @@ def test_every_named_file_is_there(page: Path) -> None:
     assert missing_names(page) == []
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")], ids=lambda page: page.name
+)
+def test_examples_import_what_is_there(page: Path) -> None:
+    assert missing_imports(page) == []
+
+
 def test_what_is_missing_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     text = "[a](page.md#one) [b](page.md#two) [c](gone.md) `src/attnshift/gone.py` `tests/conftest.py`"
     page.write_text(f"# One\n{text}\n`losses/gone.py::Term` `losses/objective.py`")
     assert missing_links(page) == ["page.md#two", "gone.md"]
     assert missing_names(page) == ["src/attnshift/gone.py", "losses/gone.py"]
+    page.write_text("```python\nfrom attnshift.errors import Gone, UserError\n```\n")
+    assert missing_imports(page) == ["attnshift.errors.Gone"]

@@ -22,6 +22,16 @@ def test_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
     assert all("the judge sees a" in line for line in lines)
 
 
+@pytest.mark.heavy
+def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["folder.py", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / "folder.py"))
+    *verdicts, page = capsys.readouterr().out.splitlines()
+    assert len(verdicts) == 8
+    assert any("True" in line for line in verdicts)
+    assert page == f"open {tmp_path / 'run' / 'report.html'}"
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_stay_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 30

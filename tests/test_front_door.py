@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import attnshift
-from attnshift import adapters
+from attnshift import AttackSettings, UserError, adapters, attack_folder, load_recipe
 
 EXPORTED = [
     "AttackResult",
+    "AttackSettings",
     "AttnshiftError",
     "Backbone",
     "Baseline",
@@ -30,6 +31,7 @@ EXPORTED = [
     "Observation",
     "PixelAttack",
     "Recipe",
+    "RunOptions",
     "STRICT",
     "Site",
     "Surrogates",
@@ -37,6 +39,7 @@ EXPORTED = [
     "UnavailableError",
     "UserError",
     "__version__",
+    "attack_folder",
     "evaluate_run",
     "load_classifier",
     "load_defended",
@@ -70,6 +73,21 @@ def test_every_name_is_imported_for_checkers_and_at_run_time(package: object) ->
 def test_name_is_what_it_says(name: str) -> None:
     found = getattr(attnshift, name)
     assert getattr(found, "__name__", name) == name
+
+
+def test_settings_take_strings_for_paths_and_a_list_of_surrogates() -> None:
+    recipe = load_recipe("fast")
+    given = AttackSettings(images="a", labels="b", masks="c", surrogates=["d"], recipe=recipe, out="e", cache="f")  # type: ignore[arg-type]
+    paths = {"labels": Path("b"), "masks": Path("c"), "out": Path("e"), "cache": Path("f")}
+    assert given == AttackSettings(images="a", surrogates=("d",), recipe=recipe, **paths)
+
+
+def test_settings_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`surrogates` is the text 'lab:resnet'; give a list"):
+        AttackSettings(images="a", surrogates="lab:resnet", recipe=load_recipe("fast"), out=tmp_path)  # type: ignore[arg-type]
+    settings = AttackSettings(images="a", surrogates=("lab:resnet",), recipe="fast", out=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"`recipe` is the text 'fast'; give load_recipe\('fast'\)"):
+        attack_folder(settings)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from attnshift.ensemble.surrogates import Surrogates
     from attnshift.ensemble.transforms import Transform
     from attnshift.errors import AttnshiftError, UnavailableError, UserError
+    from attnshift.execution.coordinate import RunOptions, attack_folder
+    from attnshift.execution.prepare import AttackSettings
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.losses.objective import LossTerm
     from attnshift.recipes.reading import load_recipe
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STRICT",
     "AttackResult",
+    "AttackSettings",
     "AttnshiftError",
     "Backbone",
     "Baseline",
@@ -51,12 +54,14 @@ __all__ = [
     "Observation",
     "PixelAttack",
     "Recipe",
+    "RunOptions",
     "Site",
     "Surrogates",
     "Transform",
     "UnavailableError",
     "UserError",
     "__version__",
+    "attack_folder",
     "evaluate_run",
     "load_classifier",
     "load_defended",
@@ -69,6 +74,7 @@ __all__ = [
 _HOMES = {
     "STRICT": "attnshift.registry",
     "AttackResult": "attnshift.attack.interface",
+    "AttackSettings": "attnshift.execution.prepare",
     "AttnshiftError": "attnshift.errors",
     "Backbone": "attnshift.diffusion.backbone",
     "Baseline": "attnshift.baselines.pixel",
@@ -83,12 +89,14 @@ _HOMES = {
     "Observation": "attnshift.types",
     "PixelAttack": "attnshift.attack.pixel_attack",
     "Recipe": "attnshift.recipes.schema",
+    "RunOptions": "attnshift.execution.coordinate",
     "Site": "attnshift.types",
     "Surrogates": "attnshift.ensemble.surrogates",
     "Transform": "attnshift.ensemble.transforms",
     "UnavailableError": "attnshift.errors",
     "UserError": "attnshift.errors",
     "__version__": "attnshift._version",
+    "attack_folder": "attnshift.execution.coordinate",
     "evaluate_run": "attnshift.judging.verdicts",
     "load_classifier": "attnshift.classifiers",
     "load_defended": "attnshift.defences.names",

@@ -46,7 +46,8 @@ __all__ = [
 class Inputs:
     """Input of every attack. ``size`` and ``batch`` of 0 stand for what the pipeline suggests.
 
-    ``target`` is the class that every image shall be seen as, by number or name.
+    ``target`` is the class that every image shall be seen as, by number or name. Strings become paths, and a list of
+    surrogates a tuple.
     """
 
     images: str | Path
@@ -65,6 +66,14 @@ class Inputs:
     """Attack although names or the surrogates' answers to the clean images speak against the labels."""
     cache: Path | None = None
     """Folder that keeps inversions for other runs on the same images; None keeps none."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.surrogates, str):
+            raise UserError(f"`surrogates` is the text '{self.surrogates}'; give a list, such as ['timm:resnet50']")
+        object.__setattr__(self, "surrogates", tuple(self.surrogates))
+        for name in ("labels", "masks", "cache", "out"):
+            if isinstance(given := getattr(self, name, None), str):
+                object.__setattr__(self, name, Path(given))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +237,8 @@ def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
 
 def check_settings(settings: AttackSettings, here: str = "") -> None:
     """Refuse impossible numbers, devices and masks, before anything is loaded."""
+    if isinstance(settings.recipe, str):
+        raise UserError(f"`recipe` is the text '{settings.recipe}'; give load_recipe('{settings.recipe}')")
     _check_options(settings, here or settings.device)
     _check_masks(settings.recipe, settings.masks)
 
