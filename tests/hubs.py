@@ -15,6 +15,7 @@ def empty_hubs(folder: Path, patch: pytest.MonkeyPatch) -> Path:
         pytest.fail(f"tried to download {url}")
 
     patch.setenv("TORCH_HOME", str(folder))
+    patch.delenv("ATTNSHIFT_WEIGHTS", raising=False)
     patch.setattr(torch.hub, "download_url_to_file", refuse)
     patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "huggingface"))
     patch.setattr("huggingface_hub.file_download.http_get", refuse)

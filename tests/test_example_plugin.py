@@ -17,6 +17,8 @@ import pytest
 
 import attnshift
 from attnshift.cli import main
+from attnshift.errors import RecipeError
+from attnshift.metrics import budget_metric
 from attnshift.plugins import installed_plugins
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.rows import QualityRow, VerdictRow
@@ -128,6 +130,16 @@ def test_processes_and_ray_workers_use_it(photos: Path, pipeline_folder: Path, i
     assert len(images) >= 3
     for image in images:
         assert (with_ray / image).read_bytes() == (local / image).read_bytes()
+
+
+def test_a_limit_may_be_on_its_metric(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = budget_metric("mean_change")
+    assert (entry.higher_is_better, entry.differentiable) == (False, True)
+    monkeypatch.delattr("attnshift_example.metrics.MeanChange.differentiable")
+    with pytest.raises(
+        RecipeError, match=r"^metric 'mean_change' of package attnshift-example 0\.1 cannot be limited: it"
+    ):
+        budget_metric("mean_change")
 
 
 def test_a_run_records_the_versions_of_the_plugins_that_it_names(plugged: None) -> None:

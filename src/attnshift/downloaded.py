@@ -1,43 +1,44 @@
-"""Weights of LPIPS, DISTS and others, read from the caches of their libraries; nothing is
-downloaded.
+"""Weights of LPIPS, DISTS and others, read from a folder of the user's or from the caches of their
+libraries; nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from attnshift.errors import UnavailableError
+from attnshift.weights_folder import BACKBONES, LpipsNetwork, folder_file, weights_folder
 
-__all__ = ["LpipsNetwork", "hub_file", "load_dists", "load_lpips", "only_weights", "reading"]
-
-LpipsNetwork = Literal["alex", "vgg", "squeeze"]
+__all__ = ["hub_file", "load_dists", "load_lpips", "only_weights", "reading"]
 
 
 def load_lpips(network: LpipsNetwork) -> nn.Module:
     """LPIPS of torchmetrics on ``network``, frozen: two images [batch,3,height,width] ->
     [batch,1,1,1].
 
-    torchvision's weights of ``network`` must be in the cache, else ``UnavailableError`` is raised.
-    torchmetrics itself contains the weights of LPIPS.
+    torchmetrics itself contains the weights of LPIPS. Those of ``network``, torchvision's for
+    ImageNet, are a file of the user's folder (``weights_folder``) or else of torch.hub's cache;
+    ``UnavailableError`` is raised without them.
     """
-    return _lpips(network, _torchvision(network))
+    return _lpips(network, folder_file(network) or _torchvision(network))
 
 
 def load_dists() -> nn.Module:
     """DISTS of torchmetrics on VGG-16, frozen: two images [batch,3,height,width] in [0,1] ->
     [batch].
 
-    Raises ``UnavailableError`` if torchvision's weights of VGG-16 are not in the cache.
+    Raises ``UnavailableError`` if torchvision's weights of VGG-16 are not in torch.hub's cache.
     """
     return _dists(_torchvision("vgg"))
 
@@ -83,21 +84,33 @@ def only_weights() -> Iterator[None]:
 
 
 def _torchvision(network: LpipsNetwork) -> Path:
-    from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
+    from torchvision.models import get_model_weights
 
-    weights = {"alex": AlexNet_Weights, "vgg": VGG16_Weights, "squeeze": SqueezeNet1_1_Weights}[network].DEFAULT
-    return hub_file(weights.url, f"torchvision's {weights}")
+    weights = get_model_weights(BACKBONES[network].model)["DEFAULT"]
+    where = weights_folder()
+    beside = f", which {where} does not hold" if where else ""
+    return hub_file(weights.url, f"torchvision's {weights}{beside}")
 
 
 @cache
 def _lpips(network: LpipsNetwork, path: Path) -> nn.Module:
     """LPIPS whose backbone weights are the file ``path``, loaded once."""
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
 
     with reading(path, f"lpips network '{network}'"):
-        # The metric object keeps the values of all calls. Its last step also drops the batch axis
-        # of one image.
-        return LearnedPerceptualImagePatchSimilarity(network).net
+        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
+        # torchmetrics has no argument for the backbone's weights: it would read torch.hub's cache.
+        lpips = _NoTrainLpips(net=network, pnet_rand=True)
+        lpips.net.load_state_dict({name: _of_features(weights, name) for name in lpips.net.state_dict()})
+        return lpips
+
+
+def _of_features(weights: dict[str, Tensor], name: str) -> Tensor:
+    """Weight of torchvision's model that torchmetrics calls ``name``: slice1.0.bias, slices.0.0.bias."""
+    wanted = "features." + re.sub(r"^(slices\.\d+|slice\d+)\.", "", name)
+    if wanted not in weights:
+        raise ValueError(f"{wanted} is missing")
+    return weights[wanted]
 
 
 @cache

@@ -14,7 +14,7 @@ from attnshift.registry import look_up
 from attnshift.testing import check_features, check_metric, check_visibility
 from hubs import empty_hubs
 
-NEEDS_WEIGHTS = ("lpips", "dists")
+NEEDS_WEIGHTS = ("lpips-squeeze", "lpips-alex", "lpips-vgg", "dists")
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -22,7 +22,10 @@ from tables import records
 
 MISSING = {
     "ms_ssim": "needs images of at least 176 x 176 pixels, and these have 64 x 64",
-    "lpips": "needs torchvision's AlexNet_Weights.IMAGENET1K_V1, and {folder}/alexnet-owt-7be5be79.pth is missing",
+    "lpips-squeeze": "needs torchvision's SqueezeNet1_1_Weights.IMAGENET1K_V1, and {folder}/squeezenet1_1-b8a52dc0.pth "
+    "is missing",
+    "lpips-alex": "needs torchvision's AlexNet_Weights.IMAGENET1K_V1, and {folder}/alexnet-owt-7be5be79.pth is missing",
+    "lpips-vgg": "needs torchvision's VGG16_Weights.IMAGENET1K_V1, and {folder}/vgg16-397923af.pth is missing",
     "dists": "needs torchvision's VGG16_Weights.IMAGENET1K_V1, and {folder}/vgg16-397923af.pth is missing",
 }
 
@@ -57,7 +60,9 @@ def test_the_reasons_are_shown_one_a_line(
     store: Store, checkpoints: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate_run(store, [])
-    monkeypatch.setattr(metrics, "lpips", lambda reference, candidate: pytest.fail("the report measured something"))
+    monkeypatch.setattr(
+        metrics, "lpips_alex", lambda reference, candidate: pytest.fail("the report measured something")
+    )
     print_summary(store)
     lines = capsys.readouterr().out.splitlines()
     page = Seen(write_report(store).read_text(encoding="utf-8")).text
@@ -70,18 +75,23 @@ def test_the_reasons_are_shown_one_a_line(
 
 def test_a_metric_that_becomes_available_is_measured_next_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate_run(store, [])
-    monkeypatch.setattr(metrics, "lpips", constant)
+    monkeypatch.setattr(metrics, "lpips_alex", constant)
     evaluate_run(store, [])
-    assert {row["lpips"] for row in records(store, "quality")} == {0.125}
-    assert [row["metric"] for row in records(store, "unavailable")] == ["ms_ssim", "dists"]
-    assert "lpips 0.125" in Seen(write_report(store).read_text(encoding="utf-8")).text
+    assert {row["lpips-alex"] for row in records(store, "quality")} == {0.125}
+    assert [row["metric"] for row in records(store, "unavailable")] == [
+        "ms_ssim",
+        "lpips-squeeze",
+        "lpips-vgg",
+        "dists",
+    ]
+    assert "lpips-alex 0.125" in Seen(write_report(store).read_text(encoding="utf-8")).text
 
 
 def test_where_everything_can_be_measured_nothing_is_unavailable(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in MISSING:
-        monkeypatch.setattr(metrics, name, constant)
+        monkeypatch.setattr(metrics, name.replace("-", "_"), constant)
     evaluate_run(store, [])
     print_summary(store)
     assert records(store, "unavailable") == []
@@ -92,9 +102,9 @@ def test_where_everything_can_be_measured_nothing_is_unavailable(
 @pytest.mark.usefixtures("checkpoints")
 def test_the_size_of_the_images_decides() -> None:
     small, large = (measurable(size) for size in (16, 176))
-    assert list(small[1]) == ["ms_ssim", "lpips", "dists"]
-    assert small[1]["lpips"] == "needs images of at least 31 x 31 pixels, and these have 16 x 16"
-    assert list(large[1]) == ["lpips", "dists"]
+    assert list(small[1]) == list(MISSING)
+    assert small[1]["lpips-alex"] == "needs images of at least 31 x 31 pixels, and these have 16 x 16"
+    assert list(large[1]) == list(MISSING)[1:]
     assert small[0].keys() | small[1].keys() == large[0].keys() | large[1].keys() == METRICS.keys()
 
 
@@ -102,7 +112,7 @@ def test_other_mistakes_are_not_taken_for_reasons(store: Store, monkeypatch: pyt
     def broken(reference: Tensor, candidate: Tensor) -> Tensor:
         raise ModelError("this is no reason")
 
-    monkeypatch.setattr(metrics, "lpips", broken)
+    monkeypatch.setattr(metrics, "lpips_alex", broken)
     with pytest.raises(ModelError, match="this is no reason"):
         evaluate_run(store, [])
 
@@ -111,7 +121,7 @@ def test_a_metric_s_reason_is_one_line(store: Store, monkeypatch: pytest.MonkeyP
     def missing(reference: Tensor, candidate: Tensor) -> Tensor:
         raise UnavailableError("needs <b>something</b>")
 
-    monkeypatch.setattr(metrics, "lpips", missing)
+    monkeypatch.setattr(metrics, "lpips_alex", missing)
     evaluate_run(store, [])
     html = write_report(store).read_text(encoding="utf-8")
     assert "needs &lt;b&gt;something&lt;/b&gt;" in html

@@ -22,6 +22,7 @@ from attnshift.losses.images import L2, Frequency, Lpips, Perceptual
 from attnshift.losses.objective import LossTerm
 from attnshift.registry import build
 from attnshift.types import Branch, Observation, RandomKey
+from hubs import empty_hubs
 
 OFFLINE: dict[str, LossTerm] = {
     "laplacian": Frequency(against="image"),
@@ -40,16 +41,7 @@ def term(request: pytest.FixtureRequest) -> LossTerm:
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch.hub's folder of weights, empty; a download fails the test."""
-
-    def refuse(url: str, *_: object, **__: object) -> None:
-        pytest.fail(f"tried to download {url}")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
+    return empty_hubs(tmp_path, monkeypatch)
 
 
 @pytest.fixture

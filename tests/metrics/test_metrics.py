@@ -17,12 +17,12 @@ from torchvision.models import vgg
 
 from attnshift import downloaded
 from attnshift.errors import UnavailableError
-from attnshift.metrics import METRICS, metrics
-from attnshift.metrics.metrics import dists, l2, linf, lpips, ms_ssim, psnr, ssim
+from attnshift.metrics import METRICS, budget_metric, metrics
+from attnshift.metrics.metrics import dists, flat_noise, haarpsi, l2, linf, lpips_alex, ms_ssim, psnr, ssim
 from hubs import empty_hubs
 
-ALEX, VGG = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth"
-SMALLEST = {"ms_ssim": 176, "lpips": 31, "dists": 16}
+ALEX, VGG, SQUEEZE = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth", "squeezenet1_1-b8a52dc0.pth"
+SMALLEST = {"ms_ssim": 176, "flat_noise": 8, "lpips-squeeze": 17, "lpips-alex": 31, "lpips-vgg": 16, "dists": 16}
 
 
 def pairs(rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -40,20 +40,24 @@ def pair() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, nn.Sequential]]:
-    """AlexNet's and VGG's features with random weights, as if their files had held them."""
+    """Features with random weights, without the large layers behind them, as if their files had held them."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        features = {"alexnet": torchvision.models.AlexNet().features, "vgg16": vgg.make_layers(vgg.cfgs["D"])}
-        for layer in (layer for each in features.values() for layer in each):
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
+        features = {
+            "alexnet": torchvision.models.AlexNet().features,
+            "vgg16": vgg.make_layers(vgg.cfgs["D"]),
+            "squeezenet1_1": torchvision.models.SqueezeNet("1_1").features,
+        }
         checkpoints = empty_hubs(tmp_path_factory.mktemp("weights"), patch)
-        for file in (ALEX, VGG):
-            (checkpoints / file).touch()
-        patch.setattr(torchvision.models, "alexnet", lambda weights: SimpleNamespace(features=features["alexnet"]))
-        give = SimpleNamespace(features=features["vgg16"])
-        patch.setattr(torchmetrics.functional.image.dists, "vgg16", lambda weights: give)
-        patch.setattr(piq.perceptual, "vgg16", lambda pretrained, progress: give)
+        for (name, layers), file in zip(features.items(), (ALEX, VGG, SQUEEZE), strict=True):
+            for layer in layers.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight)
+            torch.save({f"features.{key}": value for key, value in layers.state_dict().items()}, checkpoints / file)
+            model = SimpleNamespace(features=layers)
+            patch.setattr(torchvision.models, name, lambda weights, model=model: model)
+        patch.setattr(torchmetrics.functional.image.dists, "vgg16", torchvision.models.vgg16)
+        patch.setattr(piq.perceptual, "vgg16", lambda pretrained, progress: SimpleNamespace(features=features["vgg16"]))
         yield features
 
 
@@ -114,6 +118,32 @@ def test_l2_and_linf_of_a_known_change() -> None:
     assert linf(image, edit).tolist() == pytest.approx([0, 0.4])
 
 
+def test_haarpsi_against_piq(pair: tuple[Tensor, Tensor]) -> None:
+    torch.testing.assert_close(haarpsi(*pair), piq.haarpsi(*pair, reduction="none"), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_on_flat_ground_is_told_in_levels() -> None:
+    """The left quarter is flat, the rest busy; each edit has noise of 4 levels, on one side or everywhere."""
+    draw = torch.Generator().manual_seed(0)
+    clean = 0.3 + 0.4 * torch.rand(3, 3, 64, 64, generator=draw)
+    clean[..., :16] = 0.5
+    noise = 4 / 255 * torch.randn(clean.shape, generator=draw)
+    edit = clean + noise
+    edit[1, ..., 16:] = clean[1, ..., 16:]
+    edit[2, ..., :16] = clean[2, ..., :16] + 0.1
+    values = flat_noise(clean, edit)
+    assert values[:2].tolist() == pytest.approx([4, 4], rel=0.03)
+    assert values[2] == pytest.approx(0, abs=0.01), "busy ground hides it, and another shade is no noise"
+    assert flat_noise(edit, clean)[1] == pytest.approx(0, abs=0.01), "less noise is none"
+
+
+def test_equally_flat_patches_all_count() -> None:
+    clean = torch.full((1, 3, 64, 64), 0.5)
+    edit = clean.clone()
+    edit[..., 32:, :] += 4 / 255 * (torch.arange(64) % 2 * 2 - 1)
+    assert flat_noise(clean, edit).item() == pytest.approx(2, rel=1e-3)
+
+
 def test_lpips_against_piq(networks: dict[str, nn.Sequential], pair: tuple[Tensor, Tensor]) -> None:
     """On AlexNet's features with the weights of LPIPS' layers, which torchmetrics brings."""
     layers = downloaded.load_lpips("alex").lins
@@ -122,7 +152,7 @@ def test_lpips_against_piq(networks: dict[str, nn.Sequential], pair: tuple[Tenso
     theirs = piq.ContentLoss(
         networks["alexnet"][:12], ["1", "4", "7", "9", "11"], weights, reduction="none", normalize_features=True
     )
-    values = lpips(*pair)
+    values = lpips_alex(*pair)
     torch.testing.assert_close(values, theirs(*pair).flatten(), rtol=1e-4, atol=1e-6)
     assert 0 < values[0] < values[1] < values[2]
 
@@ -145,7 +175,7 @@ def test_equal_images(name: str) -> None:
     side = max(24, SMALLEST.get(name, 0))
     image = pairs(side, side)[0]
     values = METRICS[name].load()(image, image)
-    best = 1.0 if name.endswith("ssim") else float("inf") if name == "psnr" else 0.0
+    best = float("inf") if name == "psnr" else float(budget_metric(name).higher_is_better)
     assert values.tolist() == pytest.approx([best] * 3, abs=1e-6)
 
 
@@ -175,7 +205,30 @@ def test_images_that_are_too_small(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "file"), [("lpips", ALEX), ("dists", VGG)])
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.usefixtures("networks")
+def test_the_table_says_which_direction_is_better_and_what_has_a_gradient(name: str) -> None:
+    side = max(24, SMALLEST[name]) if name in SMALLEST else 24
+    clean, _ = pairs(side, side)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    stated, metric = budget_metric(name), METRICS[name].load()
+    slight, strong = (metric(clean, (clean + size * noise).clamp(0, 1)) for size in (0.05, 0.3))
+    assert bool((slight > strong if stated.higher_is_better else slight < strong).all())
+    if stated.differentiable:
+        for reference in (clean, torch.full_like(clean, 0.5)):
+            for edit in (reference, (reference + 0.1 * noise).clamp(0, 1)):
+                assert slope(metric, reference, edit).isfinite().all()
+        assert (slope(metric, clean, clean + 0.1 * noise) != 0).float().mean() > 0.5
+
+
+def slope(metric: metrics.Metric, reference: Tensor, edit: Tensor) -> Tensor:
+    leaf = edit.clone().requires_grad_()
+    return torch.autograd.grad(metric(reference, leaf).sum(), leaf)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("lpips-squeeze", SQUEEZE), ("lpips-alex", ALEX), ("lpips-vgg", VGG), ("dists", VGG)]
+)
 def test_weights_that_are_not_there(name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = empty_hubs(tmp_path, monkeypatch)
     with pytest.raises(UnavailableError) as caught:

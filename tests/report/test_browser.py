@@ -103,7 +103,7 @@ def report(tmp_path: Path) -> Path:
     """One that also says what could not be measured, and why, with a path that has no place to break."""
     store = made_up_run(tmp_path / "run", hostile=True)
     reason = f"needs weights, and /{'/'.join(['folder'] * 20)} is missing"
-    write_records(store, "unavailable", [{"metric": "lpips", "reason": reason}])
+    write_records(store, "unavailable", [{"metric": "lpips-alex", "reason": reason}])
     row = {"arm": "attack", "features": "lab:resnet", "usual": False, "images": 200, "low": 0.5, "high": 2.0}
     kid, fid = {"metric": "kid", "value": 1.0, "reason": ""}, {"metric": "fid", "value": None, "reason": reason}
     write_records(store, "sets", [row | kid, row | fid])

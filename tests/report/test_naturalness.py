@@ -34,21 +34,21 @@ def test_a_run_that_was_judged_before_there_were_these_metrics(tmp_path: Path) -
 
 
 def test_columns_of_nothing_are_as_good_as_none(tmp_path: Path) -> None:
-    rows = [each | {"lpips": None, "dists": None} for each in quality()]
+    rows = [each | {"lpips-alex": None, "dists": None} for each in quality()]
     assert set(summarise(results(), verdicts(), rows).quality["attack"]) == OLD
-    reasons = unavailable(typed(QualityRow, rows), [UnavailableRow("lpips", "needs this")])
-    assert reasons["lpips"] == "needs this"
+    reasons = unavailable(typed(QualityRow, rows), [UnavailableRow("lpips-alex", "needs this")])
+    assert reasons["lpips-alex"] == "needs this"
     assert reasons["dists"].startswith("not measured")
     store = made_up_run(tmp_path / "run")
     write_records(store, "quality", rows)
-    assert "lpips : unavailable" in Seen(write_report(store).read_text(encoding="utf-8")).text
+    assert "lpips-alex : unavailable" in Seen(write_report(store).read_text(encoding="utf-8")).text
 
 
 def test_a_metric_that_was_measured_on_some_images_is_their_mean() -> None:
-    rows = [each | {"lpips": 0.5 if each["id"] == "a" else None} for each in quality()]
-    figures = summarise(results(), verdicts(), rows).quality["attack"]["lpips"]
+    rows = [each | {"lpips-alex": 0.5 if each["id"] == "a" else None} for each in quality()]
+    figures = summarise(results(), verdicts(), rows).quality["attack"]["lpips-alex"]
     assert (figures.value, figures.count) == (0.5, 1)
-    assert "lpips" not in unavailable(typed(QualityRow, rows), [])
+    assert "lpips-alex" not in unavailable(typed(QualityRow, rows), [])
 
 
 def test_a_run_that_is_not_judged_lacks_nothing(tmp_path: Path) -> None:

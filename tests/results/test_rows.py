@@ -59,7 +59,7 @@ ROWS: dict[str, list[Row]] = {
         VerdictRow("b", "attack", "lab:resnet", "surrogate", 2, "ball", False, None, 0.25, 0.5),
     ],
     "quality": [QualityRow("a", "attack", {"ssim": 0.9, "psnr": math.inf}), QualityRow("b", "noise", {"ssim": 0.5})],
-    "unavailable": [UnavailableRow("lpips", "needs weights")],
+    "unavailable": [UnavailableRow("lpips-alex", "needs weights")],
     "visibility": [VisibilityRow("a", "attack", {"object_ssim": 0.5})],
     "sets": [
         SetRow("kid", "attack", "lab:resnet", False, 200, 1.0, 0.5, 2.0, ""),
@@ -101,7 +101,7 @@ def test_an_attack_on_pixels_leaves_the_defaults(tmp_path: Path) -> None:
 
 def test_a_column_of_nothing_is_no_value(tmp_path: Path) -> None:
     """As earlier versions wrote it, in types that they took from the values."""
-    record = QualityRow("a", "attack", {"ssim": 0.5}).to_record() | {"lpips": None}
+    record = QualityRow("a", "attack", {"ssim": 0.5}).to_record() | {"lpips-alex": None}
     store = Store(tmp_path)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), store.table_path(QualityRow))
     assert store.table(QualityRow) == [QualityRow("a", "attack", {"ssim": 0.5})]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from attnshift.cli import list as listing
 from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
 from attnshift.terminal import print_error
+from attnshift.weights_folder import choose_folder
 
 __all__ = ["app", "main"]
 
@@ -68,5 +70,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with the weights that LPIPS needs, as the variable ATTNSHIFT_WEIGHTS names it.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if weights is not None:
+        print_message(choose_folder(weights))

@@ -1,43 +1,137 @@
 """Metrics of images and of sets of images, statistics of success, and curves."""
 
-from attnshift.registry import Entry, Table
+from dataclasses import dataclass
+
+from attnshift.errors import RecipeError
+from attnshift.registry import Entry, Table, check_known
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricEntry(Entry):
+    """Metric of an image and its reference, and what an attack that keeps a limit must know of it.
+
+    ``higher_is_better``: it is largest for equal images, else smallest. ``differentiable``: its
+    gradient is finite for any two images, equal ones too, and reaches every pixel that counts.
+    """
+
+    higher_is_better: bool
+    differentiable: bool
+
 
 METRICS = Table(
     "metric",
     {
-        "ssim": Entry(
-            "structural similarity to the clean image, 1 is equal",
-            "Wang et al., TIP 2004",
-            "attnshift.metrics.metrics:ssim",
+        "ssim": MetricEntry(
+            summary="structural similarity to the clean image, 1 is equal",
+            reference="Wang et al., TIP 2004",
+            target="attnshift.metrics.metrics:ssim",
+            higher_is_better=True,
+            differentiable=True,
         ),
-        "ms_ssim": Entry(
-            "structural similarity over five scales, 1 is equal",
-            "Wang, Simoncelli and Bovik, Asilomar 2003",
-            "attnshift.metrics.metrics:ms_ssim",
+        "ms_ssim": MetricEntry(
+            summary="structural similarity over five scales, 1 is equal",
+            reference="Wang, Simoncelli and Bovik, Asilomar 2003",
+            target="attnshift.metrics.metrics:ms_ssim",
+            higher_is_better=True,
+            differentiable=True,
         ),
-        "psnr": Entry(
-            "peak signal-to-noise ratio, in dB", "Huynh-Thu and Ghanbari, 2008", "attnshift.metrics.metrics:psnr"
+        "haarpsi": MetricEntry(
+            summary="similarity of Haar detail and local colour, 1 is equal",
+            reference="Reisenhofer et al., Signal Processing: Image Communication 2018",
+            target="attnshift.metrics.metrics:haarpsi",
+            higher_is_better=True,
+            differentiable=True,
         ),
-        "l2": Entry(
-            "Euclidean distance of images in [0,1]", "Carlini and Wagner, S&P 2017", "attnshift.metrics.metrics:l2"
+        "psnr": MetricEntry(
+            summary="peak signal-to-noise ratio, in dB",
+            reference="Huynh-Thu and Ghanbari, 2008",
+            target="attnshift.metrics.metrics:psnr",
+            higher_is_better=True,
+            differentiable=False,
         ),
-        "linf": Entry(
-            "largest change of a value in [0,1]", "Goodfellow et al., ICLR 2015", "attnshift.metrics.metrics:linf"
+        "l2": MetricEntry(
+            summary="Euclidean distance of images in [0,1]",
+            reference="Carlini and Wagner, S&P 2017",
+            target="attnshift.metrics.metrics:l2",
+            higher_is_better=False,
+            differentiable=True,
         ),
-        "lpips": Entry(
-            "learned perceptual distance on AlexNet, 0 is equal",
-            "Zhang et al., CVPR 2018",
-            "attnshift.metrics.metrics:lpips",
+        "linf": MetricEntry(
+            summary="largest change of a value in [0,1]",
+            reference="Goodfellow et al., ICLR 2015",
+            target="attnshift.metrics.metrics:linf",
+            higher_is_better=False,
+            differentiable=False,
         ),
-        "dists": Entry(
-            "distance of structure and texture on VGG-16, 0 is equal",
-            "Ding et al., TPAMI 2022",
-            "attnshift.metrics.metrics:dists",
+        "flat_noise": MetricEntry(
+            summary="noise that the flattest tenth of the image has gained, in levels of 255, 0 is none",
+            reference="after Olsen, CVGIP 1993; Legge and Foley, JOSA 1980",
+            target="attnshift.metrics.metrics:flat_noise",
+            higher_is_better=False,
+            differentiable=False,
+        ),
+        "lpips-squeeze": MetricEntry(
+            summary="learned perceptual distance on SqueezeNet, 0 is equal; needs weights",
+            reference="Zhang et al., CVPR 2018",
+            target="attnshift.metrics.metrics:lpips_squeeze",
+            higher_is_better=False,
+            differentiable=True,
+        ),
+        "lpips-alex": MetricEntry(
+            summary="learned perceptual distance on AlexNet, 0 is equal; needs weights",
+            reference="Zhang et al., CVPR 2018",
+            target="attnshift.metrics.metrics:lpips_alex",
+            higher_is_better=False,
+            differentiable=True,
+        ),
+        "lpips-vgg": MetricEntry(
+            summary="learned perceptual distance on VGG-16, 0 is equal; needs weights",
+            reference="Zhang et al., CVPR 2018",
+            target="attnshift.metrics.metrics:lpips_vgg",
+            higher_is_better=False,
+            differentiable=True,
+        ),
+        "dists": MetricEntry(
+            summary="distance of structure and texture on VGG-16, 0 is equal; needs weights",
+            reference="Ding et al., TPAMI 2022",
+            target="attnshift.metrics.metrics:dists",
+            higher_is_better=False,
+            differentiable=True,
         ),
     },
     group="attnshift.metrics",
     contract=("attnshift.metrics.metrics:Metric",),
 )
+
+
+def budget_metric(name: str) -> MetricEntry:
+    """Entry of the metric ``name``, for a limit on it.
+
+    Our own are not imported. A plug-in states ``higher_is_better`` and ``differentiable`` as
+    attributes of its function. ``RecipeError`` is raised if there is no such metric, or if a plug-in
+    does not state them.
+    """
+    check_known(METRICS, name)
+    entry = METRICS[name]
+    if isinstance(entry, MetricEntry):
+        return entry
+    metric = entry.load()
+    stated = {fact: getattr(metric, fact, None) for fact in ("higher_is_better", "differentiable")}
+    for fact, value in stated.items():
+        if not isinstance(value, bool):
+            raise RecipeError(
+                f"metric '{name}' of package {entry.package} cannot be limited: it does not state {fact} "
+                "(docs/extending.md); limit another metric"
+            )
+    return MetricEntry(
+        entry.summary,
+        entry.reference,
+        entry.target,
+        entry.package,
+        higher_is_better=bool(stated["higher_is_better"]),
+        differentiable=bool(stated["differentiable"]),
+    )
+
 
 SETS = Table(
     "set metric",

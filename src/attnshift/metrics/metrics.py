@@ -6,6 +6,7 @@ A metric that cannot be computed raises ``UnavailableError`` with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,15 +19,34 @@ from torchmetrics.functional.image import (
 
 from attnshift import downloaded
 from attnshift.errors import UnavailableError
+from attnshift.metrics.haarpsi import haar_distance
+from attnshift.weights_folder import LpipsNetwork
 
-__all__ = ["Metric", "dists", "l2", "linf", "lpips", "ms_ssim", "psnr", "ssim"]
+__all__ = [
+    "Metric",
+    "dists",
+    "flat_noise",
+    "haarpsi",
+    "l2",
+    "linf",
+    "lpips_alex",
+    "lpips_squeeze",
+    "lpips_vgg",
+    "ms_ssim",
+    "psnr",
+    "ssim",
+]
 
-_MS_SSIM_SIDE, _LPIPS_SIDE, _DISTS_SIDE = 176, 31, 16
+_MS_SSIM_SIDE, _DISTS_SIDE = 176, 16
+_LPIPS_SIDES: dict[LpipsNetwork, int] = {"alex": 31, "vgg": 16, "squeeze": 17}
 """Least sides in pixels.
 
-At these sizes, the coarsest of five scales holds one window, and the last features of AlexNet and
-of VGG hold one pixel.
+At these sizes, the coarsest of five scales holds one window, and the last features of a network
+hold one pixel.
 """
+
+_PATCH, _FLATTEST = 8, 0.1
+"""Side of a patch in pixels, and the share of an image's patches that counts as flat."""
 
 _TOGETHER = 4
 """Number of images whose features are in memory at once."""
@@ -77,14 +97,48 @@ def linf(reference: Tensor, candidate: Tensor) -> Tensor:
     return (candidate - reference).flatten(1).abs().max(1).values
 
 
-def lpips(reference: Tensor, candidate: Tensor) -> Tensor:
+def haarpsi(reference: Tensor, candidate: Tensor) -> Tensor:
+    """HaarPSI in [0,1], 1 for equal images (Reisenhofer et al., Signal Processing: Image
+    Communication 61, 2018)."""
+    return 1 - haar_distance(candidate, reference)
+
+
+def flat_noise(reference: Tensor, candidate: Tensor) -> Tensor:
+    """Noise that flat ground has gained: a standard deviation in 8-bit levels, from 0 up.
+
+    Noise is seen where nothing masks it (Legge and Foley, JOSA 1980), and there SSIM, with its
+    constants for stability, and features of networks hardly count it. The image is cut into patches
+    of 8 x 8 pixels. The tenth whose standard deviation in ``reference`` is smallest is its flat
+    ground, as in the estimation of noise from blocks (Olsen, CVGIP: Graphical Models and Image
+    Processing 1993). A patch has gained the root of how much its variance has grown, over the
+    pixels and the three channels; 0 if it has not grown. The value is the mean over flat patches.
+    Another brightness or colour of a whole patch counts as nothing.
+    """
+    _check_sides(reference, _PATCH)
+    before, after = _patch_variances(reference), _patch_variances(candidate)
+    rank = max(1, round(_FLATTEST * before.shape[1]))
+    # Patches that are equally flat all count: the choice does not depend on their order.
+    flat = before <= before.kthvalue(rank, dim=1, keepdim=True).values
+    gained = (after - before).clamp(min=0).sqrt()
+    return 255 * (gained * flat).sum(1) / flat.sum(1)
+
+
+@dataclass(frozen=True)
+class _Lpips:
     """LPIPS, from 0 for equal images up (Zhang et al., CVPR 2018).
 
-    It is version 0.1, a distance of AlexNet's features at the images' own size.
+    It is version 0.1, a distance of the features of ``network`` at the images' own size.
     """
-    _check_sides(reference, _LPIPS_SIDE)
-    network = downloaded.load_lpips("alex").to(reference)
-    return _in_parts(lambda first, second: network(second, first, normalize=True), reference, candidate)
+
+    network: LpipsNetwork
+
+    def __call__(self, reference: Tensor, candidate: Tensor) -> Tensor:
+        _check_sides(reference, _LPIPS_SIDES[self.network])
+        network = downloaded.load_lpips(self.network).to(reference)
+        return _in_parts(lambda first, second: network(second, first, normalize=True), reference, candidate)
+
+
+lpips_alex, lpips_squeeze, lpips_vgg = _Lpips("alex"), _Lpips("squeeze"), _Lpips("vgg")
 
 
 def dists(reference: Tensor, candidate: Tensor) -> Tensor:
@@ -96,6 +150,13 @@ def dists(reference: Tensor, candidate: Tensor) -> Tensor:
     _check_sides(reference, _DISTS_SIDE)
     network = downloaded.load_dists().to(reference)
     return _in_parts(lambda first, second: network(second, first), reference, candidate)
+
+
+def _patch_variances(images: Tensor) -> Tensor:
+    """Variances [batch,patches] around each patch's mean colour; pixels beyond whole patches do not
+    count."""
+    patches = images.unfold(2, _PATCH, _PATCH).unfold(3, _PATCH, _PATCH)
+    return patches.var((4, 5), correction=0).mean(1).flatten(1)
 
 
 def _in_parts(distance: Callable[[Tensor, Tensor], Tensor], reference: Tensor, candidate: Tensor) -> Tensor:

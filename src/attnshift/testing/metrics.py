@@ -20,6 +20,9 @@ __all__ = ["check_features", "check_metric", "check_visibility"]
 def check_metric(metric: Metric, side: int = 64) -> None:
     """Hold a metric to its contract, on three pairs of images of ``side`` pixels.
 
+    A metric may have the attributes ``higher_is_better`` and ``differentiable``; then what they
+    state must hold.
+
     ``UnavailableError`` passes: the metric cannot be computed here, and says why.
     """
     check(METRICS, getattr(metric, "__name__", "metric"), metric)
@@ -34,6 +37,15 @@ def check_metric(metric: Metric, side: int = 64) -> None:
     equal = metric(reference, reference)
     require(not equal.isnan().any(), "equal images have no value")
     require(not torch.equal(equal, together), "images that differ have the value of equal ones")
+    direction = getattr(metric, "higher_is_better", None)
+    if direction is not None:
+        worse = together < equal if direction else together > equal
+        require(worse.all(), f"higher_is_better is {direction}, and images that differ are better than equal ones")
+    if getattr(metric, "differentiable", False):
+        for edit in (reference, candidate):
+            leaf = edit.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(metric(reference, leaf).sum(), leaf)
+            require_finite(slope, "the gradient")
 
 
 def check_visibility(measure: Callable[[Tensor, Tensor, Tensor], Tensor], side: int = 64) -> None:
