@@ -36,6 +36,12 @@ def test_lines_name_targets_and_runs_and_leave_out_iterates_of_attacks_on_pixels
     assert stream.getvalue() == "fast@0.5 1/4 a.png (mug → ball): succeeds on 1 of 2 surrogates, 1.50 s\n"
 
 
+def test_each_note_of_a_run_is_a_line() -> None:
+    stream = io.StringIO()
+    ProgressLines(stream)(begun(name="fast@0.5", notes=("the first", "the second\nis long")))
+    assert stream.getvalue() == "fast@0.5 the first\nfast@0.5 the second is long\n"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 @pytest.mark.parametrize("kind", [ProgressLines, ProgressBar])
 def test_no_file_name_steers_the_terminal_or_cannot_be_shown(

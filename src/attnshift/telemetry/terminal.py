@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import IO, TextIO
 
 from rich.console import Console
@@ -14,7 +15,7 @@ __all__ = ["ProgressBar", "ProgressLines"]
 
 
 class ProgressLines:
-    """One line on ``stream`` for each image that is done or failed."""
+    """One line on ``stream`` for each note about the run and for each image that is done or failed."""
 
     iterations = False
 
@@ -23,8 +24,7 @@ class ProgressLines:
         self._count = _Count()
 
     def __call__(self, event: Event) -> None:
-        line = self._count.line(event)
-        if line is not None:
+        for line in self._count.lines(event):
             print(_showable(line, self._stream), file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -55,8 +55,7 @@ class ProgressBar:
         self._progress.start()
 
     def __call__(self, event: Event) -> None:
-        line = self._count.line(event)
-        if line is not None:
+        for line in self._count.lines(event):
             self._console.print(_showable(line, self._console.file), markup=False, highlight=False, soft_wrap=True)
         count = self._count
         if isinstance(event, RunBegun):
@@ -71,37 +70,44 @@ class ProgressBar:
 
 
 class _Count:
-    """Counts of a run's images, and the text for each event."""
+    """Counts of a run's images, and the lines for each event."""
 
     def __init__(self) -> None:
         self.name = ""
         self.total = self.seen = self.iterations = 0
         self._failures = Groups()
 
-    def line(self, event: Event) -> str | None:
+    def lines(self, event: Event) -> Iterable[str]:
         if isinstance(event, RunBegun):
             self.name, self.total, self.seen, self.iterations = event.name, event.images, event.done, event.iterations
             self._failures = Groups()
-            return " ".join(map(one_line, (event.name, *event.notes))).strip() if event.notes else None
+            return [self._named(one_line(note)) for note in event.notes]
         if isinstance(event, RunEnded):
-            return "; ".join(f"failed: {line}" for line in self._failures.left_out()) or None
+            return [f"failed: {line}" for line in self._failures.left_out()]
         if not isinstance(event, ImageDone | ImageFailed):
-            return None
+            return []
         self.seen += 1
-        start = f"{self.name and f'{self.name} '}{self.seen}/{self.total} {event.file}"
-        if isinstance(event, ImageFailed):
-            # The name of the image may be a part of the reason in any form.
-            if not self._failures.admits(event.reason.replace(event.file, "…")):
-                return None
-            times = f" after {event.attempts} attempts" if event.attempts > 1 else ""
-            return f"{start} failed{times}: {' '.join(event.reason.split())}"
-        classes = event.class_name if event.target_name is None else f"{event.class_name} → {event.target_name}"
-        wrong = f" ({len(event.unknown)} wrong before the attack)" if event.unknown else ""
-        kept = f", iterate {event.iteration} of {event.evaluated}" if event.evaluated else ""
-        return (
-            f"{start} ({classes}): succeeds on {event.succeeds_on} of {len(event.margins)} surrogates{wrong}{kept}, "
-            f"{event.seconds:.2f} s"
-        )
+        start = self._named(f"{self.seen}/{self.total} {event.file}")
+        if isinstance(event, ImageDone):
+            return [f"{start} {_outcome(event)}"]
+        # The name of the image may be a part of the reason in any form.
+        if not self._failures.admits(event.reason.replace(event.file, "…")):
+            return []
+        times = f" after {event.attempts} attempts" if event.attempts > 1 else ""
+        return [f"{start} failed{times}: {' '.join(event.reason.split())}"]
+
+    def _named(self, line: str) -> str:
+        return f"{self.name} {line}" if self.name else line
+
+
+def _outcome(event: ImageDone) -> str:
+    classes = event.class_name if event.target_name is None else f"{event.class_name} → {event.target_name}"
+    wrong = f" ({len(event.unknown)} wrong before the attack)" if event.unknown else ""
+    kept = f", iterate {event.iteration} of {event.evaluated}" if event.evaluated else ""
+    return (
+        f"({classes}): succeeds on {event.succeeds_on} of {len(event.margins)} surrogates{wrong}{kept}, "
+        f"{event.seconds:.2f} s"
+    )
 
 
 def _showable(line: str, stream: IO[str]) -> str:
