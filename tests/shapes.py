@@ -12,7 +12,7 @@ from typing import Any, get_args
 from beartype import beartype
 from jaxtyping import AbstractArray, install_import_hook
 
-ROOMS = ("types", "losses", "attention", "ensemble", "diffusion")
+ROOMS = ("types", "losses", "attention", "ensemble", "diffusion", "metrics.haarpsi")
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -61,9 +61,9 @@ def choose_folder(folder: Path) -> str:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of weights")
     os.environ[_VARIABLE] = str(folder.absolute())
-    found = {network: folder_file(network) for network in BACKBONES}
-    held = [path.name for path in found.values() if path]
-    absent = [BACKBONES[network].names[0] for network, path in found.items() if not path]
+    found = [(file, folder_file(network)) for network, file in BACKBONES.items()]
+    held = [path.name for _, path in found if path]
+    absent = [file.names[0] for file, path in found if not path]
     lines = [f"found {', '.join(held)}"] if held else []
     lines += [f"not found {', '.join(absent)}"] if absent else []
     return f"weights in {folder}: {'; '.join(lines)}"
