@@ -1,10 +1,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiled modules are kept, whatever the environment says: checks and tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check documents format coverage lock bench study ablation tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study ablation tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -12,24 +14,33 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
 	$(BIN)/attnshift demo --out runs/demo
 
-test: $(INSTALLED) check  ## what CI runs: `make check`, and every test that takes seconds
+test: static  ## what CI runs: `make check`, and every test that takes seconds
 	$(FAST)
 
-test-all: $(INSTALLED) check  ## every test there is (before a release)
-	$(FAST)
+test-all: test  ## every test there is (before a release)
 	$(BIN)/python -m pytest -m heavy
 
 shapes: $(INSTALLED)  ## tests of the parts with tensors, with every annotated shape checked
 	SHAPES=1 $(FAST) -o fast_test_seconds=60 tests/losses tests/attention
 
-check: $(INSTALLED) documents  ## ruff, format, import layers, types, examples in docstrings, links in the docs
+check: static documents  ## ruff, format, import layers, types, examples in docstrings, links in the docs
+
+# Side by side, each with its lines together where this make can do that.
+static: $(INSTALLED)
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint layers types
+
+lint:
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/ruff format --check src tests examples benchmarks
+
+layers:
 	$(BIN)/lint-imports --no-cache
+
+types:
 	$(BIN)/pyright
 
 documents: $(INSTALLED)  ## examples in docstrings, links and names of files in the documents
-	$(BIN)/python -m pytest --doctest-modules --durations=0 --durations-min=60 src/attnshift tests/test_documents.py
+	$(BIN)/python -m pytest tests/test_docstrings.py tests/test_documents.py
 
 format: $(INSTALLED)  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix src tests examples benchmarks

@@ -7,13 +7,12 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
-from attnshift.attack.loop import Snapshot
 from attnshift.attack.prepare import Task
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import quantise
@@ -25,6 +24,9 @@ from attnshift.results.plan import Plan
 from attnshift.results.software import software
 from attnshift.results.spec import RunSpec
 from small_runs import write_labels
+
+if TYPE_CHECKING:
+    from attnshift.attack.loop import Snapshot
 
 __all__ = ["Hook", "Painting", "items_of", "killing", "painted", "write_cards"]
 

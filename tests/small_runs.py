@@ -6,7 +6,7 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -19,8 +19,10 @@ from attnshift.execution.coordinate import attack_folder
 from attnshift.execution.prepare import AttackSettings
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Plan
-from attnshift.results.store import Store
 from attnshift.telemetry import Event, ImageDone, ImageFailed, Telemetry
+
+if TYPE_CHECKING:
+    from attnshift.results.store import Store
 
 SURROGATE = "random:test_resnet"
 SIDE = 64

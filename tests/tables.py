@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow.parquet
 
 from attnshift.report import summary
 from attnshift.results.rows import ROW_TYPES, QualityRow, ResultRow, Row, VerdictRow, VisibilityRow
-from attnshift.results.store import Store
+
+if TYPE_CHECKING:
+    from attnshift.results.store import Store
 
 Kind = TypeVar("Kind", bound=Row)
 Record = Mapping[str, Any]

@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 
 from attnshift import LatentAttack
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.recipes.reading import load_recipe
-from attnshift.recipes.schema import Recipe
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.recipes.schema import Recipe
 
 Own = Callable[..., Tensor]
 

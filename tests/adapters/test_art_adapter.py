@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from attnshift import LatentAttack
 from attnshift.adapters import ArtAdapter
 from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
 from attnshift.recipes.reading import load_recipe
-from attnshift.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from adapters.conftest import Own
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.recipes.schema import Recipe
 
 Estimator = Callable[..., PyTorchClassifier]
 Attack = Callable[..., ArtAdapter]

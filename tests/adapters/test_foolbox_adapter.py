@@ -14,13 +14,13 @@ from foolbox.criteria import Misclassification, TargetedMisclassification
 from torch import Tensor, nn
 
 from attnshift.adapters import FoolboxAdapter
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
-from attnshift.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from adapters.conftest import Own
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.recipes.schema import Recipe
 
 Attack = Callable[..., FoolboxAdapter]
 

@@ -11,14 +11,14 @@ import torchattacks
 from torch import Tensor, nn
 
 from attnshift.adapters import TorchattacksAdapter
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, UserError
 from attnshift.recipes.reading import load_recipe
-from attnshift.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from adapters.conftest import Own
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.recipes.schema import Recipe
 
 Wrapped = Callable[[nn.Module], TorchattacksAdapter]
 

@@ -7,6 +7,7 @@ its batch mates can be told from rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.fingerprint import fingerprint_of
 from attnshift.recipes.reading import load_recipe
 from pipelines import tiny_pipeline
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
 
 NAMES = ("snowman", "mug", "ball")
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from attnshift.attack.balance import GradNorm
 from attnshift.attack.loop import AttackState, Gradient, optimise_latents, value_and_grad
 from attnshift.attack.optimiser import AdamW
-from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
 from attnshift.losses.objective import evaluate_term
-from attnshift.types import Site
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.attack.prepare import PreparedBatch
+    from attnshift.types import Site
 
 
 def flat(*rows: Sequence[float]) -> Tensor:

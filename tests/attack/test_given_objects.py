@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor
 
 from attnshift.attack.latent_attack import LatentAttack
 from attnshift.attack.method import Method
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.ensemble.fusion import Uniform
-from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.recipes.reading import load_latent_recipe
-from attnshift.types import Fused, Observation, Site
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.types import Fused, Observation, Site
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,18 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.inversion import invert
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError, RecipeError, UserError
 from attnshift.lab.scenes import CLASSES
 from attnshift.recipes.prompts import PromptSection
 from attnshift.recipes.reading import load_recipe
-from attnshift.recipes.schema import Recipe
-from attnshift.types import Interference
 from small_runs import run_small, small_settings, write_photos
 from tables import records
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.recipes.schema import Recipe
+    from attnshift.types import Interference
 
 LONG = "qqqqqqqqqqqqqqqqqqqqqqqqq"
 """A name of 25 tokens, where 24 are read."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, Snapshot, optimise_latents, value_and_grad
-from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble import RULES
@@ -19,6 +18,7 @@ from tiers import fast_first
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.attack.prepare import PreparedBatch
 
 FEW = [SHORT_PATH, "diffusion.schedule_steps=10", "reconstruction.updates=1", "reconstruction.updates_per_step=1"]
 PRESETS = [("fast", [SHORT_PATH]), ("diffattack", FEW)]

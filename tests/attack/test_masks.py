@@ -17,11 +17,9 @@ from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attack.run import run_attack
 from attnshift.batching import select_rows
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import RecipeError
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
@@ -32,6 +30,8 @@ from attnshift.types import AttentionMaps, Place, Site, TokenSpan
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 TOKENS: tuple[TokenSpan, ...] = ((2,), (1, 3))
 LABELS = torch.tensor([3, 5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,12 +11,14 @@ from torch import Tensor
 from attnshift import LatentAttack, PixelAttack, load_recipe
 from attnshift.attack.interface import checked_tasks
 from attnshift.data.images import quantise
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, RecipeError
 from attnshift.execution.work.pixels import PixelWork
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.recipes.schema import BaselineRecipe
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 LABELS = [3, 7]
 

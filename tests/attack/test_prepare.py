@@ -11,12 +11,12 @@ import torch
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.batching import select_rows
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.loop import AttackState, Gradient, optimise_latents, value_and_grad
-from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import select_rows
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
-from attnshift.types import Branch, Observation
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.attack.prepare import PreparedBatch
+    from attnshift.types import Branch, Observation
 
 ROWS = 5
 SAMPLED = [f"terms.self_attention.rows={ROWS}"]

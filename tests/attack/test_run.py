@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from attnshift.attack.loop import Snapshot
-from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.run import Outcome, run_attack
 from attnshift.batching import select_rows
 from attnshift.data.images import quantise
@@ -17,6 +15,8 @@ from tiers import fast_first
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.attack.loop import Snapshot
+    from attnshift.attack.prepare import PreparedBatch
 
 BRIEF = "diffusion.schedule_steps=10"
 SHORT = [SHORT_PATH, "optimiser.iterations=6", "optimiser.learning_rate=0.004", "finish.confidence=0.0"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,9 +19,7 @@ from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import Selection
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.lab.shipped import load_lab_pipeline
@@ -28,6 +27,10 @@ from attnshift.metrics.metrics import psnr, ssim
 from attnshift.recipes.reading import load_recipe
 from attnshift.types import Branch
 from tiers import fast_first
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 Steered = tuple[PreparedBatch, Branch, Branch]
 INDICES = (23, 25)

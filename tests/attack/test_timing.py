@@ -12,13 +12,13 @@ from torch import Tensor
 from attnshift import profiling
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.run import run_attack
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.profiling import profiled
 from tiers import fast_first
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 FORWARD, BACKWARD = (
     {"denoise": 1.0, "decode": 10.0, "classify": 100.0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch
 from attnshift.attention.selection import Selection
 from attnshift.errors import RecipeError
 from attnshift.testing.observations import HEADS, LATENT_SIDE, REFERENCE, RUNNING, SITES
-from attnshift.types import Kind, Place
+
+if TYPE_CHECKING:
+    from attnshift.types import Kind, Place
 
 
 def chosen(selection: Selection, kind: Kind = "cross") -> list[tuple[Place, int]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 import table
 from timing import median_ratio, take_turns
 
 import results
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_pieces_of_work_take_turns() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
 
-from attnshift.classifiers.classifier import Preprocessing
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Preprocessing
 
 
 def photograph(side: int = 120) -> Image.Image:

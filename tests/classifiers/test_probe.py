@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,8 +13,10 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from attnshift import LatentAttack, load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.probe import check_attackable
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 HALF = ((0.5,) * 3, (0.25,) * 3)
 

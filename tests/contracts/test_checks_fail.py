@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy
 import pytest
 import torch
 from torch import Tensor
 
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.ensemble.fusion import Uniform
-from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.testing import check_defence, check_metric, check_rule, check_term, check_transform, check_visibility
-from attnshift.types import Fused, Observation, Site
+
+if TYPE_CHECKING:
+    import numpy
+
+    from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.types import Fused, Observation, Site
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from attnshift.catalogue import TABLES
-from attnshift.registry import Entry
+
+if TYPE_CHECKING:
+    from attnshift.registry import Entry
 
 ENTRIES = [
     pytest.param(entry, id=f"{family}-{name}") for family, table in TABLES.items() for name, entry in table.items()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from attnshift.ensemble import RULES
-from attnshift.ensemble.fusion import FusionRule
 from attnshift.registry import build
 from attnshift.testing.rules import RULE_CHECKS, images, picture, pixels_of_latents, surrogates
+
+if TYPE_CHECKING:
+    from attnshift.ensemble.fusion import FusionRule
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "uniform": [{}, {"scale": "raw"}],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from attnshift.ensemble import TRANSFORMS
-from attnshift.ensemble.transforms import Transform
 from attnshift.registry import build
 from attnshift.testing.transforms import TRANSFORM_CHECKS
+
+if TYPE_CHECKING:
+    from attnshift.ensemble.transforms import Transform
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

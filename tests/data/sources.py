@@ -6,7 +6,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pyarrow
@@ -14,7 +14,9 @@ import pyarrow.parquet
 from PIL import Image
 
 from attnshift.data.datasets import Item, read_items
-from attnshift.errors import UserError
+
+if TYPE_CHECKING:
+    from attnshift.errors import UserError
 
 NAMES = ("ball", "mug", "donut")
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
 
-from attnshift.data.references import Reference
 from attnshift.errors import LabelError
 from data.sources import complaints_of, items_of, one_line, picture, write_parquet, write_tar
+
+if TYPE_CHECKING:
+    from attnshift.data.references import Reference
 
 
 @pytest.fixture

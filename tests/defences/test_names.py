@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from attnshift.classifiers.classifier import Classifier
 from attnshift.defences import DEFENCES
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.defences.defended import Defended
 from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.names import load_defended, load_surrogate, same_classifier, undefended
 from attnshift.defences.purification import Purification, Purifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError, RecipeError, UserError
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 PLAIN = "random:test_resnet"
 

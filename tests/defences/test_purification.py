@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,10 +12,12 @@ from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.defences.purification import Purification
 from attnshift.diffusion import load_pipeline
-from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ModelError
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.backbone import Backbone
 
 LABELS = torch.arange(8)
 

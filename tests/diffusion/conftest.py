@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
 
-from attnshift.diffusion.ddim import NoiseSchedule, Pairing
 from attnshift.diffusion.inversion import invert
-from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.ddim import NoiseSchedule, Pairing
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 PROMPTS = ("a photo of a snowman", "a mug", "ball")
 

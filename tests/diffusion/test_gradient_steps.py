@@ -12,11 +12,11 @@ from torch import Tensor
 from attnshift.diffusion.ddim import Pairing, ddim_step
 from attnshift.diffusion.denoising import Trajectory, denoise, guided_noise
 from attnshift.diffusion.reconstruction import Offset
-from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.types import Site
 from tiers import fast_first
 
 if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.types import Site
     from diffusion.conftest import Inverted
 
 STEPS = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from attnshift.diffusion.backbone import Prediction
 from attnshift.diffusion.ddim import NoiseSchedule, Pairing, ddim_step
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
-from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from attnshift.diffusion.ddim import Pairing, ddim_step
 from attnshift.diffusion.denoising import Trajectory, denoise, guided_noise
 from attnshift.diffusion.reconstruction import NegativePrompt, NullText, Offset
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from tiers import fast_first
 
 if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
     from diffusion.conftest import Inverted
 
 PAIRINGS: tuple[Pairing, ...] = ("aligned", "compat")

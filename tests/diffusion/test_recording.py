@@ -14,10 +14,10 @@ from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.reconstruction import Offset
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.types import Site
 
 if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
     from diffusion.conftest import Inverted
 
 Paths = dict[Pairing, "Inverted"]

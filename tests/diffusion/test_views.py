@@ -12,12 +12,12 @@ from torch import Tensor
 
 from attnshift.batching import select_rows
 from attnshift.diffusion.backbone import Probe, Read
-from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import InterferenceText, Trajectory, denoise, guided_noise
-from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.types import AttentionView, Site
 
 if TYPE_CHECKING:
+    from attnshift.diffusion.ddim import Pairing
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.types import AttentionView, Site
     from diffusion.conftest import Inverted
 
 PHRASES = ("crane", "snowman", "mug")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from attnshift.ensemble.expectation import Expectation
 from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rotate, ScaleAndShift
 from attnshift.randomness import generator
 from attnshift.types import RandomKey
+
+if TYPE_CHECKING:
+    import numpy
 
 KEY = RandomKey(seed=3, ids=("left", "right"), iteration=4)
 

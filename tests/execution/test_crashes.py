@@ -14,13 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attnshift.attack.prepare import Task
 from attnshift.cli import main
 from attnshift.data.images import read_image
 from attnshift.errors import RunError
@@ -37,6 +36,9 @@ from ledgers import events
 from small_runs import SIDE, SURROGATE, Told, pixels, pngs, small_settings, write_photos
 from tables import records
 from tiers import fast_first
+
+if TYPE_CHECKING:
+    from attnshift.attack.prepare import Task
 
 resource = pytest.importorskip("resource")
 

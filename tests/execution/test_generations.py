@@ -11,14 +11,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attnshift.attack.prepare import Task
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
-from attnshift.execution.prepare import PreparedRun
 from attnshift.results.generations import generations_of
 from attnshift.results.ledger import read_history
 from attnshift.results.locks import Claims
@@ -32,6 +30,10 @@ from forked import fork, killed_by_itself
 from ledgers import events
 from small_runs import Told, contents, pngs, write_labels
 from tables import records
+
+if TYPE_CHECKING:
+    from attnshift.attack.prepare import Task
+    from attnshift.execution.prepare import PreparedRun
 
 PARTS = 5
 """Into so many tests the moments of a run are dealt out: together they are all, and each test is short."""

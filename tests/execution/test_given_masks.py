@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -19,10 +19,12 @@ from attnshift.cli import main
 from attnshift.data.images import read_image, write_png
 from attnshift.errors import LabelError, ModelError, RunError, UserError
 from attnshift.execution.coordinate import attack_folder
-from attnshift.execution.prepare import AttackSettings
 from attnshift.results.store import Store
 from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, run_small, small_settings
 from tables import records
+
+if TYPE_CHECKING:
+    from attnshift.execution.prepare import AttackSettings
 
 GIVEN = ("mask.source=given", "mask.edge=hard", "mask.paste_back=true", "optimiser.learning_rate=0.1")
 

@@ -7,24 +7,26 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import torch
 from torch import Tensor
 
 from attnshift.attack import prepare
-from attnshift.attack.method import Method
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.inversion_cache import InversionCache
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import inversions_in
 from attnshift.fingerprint import fingerprint_of
-from attnshift.results.store import Store
 from small_runs import pngs, small_settings
 from tables import records
 from tiers import fast_first
+
+if TYPE_CHECKING:
+    from attnshift.attack.method import Method
+    from attnshift.results.store import Store
 
 SHORT = ("diffusion.denoising_steps=1", "diffusion.guidance=2.0", "optimiser.iterations=1")
 NULL_TEXT = ("reconstruction.method=null_text", "reconstruction.updates=1")

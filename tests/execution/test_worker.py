@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.coordinate import attack_prepared
@@ -22,6 +21,9 @@ from attnshift.execution.worker import NOT_FINITE, Failure, Result, Worker, read
 from doubles import items_of, painted, write_cards
 from small_runs import SURROGATE, small_settings
 from tables import records
+
+if TYPE_CHECKING:
+    from attnshift.attack.prepare import Task
 
 OUT_OF_MEMORY = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

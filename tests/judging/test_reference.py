@@ -7,13 +7,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
 from attnshift.cli import main
 from attnshift.data.images import read_image, read_mask, write_png
 from attnshift.defences.defended import Defended
@@ -25,6 +24,9 @@ from attnshift.metrics.visibility import contrast_kept, object_ssim
 from attnshift.results.store import Store
 from small_runs import SIDE, SURROGATE, contents
 from tables import records, summarise, write_records
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
 
 JUDGE, OTHER, REFERENCE = (
     "random:test_convnext",

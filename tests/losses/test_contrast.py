@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +25,9 @@ from attnshift.testing.observations import (
     with_maps,
 )
 from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan
+
+if TYPE_CHECKING:
+    import numpy
 
 UP = Site("up", "cross", "up", 2, 1)
 TRUE, OTHER = (0,), (1,)

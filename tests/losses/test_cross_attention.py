@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy
 import pytest
 import torch
@@ -10,7 +12,9 @@ from attnshift.attention.maps import phrase_map, token_maps
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Variance
 from attnshift.testing.observations import HEADS, LATENT_SIDE, SITES, STEPS, TOKENS, observation, with_maps
-from attnshift.types import AttentionMaps, Site
+
+if TYPE_CHECKING:
+    from attnshift.types import AttentionMaps, Site
 
 
 def averaged(attention: AttentionMaps, sites: list[Site], steps: list[int], image: int, token: int) -> numpy.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, TermSt
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
 from attnshift.testing.observations import LATENT_SIDE, SITES, observation, with_maps
-from attnshift.types import Observation, Site
+
+if TYPE_CHECKING:
+    from attnshift.types import Observation, Site
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
@@ -17,14 +17,16 @@ from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attention.selection import Selection
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.losses.attention import Replace
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.recipes.reading import load_recipe
 from attnshift.testing.observations import HEADS, LATENT_SIDE, RUNNING, SITES, STEPS, observation, with_maps
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 MINE: tuple[TokenSpan, ...] = ((2,), (1, 3, 4), (1, 3, 4))
 WANTED: tuple[TokenSpan, ...] = ((1, 2, 4), (5, 2), (3,))

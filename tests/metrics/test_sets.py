@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy
 import piq.kid
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from attnshift.metrics import FEATURES, SETS, sets
 from attnshift.metrics.sets import Cmmd, Fid, Kid, SetMetric, paired_mmd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 METRICS = [pytest.param(entry.load()(), id=name) for name, entry in SETS.items()]
 MMDS = [pytest.param(Kid(), id="kid"), pytest.param(Cmmd(), id="cmmd")]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from diffusers import StableDiffusionPipeline
+from typing import TYPE_CHECKING
 
-from attnshift.attack.prepare import PreparedBatch
-from attnshift.classifiers.classifier import Classifier
 from reference.naive_diffattack import Network, Preparation, embed, find_words
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from attnshift.attack.prepare import PreparedBatch
+    from attnshift.classifiers.classifier import Classifier
 
 __all__ = ["bare", "prepared"]
 

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from attnshift.randomness import normal
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+    from diffusers.models.attention_processor import Attention
 
 SCHEDULE_STEPS = 20
 DENOISING_STEPS = 5

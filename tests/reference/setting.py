@@ -4,15 +4,19 @@ classifier."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from attnshift.attack.prepare import Task
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.classifier import Classifier
 from pipelines import tiny_pipeline
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from attnshift.classifiers.classifier import Classifier
 
 __all__ = ["sharp_pipeline", "smooth", "two_tasks", "whole_image_classifier"]
 

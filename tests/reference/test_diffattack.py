@@ -10,21 +10,25 @@ is compared in double precision, and single precision only from a common traject
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
-from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 from reference.handover import bare, prepared
 from reference.naive_diffattack import look, naive_diffattack
 from reference.setting import sharp_pipeline, smooth, two_tasks, whole_image_classifier
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from attnshift.classifiers.classifier import Classifier
 
 ITERATIONS = 3
 

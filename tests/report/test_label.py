@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,12 +13,14 @@ from hypothesis import strategies as draws
 from attnshift.cli.printing import print_summary
 from attnshift.metrics.statistics import wilson
 from attnshift.report.page import write_report
-from attnshift.report.summary import Summary
 from attnshift.results.arms import ARMS
-from attnshift.results.store import Store
 from report.made_up import CORRECT, DONUT, FIRST, IDS, SECOND, SURROGATE, TUNED, made_up_run, quality, results, verdicts
 from report.seen import Seen
 from tables import summarise, write_records
+
+if TYPE_CHECKING:
+    from attnshift.report.summary import Summary
+    from attnshift.results.store import Store
 
 REFERENCE = "smoothing(sigma=0.25)+lab:<i>reference</i>"
 RIGHT = {"clean": "yyn", "round_trip": "yyy", "reconstruction": "yny", "noise": "yyy", "attack": "nyy"}

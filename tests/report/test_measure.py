@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from attnshift.errors import RunError
 from attnshift.report.curves import ComparisonFailure, measure_comparison
-from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, fail, made_up_run, quality, results
 from tables import records, write_records
+
+if TYPE_CHECKING:
+    from attnshift.results.store import Store
 
 JUDGES = (FIRST, SECOND)
 

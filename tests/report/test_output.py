@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
@@ -12,8 +13,10 @@ from typer.testing import CliRunner
 from attnshift.cli import app
 from attnshift.errors import UserError
 from attnshift.report.run_tables import run_data
-from attnshift.results.store import Store
 from report.made_up import made_up_run
+
+if TYPE_CHECKING:
+    from attnshift.results.store import Store
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 
 from attnshift.metrics.statistics import wilson
-from attnshift.report.summary import ClassifierSummary
 from report.made_up import (
     DONUT,
     FIRST,
@@ -23,6 +23,9 @@ from report.made_up import (
     verdicts,
 )
 from tables import summarise
+
+if TYPE_CHECKING:
+    from attnshift.report.summary import ClassifierSummary
 
 
 def by_name() -> dict[str, ClassifierSummary]:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,11 +16,13 @@ from attnshift.report.curve_page import comparison_tables
 from attnshift.report.run_tables import run_data, run_tables
 from attnshift.report.tables import TABLE_FORMATS, Cell, FigureTable, estimate_data, write_tables
 from attnshift.results.rows import SetRow
-from attnshift.results.store import Store
 from report.made_up import FIRST, HOSTILE_NAME, IDS, SURROGATE, fail, made_up_run
 from report.made_up_comparison import HOSTILE, made_up_comparison
 from report.test_label import REFERENCE, VISIBLE, with_reference
 from tables import write_records
+
+if TYPE_CHECKING:
+    from attnshift.results.store import Store
 
 SUCCESS = Estimate(0.625, 0.5, 0.75, 8)
 TABLE = FigureTable(

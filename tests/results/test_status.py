@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from attnshift.attack.prepare import Task
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import attack_prepared
 from attnshift.results.locks import Claims
@@ -21,6 +21,9 @@ from doubles import items_of, painted, write_cards
 from forked import fork
 from ledgers import event, write_ledger
 from small_runs import contents
+
+if TYPE_CHECKING:
+    from attnshift.attack.prepare import Task
 
 
 @pytest.fixture

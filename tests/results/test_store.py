@@ -6,11 +6,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attnshift.data.datasets import Item
 from attnshift.errors import RunError
 from attnshift.files import atomic_write
 from attnshift.recipes.reading import load_recipe
@@ -20,6 +19,9 @@ from attnshift.results.spec import FORMAT, RunSpec
 from attnshift.results.store import Store
 from small_runs import planned
 from tables import records
+
+if TYPE_CHECKING:
+    from attnshift.data.datasets import Item
 
 PLAN = planned("b", "a")
 

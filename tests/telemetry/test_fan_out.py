@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from attnshift.attack.loop import Snapshot
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attack.run import run_attack
-from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import encode_png
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UserError
 from attnshift.recipes.reading import load_recipe
 from attnshift.telemetry import BatchBegun, Event, Iteration, RunBegun, RunEnded, Telemetry, fan_out
 from telemetry.recorded import RECORDED, begun, done
+
+if TYPE_CHECKING:
+    from attnshift.attack.loop import Snapshot
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 ITERATIONS = 3
 

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attnshift.data.datasets import Item
 from attnshift.errors import RunError
 from attnshift.execution.coordinate import RunOptions, attack_folder
 from attnshift.execution.prepare import prepare_run
@@ -36,6 +35,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tables import records
+
+if TYPE_CHECKING:
+    from attnshift.data.datasets import Item
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.method import Method
-from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning import TuningSettings, bench
 from small_runs import SHORT_PATH
 from small_studies import SEARCH, SURROGATE, TUNING, Make
+
+if TYPE_CHECKING:
+    from attnshift.attack.method import Method
+    from attnshift.recipes.schema import Recipe
 
 
 @pytest.fixture

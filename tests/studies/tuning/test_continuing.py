@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy
 import pytest
 
 from attnshift.errors import RunError
-from attnshift.recipes.schema import Recipe
 from attnshift.studies import tuning
 from attnshift.studies.tuning import bench, tune_recipe
 from attnshift.studies.tuning.study import quiet, stored_study
 from small_runs import SHORT_PATH, contents
 from small_studies import RATE, SEARCH, Make, interrupted_after, silent, without_seconds
+
+if TYPE_CHECKING:
+    from attnshift.recipes.schema import Recipe
 
 
 @pytest.mark.heavy

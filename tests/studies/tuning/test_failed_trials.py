@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.method import Method
 from attnshift.errors import RecipeError, RunError
-from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning import Choices, Search, bench, tune_recipe
 from small_studies import LOSS, Make, silent
+
+if TYPE_CHECKING:
+    from attnshift.attack.method import Method
+    from attnshift.recipes.schema import Recipe
 
 
 def test_a_recipe_that_cannot_be_carried_out_is_a_failed_trial(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attnshift.classifiers import load_classifier
 from attnshift.errors import RunError
-from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning import Range, tune_recipe
 from small_runs import contents, write_photos
 from small_studies import LOSS, RATE, SEARCH, TUNING, Make, searched, silent, without_seconds
+
+if TYPE_CHECKING:
+    from attnshift.recipes.schema import Recipe
 
 
 @pytest.mark.heavy

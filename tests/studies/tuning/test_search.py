@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from attnshift.errors import RecipeError
-from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning import Choices, Range, Search, read_search, tune_recipe
 from small_studies import Make, searched, silent
+
+if TYPE_CHECKING:
+    from attnshift.recipes.schema import Recipe
 
 
 def test_a_search_space_is_read_in_the_order_of_its_keys(tmp_path: Path) -> None:

@@ -6,17 +6,19 @@ import inspect
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attnshift.errors import ModelError, UserError
 from attnshift.execution import prepare
-from attnshift.recipes.schema import Recipe
 from attnshift.studies import tuning
 from attnshift.studies.tuning import Choices, TuningSettings, tune_recipe
 from small_runs import write_labels
 from small_studies import LOSS, RATE, SEARCH, SURROGATE, TUNING, Make, silent
+
+if TYPE_CHECKING:
+    from attnshift.recipes.schema import Recipe
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import itertools
 import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -20,13 +21,15 @@ from attnshift.judging.verdicts import evaluate_run
 from attnshift.losses.classification import margins
 from attnshift.metrics.metrics import ssim
 from attnshift.recipes.reading import load_recipe
-from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning import Range, bench, grade, tune_recipe
 from attnshift.types import Goals
 from small_runs import SIDE, contents, run_small
 from small_studies import LOSS, RATE, SURROGATE, TUNING, Make, silent
 from tables import records
 from tiers import fast_first
+
+if TYPE_CHECKING:
+    from attnshift.recipes.schema import Recipe
 
 
 @pytest.mark.heavy
