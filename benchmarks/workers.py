@@ -21,7 +21,8 @@ from timing import machine, median_ratio, medians, take_turns
 
 from attnshift.errors import AttnshiftError
 from attnshift.execution.engines import Assignment, Engine, WorkerDied
-from attnshift.execution.prepare import AttackSettings, PreparedRun, prepare_run
+from attnshift.execution.prepare import PreparedRun, prepare_run
+from attnshift.execution.settings import AttackSettings
 from attnshift.lab.export import export_images
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Batch

@@ -16,7 +16,7 @@ from attnshift.data.datasets import Item
 from attnshift.data.images import read_image, write_png
 from attnshift.data.references import Reference
 from attnshift.execution.coordinate import attack_folder
-from attnshift.execution.prepare import AttackSettings
+from attnshift.execution.settings import AttackSettings
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.plan import Plan
 from attnshift.telemetry import Event, ImageDone, ImageFailed, Telemetry

@@ -38,9 +38,10 @@ from attnshift.data.images import quantise, read_image, uncropped_size, write_pn
 from attnshift.data.references import fetch
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, RunError, UserError
-from attnshift.execution.agreement import Agreement, measure_agreement
+from attnshift.execution.agreement import Agreement, measure_agreement, readable
 from attnshift.execution.coordinate import attack_prepared
-from attnshift.execution.prepare import check_settings, prepare_run
+from attnshift.execution.prepare import prepare_run
+from attnshift.execution.settings import check_settings
 from attnshift.execution.validate import find_problems
 from attnshift.execution.work import work_of
 from attnshift.judging.verdicts import evaluate_run
@@ -50,7 +51,7 @@ from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.report.cropped import cropped_line
 from attnshift.report.page import write_report
-from attnshift.report.run_tables import run_tables
+from attnshift.report.run_tables import run_data, run_tables
 from attnshift.results.arms import ARMS
 from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
@@ -125,18 +126,15 @@ def write_rendered(folder: Path, text: str) -> Path:
 
 def agreement_of(folder: Path, **others: Any) -> Agreement:
     items = list(read_items(folder, folder / "labels.csv", LAB_NAMES, 10, **others))
-    return measure_agreement([load_classifier("lab:resnet")], items, 64, "cpu")
+    return measure_agreement([load_classifier("lab:resnet")], readable(items, 64), "cpu")
 
 
 def test_row_01_labels_that_count_from_1(tmp_path: Path) -> None:
     folder = write_rendered(tmp_path / "right", "file,label\n0.png,0\n1.png,1\n2.png,2\n")
-    assert agreement_of(folder).complaint("a.csv") is None
+    assert not agreement_of(folder).complaint
     folder = write_rendered(tmp_path / "shifted", "file,label\n0.png,1\n1.png,2\n2.png,3\n")
-    complaint = str(agreement_of(folder).complaint("a.csv"))
-    assert complaint.startswith(
-        "a.csv: labels seem to count from 1: with label - 1 the surrogates are right about 100 %"
-    )
-    assert complaint.endswith("or set `accept_labels`")
+    against = agreement_of(folder).complaint
+    assert against.startswith("labels seem to count from 1: with label - 1 the surrogates are right about 100 %")
 
 
 def test_row_01_class_folders_from_1(tmp_path: Path) -> None:
@@ -146,8 +144,26 @@ def test_row_01_class_folders_from_1(tmp_path: Path) -> None:
         write_png(tmp_path / str(number) / "a.png", image, {})
     items = list(read_items(tmp_path, None, LAB_NAMES, 10))
     assert [item.label for item in items] == [1, 2, 3]
-    found = measure_agreement([load_classifier("lab:resnet")], items, 64, "cpu")
-    assert "labels seem to count from 1" in str(found.complaint("a"))
+    found = measure_agreement([load_classifier("lab:resnet")], readable(items, 64), "cpu")
+    assert "labels seem to count from 1" in found.complaint
+
+
+def test_row_01_labels_that_somebody_admits_are_said_in_the_report(tmp_path: Path) -> None:
+    folder = write_rendered(tmp_path / "shifted", "file,label\n0.png,1\n1.png,2\n2.png,3\n")
+    settings = replace(
+        small_settings(folder, lab_weights(), tmp_path / "run", surrogates=("lab:resnet",)),
+        images=folder,
+        recipe=load_recipe("pgd", ["baseline.steps=1"]),
+    )
+    with pytest.raises(LabelError, match=r"labels\.csv: labels seem to count from 1: .*, or set `accept_labels`"):
+        prepare_run(settings)
+    prepared = prepare_run(replace(settings, accept_labels=True))
+    (note,) = prepared.notes
+    assert note.startswith(f"admitted: {folder / 'labels.csv'}: labels seem to count from 1")
+    store = attack_prepared(prepared, settings.out)
+    assert f"admitted: {store.spec().admitted[0]}" == note
+    assert "Admitted when the run began: " in write_report(store).read_text()
+    assert run_data(store)["admitted"] == list(store.spec().admitted)
 
 
 def test_row_01_a_class_name_that_contradicts_the_label(tmp_path: Path) -> None:
@@ -569,17 +585,25 @@ def test_row_09_a_pipeline_that_misstates_itself_is_refused_on_the_users_images(
     photos: Path, tmp_path: Path, part: str, values: dict[str, object], message: str
 ) -> None:
     wrong = copied(lab_weights(), tmp_path / "wrong", part, **values)
-    with pytest.raises(ModelError, match=message):
-        prepare_run(small_settings(photos, wrong, tmp_path / "run"))
+    settings = small_settings(photos, wrong, tmp_path / "run")
+    with pytest.raises(ModelError, match=f"{message}.*; mend it, or set `accept_pipeline`") as caught:
+        prepare_run(settings)
+    admitted = prepare_run(replace(settings, accept_pipeline=True))
+    line = str(caught.value).removesuffix("; mend it, or set `accept_pipeline`")
+    assert admitted.worker.spec.admitted == (line,)
+    assert f"admitted: {line}" in admitted.notes
+    assert admitted.worker.spec.digest == admitted.worker.spec.model_copy(update={"admitted": ()}).digest
 
 
 def test_row_09_a_right_pipeline_is_let_through_and_a_random_one_is_named(
     photos: Path, pipeline_folder: Path, tmp_path: Path
 ) -> None:
     right, drawn = (prepare_run(small_settings(photos, each, tmp_path)) for each in (lab_weights(), pipeline_folder))
-    assert right.notes == ()
-    (note,) = drawn.notes
-    assert f"the pipeline {pipeline_folder} predicts no noise at all, as networks with random weights do" in note
+    random = "random:test_resnet has random weights, whose answers say nothing about the images"
+    assert right.notes == (random,)
+    classifier, pipeline = drawn.notes
+    assert classifier == random
+    assert f"the pipeline {pipeline_folder} predicts no noise at all, as networks with random weights do" in pipeline
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from attnshift.ensemble.transforms import Transform
     from attnshift.errors import AttnshiftError, UnavailableError, UserError
     from attnshift.execution.coordinate import RunOptions, attack_folder
-    from attnshift.execution.prepare import AttackSettings
+    from attnshift.execution.settings import AttackSettings
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.losses.objective import LossTerm
     from attnshift.recipes.reading import load_recipe
@@ -74,7 +74,7 @@ __all__ = [
 _HOMES = {
     "STRICT": "attnshift.registry",
     "AttackResult": "attnshift.attack.interface",
-    "AttackSettings": "attnshift.execution.prepare",
+    "AttackSettings": "attnshift.execution.settings",
     "AttnshiftError": "attnshift.errors",
     "Backbone": "attnshift.diffusion.backbone",
     "Baseline": "attnshift.baselines.pixel",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from attnshift import __version__
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import LabelError, ModelError, RecipeError, RunError, UserError
+from attnshift.execution import checks, prepare
 from attnshift.execution.coordinate import attack_folder
-from attnshift.execution.prepare import AttackSettings, items_of, prepare_run
+from attnshift.execution.settings import AttackSettings, Inputs
 from attnshift.recipes.reading import load_recipe
 from attnshift.results import store as store_module
 from attnshift.results.arms import ARMS
@@ -368,7 +371,6 @@ def test_the_digest_names_the_attack_and_not_the_place(finished: Store) -> None:
 
 def test_settings_are_all_used() -> None:
     """A field that nothing reads would be an option that does nothing."""
-    import inspect
-
-    source = inspect.getsource(attack_folder) + inspect.getsource(prepare_run) + inspect.getsource(items_of)
-    assert all(f"settings.{name}" in source for name in AttackSettings.__dataclass_fields__)
+    source = "".join(map(inspect.getsource, (attack_folder, checks, prepare, Inputs)))
+    used = {name for name in AttackSettings.__dataclass_fields__ if re.search(rf"\b(settings|self)\.{name}\b", source)}
+    assert used == set(AttackSettings.__dataclass_fields__)

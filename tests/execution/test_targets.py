@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import LabelError, RecipeError, RunError, UserError
-from attnshift.execution.prepare import AttackSettings
+from attnshift.execution.settings import AttackSettings
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store

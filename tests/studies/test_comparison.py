@@ -15,6 +15,7 @@ from attnshift.data.images import read_image, write_png
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.execution.coordinate import attack_folder
 from attnshift.judging.verdicts import evaluate_run
+from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.reading import load_recipe as load_any
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -24,6 +25,7 @@ from attnshift.results.store import Store
 from attnshift.studies import comparison
 from attnshift.studies.comparison import ComparisonSettings, Entrant, compare_recipes, read_entrants
 from attnshift.telemetry import Event, ImageDone, RunBegun
+from planted import edit_json
 from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, small_settings
 from tables import records, write_records
 from tiers import fast_first
@@ -282,6 +284,17 @@ def test_masks_go_to_the_recipes_that_ask_for_them(settings: ComparisonSettings,
     plain, masked = (records(compared.runs[name][1.0], "results") for name in ("plain", "masked"))
     assert [row["file"] for row in plain] == [row["file"] for row in masked]
     assert plain[0]["id"] != masked[0]["id"]
+
+
+def test_the_pipeline_is_measured_where_the_first_recipe_does_without_it(
+    settings: ComparisonSettings, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(lab_weights(), wrong)
+    edit_json(wrong / "vae" / "config.json", scaling_factor=0.18215)
+    entrants = (Entrant("pgd", load_recipe("pgd"), (1.0,)), Entrant("short", short(), (1.0,)))
+    with pytest.raises(ModelError, match="spread too little"):
+        compare_recipes(replace(settings, pipeline=str(wrong), entrants=entrants))
 
 
 def test_recipes_are_called_by_preset_peer_or_file(tmp_path: Path) -> None:

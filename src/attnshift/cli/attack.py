@@ -67,7 +67,7 @@ def attack(
 
         limit_memory(memory_limit)
     from attnshift.execution.coordinate import RunOptions, attack_folder
-    from attnshift.execution.prepare import AttackSettings
+    from attnshift.execution.settings import AttackSettings
     from attnshift.results.rows import FailedRow
     from attnshift.telemetry import open_telemetry
 

@@ -24,7 +24,7 @@ def demo(
 ) -> None:
     """Attack lab images, judge them with classifiers that were never attacked, and write the report."""
     from attnshift.execution.coordinate import attack_folder
-    from attnshift.execution.prepare import AttackSettings
+    from attnshift.execution.settings import AttackSettings
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.lab.export import export_images
     from attnshift.recipes.reading import load_recipe

@@ -72,6 +72,9 @@ class InputOptions:
     accept_labels: Annotated[
         bool, typer.Option("--accept-labels", help="Attack even where names or clean accuracy contradict the labels.")
     ] = False
+    accept_pipeline: Annotated[
+        bool, typer.Option("--accept-pipeline", help="Attack even where measures of the pipeline speak against it.")
+    ] = False
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")
     ] = None

@@ -95,6 +95,8 @@ def print_summary(store: Store) -> None:
     for arm, metrics in summary.quality.items():
         values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
         console.print(f"{arm}: {values}", markup=False, highlight=False)
-    for line in (*filter(None, [missing(store).line, cropped_line(store)]), *naturalness(store), *label_lines(summary)):
+    admitted = (f"admitted: {each}" for each in store.spec().admitted)
+    said = filter(None, [missing(store).line, cropped_line(store)])
+    for line in (*admitted, *said, *naturalness(store), *label_lines(summary)):
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)

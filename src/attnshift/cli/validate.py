@@ -43,7 +43,7 @@ def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOpt
         complain(each)
     recipe = load_recipe(preset, changes)
     if not early:
-        from attnshift.execution.prepare import AttackSettings
+        from attnshift.execution.settings import AttackSettings
         from attnshift.execution.validate import find_problems
 
         found = find_problems(AttackSettings(**vars(inputs), recipe=recipe, out=Path()), complain, remark)

@@ -13,7 +13,7 @@ from attnshift.data.datasets import Item
 from attnshift.data.images import decode_image
 from attnshift.data.references import fetch
 from attnshift.defences.names import undefended
-from attnshift.errors import LabelError, UserError
+from attnshift.errors import UserError
 from attnshift.metrics.clean_accuracy import gains
 from attnshift.metrics.statistics import Estimate, wilson
 from attnshift.terminal import plural
@@ -72,10 +72,18 @@ class Agreement:
     surrogates: tuple[CleanAccuracy, ...]
     random: tuple[str, ...] = ()
 
-    def complaint(self, where: str) -> LabelError | None:
-        """Error that says what speaks against the labels of ``where``; None if nothing plainly does."""
-        line = self._shift() or self._chance()
-        return LabelError(f"{where}: {line}, or set `accept_labels`") if line else None
+    @property
+    def complaint(self) -> str:
+        """What speaks against the labels, with its remedy; nothing where nothing plainly does."""
+        return self._shift() or self._chance()
+
+    @property
+    def random_line(self) -> str:
+        """A line about the surrogates whose weights are random; nothing where there are none."""
+        if not self.random:
+            return ""
+        have = "has" if len(self.random) == 1 else "have"
+        return f"{', '.join(self.random)} {have} random weights, whose answers say nothing about the images"
 
     def _shift(self) -> str:
         trained = self.surrogates
@@ -140,13 +148,14 @@ def readable(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Tensor]]:
 
 
 @torch.no_grad()
-def measure_agreement(classifiers: Sequence[Classifier], items: Sequence[Item], size: int, device: str) -> Agreement:
-    """Show ``items`` as images of ``size`` px to those of ``classifiers`` whose weights are not random. An image that
-    cannot be read is left out."""
+def measure_agreement(
+    classifiers: Sequence[Classifier], shown: Iterable[tuple[Item, Tensor]], device: str
+) -> Agreement:
+    """Show the images [3,size,size] of ``shown`` to those of ``classifiers`` whose weights are not random."""
     trained = [each for each in classifiers if not is_random(each.name)]
     answers: dict[str, list[int]] = {each.name: [] for each in trained}
     labels: list[int] = []
-    for item, image in readable(items, size) if trained else ():
+    for item, image in shown if trained else ():
         labels.append(item.label)
         for classifier in trained:
             answers[classifier.name].append(int(classifier(image[None].to(device)).argmax(1)))

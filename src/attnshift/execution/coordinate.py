@@ -12,7 +12,8 @@ from attnshift.data.datasets import Item
 from attnshift.errors import RunError, UserError
 from attnshift.execution.engines import Assignment, Engine, WorkerDied
 from attnshift.execution.engines.local import LocalEngine
-from attnshift.execution.prepare import AttackSettings, PreparedRun, prepare_run
+from attnshift.execution.prepare import PreparedRun, prepare_run
+from attnshift.execution.settings import AttackSettings
 from attnshift.execution.worker import Failure, Result
 from attnshift.profiling import part
 from attnshift.recipes.schema import Recipe

@@ -38,6 +38,7 @@ def run_data(store: Store) -> dict[str, Any]:
         "planned": lacking.planned,
         "left": lacking.left,
         "failed": [row.to_record() for row in lacking.failed],
+        "admitted": list(spec.admitted),
         "targets": list(summary.targets),
         "classifiers": [_classifier_data(each) for each in summary.classifiers],
         "means": [_classifier_data(each) for each in _means(summary)],

@@ -18,7 +18,7 @@ __all__ = ["FORMAT", "RunSpec"]
 FORMAT = 5
 """Version of the run folder; part of a run's identity."""
 
-_ASIDE = {"images", "labels"}
+_ASIDE = {"images", "labels", "admitted"}
 """Fields that are no part of the identity: the same images from elsewhere continue a run."""
 _NAMES = {"name", "summary", "tuned_on"}
 """Fields of a recipe that change no image."""
@@ -45,6 +45,8 @@ class RunSpec(BaseModel):
     threads: int = Field(ge=1)
     software: dict[str, str] = {}
     recipe: AnyRecipe
+    admitted: tuple[str, ...] = ()
+    """Complaints about the labels and the pipeline that somebody admitted when the run began."""
 
     @field_validator("format")
     @classmethod

@@ -71,10 +71,12 @@ class Store:
     def join(cls, folder: Path, spec: RunSpec, plan: Plan) -> tuple[Store, Plan]:
         """``start``, and the ``plan`` as part of the run, which takes in a list that has changed (``generations``)."""
         store = cls(folder)
+        # In this order: another command may start a run there at this moment.
+        used = folder.exists() and not _fresh(folder)
         declared = store.holds(spec)
         if declared and store.spec().items == plan.digest and store.plan_path == folder / FIRST_PLAN:
             return store, plan
-        if not declared and folder.exists() and not _fresh(folder) and not store._is_declared():
+        if used and not declared:
             raise RunError(f"{folder} exists and is not a run; choose another `out`")
         try:
             for part in (folder, folder / "images", folder / "items"):
@@ -254,7 +256,8 @@ def _fresh(folder: Path) -> bool:
     """Say if ``folder`` is empty, or holds no more than a run that stopped before run.json was written."""
     if not folder.is_dir():
         return False
-    held = [path for path in folder.rglob("*") if not path.is_dir() and path.parent != folder / LOCKS]
+    # One by one: a run may hold a million files, and the first ones tell.
+    held = (path for path in folder.rglob("*") if not path.is_dir() and path.parent != folder / LOCKS)
     begun = ("recipe.toml", FIRST_PLAN)
     return all(path.name in begun or path.name.endswith(".partial") for path in held) and all(
         path.name in ("images", "items", LOCKS) for path in folder.iterdir() if path.is_dir()

@@ -21,13 +21,8 @@ from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
 from attnshift.execution.early import check_surrogates
-from attnshift.execution.prepare import (
-    Inputs,
-    PreparedRun,
-    prepare_run,
-    settings_with,
-    wants_masks,
-)
+from attnshift.execution.prepare import PreparedRun, prepare_run
+from attnshift.execution.settings import Inputs, settings_with, wants_masks
 from attnshift.judging.roles import check_judges
 from attnshift.judging.verdicts import evaluate_run, in_run_order
 from attnshift.metrics.clean_accuracy import LEAST
@@ -163,21 +158,25 @@ def _prepare(settings: ComparisonSettings) -> list[_Arm]:
     # Masks are part of what an image is: runs with and without them share no items.
     shared: dict[bool, PreparedRun] = {}
     inversions = settings.cache or settings.out / "inversions"
-    arms = []
-    for entrant in settings.entrants:
+    # An attack on latents comes first, since the pipeline is measured for no other one.
+    for entrant in sorted(settings.entrants, key=lambda each: isinstance(each.recipe, BaselineRecipe)):
         name, recipe = entrant.name, entrant.recipe
         if wanted[name] in shared:
             _check_recipe(name, recipe, shared[wanted[name]])
-        else:
-            masks = settings.masks if wanted[name] or not any(wanted.values()) else None
-            alone = settings_with(settings, recipe, settings.out)
-            shared[wanted[name]] = prepare_run(replace(alone, masks=masks, cache=inversions))
-        attack = shared[wanted[name]]
-        for strength in entrant.strengths:
-            scaled = _scaled(entrant, strength)
-            folder = settings.out / "runs" / f"{name}@{strength:g}"
-            arms.append(_Arm(name, strength, attack.with_recipe(scaled), folder))
-    return arms
+            continue
+        masks = settings.masks if wanted[name] or not any(wanted.values()) else None
+        alone = settings_with(settings, recipe, settings.out)
+        shared[wanted[name]] = prepare_run(replace(alone, masks=masks, cache=inversions))
+    return [
+        _Arm(
+            entrant.name,
+            strength,
+            shared[wanted[entrant.name]].with_recipe(_scaled(entrant, strength)),
+            settings.out / "runs" / f"{entrant.name}@{strength:g}",
+        )
+        for entrant in settings.entrants
+        for strength in entrant.strengths
+    ]
 
 
 def _scaled(entrant: Entrant, strength: float) -> Recipe | BaselineRecipe:

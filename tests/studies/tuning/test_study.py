@@ -16,7 +16,7 @@ from attnshift.attack.method import Method
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
 from attnshift.errors import RunError
-from attnshift.execution.prepare import AttackSettings
+from attnshift.execution.settings import AttackSettings
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.losses.classification import margins
 from attnshift.metrics.metrics import ssim

@@ -12,8 +12,8 @@ import tomli_w
 from attnshift.attack.method import Method
 from attnshift.defences.names import same_classifier, undefended
 from attnshift.errors import RecipeError, UserError
-from attnshift.execution import prepare
 from attnshift.execution.early import check_surrogates
+from attnshift.execution.settings import AttackSettings, Inputs, check_settings, settings_with
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning.search import Search, standing_values
@@ -22,7 +22,7 @@ __all__ = ["TuningSettings", "attack_settings", "check_study", "check_values", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuningSettings(prepare.Inputs):
+class TuningSettings(Inputs):
     """Settings of a study.
 
     ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
@@ -44,9 +44,9 @@ def recipe_with(settings: TuningSettings, values: Mapping[str, Any]) -> Recipe:
     return load_latent_recipe(settings.preset, [*settings.changes, *(f"{key}={_toml(values[key])}" for key in values)])
 
 
-def attack_settings(settings: TuningSettings, recipe: Recipe | None = None) -> prepare.AttackSettings:
+def attack_settings(settings: TuningSettings, recipe: Recipe | None = None) -> AttackSettings:
     """The attack with ``recipe``, or with the one to start from."""
-    return prepare.settings_with(settings, recipe or recipe_with(settings, {}), settings.out)
+    return settings_with(settings, recipe or recipe_with(settings, {}), settings.out)
 
 
 def check_study(settings: TuningSettings) -> None:
@@ -59,10 +59,10 @@ def check_study(settings: TuningSettings) -> None:
         raise UserError(f"`seed` is {settings.seed}; it must not be negative")
     check_surrogates(settings.surrogates)
     _check_roles(settings.surrogates, settings.tuning)
-    prepare.check_settings(attack_settings(settings))
+    check_settings(attack_settings(settings))
     if not settings.search:
         raise RecipeError("the search space is empty")
-    check_values(settings, lambda tried: prepare.check_settings(attack_settings(settings, tried)))
+    check_values(settings, lambda tried: check_settings(attack_settings(settings, tried)))
 
 
 def check_values(settings: TuningSettings, check: Callable[[Recipe], None]) -> None:

@@ -1,0 +1,237 @@
+"""Checks of an attack's input, in their one order: a run raises the first complaint, `validate` hears all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TypeVar
+
+import torch
+
+from attnshift.attack.inputs import check_device
+from attnshift.classifiers.classifier import Classifier, common_classes, in_one_order, vocabulary
+from attnshift.data.datasets import Item, read_items
+from attnshift.data.images import decode_image, uncropped_size
+from attnshift.data.references import Reference
+from attnshift.defences.names import load_surrogate
+from attnshift.diffusion import as_precision, load_pipeline
+from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
+from attnshift.errors import LabelError, ModelError, UserError
+from attnshift.execution.agreement import Agreement, is_random, measure_agreement, readable, sampled
+from attnshift.execution.settings import AttackSettings, settings_checks, usual_threads
+from attnshift.execution.work import Work, work_of
+from attnshift.recipes.schema import Recipe
+from attnshift.results.plan import Plan
+from attnshift.terminal import plural
+
+__all__ = ["Complaints", "Measured", "Parts", "items_of", "load_parts", "measure_parts"]
+
+_MEASURED = 4
+"""Most images on which the pipeline is measured; each costs an encoding and a pass of the denoiser."""
+
+Found = TypeVar("Found")
+
+
+class Complaints:
+    """Complaints on their way to ``tell``, which may raise them.
+
+    ``alone`` counts those about images that would fail alone; any other one refuses the attack.
+    """
+
+    def __init__(self, tell: Callable[[UserError], None]):
+        self._tell = tell
+        self._count = self.alone = 0
+
+    def __call__(self, error: UserError) -> None:
+        self._count += 1
+        self._tell(error)
+
+    @property
+    def refuse(self) -> bool:
+        """True if one of them refuses the attack."""
+        return self._count > self.alone
+
+    def tried(self, check: Callable[[], Found]) -> Found | None:
+        """Result of ``check``; None where it has raised a complaint, which is told."""
+        try:
+            return check()
+        except UserError as error:
+            self(error)
+            return None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of an attack on ``device``, as far as they could be loaded; images have ``size`` px.
+
+    ``fits`` is true where all are there and the recipe can be carried out with them. ``notes`` are lines about what is
+    unusual and does not stop the attack.
+    """
+
+    device: str
+    size: int
+    work: Work | None
+    backbone: Backbone | None
+    classifiers: Sequence[Classifier]
+    plan: Plan | None
+    fits: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures of the parts on the clean images, None where they could not be taken.
+
+    ``admitted`` are complaints that an option has admitted.
+    """
+
+    agreement: Agreement | None = None
+    pipeline: PipelineMeasures | None = None
+    admitted: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines about what is unusual and does not stop the attack."""
+        random = self.agreement.random_line if self.agreement else ""
+        verdict = self.pipeline.verdict if self.pipeline else None
+        doubt = f"the pipeline {verdict.line}" if verdict and verdict.kind == "doubtful" else ""
+        return (*filter(None, [random, doubt]), *self.admissions)
+
+    @property
+    def admissions(self) -> tuple[str, ...]:
+        """``admitted`` as lines."""
+        return tuple(f"admitted: {each}" for each in self.admitted)
+
+
+def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "", decode: bool = False) -> Parts:
+    """Load and check what ``settings`` name; sets the number of CPU threads.
+
+    ``here`` is the device for it, where it is another one than that of the attack. All images are hashed, and with
+    ``decode`` also decoded. What can only be checked with something that is missing is not checked.
+    """
+    tried = complaints.tried
+    for check in settings_checks(settings):
+        tried(check)
+    device = tried(lambda: _usable(here or settings.device)) or "cpu"
+    work = tried(lambda: work_of(settings.recipe))
+    loaded = [tried(lambda name=name: load_surrogate(name).to(device)) for name in settings.surrogates]
+    known = [each for each in loaded if each is not None]
+    classifiers = (tried(lambda: in_one_order(known)) if known else None) or []
+    backbone = tried(lambda: load_pipeline(settings.pipeline, as_precision(settings.precision)).to(device))
+    size = settings.size or (backbone.suggested_size if backbone else 64)
+    torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
+    images = _Images(size if decode else 0, complaints)
+    plan = tried(lambda: _planned(settings, classifiers, images, complaints)) if classifiers else None
+    fits = None
+    if work and backbone and plan and len(classifiers) == len(settings.surrogates):
+        fits = tried(lambda: _fits(work, backbone, classifiers, plan, size))
+    notes = tuple(filter(None, [images.line]))
+    return Parts(device, size, work, backbone, classifiers, plan, fits is not None, notes)
+
+
+def measure_parts(parts: Parts, settings: AttackSettings, complaints: Complaints) -> Measured:
+    """Show some of the clean images to the surrogates and the pipeline, each decoded once, and judge the answers."""
+    plan, backbone, recipe = parts.plan, parts.backbone, settings.recipe
+    if not plan:
+        return Measured()
+    shown = readable(sampled(plan, len(plan)), parts.size)
+    first = [*islice(shown, _MEASURED)]
+    admitted: list[str] = []
+    agreement = complaints.tried(lambda: measure_agreement(parts.classifiers, chain(first, shown), parts.device))
+    against = agreement.complaint if agreement else ""
+    if against and settings.accept_labels:
+        admitted.append(f"{settings.labelled_by}: {against}")
+    elif against:
+        complaints(LabelError(f"{settings.labelled_by}: {against}, or set `accept_labels`"))
+    pipeline = None
+    # An attack on pixels does not use it.
+    if parts.fits and backbone and first and isinstance(recipe, Recipe):
+        images = torch.stack([image for _, image in first])
+        pipeline = complaints.tried(lambda: measure_pipeline(backbone, images, recipe.diffusion.schedule_steps))
+    if pipeline and pipeline.verdict.kind == "refused":
+        line = f"the pipeline {pipeline.verdict.line}"
+        if settings.accept_pipeline:
+            admitted.append(line)
+        else:
+            complaints(ModelError(f"{line}; mend it, or set `accept_pipeline`"))
+    return Measured(agreement, pipeline, tuple(admitted))
+
+
+class _Images:
+    """What is seen of the images while items are read: a count of those that are not square.
+
+    With a ``size`` above 0 they are decoded.
+    """
+
+    def __init__(self, size: int, complaints: Complaints) -> None:
+        self._size, self._complaints = size, complaints
+        self._uneven: set[Reference] = set()
+        self.total = self.cropped = 0
+
+    def examine(self, reference: Reference, content: bytes) -> None:
+        """Look at an encoded image or mask; raises ``UserError`` for one that cannot be decoded."""
+        if uncropped_size(content) is not None:
+            self._uneven.add(reference)
+        if not self._size:
+            return
+        try:
+            decode_image(content, self._size, reference.name)
+        except UserError:
+            self._complaints.alone += 1
+            raise
+
+    def counted(self, items: Iterable[Item]) -> Iterator[Item]:
+        """``items``, whose images have been examined."""
+        for item in items:
+            self.total += 1
+            self.cropped += item.image in self._uneven
+            self._uneven.clear()
+            yield item
+
+    @property
+    def line(self) -> str:
+        """What is said of them; nothing where all are square."""
+        if not self.cropped:
+            return ""
+        verb = "is" if self.cropped == 1 else "are"
+        return f"{plural(self.cropped, 'image')} of {self.total} {verb} not square; the centre is cropped and attacked"
+
+
+def items_of(
+    settings: AttackSettings,
+    classifiers: Sequence[Classifier],
+    problems: Callable[[UserError], None] | None = None,
+    examine: Callable[[Reference, bytes], None] | None = None,
+) -> Iterator[Item]:
+    """Yield the items that ``settings`` name, in the surrogates' classes; the rest as in ``read_items``."""
+    classes = common_classes(classifiers)
+    return read_items(
+        settings.images,
+        settings.labels,
+        vocabulary(classifiers),
+        classes,
+        settings.limit,
+        settings.masks,
+        settings.target,
+        problems,
+        examine,
+        () if settings.accept_labels else vocabulary([each for each in classifiers if not is_random(each.name)]),
+    )
+
+
+def _planned(
+    settings: AttackSettings, classifiers: Sequence[Classifier], images: _Images, complaints: Complaints
+) -> Plan:
+    return Plan.draw(images.counted(items_of(settings, classifiers, complaints, images.examine)))
+
+
+def _fits(work: Work, backbone: Backbone, classifiers: Sequence[Classifier], plan: Plan, size: int) -> bool:
+    work.check(backbone, classifiers, plan.examples, size)
+    return True
+
+
+def _usable(device: str) -> str:
+    check_device(device)
+    return device
