@@ -26,7 +26,7 @@ from attnshift.recipes.schema import Recipe
 from attnshift.results.plan import Plan
 from attnshift.terminal import plural
 
-__all__ = ["Complaints", "Measured", "Parts", "items_of", "load_parts", "measure_parts"]
+__all__ = ["Complaints", "Loaded", "Measured", "items_of", "load_parts", "measure_parts"]
 
 _MEASURED = 4
 """Most images on which the pipeline is measured; each costs an encoding and a pass of the denoiser."""
@@ -63,7 +63,7 @@ class Complaints:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Loaded:
     """Parts of an attack on ``device``, as far as they could be loaded; images have ``size`` px.
 
     ``fits`` is true where all are there and the recipe can be carried out with them. ``notes`` are lines about what is
@@ -105,7 +105,7 @@ class Measured:
         return tuple(f"admitted: {each}" for each in self.admitted)
 
 
-def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "", decode: bool = False) -> Parts:
+def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "", decode: bool = False) -> Loaded:
     """Load and check what ``settings`` name; sets the number of CPU threads.
 
     ``here`` is the device for it, where it is another one than that of the attack. All images are hashed, and with
@@ -128,10 +128,10 @@ def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "",
     if work and backbone and plan and len(classifiers) == len(settings.surrogates):
         fits = tried(lambda: _fits(work, backbone, classifiers, plan, size))
     notes = tuple(filter(None, [images.line]))
-    return Parts(device, size, work, backbone, classifiers, plan, fits is not None, notes)
+    return Loaded(device, size, work, backbone, classifiers, plan, fits is not None, notes)
 
 
-def measure_parts(parts: Parts, settings: AttackSettings, complaints: Complaints) -> Measured:
+def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaints) -> Measured:
     """Show some of the clean images to the surrogates and the pipeline, each decoded once, and judge the answers."""
     plan, backbone, recipe = parts.plan, parts.backbone, settings.recipe
     if not plan:

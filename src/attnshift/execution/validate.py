@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attnshift.errors import UserError
-from attnshift.execution.checks import Complaints, Parts, load_parts, measure_parts
+from attnshift.execution.checks import Complaints, Loaded, load_parts, measure_parts
 from attnshift.execution.findings import Cost, Findings, estimate_cost, names_of
 from attnshift.execution.settings import AttackSettings
 
@@ -33,7 +33,7 @@ def find_problems(
     return Findings(usable, complaints.refuse, names, measured.agreement, measured.pipeline, cost)
 
 
-def _cost(settings: AttackSettings, parts: Parts) -> Cost | None:
+def _cost(settings: AttackSettings, parts: Loaded) -> Cost | None:
     backbone, plan = parts.backbone, parts.plan
     if not (backbone and plan):
         return None
