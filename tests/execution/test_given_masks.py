@@ -24,7 +24,7 @@ from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, run_sm
 from tables import records
 
 if TYPE_CHECKING:
-    from attnshift.execution.prepare import AttackSettings
+    from attnshift.execution.settings import AttackSettings
 
 GIVEN = ("mask.source=given", "mask.edge=hard", "mask.paste_back=true", "optimiser.learning_rate=0.1")
 
