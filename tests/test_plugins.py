@@ -12,8 +12,10 @@ from typing import ClassVar, Protocol
 import pytest
 
 from attnshift.errors import PluginError, RecipeError
+from attnshift.metrics import METRICS
 from attnshift.plugins import installed_plugins, misfit
 from attnshift.registry import STRICT, Entry, Table, build, check, look_up
+from attnshift.results.rows import QualityRow, columns_of
 
 Install = Callable[..., None]
 
@@ -118,6 +120,18 @@ def test_a_name_of_two_packages_belongs_to_none(install: Install) -> None:
     with pytest.raises(PluginError, match=r"saws 1\.0 and .*saws 1\.0 both have a tool 'saw'; uninstall one of them$"):
         build(tools, "saw", {})
     assert build(tools, "jigsaw", {}).teeth == 8
+
+
+def test_a_reserved_name_is_refused(install: Install) -> None:
+    install("fine-saws", {"saw": "Saw", "hand": "Saw"}, SAW)
+    tools = Table("tool", {}, "attnshift.tools", reserved={"hand": "which holds it"})
+    assert build(tools, "saw", {"teeth": 2}).teeth == 2
+    with pytest.raises(PluginError, match=r"^package fine-saws 1\.0: a tool cannot be called 'hand', which holds it; "):
+        build(tools, "hand", {})
+
+
+def test_a_metric_has_no_name_of_another_column_of_its_table() -> None:
+    assert set(METRICS.reserved) == {column.name for column in columns_of(QualityRow) if column.wide is None}
 
 
 @pytest.mark.parametrize(

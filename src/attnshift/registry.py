@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -61,11 +62,18 @@ class Table(Mapping[str, Entry]):
     that ``build`` makes, or the implementation itself in tables that ``look_up`` reads.
 
     A plug-in never replaces one of our entries, so that a recipe means the same wherever it is read. A name that two
-    packages have is in the table and cannot be loaded.
+    packages have is in the table and cannot be loaded. Nor can one that is ``reserved``, which maps it to the reason.
     """
 
-    def __init__(self, family: str, own: Mapping[str, Entry], group: str = "", contract: Sequence[str] = ()):
-        self.family, self.group, self.contract = family, group, tuple(contract)
+    def __init__(
+        self,
+        family: str,
+        own: Mapping[str, Entry],
+        group: str = "",
+        contract: Sequence[str] = (),
+        reserved: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.family, self.group, self.contract, self.reserved = family, group, tuple(contract), reserved
         self._own = dict(own)
 
     @property
@@ -74,7 +82,7 @@ class Table(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         # Our names are answered without a search for packages.
-        return self._own[name] if name in self._own else _entry(self.family, name, self._plugins[name])
+        return self._own[name] if name in self._own else self._added(name)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._own
@@ -91,16 +99,21 @@ class Table(Mapping[str, Entry]):
             for plugin in self._plugins[name]
         ]
 
+    def _added(self, name: str) -> Entry:
+        """The entry that packages add under ``name``."""
+        first, *others = self._plugins[name]
+        packages = " and ".join(plugin.package for plugin in (first, *others))
+        if others:
+            complaint = f"{packages} both have a {self.family} '{name}'; uninstall one of them"
+        elif name in self.reserved:
+            reason = self.reserved[name]
+            complaint = f"package {packages}: a {self.family} cannot be called '{name}', {reason}; rename it"
+        else:
+            return Entry(first.summary, first.package, first.target, first.package)
+        return _Unusable(complaint, packages, "", packages)
 
-def _entry(family: str, name: str, plugins: Sequence[Plugin]) -> Entry:
-    if len(plugins) == 1:
-        (plugin,) = plugins
-        return Entry(plugin.summary, plugin.package, plugin.target, plugin.package)
-    packages = " and ".join(plugin.package for plugin in plugins)
-    return _Ambiguous(f"{packages} both have a {family} '{name}'; uninstall one of them", packages, "", packages)
 
-
-class _Ambiguous(Entry):
+class _Unusable(Entry):
     def load(self) -> Any:
         raise PluginError(self.summary)
 

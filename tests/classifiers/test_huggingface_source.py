@@ -27,6 +27,7 @@ from transformers import (
 
 from attnshift.classifiers import huggingface_source, load_classifier
 from attnshift.errors import ModelError
+from attnshift.testing import check_source
 from classifiers.images import levels_apart, photograph
 from planted import declare_giant, edit_json, plant_module, plant_pickle
 
@@ -68,6 +69,11 @@ def complaint(folder: Path | str) -> str:
     assert len(message.splitlines()) == 1
     assert str(folder) in message
     return message
+
+
+@pytest.mark.parametrize("model", ["vit", "resnet"])
+def test_contract(model: str, request: pytest.FixtureRequest) -> None:
+    check_source(huggingface_source.load_huggingface, str(request.getfixturevalue(model)))
 
 
 def test_a_vit_with_names(vit: Path) -> None:

@@ -27,10 +27,11 @@ from transformers import (
 )
 
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.zeroshot_source import read_names
+from attnshift.classifiers.zeroshot_source import load_zeroshot, read_names
 from attnshift.defences.names import load_defended, undefended
 from attnshift.errors import ModelError
 from attnshift.lab.tokenizer import build_tokenizer
+from attnshift.testing import check_source
 from classifiers.images import photograph
 
 NAMES = ("ball", "mug", "snowman", "red ball on the grass")
@@ -98,6 +99,11 @@ def test_classes_are_the_lines_of_the_file(clip: Path, names: Path) -> None:
     names.write_text("\n".join(NAMES[::-1]))
     images = torch.rand(2, 3, 40, 40)
     assert torch.allclose(classifier(images).flip(1), load_classifier(f"zeroshot:{clip}@{names}")(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["clip", "siglip"])
+def test_contract(model: str, names: Path, request: pytest.FixtureRequest) -> None:
+    check_source(load_zeroshot, f"{request.getfixturevalue(model)}@{names}")
 
 
 @pytest.mark.parametrize("model", ["clip", "siglip"])

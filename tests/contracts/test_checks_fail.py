@@ -13,13 +13,30 @@ from torch import Tensor
 from attnshift.defences.bit_depth import BitDepth
 from attnshift.ensemble.fusion import Uniform
 from attnshift.errors import RecipeError
-from attnshift.testing import check_defence, check_metric, check_rule, check_term, check_transform, check_visibility
+from attnshift.losses.classification import CrossEntropy
+from attnshift.metrics.sets import Kid
+from attnshift.telemetry import RunEnded
+from attnshift.testing import (
+    check_consumer,
+    check_criterion,
+    check_defence,
+    check_metric,
+    check_rule,
+    check_set_metric,
+    check_source,
+    check_term,
+    check_transform,
+    check_visibility,
+)
+from attnshift.testing.models import small_classifier
 
 if TYPE_CHECKING:
     import numpy
 
     from attnshift.ensemble.surrogates import Surrogates
-    from attnshift.types import Fused, Observation, Site
+    from attnshift.metrics.statistics import Estimate
+    from attnshift.telemetry import Event
+    from attnshift.types import Fused, Goals, Observation, Site
 
 
 @dataclass(frozen=True)
@@ -129,3 +146,70 @@ def test_metrics() -> None:
         check_metric(lambda reference, candidate: torch.zeros(len(reference)))
     with pytest.raises(AssertionError, match="give nan"):
         check_visibility(lambda clean, edit, masks: torch.ones(len(clean)))
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Cross-entropy that is lowered, with something wrong."""
+
+    change: Callable[[Tensor], Tensor]
+    reads_interference: ClassVar[bool] = False
+
+    def __call__(self, logits: Tensor, goals: Goals) -> Tensor:
+        return self.change(CrossEntropy()(logits, goals))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda losses: losses.sum(), "the loss has shape"),
+        (lambda losses: -losses, "no lower loss"),
+        (lambda losses: losses + losses.mean(), "another loss when it is alone"),
+        (lambda losses: 2 * losses - losses.detach(), "the gradient is not that of the loss"),
+    ],
+    ids=["shape", "sign", "mates", "gradient"],
+)
+def test_criteria(change: Callable[[Tensor], Tensor], sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_criterion(Criterion(change))
+
+
+class InOrder(Kid):
+    """KID of the first images with the last weighing more."""
+
+    def __call__(self, reference: Tensor, candidate: Tensor) -> Estimate:
+        weights = torch.arange(len(reference)).view(-1, 1)
+        return super().__call__(weights * reference, weights * candidate)
+
+
+def test_set_metrics() -> None:
+    with pytest.raises(AssertionError, match="the order of the pairs changes the estimate"):
+        check_set_metric(InOrder())
+
+
+def test_sources() -> None:
+    with pytest.raises(AssertionError, match=r"the source gives a ResNet; use Classifier\.wrap"):
+        check_source(lambda name: small_classifier().network, "mine")  # type: ignore[arg-type,return-value]
+
+
+class Forgetful:
+    """A consumer that takes for granted that a run has begun, and that every image succeeds."""
+
+    iterations = False
+
+    def __init__(self, changes: bool) -> None:
+        self.changes, self.margins = changes, dict[str, float]()
+
+    def __call__(self, event: Event) -> None:
+        if self.changes and hasattr(event, "margins"):
+            event.margins.clear()
+        self.ended = isinstance(event, RunEnded)
+
+    def close(self) -> None:
+        assert self.ended, "it expects a run"
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [(True, "it changes the ImageDone"), (False, "it expects a run")])
+def test_consumers(changes: bool, sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_consumer(lambda: Forgetful(changes))

@@ -1,4 +1,4 @@
-"""What every entry of ``metrics.METRICS``, ``VISIBILITY`` and ``FEATURES`` must do."""
+"""What every entry of ``metrics.METRICS``, ``SETS``, ``VISIBILITY`` and ``FEATURES`` must do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from attnshift.classifiers import load_classifier
 from attnshift.errors import UnavailableError
-from attnshift.metrics import FEATURES, METRICS, VISIBILITY
+from attnshift.metrics import FEATURES, METRICS, SETS, VISIBILITY
 from attnshift.metrics.features import classifier_features
-from attnshift.registry import look_up
-from attnshift.testing import check_features, check_metric, check_visibility
+from attnshift.registry import load, look_up
+from attnshift.testing import check_features, check_metric, check_set_metric, check_visibility
 from hubs import empty_hubs
 
 NEEDS_WEIGHTS = ("lpips-squeeze", "lpips-alex", "lpips-vgg", "dists")
@@ -27,6 +27,11 @@ def test_contract_of_metrics(name: str, tmp_path: Path, monkeypatch: pytest.Monk
             check_metric(metric)
     else:
         check_metric(metric, 176 if name == "ms_ssim" else 64)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_contract_of_set_metrics(name: str) -> None:
+    check_set_metric(load(SETS, name)())
 
 
 @pytest.mark.parametrize("name", VISIBILITY)

@@ -12,24 +12,19 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from attnshift.metrics import FEATURES, SETS, sets
+from attnshift.metrics import sets
 from attnshift.metrics.sets import Cmmd, Fid, Kid, SetMetric, paired_mmd
+from attnshift.testing.metrics import paired_features
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-METRICS = [pytest.param(entry.load()(), id=name) for name, entry in SETS.items()]
 MMDS = [pytest.param(Kid(), id="kid"), pytest.param(Cmmd(), id="cmmd")]
 
 
-def features(count: int = 60, width: int = 8, seed: int = 0, shift: float = 0.3, noise: float = 0.5) -> list[Tensor]:
-    """Of images and of their edits, [count,width] in fp32."""
-    draw = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(count, width, generator=draw) @ torch.randn(width, width, generator=draw) / width**0.5 + 1
-    return [mixed, mixed + shift + noise * torch.randn(count, width, generator=draw)]
-
-
-def in_numpy(pair: list[Tensor]) -> list[NDArray[numpy.float64]]:
+def in_numpy(pair: Sequence[Tensor]) -> list[NDArray[numpy.float64]]:
     return [each.double().numpy() for each in pair]
 
 
@@ -59,7 +54,7 @@ def test_fid_against_the_formula() -> None:
 
     It uses tr sqrt(AB) = tr sqrt(sqrt(A) B sqrt(A)).
     """
-    pair = features()
+    pair = paired_features()
     (mean_x, mean_y) = (each.mean(0) for each in in_numpy(pair))
     (cov_x, cov_y) = (numpy.cov(each.T) for each in in_numpy(pair))
     values, vectors = numpy.linalg.eigh(cov_x)
@@ -71,24 +66,24 @@ def test_fid_against_the_formula() -> None:
 
 def test_fid_against_piq() -> None:
     """piq iterates towards the matrix root in fp32."""
-    pair = features()
+    pair = paired_features()
     assert Fid()(*pair).value == pytest.approx(float(piq.FID().compute_metric(*pair)), rel=5e-3)
 
 
 def test_fid_has_no_interval() -> None:
-    estimate = Fid()(*features())
+    estimate = Fid()(*paired_features())
     assert math.isnan(estimate.low)
     assert math.isnan(estimate.high)
     assert estimate.count == 60
 
 
 def test_kid_against_the_formula() -> None:
-    pair = features(count=30)
+    pair = paired_features(count=30)
     assert Kid()(*pair).value == pytest.approx(u_statistic(cubic, *in_numpy(pair)), rel=1e-9)
 
 
 def test_kid_against_piq() -> None:
-    pair = [each.double() for each in features()]
+    pair = [each.double() for each in paired_features()]
     x, y = pair
     kernels = (piq.kid._polynomial_kernel(*each) for each in ((x, x), (x, y), (y, y)))
     expected = piq.kid._mmd2_and_variance(*kernels, mmd_est="u-statistic")
@@ -97,7 +92,7 @@ def test_kid_against_piq() -> None:
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 def test_kid_is_that_of_torchmetrics_without_the_values_within_pairs() -> None:
-    pair = [each.double() for each in features()]
+    pair = [each.double() for each in paired_features()]
     theirs = KernelInceptionDistance(sets._Identity(8), subsets=1, subset_size=60)
     theirs.update(pair[0], real=True)
     theirs.update(pair[1], real=False)
@@ -107,40 +102,19 @@ def test_kid_is_that_of_torchmetrics_without_the_values_within_pairs() -> None:
 
 
 def test_cmmd_against_the_formula() -> None:
-    pair = features(count=30)
+    pair = paired_features(count=30)
     unit = [each / numpy.linalg.norm(each, axis=1, keepdims=True) for each in in_numpy(pair)]
     assert Cmmd()(*pair).value == pytest.approx(1000 * u_statistic(gaussian, *unit), rel=1e-7)
 
 
 def test_cmmd_reads_directions_alone() -> None:
-    first, second = features()
+    first, second = paired_features()
     assert Cmmd()(7 * first, second / 3).value == pytest.approx(Cmmd()(first, second).value, rel=1e-6)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_equal_sets(metric: SetMetric) -> None:
-    first, _ = features()
-    assert metric(first, first).value == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_more_change_is_a_greater_distance(metric: SetMetric) -> None:
-    values = [metric(*features(shift=shift, noise=0.2)).value for shift in (0, 0.3, 1)]
-    assert values == sorted(values)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_order_of_the_pairs_does_not_matter(metric: SetMetric) -> None:
-    first, second = features()
-    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
-    before, after = metric(first, second), metric(first[order], second[order])
-    for name in ("value", "low", "high"):
-        assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("metric", MMDS)
 def test_many_images_are_added_up_in_parts(metric: SetMetric, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = features()
+    pair = paired_features()
     whole = metric(*pair)
     monkeypatch.setattr(sets, "_ROWS", 7)
     for name in ("value", "low", "high"):
@@ -150,7 +124,7 @@ def test_many_images_are_added_up_in_parts(metric: SetMetric, monkeypatch: pytes
 @pytest.mark.parametrize("metric", MMDS)
 def test_the_interval_is_the_jackknife_s(metric: SetMetric) -> None:
     """Over pairs: each is left out once."""
-    first, second = features(count=20)
+    first, second = paired_features(count=20)
     kept = [[place for place in range(20) if place != out] for out in range(20)]
     without = numpy.array([metric(first[places], second[places]).value for places in kept])
     error = (19 / 20 * ((without - without.mean()) ** 2).sum()) ** 0.5
@@ -190,12 +164,7 @@ def test_least_numbers_of_images() -> None:
     assert Kid().least(2048) == Cmmd().least(768) == 100
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_metrics_name_the_features_that_they_were_published_with(metric: SetMetric) -> None:
-    assert metric.features in FEATURES
-
-
 def test_a_scale_is_a_factor() -> None:
-    pair = features()
+    pair = paired_features()
     plain, scaled = (paired_mmd(lambda left, right: left @ right.T, *pair, scale=scale) for scale in (1, 5))
     assert (scaled.value, scaled.low, scaled.high) == pytest.approx((5 * plain.value, 5 * plain.low, 5 * plain.high))

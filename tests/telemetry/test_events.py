@@ -11,7 +11,7 @@ import torch
 from attnshift.attack.loop import Snapshot
 from attnshift.results.rows import ResultRow
 from attnshift.telemetry import ImageDone, Iteration
-from telemetry.recorded import RECORDED
+from attnshift.testing.recorded import RECORDED
 
 
 def snapshot(losses: bool) -> Snapshot:

@@ -16,7 +16,7 @@ from attnshift.data.images import encode_png
 from attnshift.errors import UserError
 from attnshift.recipes.reading import load_recipe
 from attnshift.telemetry import BatchBegun, Event, Iteration, RunBegun, RunEnded, Telemetry, fan_out
-from telemetry.recorded import RECORDED, begun, done
+from attnshift.testing.recorded import RECORDED, begun, done
 
 if TYPE_CHECKING:
     from attnshift.attack.loop import Snapshot

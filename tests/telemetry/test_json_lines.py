@@ -15,7 +15,7 @@ import pytest
 from attnshift.errors import UserError
 from attnshift.telemetry import EVENTS
 from attnshift.telemetry.json_lines import JsonLines
-from telemetry.recorded import RECORDED, begun, done
+from attnshift.testing.recorded import RECORDED, begun, done
 
 
 def strict(line: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from attnshift.errors import UserError
 from attnshift.telemetry import Event, RunEnded
 from attnshift.telemetry.mlflow_log import MLflow
-from telemetry.recorded import RECORDED, SURROGATES, begun, done, iteration
+from attnshift.testing.recorded import RECORDED, SURROGATES, begun, done, iteration
 
 
 class Server:

@@ -13,7 +13,7 @@ from attnshift.cli.options import TelemetryOptions
 from attnshift.errors import UserError
 from attnshift.registry import Entry, Table
 from attnshift.telemetry import TELEMETRY, Event, open_telemetry
-from telemetry.recorded import RECORDED
+from attnshift.testing.recorded import RECORDED
 
 
 def test_without_options_there_are_lines_and_no_iteration_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from attnshift.telemetry.scalars import Scalars
-from telemetry.recorded import SURROGATES, begun, done, iteration
+from attnshift.testing.recorded import SURROGATES, begun, done, iteration
 
 
 def test_points_are_means_over_the_images_that_are_left() -> None:

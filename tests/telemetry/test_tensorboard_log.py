@@ -11,7 +11,7 @@ import pytest
 from attnshift.errors import UserError
 from attnshift.telemetry import Telemetry
 from attnshift.telemetry.tensorboard_log import TensorBoard
-from telemetry.recorded import RECORDED, begun, iteration
+from attnshift.testing.recorded import RECORDED, begun, iteration
 
 RUN = "fast-0123456789abcdef"
 

@@ -10,7 +10,7 @@ import pytest
 
 from attnshift.telemetry import ImageFailed, RunEnded
 from attnshift.telemetry.terminal import ProgressBar, ProgressLines
-from telemetry.recorded import RECORDED, SURROGATES, begun, done, iteration
+from attnshift.testing.recorded import RECORDED, SURROGATES, begun, done, iteration
 
 EXPECTED = [
     "2/4 id-0-0.png (mug): succeeds on 2 of 2 surrogates, iterate 1 of 3, 1.50 s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from attnshift.diffusion.names import check_source, exists, split_variant
+from attnshift.diffusion.names import check_pipeline_source, exists, split_variant
 from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table, look_up, suggest
 
@@ -86,7 +86,7 @@ def check_pipeline_name(source: str) -> None:
     """
     backbone, model = _prefixed(source)
     if backbone in ("", _USUAL):
-        check_source(split_variant(model)[0])
+        check_pipeline_source(split_variant(model)[0])
 
 
 def _named(source: str) -> tuple[str, str]:

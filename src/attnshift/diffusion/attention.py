@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Read
@@ -92,11 +93,11 @@ class _Recorder:
     def __call__(
         self,
         attention: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        hidden_states: Float[Tensor, "batch ..."],
+        encoder_hidden_states: Float[Tensor, "batch tokens width"] | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "batch ..."]:
         if attention_mask is not None or hidden_states.ndim != 3:
             raise NotImplementedError(f"{self.layer}: masked or spatial attention cannot be recorded")
         assert attention.to_k is not None
@@ -134,13 +135,24 @@ class _Recorder:
         return output / attention.rescale_output_factor
 
 
-def _by_head(attention: Attention, projected: Tensor) -> Tensor:
+def _by_head(
+    attention: Attention, projected: Float[Tensor, "batch positions _"]
+) -> Float[Tensor, "batch heads positions width"]:
     return projected.unflatten(2, (attention.heads, -1)).transpose(1, 2)
 
 
-def _scores(attention: Attention, queries: Tensor, keys: Tensor) -> Tensor:
+def _scores(
+    attention: Attention,
+    queries: Float[Tensor, "batch heads queries width"],
+    keys: Float[Tensor, "batch heads keys width"],
+) -> Float[Tensor, "batch heads queries keys"]:
     return torch.matmul(queries * attention.scale, keys.transpose(2, 3)).float()
 
 
-def _fused(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _fused(
+    attention: Attention,
+    queries: Float[Tensor, "batch heads queries width"],
+    keys: Float[Tensor, "batch heads keys width"],
+    values: Float[Tensor, "batch heads keys width"],
+) -> Float[Tensor, "batch heads queries width"]:
     return torch.nn.functional.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -342,9 +343,9 @@ def _check_tokenizer(name: str, text: CLIPTextConfig, tokenizer: CLIPTokenizer) 
         raise ModelError(f"{name}: the tokenizer cannot read 'photo'; are its files whole?")
 
 
-def check_levels(alphas: Tensor, name: str) -> None:
-    """Raise ModelError unless ``alphas`` [timesteps] are cumulative alphas: in [0,1], and lower
-    from step to step."""
+def check_levels(alphas: Float[Tensor, "timesteps"], name: str) -> None:
+    """Raise ModelError unless ``alphas`` are cumulative alphas: in [0,1], and lower from step to
+    step."""
     if not (bool(alphas.isfinite().all()) and float(alphas.min()) >= 0 and float(alphas.max()) <= 1):
         raise ModelError(f"{name}: the scheduler's noise levels are not in [0,1]; are its betas damaged?")
     if bool((alphas.diff() > 0).any()):

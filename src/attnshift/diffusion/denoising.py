@@ -66,7 +66,7 @@ def denoise(
     order = tuple(sites)
     read: list[tuple[Tensor, ...]] = []
 
-    def step(latents: Tensor, index: int) -> tuple[Tensor, ...]:
+    def step(latents: Float[Tensor, "batch channels rows columns"], index: int) -> tuple[Float[Tensor, "..."], ...]:
         noise, maps = guided_noise(backbone, trajectory, latents, index, order)
         source, target = trajectory.noise_schedule.levels[index : index + 2]
         moved = ddim_step(latents, noise, source, target)

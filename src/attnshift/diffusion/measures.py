@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
@@ -122,8 +123,10 @@ class PipelineMeasures:
 
 
 @torch.no_grad()
-def measure_pipeline(backbone: Backbone, images: Tensor, schedule_steps: int = 20) -> PipelineMeasures:
-    """Measure ``backbone`` on ``images`` [batch,3,side,side] in [0,1], with one forward pass for each.
+def measure_pipeline(
+    backbone: Backbone, images: Float[Tensor, "batch 3 side side"], schedule_steps: int = 20
+) -> PipelineMeasures:
+    """Measure ``backbone`` on ``images`` in [0,1], with one forward pass for each.
 
     Latents are noised with a known noise to the level of the schedule whose cumulative alpha is
     nearest to one half, and the denoiser predicts that noise under an empty prompt. A backbone
@@ -158,9 +161,9 @@ def measure_pipeline(backbone: Backbone, images: Tensor, schedule_steps: int = 2
     )
 
 
-def _share(found: Tensor, target: Tensor) -> float:
+def _share(found: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> float:
     return float(1 - (found - target).square().sum() / target.square().sum().clamp_min(1e-12))
 
 
-def _cosine(found: Tensor, target: Tensor) -> float:
+def _cosine(found: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> float:
     return float(torch.nn.functional.cosine_similarity(found.flatten(), target.flatten(), dim=0))

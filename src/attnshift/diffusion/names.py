@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attnshift.errors import ModelError
 
-__all__ = ["check_source", "exists", "is_hub_name", "split_variant"]
+__all__ = ["check_pipeline_source", "exists", "is_hub_name", "split_variant"]
 
 _HUB = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _VARIANT = re.compile(r"[\w-]+", re.ASCII)
@@ -36,7 +36,7 @@ def is_hub_name(source: str) -> bool:
     return _HUB.fullmatch(source) is not None and not ("/" in source and exists(source.partition("/")[0]))
 
 
-def check_source(source: str) -> None:
+def check_pipeline_source(source: str) -> None:
     """Raise ModelError if ``source`` is a folder that does not exist."""
     if not (exists(source) or is_hub_name(source)):
         raise ModelError(

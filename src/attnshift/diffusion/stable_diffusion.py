@@ -29,7 +29,7 @@ from attnshift.diffusion.backbone import Loader, Prediction, Read
 from attnshift.diffusion.checks import check_betas, check_folder, check_levels, check_parts, check_unexpected
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.hub import download
-from attnshift.diffusion.names import check_source, is_hub_name, split_variant
+from attnshift.diffusion.names import check_pipeline_source, is_hub_name, split_variant
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
@@ -266,7 +266,7 @@ def _silence() -> None:
 
 def _folder(source: str, variant: str | None) -> Path:
     """Return where the pipeline lies, once what a name of the hub stands for has been fetched."""
-    check_source(source)
+    check_pipeline_source(source)
     folder = Path(source)
     if is_hub_name(source) and not folder.exists():
         return download(source, variant)

@@ -45,14 +45,13 @@ class SurrogateGradients(NamedTuple):
 
 
 class EnsembleGradient(NamedTuple):
-    """The criterion on blended logits: its ``gradient`` [batch,...] at the points, the ``weights``
-    [models,batch] that were given to the models, and each model's own ``losses`` and ``margins``
-    [models,batch]."""
+    """The criterion on blended logits: its ``gradient`` at the points, the ``weights`` that were
+    given to the models, and each model's own ``losses`` and ``margins``."""
 
-    gradient: Tensor
-    weights: Tensor
-    losses: Tensor
-    margins: Tensor
+    gradient: Float[Tensor, "batch ..."]
+    weights: Float[Tensor, "models batch"]
+    losses: Float[Tensor, "models batch"]
+    margins: Float[Tensor, "models batch"]
 
 
 @batch_record
@@ -115,8 +114,8 @@ class Surrogates:
         losses = torch.stack([self.criterion(each, self.goals) for each in logits])
         return losses, torch.stack([margins(each, self.goals) for each in logits])
 
-    def known(self, points: Tensor) -> Tensor:
-        """True where a classifier sees the true class, bool [models,batch]."""
+    def known(self, points: Float[Tensor, "batch ..."]) -> Bool[Tensor, "models batch"]:
+        """True where a classifier sees the true class."""
         return self.logits(points).argmax(2) == self.goals.labels
 
     @torch.no_grad()

@@ -105,9 +105,10 @@ class Entropy:
             value = value + self.strength * torch.stack([_variation(each, shares) for each, shares in kept]).mean()
         return value
 
-    def _maps(self, observation: Observation, state: TermState | None, image: int) -> dict[Site, Tensor]:
-        """Each site's maps [steps, heads, tokens, side, side], smoothed over iterations if that is
-        asked for."""
+    def _maps(
+        self, observation: Observation, state: TermState | None, image: int
+    ) -> dict[Site, Float[Tensor, "steps heads tokens side side"]]:
+        """Each site's maps, smoothed over iterations if that is asked for."""
         branch, span = observation.adversarial, observation.tokens[image]
         sites = self.sites(branch.attention, branch.latents.shape[-1])
         maps = {site: site_maps(branch.attention, site, self.select, span, image) for site in sites}

@@ -101,6 +101,7 @@ METRICS = Table(
     },
     group="attnshift.metrics",
     contract=("attnshift.metrics.metrics:Metric",),
+    reserved=dict.fromkeys(("id", "arm"), "which is another column of quality.parquet"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The contracts of metrics, of measures of visibility and of features."""
+"""The contracts of metrics of images and of sets, of measures of visibility and of features."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnshift.metrics import METRICS
+from attnshift.metrics import FEATURES, METRICS, SETS
 from attnshift.metrics.features import Features
 from attnshift.metrics.metrics import Metric
+from attnshift.metrics.sets import SetMetric
 from attnshift.registry import check
 from attnshift.testing.models import pictures
 from attnshift.testing.requirements import require, require_close, require_finite, require_shape
 
-__all__ = ["check_features", "check_metric", "check_visibility"]
+__all__ = ["check_features", "check_metric", "check_set_metric", "check_visibility", "paired_features"]
 
 
 def check_metric(metric: Metric, side: int = 64) -> None:
@@ -46,6 +47,32 @@ def check_metric(metric: Metric, side: int = 64) -> None:
             leaf = edit.clone().requires_grad_()
             (slope,) = torch.autograd.grad(metric(reference, leaf).sum(), leaf)
             require_finite(slope, "the gradient")
+
+
+def check_set_metric(metric: SetMetric) -> None:
+    """Hold a metric of sets to its contract, on the features of 60 made-up images and of their edits."""
+    check(SETS, type(metric).__name__, metric)
+    require(metric.features in FEATURES, f"its features are '{metric.features}'; known: {', '.join(FEATURES)}")
+    require(metric.least(8) > 0, "its least number of images is not positive")
+    first, second = paired_features()
+    require(abs(metric(first, first).value) < 1e-9, "equal sets have a distance")
+    distances = [metric(*paired_features(shift=shift, noise=0.2)).value for shift in (0, 0.3, 1)]
+    require(distances == sorted(distances), "a greater change has no greater distance")
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        torch.tensor([each.value, each.low, each.high], dtype=torch.float64)
+        for each in (metric(first[order], second[order]), metric(first, second))
+    )
+    require_close(found, expected, "the order of the pairs changes the estimate", rtol=1e-6)
+
+
+def paired_features(
+    count: int = 60, width: int = 8, seed: int = 0, shift: float = 0.3, noise: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Features of made-up images and of their edits, each [count,width] in fp32."""
+    draw = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(count, width, generator=draw) @ torch.randn(width, width, generator=draw) / width**0.5 + 1
+    return mixed, mixed + shift + noise * torch.randn(count, width, generator=draw)
 
 
 def check_visibility(measure: Callable[[Tensor, Tensor, Tensor], Tensor], side: int = 64) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 
-__all__ = ["require", "require_close", "require_finite", "require_shape"]
+__all__ = ["in_double", "require", "require_close", "require_finite", "require_shape"]
 
 
 def require(holds: object, sentence: str) -> None:
@@ -28,3 +31,14 @@ def require_close(found: Tensor, expected: Tensor, sentence: str, rtol: float = 
     distance = float((found - expected).abs().nan_to_num().max())
     close = found.isclose(expected, rtol=rtol, atol=atol, equal_nan=True).all()
     require(close, f"{sentence}; largest difference {distance:.2g}")
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Terms and losses compute in fp32, which is too coarse for finite differences: here their casts go to float64."""
+    usual = Tensor.float
+    Tensor.float = Tensor.double  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Tensor.float = usual  # type: ignore[method-assign]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -32,7 +31,7 @@ from attnshift.testing.observations import (
     with_images,
     with_maps,
 )
-from attnshift.testing.requirements import require, require_close, require_finite, require_shape
+from attnshift.testing.requirements import in_double, require, require_close, require_finite, require_shape
 from attnshift.types import Observation, Site
 
 __all__ = ["TERM_CHECKS", "Reads", "Term", "check_term", "reads"]
@@ -105,7 +104,7 @@ def interference_only_where_it_says_so(term: Term) -> None:
 
 def gradient_is_right(term: Term) -> None:
     """Compared with finite differences in float64."""
-    with _in_double():
+    with in_double():
         observed = _seen(dtype=torch.float64)
         named = _running_sites(term, observed)
         drawn = scores(1, dtype=torch.float64)
@@ -282,14 +281,3 @@ def _is_gradient(value: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
         if not torch.isclose((gradient * step).sum() * 2, up - down, rtol=1e-3, atol=rounding):
             return False
     return True
-
-
-@contextmanager
-def _in_double() -> Iterator[None]:
-    """Terms compute in fp32, which is too coarse for finite differences: here their casts go to float64."""
-    usual = Tensor.float
-    Tensor.float = Tensor.double  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        Tensor.float = usual  # type: ignore[method-assign]

@@ -6,6 +6,8 @@ import math
 
 from attnshift.telemetry import BatchBegun, Event, ImageDone, ImageFailed, Iteration, RunBegun, RunEnded
 
+__all__ = ["RECORDED", "SURROGATES", "begun", "done", "iteration"]
+
 SURROGATES = ("lab:resnet", "jpeg(quality=60)+lab:resnet")
 
 
@@ -36,7 +38,7 @@ def iteration(batch: int, number: int, *values: float) -> Iteration:
 
 
 def done(id: str, *margins: float, target: str | None = None, evaluated: int = 3) -> ImageDone:
-    by_name = dict(zip(SURROGATES, margins, strict=True))
+    by_name: dict[str, float] = dict(zip(SURROGATES, margins, strict=True))
     fooled = all(margin < 0 for margin in margins)
     kept = 1 if evaluated else 0
     return ImageDone(id, f"{id}.png", "mug", target, 1.5, kept, evaluated, by_name, fooled)
