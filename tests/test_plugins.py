@@ -53,10 +53,11 @@ def table() -> Table:
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Puts a package with one module and entry points where Python finds it."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
+    modules = []
 
     def put(package: str, points: dict[str, str], code: str) -> None:
         module = package.replace("-", "_")
+        modules.append(module)
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
@@ -68,8 +69,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     yield put
     installed_plugins.cache_clear()
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in modules:
+        sys.modules.pop(name, None)
 
 
 SAW = """
