@@ -113,11 +113,3 @@ def finished(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempP
     from small_runs import run_small, small_settings
 
     return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("finished") / "run"))
-
-
-@pytest.fixture(scope="session")
-def finished_singly(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The same in batches of one."""
-    from small_runs import run_small, small_settings
-
-    return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("singly") / "run", batch=1))

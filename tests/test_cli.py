@@ -628,35 +628,6 @@ def test_a_comparison_that_cannot_be_meant(command: Command, call: Call, more: t
 
 
 @pytest.mark.heavy
-def test_a_comparison_stopped_by_ctrl_c_is_continued_by_the_same_command(command: Command, call: Call) -> None:
-    (command.photos / "mine.toml").write_text('name = "mine"\n[optimiser]\niterations = 6\n')
-    arguments = ["compare", *comparison(command, "--recipe", command.photos / "mine.toml")]
-    process = in_a_process(*arguments)
-    assert process.stderr is not None
-    assert any(line.startswith("mine@0.5 1/2 ") for line in process.stderr), process.communicate()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (130, "")
-    assert "the same command continues" in err.splitlines()[-1]
-    assert {path.name for path in command.out.iterdir()} == {"inversions", "runs"}
-    continued = call(*arguments)
-    assert continued.status == 0, continued.err
-    assert 0 < len(re.findall(r"^mine@\S+ \d+/\d+ ", continued.err, re.MULTILINE)) < 4
-
-
-@pytest.mark.heavy
-def test_another_recipe_in_the_same_folder(command: Command, call: Call) -> None:
-    command.more = ("--limit", "1")
-    assert call(*command.arguments()).status == 0
-    before = contents(command.out)
-    command.more = ("--limit", "1", "--set", "seed=5")
-    ended = call(*command.arguments())
-    assert_one_line(ended)
-    assert "recipe.seed: 5, not 0" in ended.err
-    assert contents(command.out) == before
-
-
-@pytest.mark.heavy
 def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
     """Late enough that all libraries were imported and the pipeline was loaded: none of them may add a line."""
     command.more = ("--size", "60")

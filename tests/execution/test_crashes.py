@@ -107,7 +107,10 @@ def assert_whole(out: Path, undisturbed: Store) -> None:
     assert (status.left, status.failed, status.troubled, status.working) == (0, (), {}, False)
 
 
-def killed_once(tiny: PreparedRun, whole: Whole, out: Path, seed: int) -> None:
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_at_a_random_moment(tiny: PreparedRun, whole: Whole, tmp_path: Path, seed: int) -> None:
+    out = tmp_path / "run"
     child = fork(partial(attack_prepared, tiny, out))
     time.sleep(random.Random(f"kill {seed}").uniform(0, whole.seconds))
     child.kill()
@@ -115,18 +118,6 @@ def killed_once(tiny: PreparedRun, whole: Whole, out: Path, seed: int) -> None:
     assert fork(partial(attack_prepared, tiny, out)).wait() == 0
     assert_whole(out, whole.store)
     assert max(read_history(out).deaths.values(), default=0) <= 1
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("seed", range(8))
-def test_killed_at_a_random_moment(tiny: PreparedRun, whole: Whole, tmp_path: Path, seed: int) -> None:
-    killed_once(tiny, whole, tmp_path / "run", seed)
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("seed", range(8, 50))
-def test_killed_at_many_random_moments(tiny: PreparedRun, whole: Whole, tmp_path: Path, seed: int) -> None:
-    killed_once(tiny, whole, tmp_path / "run", seed)
 
 
 def at_call(patch: pytest.MonkeyPatch, number: int, do: Callable[[int | None], object]) -> list[str]:
