@@ -628,6 +628,16 @@ def test_a_comparison_that_cannot_be_meant(command: Command, call: Call, more: t
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize(("most", "status"), [("0", 1), ("1", 0), ("49%", 1), ("50%", 0)])
+def test_some_images_of_a_comparison_may_fail(command: Command, call: Call, most: str, status: int) -> None:
+    (command.photos / "images" / "photo-3.png").write_bytes(b"nothing")
+    ended = call("sweep", *comparison(command, "--recipe", "pgd", "--max-failed", most))
+    assert ended.status == status, ended.err
+    shown = "" if most == "0" else f", {'more than' if status else 'within'} --max-failed, {most}"
+    assert f"1 of 2 images failed in at least one run and is in no figure{shown}; " in ended.err
+
+
+@pytest.mark.heavy
 def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
     """Late enough that all libraries were imported and the pipeline was loaded: none of them may add a line."""
     command.more = ("--size", "60")

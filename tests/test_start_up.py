@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from attnshift.baselines import BASELINES
 from report.made_up import made_up_run
 from small_runs import write_photos
 
@@ -60,13 +61,17 @@ def test_a_report_imports_nothing_heavy(tmp_path: Path) -> None:
     assert modules.isdisjoint(HEAVY)
 
 
-def test_a_recipe_of_an_attack_on_latents_is_read_without_torch() -> None:
-    program = "import attnshift, sys; print(attnshift.load_recipe('fast').name, 'torch' in sys.modules)"
+def test_recipes_are_read_without_torch() -> None:
+    names = ["fast", *(name for name, entry in BASELINES.items() if not entry.package)]
+    program = (
+        f"import attnshift, sys; print([attnshift.load_recipe(name).name for name in {names}], 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["fast", "False"], done.stderr
+    assert done.stdout.strip() == f"{names} False", done.stderr
 
 
 TRUE = ("--labels", "true.csv", "--surrogate", "lab:resnet")
+JUDGE = ("--judge", "lab:nfnet")
 ATTACK = ("--labels", "labels.csv", "--surrogate", "lab:resnet")
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
@@ -84,6 +89,20 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "source of validate": (("validate", "photos", *TRUE[:2], "--surrogate", "tim:a"), "did you mean 'timm'"),
     "no source": (("attack", "photos", *TRUE[:2], "--surrogate", "resnet50", "--out", "run"), "source:name"),
     "defence": (("attack", "photos", *TRUE[:2], "--surrogate", "jpg+lab:a", "--out", "run"), "did you mean 'jpeg'"),
+    "preset of a comparison": (("compare", "photos", *TRUE, *JUDGE, "--recipe", "fsat", "--out", "run"), "'fast'"),
+    "folder of a comparison": (
+        ("compare", "nope", *ATTACK, *JUDGE, "--recipe", "pgd", "--out", "run"),
+        "nope: no such",
+    ),
+    "label file of a comparison": (("sweep", ".", *ATTACK, *JUDGE, "--out", "run"), "labels.csv: no such label file"),
+    "limit of a comparison": (("sweep", "photos", *TRUE, *JUDGE, "--limit", "-1", "--out", "run"), "--limit is -1"),
+    "strength": (("sweep", "photos", *TRUE, *JUDGE, "--strength", "0", "--out", "run"), "--strength of fast: 0"),
+    "preset of a study": (
+        ("tune", "photos", *TRUE, "--search", "a", "--preset", "pgd", "--out", "run"),
+        "attacks pixels",
+    ),
+    "no judge": (("sweep", "photos", *TRUE, "--out", "run"), "give at least one in --judge"),
+    "tolerance": (("sweep", "photos", *TRUE, *JUDGE, "--max-failed", "1.5", "--out", "run"), "--max-failed is 1.5"),
     "judge": (("sweep", "photos", *TRUE, "--judge", "timn:a", "--out", "run"), "did you mean 'timm'"),
     "run": (("evaluate", "nope", "--judge", "lab:nfnet"), "nope"),
 }

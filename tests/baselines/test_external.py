@@ -15,8 +15,9 @@ import torchattack
 from torch import Tensor, nn
 
 from attnshift.baselines.external.art_baselines import AutoAttack
-from attnshift.baselines.external.baseline import Averaged, ExternalBaseline, seed_generators
-from attnshift.baselines.external.torchattack_baselines import BSR, DI, SSA, TI, SpectrumSimulation, TorchattackBaseline
+from attnshift.baselines.external.baseline import ExternalBaseline
+from attnshift.baselines.external.networks import Averaged, SpectrumSimulation, seed_generators
+from attnshift.baselines.external.torchattack_baselines import BSR, DI, SSA, TI, TorchattackBaseline
 from attnshift.batching import select_rows
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise

@@ -23,7 +23,8 @@ from attnshift.recipes.strength import at_strength
 from attnshift.report.curves import measure_comparison
 from attnshift.results.store import Store
 from attnshift.studies import comparison
-from attnshift.studies.comparison import ComparisonSettings, Entrant, compare_recipes, read_entrants
+from attnshift.studies.comparison import ComparisonSettings, compare_recipes
+from attnshift.studies.entrants import Entrant, read_entrants
 from attnshift.telemetry import Event, ImageDone, RunBegun
 from planted import edit_json
 from small_runs import SHORT_PATH, SIDE, SURROGATE, Told, contents, pngs, small_settings
@@ -350,7 +351,7 @@ def test_an_image_that_fails_is_left_out_and_tried_again_when_asked(
     assert all("not a readable image" in each.reason for each in found.failures)
     for retry_failed, tried in ((False, 0), (True, 4)):
         told = Told()
-        compare_recipes(settings, told.telemetry(), retry_failed)
+        compare_recipes(settings, told.telemetry(), retry_failed=retry_failed)
         assert (len(told.done), len(told.failed)) == (0, tried)
 
 

@@ -11,7 +11,8 @@ from attnshift.recipes.reading import load_recipe
 from attnshift.report.curve_page import write_comparison
 from attnshift.report.curves import measure_comparison
 from attnshift.results.store import Store
-from attnshift.studies.comparison import Compared, ComparisonSettings, Entrant, compare_recipes
+from attnshift.studies.comparison import Compared, ComparisonSettings, compare_recipes
+from attnshift.studies.entrants import Entrant
 from small_runs import SHORT_PATH, SURROGATE, contents
 from tables import records
 

@@ -1,21 +1,22 @@
-"""Baselines of our own: sign steps on pixels within a radius of the image."""
+"""Baselines of our own: sign steps on pixels within a radius of the image. Their options are read without torch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from attnshift.ensemble import RULES
-from attnshift.ensemble.fusion import FusionRule
-from attnshift.ensemble.surrogates import Surrogates
-from attnshift.randomness import generator
 from attnshift.registry import STRICT, build
-from attnshift.types import RandomKey
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attnshift.ensemble.fusion import FusionRule
+    from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.types import RandomKey
 
 __all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "Baseline"]
 
@@ -69,7 +70,7 @@ class PGD(Baseline):
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         rule, step_size = self._rule(), self.step_size or self.epsilon / self.steps
         points = (images + self._offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
-        accumulated, state = torch.zeros_like(images), None
+        accumulated, state = images.new_zeros(images.shape), None
         for _ in range(self.steps):
             fused = rule(surrogates, points, state)
             lengths = fused.direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
@@ -81,6 +82,10 @@ class PGD(Baseline):
         return build(RULES, self.fusion, self.fusion_options)
 
     def _offsets(self, images: Tensor, key: RandomKey) -> Tensor:
+        import torch
+
+        from attnshift.randomness import generator
+
         drawn = [torch.from_numpy(generator(key.seed, id, "start").uniform(-1, 1, images.shape[1:])) for id in key.ids]
         return self.epsilon * torch.stack(drawn).to(images)
 

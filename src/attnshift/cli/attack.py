@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +14,7 @@ from rich.console import Console
 
 from attnshift.cli.options import AttackOptions, Changes, Preset, RetryFailed, TelemetryOptions, expand_options
 from attnshift.cli.printing import print_message
+from attnshift.cli.tolerance import MaxFailed, Tolerance
 from attnshift.errors import UserError
 from attnshift.terminal import plural
 
@@ -37,9 +36,7 @@ def attack(
         Path | None, typer.Option(help="Folder that keeps inversions for other runs on the same images.")
     ] = None,
     retry_failed: RetryFailed = False,
-    max_failed: Annotated[
-        str, typer.Option(metavar="N|N%", help="Failed images, a number or a share, that leave the exit status at 0.")
-    ] = "0",
+    max_failed: MaxFailed = "0",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Only part I, from 1, of N that share a folder.")] = "",
     engine: Annotated[str, typer.Option(help="local, or ray for workers on many cores, GPUs and machines.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default: one here, for the run.")] = None,
@@ -55,13 +52,13 @@ def attack(
     from attnshift.recipes.reading import load_recipe
     from attnshift.recipes.schema import BaselineRecipe
 
+    check_early(inputs)
     recipe = load_recipe(preset, changes)
     if profile and isinstance(recipe, BaselineRecipe):
         raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} attacks pixels")
     if profile and engine != "local":
         raise UserError("`profile` looks at this process; leave `engine` out")
-    check_early(inputs)
-    part, tolerated = _shard(shard), _tolerated(max_failed)
+    part, tolerated = _shard(shard), Tolerance.read(max_failed)
     if memory_limit:
         from attnshift.execution.memory import limit_memory
 
@@ -81,12 +78,11 @@ def attack(
         store = attack_folder(settings, consumers, options)
     failed = len(store.table(FailedRow))
     if failed:
-        many = failed > tolerated(store.planned())
-        most = "" if max_failed == "0" else f", {'more than' if many else 'within'} `max_failed`, {max_failed}"
+        counts = failed, store.planned()
         them = "it" if failed == 1 else "them"
-        what = f"{plural(failed, 'image')} failed{most}"
+        what = f"{plural(failed, 'image')} failed{tolerated.line(*counts)}"
         print_message(f"{what}; attnshift status {out} says why, `retry_failed` tries {them} again")
-        if many:
+        if tolerated.exceeded(*counts):
             raise typer.Exit(1)
     console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
 
@@ -100,15 +96,6 @@ def _shard(given: str) -> Shard:
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise UserError(f"`shard` is {given}; expected I/N with 1 <= I <= N, such as 3/8")
     return Shard(int(index) - 1, int(count))
-
-
-def _tolerated(given: str) -> Callable[[int], Fraction]:
-    """Images of a run -> how many of them may fail, from a number or a share such as 1%."""
-    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", given, re.ASCII)
-    most, share = (Fraction(found[1] or found[2]), found[1] is None) if found else (Fraction(-1), False)
-    if most < 0 or (share and most > 100):
-        raise UserError(f"`max_failed` is {given}; expected a number of images, such as 20, or a share, such as 1%")
-    return lambda images: most * images / 100 if share else most
 
 
 def _engine(name: str, address: str | None, workers: int, cache: Path | None) -> MakeEngine | None:

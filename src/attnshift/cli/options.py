@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from attnshift.cli.tolerance import MaxFailed
 from attnshift.errors import UserError
 
 __all__ = [
@@ -146,6 +147,7 @@ class CompareOptions:
     judges: Judges = ()
     min_clean_accuracy: MinCleanAccuracy = 0.25
     retry_failed: RetryFailed = False
+    max_failed: MaxFailed = "0"
 
 
 def expand_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -42,8 +42,10 @@ def tune(
     Tune on images that are not evaluated later.
     """
     from attnshift.execution.early import check_early
+    from attnshift.recipes.reading import load_latent_recipe
 
     check_early(inputs, tuning)
+    load_latent_recipe(preset, changes)
     from attnshift.studies.tuning import TuningSettings, read_search, tune_recipe
 
     console = Console(stderr=as_json)

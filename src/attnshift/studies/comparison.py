@@ -20,29 +20,18 @@ from attnshift.defences.names import load_defended
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
-from attnshift.execution.early import check_surrogates
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import Inputs, settings_with, wants_masks
-from attnshift.judging.roles import check_judges
 from attnshift.judging.verdicts import evaluate_run, in_run_order
 from attnshift.metrics.clean_accuracy import LEAST
-from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.recipes.strength import at_strength
 from attnshift.results.rows import QualityRow, ResultRow, VerdictRow
 from attnshift.results.store import Store
+from attnshift.studies.entrants import Entrant, check_asked
 from attnshift.telemetry import Telemetry
 
-__all__ = ["Compared", "ComparisonSettings", "Entrant", "compare_recipes", "read_entrants"]
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A recipe that is compared, an attack in latents or on pixels, at each of its ``strengths``."""
-
-    name: str
-    recipe: Recipe | BaselineRecipe
-    strengths: tuple[float, ...]
+__all__ = ["Compared", "ComparisonSettings", "compare_recipes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +74,7 @@ def compare_recipes(
     what its folder holds already has to be asked for again, the same in everything. Images that failed stay failed
     unless ``retry_failed``.
     """
-    _check_settings(settings)
+    check_asked(settings.surrogates, settings.judges, settings.entrants)
     arms = _prepare(settings)
     judges = _load_judges(settings, arms[0].attack.worker.classifiers, arms[0].attack.plan.examples)
     _claim(settings.out, arms)
@@ -101,55 +90,6 @@ def compare_recipes(
             remarks |= dict.fromkeys(found)
         runs.setdefault(arm.name, {})[arm.strength] = store
     return Compared(runs, tuple(judge.name for judge in judges), tuple(remarks))
-
-
-def read_entrants(sources: Sequence[str], strengths: Sequence[float]) -> tuple[Entrant, ...]:
-    """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``, named without the file's ending.
-
-    Those without strengths of their own are compared at ``strengths``.
-    """
-    entrants: dict[str, Entrant] = {}
-    for given in sources:
-        source, own = _split(given)
-        name = Path(source).name.removesuffix(".toml")
-        if name in entrants:
-            raise UserError(f"`recipes`, {given}: two recipes are called {name}; give it once, or rename a file")
-        entrants[name] = Entrant(name, load_recipe(source), own or tuple(strengths))
-    return tuple(entrants.values())
-
-
-def _split(given: str) -> tuple[str, tuple[float, ...]]:
-    source, _, listed = given.rpartition("@")
-    try:
-        return source or given, tuple(float(each) for each in listed.split(",")) if source else ()
-    except ValueError:
-        # An @ of the file's own name.
-        return given, ()
-
-
-def _check_settings(settings: ComparisonSettings) -> None:
-    check_surrogates(settings.surrogates)
-    if not settings.judges:
-        raise UserError("no classifier judges; give at least one in `judges`, such as timm:vit_base_patch16_224")
-    if not settings.entrants:
-        raise UserError("no recipe to compare; give at least one in `recipes`, such as fast or mifgsm")
-    for entrant in settings.entrants:
-        if not entrant.strengths:
-            raise UserError("no strength to attack with; give at least one in `strengths`, such as 1")
-        for strength in entrant.strengths:
-            if not 0.001 <= strength <= 1000:
-                given = f"`strengths` of {entrant.name}: {strength:g}"
-                raise UserError(f"{given}; it must lie between 0.001 and 1000, and 1 changes nothing")
-        _once(f"`strengths` of {entrant.name}", [f"{each:g}" for each in entrant.strengths])
-    _once("`judges`", settings.judges)
-    tuned_on = {name for entrant in settings.entrants for name in entrant.recipe.tuned_on}
-    check_judges(settings.judges, {*settings.surrogates, *tuned_on}, UserError)
-
-
-def _once(what: str, given: Sequence[str]) -> None:
-    twice = [each for each in given if given.count(each) > 1]
-    if twice:
-        raise UserError(f"{what}: {twice[0]} is given twice; give it once")
 
 
 def _prepare(settings: ComparisonSettings) -> list[_Arm]:

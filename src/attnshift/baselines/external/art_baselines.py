@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from attnshift.baselines.external.baseline import Averaged, ExternalBaseline
-from attnshift.ensemble.surrogates import Surrogates
+from attnshift.baselines.external.baseline import ExternalBaseline
 from attnshift.errors import RecipeError
-from attnshift.types import Goals
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.types import Goals
 
 __all__ = ["AutoAttack"]
 
@@ -48,21 +50,26 @@ class AutoAttack(ExternalBaseline):
     """
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
+        from attnshift.baselines.external.networks import Averaged, classes_of
+
         super().check(surrogates, images)
         if surrogates.goals.targets is not None:
             raise RecipeError("baseline 'autoattack' cannot be targeted: ART uses targets only on the way; drop them")
-        if "apgd-dlr" in self.attacks and _classes(Averaged(surrogates.classifiers), images[:1]) < 3:
+        if "apgd-dlr" in self.attacks and classes_of(Averaged(surrogates.classifiers), images[:1]) < 3:
             raise RecipeError("baseline 'autoattack': apgd-dlr needs three classes; leave it out of attacks")
 
     def _attack(self, network: nn.Module, image: Tensor, goals: Goals) -> Tensor:
+        import torch
         from art.attacks.evasion import AutoAttack as Sequence
         from art.estimators.classification import PyTorchClassifier
 
+        from attnshift.baselines.external.networks import classes_of
+
         estimator = PyTorchClassifier(
             network,
-            nn.CrossEntropyLoss(),
+            torch.nn.CrossEntropyLoss(),
             tuple(image.shape[1:]),
-            _classes(network, image),
+            classes_of(network, image),
             clip_values=(0.0, 1.0),
             device_type="gpu" if image.is_cuda else "cpu",
         )
@@ -90,8 +97,3 @@ class AutoAttack(ExternalBaseline):
             loss_type="cross_entropy" if name == "apgd-ce" else "difference_logits_ratio",
             verbose=False,
         )
-
-
-@torch.no_grad()
-def _classes(network: nn.Module, image: Tensor) -> int:
-    return network(image).shape[1]

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from attnshift.baselines.pixel import Baseline, Radius
-from attnshift.batching import select_rows
-from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import UserError
-from attnshift.randomness import generator
-from attnshift.types import Goals, RandomKey
 
-__all__ = ["Averaged", "ExternalBaseline", "seed_generators"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
+    from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.types import Goals, RandomKey
 
-class Averaged(nn.Module):
-    """Mean of the logits of ``classifiers`` (Dong et al., "MI-FGSM", CVPR 2018, section 3.4).
-
-    As a module it has no weights, so a library that changes a network's mode or weights cannot
-    change a classifier.
-    """
-
-    def __init__(self, classifiers: Sequence[Callable[[Tensor], Tensor]]):
-        super().__init__()
-        self.classifiers = tuple(classifiers)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.stack([classifier(images) for classifier in self.classifiers]).mean(0)
+__all__ = ["ExternalBaseline"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +36,11 @@ class ExternalBaseline(Baseline):
             _require(library, type(self).__name__)
 
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
+        import torch
+
+        from attnshift.baselines.external.networks import Averaged, seed_generators
+        from attnshift.batching import select_rows
+
         self.check(surrogates, images)
         network, found = Averaged(surrogates.classifiers), []
         for at, id in enumerate(key.ids):
@@ -69,26 +54,6 @@ class ExternalBaseline(Baseline):
     @abstractmethod
     def _attack(self, network: nn.Module, image: Tensor, goals: Goals) -> Tensor:
         """Result of the library for ``image`` [1,3,height,width]. Global generators are seeded."""
-
-
-@contextmanager
-def seed_generators(seed: int, id: str, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python for one image, then restore them."""
-    # Results depend on the last word of the key, so it stays.
-    number = int(generator(seed, id, "peer").integers(2**32))
-    of_numpy, of_python = numpy.random.get_state(), random.getstate()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            torch.default_generator.manual_seed(number)
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(number)
-            numpy.random.seed(number)
-            random.seed(number)
-            yield
-        finally:
-            numpy.random.set_state(of_numpy)
-            random.setstate(of_python)
 
 
 def _require(library: str, baseline: str) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import importlib
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import AfterValidator, Field
-from torch import Tensor, nn
 
 from attnshift.baselines.external.baseline import ExternalBaseline
 from attnshift.baselines.pixel import Radius
-from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
-from attnshift.types import Goals
 
-__all__ = ["BSR", "DI", "SSA", "TI", "SmoothedGradient", "SpectrumSimulation"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.types import Goals
+
+__all__ = ["BSR", "DI", "SSA", "TI"]
 
 
 def _odd(length: int) -> int:
@@ -93,6 +94,10 @@ class TI(TorchattackBaseline):
     n_sig: Annotated[int, Field(ge=1, le=20)] = 3
 
     def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+        import torch
+
+        from attnshift.baselines.external.networks import SmoothedGradient
+
         kernel = torch.from_numpy(library.TIFGSM.gkern(self.kernel_len, self.n_sig))
         return library.MIFGSM(SmoothedGradient(network, kernel), **loop)
 
@@ -113,9 +118,13 @@ class SSA(TorchattackBaseline):
     """Standard deviation of the noise; None stands for ``epsilon``, as in the paper."""
 
     def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+        from torch.nn.functional import cross_entropy
+
+        from attnshift.baselines.external.networks import SpectrumSimulation
+
         sigma = self.epsilon if self.sigma is None else self.sigma
         attack = library.MIFGSM(SpectrumSimulation(network, self.num_spectrum, self.rho, sigma), **loop)
-        attack.lossfn = lambda logits, label: nn.functional.cross_entropy(logits, label.expand(len(logits)))
+        attack.lossfn = lambda logits, label: cross_entropy(logits, label.expand(len(logits)))
         return attack
 
 
@@ -133,49 +142,3 @@ class BSR(TorchattackBaseline):
 
     def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
         return library.BSR(network, num_scale=self.num_scale, num_block=self.num_block, **loop)
-
-
-class SmoothedGradient(nn.Module):
-    """``network`` with its input gradient smoothed by ``kernel`` [length,length], per channel."""
-
-    def __init__(self, network: nn.Module, kernel: Tensor):
-        super().__init__()
-        self.network, self.kernel = network, kernel
-
-    def forward(self, images: Tensor) -> Tensor:
-        if images.requires_grad:
-            images = images.view_as(images)
-            images.register_hook(self._smooth)
-        return self.network(images)
-
-    def _smooth(self, gradient: Tensor) -> Tensor:
-        kernel = self.kernel.to(gradient).expand(3, 1, -1, -1)
-        return nn.functional.conv2d(gradient, kernel, padding="same", groups=3)
-
-
-class SpectrumSimulation(nn.Module):
-    """Logits [copies,classes] of ``network`` for copies of one image with a changed spectrum (SSA).
-
-    A copy is IDCT(DCT(image + noise) * factors). Draws come from torch's generator, copy by copy.
-    """
-
-    def __init__(self, network: nn.Module, copies: int, rho: float, sigma: float):
-        super().__init__()
-        self.network, self.copies, self.rho, self.sigma = network, copies, rho, sigma
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.network(torch.cat([self.simulate(image) for _ in range(self.copies)]))
-
-    def simulate(self, image: Tensor) -> Tensor:
-        rows, columns = (_cosines(side).to(image) for side in image.shape[-2:])
-        noisy = image + self.sigma * torch.randn(image.shape).to(image)
-        factors = 1 + self.rho * (2 * torch.rand(image.shape).to(image) - 1)
-        return rows.T @ (rows @ noisy @ columns.T * factors) @ columns
-
-
-def _cosines(side: int) -> Tensor:
-    """Orthonormal DCT-II as a matrix [side,side] in float64, with one row for each frequency."""
-    at = torch.arange(side, dtype=torch.float64)
-    waves = (math.pi / side * (at + 0.5) * at[:, None]).cos() * (2 / side) ** 0.5
-    waves[0] /= 2**0.5
-    return waves
