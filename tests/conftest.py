@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import torch
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.backbone import Backbone
     from attnshift.diffusion.stable_diffusion import StableDiffusion
     from attnshift.results.store import Store
 
@@ -58,25 +60,25 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A pipeline folder on disk for 64 px images, f = 8: grids 8, 4 and 2.
 
-    It is read once for each precision. ``tests/diffusion`` holds the loader itself to account, under
-    the name that it imports.
+    By its name it is loaded once for each precision. ``tests/diffusion`` holds the loader itself to account, which
+    reads it anew.
     """
     from attnshift.diffusion import stable_diffusion
     from pipelines import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("pipeline")
     tiny_pipeline(size=64).save_pretrained(folder, safe_serialization=True)
-    load, known = stable_diffusion.load_stable_diffusion, {}
+    usual, known = stable_diffusion.STABLE_DIFFUSION, {}
 
-    def loaded(source: str, precision: Any = "float32", name: str = "") -> StableDiffusion:
+    def load(source: str, precision: Any) -> Backbone:
         if source != str(folder):
-            return load(source, precision, name)
-        if (precision, name) not in known:
-            known[precision, name] = load(source, precision, name)
-        return known[precision, name]
+            return usual.load(source, precision)
+        if precision not in known:
+            known[precision] = usual.load(source, precision)
+        return known[precision]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stable_diffusion, "load_stable_diffusion", loaded)
+        patch.setattr(stable_diffusion, "STABLE_DIFFUSION", replace(usual, load=load))
         yield folder
 
 
