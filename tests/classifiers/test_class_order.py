@@ -11,7 +11,8 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import in_order_of
 from attnshift.classifiers.gradcam import grad_cam
-from attnshift.classifiers.names import imagenet_names, label_of, positions
+from attnshift.classifiers.names import imagenet_names, positions
+from attnshift.data.class_names import ClassNames
 from attnshift.defences.names import load_defended
 
 NAMES = imagenet_names()
@@ -29,7 +30,13 @@ def test_classes_with_one_name_are_never_merged() -> None:
     found = positions(NAMES, CATEGORIES[::-1])
     assert {NAMES[at] for at, place in enumerate(found) if place < 0} == SEVERAL
     assert all(place in (-1, 999 - at) for at, place in enumerate(found))
-    assert label_of("crane", NAMES) == [134, 517]
+    names = ClassNames(NAMES)
+    assert [names.find(each) for each in ("crane", "cardigan", "Cardigan")] == [(134, 517), (474,), (264,)]
+    assert names.alike("cardigan") == (264, 474)
+
+
+def test_a_class_without_a_name_is_never_found() -> None:
+    assert [ClassNames(["ball", "", "mug"]).find(each) for each in ("", " ", "mug")] == [(), (), (2,)]
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,14 @@ __all__ = [
     "IMAGENET",
     "NAMES_FILE",
     "imagenet_names",
+    "imagenet_place",
     "is_word",
-    "label_of",
-    "labels_of_synset",
     "mended",
     "names_beside",
     "plain",
     "positions",
     "read_lines",
-    "same_name",
+    "synset_words",
     "words",
 ]
 
@@ -75,7 +74,7 @@ def words(names: Sequence[str]) -> tuple[str, ...]:
     >>> words(["apple_pie", "LABEL_1"]), words(["LABEL_0", "LABEL_1"]), words(["n01440764"])
     (('apple pie', ''), (), ('tench',))
     """
-    spoken = [_first(_lemmas(name.strip())) if _SYNSET.fullmatch(name.strip()) else name for name in names]
+    spoken = [_first(synset_words(name)) if _SYNSET.fullmatch(name.strip()) else name for name in names]
     if not any(map(is_word, spoken)):
         return ()
     return tuple("" if _PLACEHOLDER.fullmatch(name.strip()) else mended(name) for name in spoken)
@@ -88,17 +87,6 @@ def plain(name: str) -> str:
     ('red ball', 'jack o lantern')
     """
     return " ".join(re.sub(r"[_\s-]+", " ", re.sub("['’]", "", name)).casefold().split())
-
-
-def same_name(name: str, other: str) -> bool:
-    """True if the two names can mean the same class.
-
-    Case, underscores and hyphens do not count, and of several synonyms the first one is enough.
-
-    >>> same_name("Apple_pie", "apple pie"), same_name("tench", "tench, Tinca tinca")
-    (True, True)
-    """
-    return plain(name) == plain(other) or plain(_first(name)) == plain(_first(other))
 
 
 def positions(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
@@ -124,36 +112,28 @@ def positions(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def label_of(text: str, class_names: Sequence[str]) -> list[int]:
-    """Numbers of the classes that ``text`` names: the exact name, else the same name, else a synset.
+def synset_words(text: str) -> str:
+    """Words of the synset ``text`` with commas between them; empty if it is none that timm lists.
 
-    More than one number means that the name is ambiguous; none, that no class has it.
-
-    >>> label_of("n01440764", ["goldfish", "tench"]), label_of("Apple_pie", ["apple pie"])
-    ([1], [0])
-    """
-    exact = [number for number, name in enumerate(class_names) if name == text]
-    if exact or not text.strip():
-        return exact
-    if _SYNSET.fullmatch(text.strip()):
-        return labels_of_synset(text, class_names)
-    whole = [number for number, name in enumerate(class_names) if plain(name) == plain(text)]
-    return whole or [number for number, name in enumerate(class_names) if name and same_name(name, text)]
-
-
-def labels_of_synset(text: str, class_names: Sequence[str]) -> list[int]:
-    """Numbers of the classes that the synset ``text`` of WordNet means; none if it is no synset.
-
-    Where ``class_names`` are ImageNet's, its place there counts, and its words elsewhere.
+    >>> synset_words("n01440764"), synset_words("tench")
+    ('tench, Tinca tinca', '')
     """
     synset = text.strip()
     if not _SYNSET.fullmatch(synset):
-        return []
+        return ""
+    try:
+        return _imagenet(IMAGENET).label_name_to_description(synset)
+    except KeyError:
+        return ""
+
+
+def imagenet_place(text: str, class_names: Sequence[str]) -> int | None:
+    """Number of the synset ``text`` in ImageNet, if ``class_names`` are ImageNet's; else None."""
+    synset = text.strip()
+    if not _SYNSET.fullmatch(synset) or not _are_imagenets(tuple(class_names)):
+        return None
     known = _imagenet(IMAGENET).label_names()
-    if synset in known and _are_imagenets(tuple(class_names)):
-        return [known.index(synset)]
-    lemmas = _lemmas(synset)
-    return label_of(lemmas, class_names) if lemmas else []
+    return known.index(synset) if synset in known else None
 
 
 def imagenet_names(subset: str = IMAGENET) -> tuple[str, ...]:
@@ -224,14 +204,6 @@ def _alike(name: str, other: str) -> bool:
 @cache
 def _are_imagenets(class_names: tuple[str, ...]) -> bool:
     return positions(imagenet_names(), class_names) == tuple(range(len(class_names)))
-
-
-def _lemmas(synset: str) -> str:
-    """Words of ``synset`` with commas between them, empty if WordNet's list in timm has none."""
-    try:
-        return _imagenet(IMAGENET).label_name_to_description(synset)
-    except KeyError:
-        return ""
 
 
 @cache

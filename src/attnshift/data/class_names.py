@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attnshift.classifiers.names import labels_of_synset, plain
+from attnshift.classifiers.names import imagenet_place, plain, synset_words
 
 __all__ = ["ClassNames"]
 
@@ -12,11 +12,12 @@ __all__ = ["ClassNames"]
 class ClassNames:
     """Names of classes in label order, searched by any of their spellings.
 
-    A name may list synonyms with commas, as ImageNet's do. A synset of WordNet names its class.
+    A name may list synonyms with commas, as ImageNet's do. A synset of WordNet names its class. A
+    class without a name is never found.
 
     >>> names = ClassNames(["tench, Tinca tinca", "goldfish", "crane", "crane"])
-    >>> names.find("Tinca_tinca"), names.find("crane"), names.find("mug")
-    ((0,), (2, 3), ())
+    >>> names.find("Tinca_tinca"), names.find("crane"), names.find("n01440764"), names.find("mug")
+    ((0,), (2, 3), (0,), ())
     """
 
     def __init__(self, names: Sequence[str]):
@@ -24,18 +25,31 @@ class ClassNames:
         self._whole: dict[str, list[int]] = {}
         self._parts: dict[str, list[int]] = {}
         for label, name in enumerate(self.names):
+            if not name.strip():
+                continue
             self._whole.setdefault(plain(name), []).append(label)
             for part in _synonyms(name):
                 self._parts.setdefault(part, []).append(label)
 
     def find(self, text: str) -> tuple[int, ...]:
+        """Labels of the classes that ``text`` means, in order; of several, those that spell it so.
+
+        More than one label means that the name is ambiguous; none, that no class has it.
+        """
+        found = self.alike(text)
+        return tuple(label for label in found if self.names[label] == text) or found
+
+    def alike(self, text: str) -> tuple[int, ...]:
         """Labels of the classes that ``text`` may name, in order; those of its whole name come
         before those that share a synonym."""
         whole = self._whole.get(plain(text))
         if whole:
             return tuple(whole)
-        shared = sorted({label for part in _synonyms(text) for label in self._parts.get(part, ())})
-        return tuple(shared or labels_of_synset(text, self.names))
+        place = imagenet_place(text, self.names)
+        if place is not None:
+            return (place,)
+        words = _synonyms(synset_words(text) or text)
+        return tuple(sorted({label for part in words for label in self._parts.get(part, ())}))
 
     def contradicts(self, label: int, text: str) -> str:
         """Name of another class that ``text`` is, although ``label`` is not that class; else empty.
@@ -44,7 +58,7 @@ class ClassNames:
         """
         if not 0 <= label < len(self.names) or set(_synonyms(text)) & set(_synonyms(self.names[label])):
             return ""
-        found = self.find(text)
+        found = self.alike(text)
         return "" if not found or label in found else self.names[found[0]]
 
 

@@ -208,9 +208,9 @@ class _Maker:
     def _by_name(self, kind: str, number: int, name: str, where: str) -> int:
         if not self.checked.names or name.isdecimal():
             return number
-        found = self.checked.find(name)
-        if number in found:
+        if number in self.checked.alike(name):
             return number
+        found = self.checked.find(name)
         if len(found) != 1:
             known = f"the name of classes {list(found)}" if found else "no class that the surrogates know"
             what = f"{kind} {number} is {shown(name)} in the file, {known}"
@@ -281,8 +281,7 @@ def _find(
     try:
         number = int(text)
     except ValueError:
-        exact = tuple(number for number, name in enumerate(names.names) if name == text)
-        called = exact or names.find(text)
+        called = names.find(text)
     else:
         check_class(kind, number, classes, where)
         called = (number,)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-from attnshift.classifiers.names import label_of
+from attnshift.data.class_names import ClassNames
 from attnshift.data.manifests import ManifestRow, read_label_lines, read_manifest
 from attnshift.data.references import Reference, check_name, is_regular, is_there, scheme_of, shown
 from attnshift.data.samples import IMAGE_SUFFIXES, Sample, Samples
@@ -189,17 +189,20 @@ def _labels_of(root: Path, names: Sequence[str], class_names: Sequence[str]) -> 
         return labels
     order = "their lexicographic order (1, 10, 2) is not label order"
     advice = f"name all subfolders by label or by the surrogates' class names, or list them in {CLASS_LIST}; {order}"
-    called: dict[int, str] = {}
+    known, called = ClassNames(class_names), dict[int, str]()
     for name in names:
-        found = label_of(name, class_names)
-        if not found:
-            raise LabelError(f"{root}: {advice}; unknown is subfolder {shown(name)}")
+        found = known.find(name)
         if len(found) > 1:
             raise LabelError(
                 f"{root}: subfolder {shown(name)} is the name of several classes; list all in {CLASS_LIST}"
             )
-        if called.setdefault(found[0], name) != name:
-            raise LabelError(f"{root}: subfolders {shown(called[found[0]])} and {shown(name)} are one class; join them")
+        for label in found:
+            if called.setdefault(label, name) != name:
+                raise LabelError(
+                    f"{root}: subfolders {shown(called[label])} and {shown(name)} are one class; join them"
+                )
+        if not found:
+            raise LabelError(f"{root}: {advice}; unknown is subfolder {shown(name)}")
     return {name: label for label, name in called.items()}
 
 
