@@ -19,9 +19,10 @@ test: static  ## what CI runs: `make check`, and every test that takes seconds
 
 test-all: test  ## every test there is (before a release)
 	$(BIN)/python -m pytest -m heavy
+	@$(MAKE) --no-print-directory shapes
 
 shapes: $(INSTALLED)  ## tests of the parts with tensors, with every annotated shape checked
-	SHAPES=1 $(FAST) -o fast_test_seconds=60 tests/losses tests/attention
+	SHAPES=1 $(FAST) -o fast_test_seconds=60 tests/losses tests/attention tests/ensemble tests/diffusion
 
 check: static documents  ## ruff, format, import layers, types, examples in docstrings, links in the docs
 

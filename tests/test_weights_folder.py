@@ -13,10 +13,10 @@ from torchvision.models import SqueezeNet, get_model_weights
 from attnshift.cli import main
 from attnshift.downloaded import load_lpips
 from attnshift.errors import UnavailableError
-from attnshift.weights_folder import BACKBONES, LpipsNetwork, choose_folder
+from attnshift.weights_folder import WEIGHTS_FILES, LpipsNetwork, choose_folder
 from hubs import empty_hubs
 
-SAFETENSORS, PUBLISHED = BACKBONES["squeeze"].names
+SAFETENSORS, PUBLISHED = WEIGHTS_FILES["squeeze"].names
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +36,9 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
     return SqueezeNet("1_1").state_dict()
 
 
-@pytest.mark.parametrize("network", BACKBONES)
+@pytest.mark.parametrize("network", WEIGHTS_FILES)
 def test_the_names_are_those_of_torchvision(network: LpipsNetwork) -> None:
-    file = BACKBONES[network]
+    file = WEIGHTS_FILES[network]
     assert get_model_weights(file.model)["DEFAULT"].url.endswith(f"/{file.file}")
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attnshift.errors import UnavailableError
-from attnshift.weights_folder import BACKBONES, LpipsNetwork, folder_file, weights_folder
+from attnshift.weights_folder import WEIGHTS_FILES, LpipsNetwork, folder_file, weights_folder
 
 __all__ = ["hub_file", "load_dists", "load_lpips", "only_weights", "reading"]
 
@@ -86,7 +86,7 @@ def only_weights() -> Iterator[None]:
 def _torchvision(network: LpipsNetwork) -> Path:
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(BACKBONES[network].model)["DEFAULT"]
+    weights = get_model_weights(WEIGHTS_FILES[network].model)["DEFAULT"]
     where = weights_folder()
     beside = f", which {where} does not hold" if where else ""
     return hub_file(weights.url, f"torchvision's {weights}{beside}")

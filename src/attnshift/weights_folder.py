@@ -9,7 +9,7 @@ from typing import Literal
 
 from attnshift.errors import UserError
 
-__all__ = ["BACKBONES", "LpipsNetwork", "WeightsFile", "choose_folder", "folder_file", "weights_folder"]
+__all__ = ["WEIGHTS_FILES", "LpipsNetwork", "WeightsFile", "choose_folder", "folder_file", "weights_folder"]
 
 LpipsNetwork = Literal["alex", "vgg", "squeeze"]
 
@@ -28,7 +28,7 @@ class WeightsFile:
         return f"{self.model}.safetensors", self.file
 
 
-BACKBONES: dict[LpipsNetwork, WeightsFile] = {
+WEIGHTS_FILES: dict[LpipsNetwork, WeightsFile] = {
     "alex": WeightsFile("alexnet", "alexnet-owt-7be5be79.pth"),
     "vgg": WeightsFile("vgg16", "vgg16-397923af.pth"),
     "squeeze": WeightsFile("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
@@ -49,7 +49,7 @@ def folder_file(network: LpipsNetwork) -> Path | None:
     folder = weights_folder()
     if folder is None:
         return None
-    return next((folder / name for name in BACKBONES[network].names if (folder / name).is_file()), None)
+    return next((folder / name for name in WEIGHTS_FILES[network].names if (folder / name).is_file()), None)
 
 
 def choose_folder(folder: Path) -> str:
@@ -61,7 +61,7 @@ def choose_folder(folder: Path) -> str:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of weights")
     os.environ[_VARIABLE] = str(folder.absolute())
-    found = [(file, folder_file(network)) for network, file in BACKBONES.items()]
+    found = [(file, folder_file(network)) for network, file in WEIGHTS_FILES.items()]
     held = [path.name for _, path in found if path]
     absent = [file.names[0] for file, path in found if not path]
     lines = [f"found {', '.join(held)}"] if held else []
