@@ -78,3 +78,29 @@ def test_the_recipe_names_adamw_unless_it_says_otherwise() -> None:
     named = start(OptimiserSection(learning_rate=0.2), latents)
     assert isinstance(named, AdamW)
     assert (named.learning_rate, named.weight_decay, named.steps) == (0.2, 0.01, 0)
+
+
+@pytest.mark.parametrize("method", ["adamw", "gradient", "sign"])
+def test_relative_steps_depend_neither_on_the_scale_of_latents_nor_on_that_of_losses(
+    method: Literal["adamw", "gradient", "sign"],
+) -> None:
+    section = OptimiserSection(method=method, learning_rate=0.1, weight_decay=0.1, iterations=2, relative=True)
+    latents, *slopes = gradients(3, torch.float64)
+    scale, ours, theirs = 7.0, start(section, latents), start(section, 7.0 * latents)
+    here, there = latents, scale * latents
+    for gradient in slopes:
+        here, ours = ours.step(here, gradient)
+        # The same loss, of latents that are 7 times as large, and counted 1000 times.
+        there, theirs = theirs.step(there, 1000 * gradient / scale)
+        torch.testing.assert_close(there, scale * here)
+
+
+def test_a_schedule_shortens_the_steps() -> None:
+    section = OptimiserSection(
+        method="sign", learning_rate=0.5, weight_decay=0.0, iterations=2, schedule={"shape": "linear", "end": 0.0}
+    )
+    latents, gradient, _ = gradients(3)
+    once, optimiser = start(section, latents).step(latents, gradient)
+    torch.testing.assert_close(once, latents - 0.25 * gradient.sign())
+    twice, _ = optimiser.step(once, gradient)
+    assert torch.equal(twice, once)

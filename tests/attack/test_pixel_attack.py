@@ -15,6 +15,7 @@ from attnshift.errors import ImageError, LabelError, RecipeError
 from attnshift.execution.work.pixels import PixelWork
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
+from attnshift.metrics.budget import Budget
 from attnshift.recipes.schema import BaselineRecipe
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ def test_images_stay_within_the_radius_and_are_fooled(images: Tensor) -> None:
     assert float((result.images - images).abs().max()) <= 0.05
     assert torch.equal(quantise(result.images), result.images)
     assert result.fooled.all()
+
+
+def test_each_image_gets_the_largest_radius_that_keeps_a_budget(images: Tensor) -> None:
+    recipe = load_recipe("mifgsm", ["budget={metric='ssim', limit=0.95}", "baseline.steps=2"])
+    attacked = PixelAttack(["lab:resnet"], recipe)(images, LABELS).images
+    spent = Budget.of("ssim", 0.95).spent(images, attacked)
+    assert (spent <= 1).all()
+    assert (spent > 0.9).all()
+    radii = (attacked - images).abs().amax((1, 2, 3))
+    assert float(radii[0]) != float(radii[1]), "both images have one radius, so this test shows nothing"
 
 
 def test_images_are_turned_into_their_targets(images: Tensor) -> None:

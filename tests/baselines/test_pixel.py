@@ -98,6 +98,15 @@ def test_an_image_is_attacked_as_if_alone(surrogates: Surrogates, images: Tensor
         assert ((alone[0] - together[place]).abs() < 1e-5).float().mean() > 0.999
 
 
+def test_a_strength_of_its_own_is_a_radius_and_a_step_of_its_own(surrogates: Surrogates, images: Tensor) -> None:
+    attack = PGD(epsilon=0.04, step_size=0.02, steps=1)
+    strengths = torch.tensor([0.5, 2.0, 1.0])
+    together = attack.at_strengths(surrogates, images, KEY, strengths)
+    apart = Baseline.at_strengths(attack, surrogates, images, KEY, strengths)
+    assert ((together - apart).abs() < 1e-5).float().mean() > 0.999
+    assert attack.scaled(0.5) == PGD(epsilon=0.02, step_size=0.01, steps=1)
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", OWN)
 def test_a_target_is_what_it_goes_for(surrogates: Surrogates, images: Tensor, name: str) -> None:

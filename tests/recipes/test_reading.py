@@ -49,6 +49,12 @@ def test_baseline_holds_the_published_numbers() -> None:
         ("optimiser.iterations=0", r"optimiser\.iterations: .*greater than or equal to 1"),
         ("optimiser.learning_rate=inf", r"optimiser\.learning_rate: .*finite"),
         ("optimiser.learning_rate=nan", r"optimiser\.learning_rate: .*finite"),
+        ("budget.metric=ssim", "recipe fast: budget: .*limit goes with a metric, and a metric with a limit"),
+        ("budget={metric='sim', limit=0.9}", "unknown metric 'sim'; did you mean 'ssim'"),
+        (
+            "budget={metric='ssim', limit=0.9}",
+            r"recipe fast: .*finish\.early .*; leave finish\.early or budget out",
+        ),
         ("diffusion.residual=1", r"diffusion\.residual: .*boolean \(got 1\)"),
         ('diffusion.residual="False"', r"diffusion\.residual: .*boolean"),
         ("diffusion.pairing=alinged", r"diffusion\.pairing: .*'aligned' or 'compat' \(got 'alinged'\)"),

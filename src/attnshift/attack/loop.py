@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.balance import GradNorm
+from attnshift.attack.budget import Holding
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import batch_record, per_image, select_rows
@@ -34,12 +35,18 @@ class AttackState:
     fusion: Tensor | None = per_image(default=None)
     terms: TermStates = per_image(depth=1, default_factory=dict)
     balance: GradNorm = per_image(default_factory=GradNorm)
+    holding: Holding | None = per_image(default=None)
 
     @classmethod
     def start(cls, batch: PreparedBatch) -> AttackState:
         recipe = batch.method.recipe
         momentum = Momentum(recipe.classification.momentum, recipe.classification.clip)
-        return cls(start(recipe.optimiser, batch.render.trajectory.start), momentum)
+        budget = batch.method.budget
+        return cls(
+            start(recipe.optimiser, batch.render.trajectory.start),
+            momentum,
+            holding=budget and Holding.start(budget, batch.images),
+        )
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,9 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
         points = latents if method.recipe.classification.space == "latent" else branch.images
         fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
         direction, momentum = state.momentum.step(fused.direction.detach())
+        holding = state.holding
+        if holding:
+            direction, holding = holding.step(batch.images, branch.images, points, direction)
         seen = batch.observe(branch, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         pull = weight * (points * direction).flatten(1).sum(1)
@@ -142,5 +152,5 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
             (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
     losses = {name: value.detach() for name, value in terms.items()}
     losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
-    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance)
+    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding)
     return Gradient(gradient, branch.images.detach(), losses, fused, after)

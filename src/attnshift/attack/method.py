@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from attnshift.diffusion import RECONSTRUCTIONS
@@ -20,9 +17,10 @@ from attnshift.ensemble.surrogates import Criterion
 from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, WeightedTerm
-from attnshift.losses.schedules import Schedule
+from attnshift.losses.schedules import Schedule, schedule_of
+from attnshift.metrics.budget import Budget
 from attnshift.recipes.schema import ClassificationSection, Recipe, TermSection
-from attnshift.registry import build, check, describe
+from attnshift.registry import build, check
 
 __all__ = ["Method"]
 
@@ -39,6 +37,7 @@ class Method:
     expectation: Expectation
     classification: Schedule
     """Factor on ``recipe.classification.weight``."""
+    budget: Budget | None = None
     invert: Callable[..., tuple[Tensor, ...]] = invert
 
     @classmethod
@@ -60,7 +59,7 @@ class Method:
         given = given or {}
         sections = recipe.terms | {name: TermSection(weight=1.0) for name in given if name not in recipe.terms}
         terms = {
-            name: WeightedTerm(_term(name, section, given), section.weight, _schedule(section.schedule, name))
+            name: WeightedTerm(_term(name, section, given), section.weight, schedule_of(section.schedule, name))
             for name, section in sections.items()
             if section.weight
         }
@@ -78,7 +77,8 @@ class Method:
                     for name, section in recipe.expectation.transforms.items()
                 },
             ),
-            _schedule(logits.schedule, "classification"),
+            schedule_of(logits.schedule, "classification"),
+            Budget.of(recipe.budget.metric, recipe.budget.limit) if recipe.budget.given else None,
         )
 
     @property
@@ -101,10 +101,3 @@ def _check_joint(recipe: Recipe) -> None:
                 f"term '{name}' reads tokens 'joint', but prompt.template does not name both; "
                 "give one that holds {interference}, such as 'a photo of a {} and a {interference}'"
             )
-
-
-def _schedule(values: Mapping[str, Any], name: str) -> Schedule:
-    try:
-        return TypeAdapter(Schedule).validate_json(json.dumps(dict(values)))
-    except ValidationError as error:
-        raise RecipeError(f"schedule of {name}: {describe(error, Schedule)}") from None

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image
+from attnshift.losses.schedules import Schedule, schedule_of
 from attnshift.recipes.schema import OptimiserSection
 
-__all__ = ["AdamW", "Descent", "Optimiser", "start"]
+__all__ = ["AdamW", "Descent", "Optimiser", "Paced", "start"]
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
@@ -29,8 +30,14 @@ class Optimiser(Protocol):
 def start(section: OptimiserSection, latents: Tensor) -> Optimiser:
     """The optimiser that a recipe names, before its first step."""
     if section.method == "adamw":
-        return AdamW.start(latents, section.learning_rate, section.weight_decay)
-    return Descent(section.learning_rate, section.weight_decay, signed=section.method == "sign")
+        made: Optimiser = AdamW.start(latents, section.learning_rate, section.weight_decay)
+    else:
+        made = Descent(section.learning_rate, section.weight_decay, signed=section.method == "sign")
+    if not (section.relative or section.schedule):
+        return made
+    pace = schedule_of(section.schedule, "optimiser")
+    unit = latents.flatten(1).std(1).view(-1, *[1] * (latents.ndim - 1)) if section.relative else None
+    return Paced(made, pace, section.iterations, unit)
 
 
 @batch_record
@@ -78,3 +85,31 @@ class Descent:
     def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, Descent]:
         move = gradient.sign() if self.signed else gradient
         return latents * (1 - self.learning_rate * self.weight_decay) - self.learning_rate * move, self
+
+
+@batch_record
+class Paced:
+    """Steps of another optimiser whose length follows a schedule and, with ``unit``, the scale of
+    the latents.
+
+    ``unit`` [batch,1,...] is the standard deviation of each image's start latents. The optimiser
+    then sees latents of standard deviation 1, and gradients whose root mean square is 1: neither
+    the scale of a latent space nor that of the losses changes a step.
+    """
+
+    optimiser: Optimiser = per_image()
+    pace: Schedule = constant()
+    iterations: int = constant()
+    unit: Tensor | None = per_image(default=None)
+    steps: int = constant(default=0)
+
+    def step(self, latents: Tensor, gradient: Tensor) -> tuple[Tensor, Paced]:
+        steps = self.steps + 1
+        if self.unit is None:
+            moved, optimiser = self.optimiser.step(latents, gradient)
+        else:
+            size = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-30).view_as(self.unit)
+            moved, optimiser = self.optimiser.step(latents / self.unit, gradient / size)
+            moved = moved * self.unit
+        paced = torch.lerp(latents, moved, self.pace(steps / self.iterations))
+        return paced, replace(self, optimiser=optimiser, steps=steps)

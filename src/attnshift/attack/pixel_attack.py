@@ -10,6 +10,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from attnshift.attack.budget import dithered, furthest_kept
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
 from attnshift.baselines import BASELINES
@@ -19,6 +20,7 @@ from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION
+from attnshift.metrics.budget import Budget
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.registry import build
@@ -90,22 +92,40 @@ class PixelAttack:
         return in_batches(tasks, self.batch, self._attack)
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
-        outcome = run_baseline(self.baseline, self.recipe.seed, self.classifiers, tasks, self.device)
+        outcome = run_baseline(self.baseline, self.recipe, self.classifiers, tasks, self.device)
         attacked = quantise(outcome.attacked)
         surrogates = outcome.surrogates
         return AttackResult(attacked, surrogates.judge(attacked)[1], surrogates.known(outcome.clean))
 
 
 def run_baseline(
-    baseline: Baseline, seed: int, classifiers: Sequence[Classifier], tasks: Sequence[Task], device: torch.device | str
+    baseline: Baseline,
+    recipe: BaselineRecipe,
+    classifiers: Sequence[Classifier],
+    tasks: Sequence[Task],
+    device: torch.device | str,
 ) -> PixelOutcome:
-    """Attack ``tasks``, images of one size, with ``baseline``; random draws are named by ``seed``
-    and id."""
+    """Attack ``tasks``, images of one size, with the ``baseline`` of ``recipe``; random draws are
+    named by its seed and the images' ids."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
     surrogates = surrogates_of(classifiers, goals)
-    key = RandomKey(seed, tuple(task.id for task in tasks), 0)
-    return PixelOutcome(images, _rounded(images, baseline(surrogates, images, key)), surrogates, key)
+    key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
+    if recipe.budget.given:
+        attacked = _within(Budget.of(recipe.budget.metric, recipe.budget.limit), baseline, surrogates, images, key)
+    else:
+        attacked = _rounded(images, baseline(surrogates, images, key))
+    return PixelOutcome(images, attacked, surrogates, key)
+
+
+def _within(budget: Budget, baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
+    """The attack run again at each radius of a bisection, image by image: the largest that keeps
+    the budget. A finished change is never shrunk, which would waste the budget."""
+
+    def attack(strengths: Tensor) -> Tensor:
+        return dithered(baseline.at_strengths(surrogates, images, key, strengths), key)
+
+    return furthest_kept(budget, images, images, attack)[1]
 
 
 def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:

@@ -74,7 +74,12 @@ def _views(method: Method) -> Iterator[str]:
 
 def _choice(method: Method) -> Iterator[str]:
     finish = method.recipe.finish
-    if finish.confidence and finish.keep == "last" and not finish.early:
+    if method.budget and finish.confidence:
+        yield (
+            "finish.confidence cannot act, since the recipe has a budget: the iterate of lowest margin within it is "
+            "kept; leave it out"
+        )
+    elif finish.confidence and finish.keep == "last" and not finish.early:
         yield (
             "finish.confidence cannot act, since finish.keep is 'last' and finish.early is false: no iterates are "
             "compared; set one of them, or leave it out"

@@ -4,11 +4,12 @@ is done."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from attnshift.attack.budget import furthest_kept
 from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.timing import timed_batch
@@ -18,6 +19,7 @@ from attnshift.batching import select_rows
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
+from attnshift.metrics.budget import Budget
 from attnshift.profiling import part
 from attnshift.randomness import random_step
 
@@ -55,7 +57,7 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
 
     ``watch`` is called with every snapshot, after the iterates have been compared.
     """
-    policy = batch.method.recipe.finish
+    policy, budget = batch.method.recipe.finish, batch.method.budget
     best, timed = _Best.start(batch), timed_batch(batch)
     loop, finished = optimise_latents(timed), None
     while True:
@@ -63,12 +65,17 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
             snapshot = loop.send(finished)
         except StopIteration:
             break
-        surrogates = select_rows(timed.surrogates, snapshot.rows)
-        rank, fooled, rounded = _rank(surrogates, batch.images[snapshot.rows], snapshot, policy.confidence)
-        best.select_best(snapshot, rounded, rank if policy.keep == "best" else None)
+        active = select_rows(timed, snapshot.rows)
+        if budget:
+            best.select_best(snapshot, *_rank_within(budget, active, snapshot.images, policy.keep == "best"))
+            if not snapshot.losses:
+                best.spend_rest(budget, active, snapshot)
+        else:
+            rank, fooled, rounded = _rank(active.surrogates, active.images, snapshot, policy.confidence)
+            best.select_best(snapshot, rounded, rank if policy.keep == "best" else None)
+            finished = fooled if policy.early else None
         if watch:
             watch(snapshot)
-        finished = fooled if policy.early else None
     return best.outcome(batch)
 
 
@@ -118,6 +125,21 @@ class _Best:
                 self.history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
                 self.weights[row].append(tuple(snapshot.weights[:, place].tolist()))
 
+    @torch.no_grad()
+    def spend_rest(self, budget: Budget, batch: PreparedBatch, last: Snapshot) -> None:
+        """Let the ``last`` iterate compete once more, moved from the clean latents on or back to
+        the edge of the budget."""
+        start = batch.render.trajectory.start
+
+        def moved(factors: Tensor) -> Tensor:
+            return torch.lerp(start, last.latents, factors.view(-1, *[1] * (start.ndim - 1)))
+
+        factors, images = furthest_kept(
+            budget, batch.images, batch.observe.clean.images, lambda each: batch.render(moved(each)).images
+        )
+        edge = replace(last, latents=moved(factors), images=images, losses={})
+        self.select_best(edge, *_rank_within(budget, batch, images))
+
     def outcome(self, batch: PreparedBatch) -> Outcome:
         """The kept iterates, with their control and their attention."""
         attention_clean, attention_attacked = _attention(batch, self.latents)
@@ -151,6 +173,23 @@ def _rank(
     distance = (rounded - images).square().flatten(1).mean(1)
     rank = torch.where(fooled, distance, worst)
     return torch.stack([(~fooled).to(rank), rank], 1), fooled, rounded
+
+
+@torch.no_grad()
+def _rank_within(budget: Budget, batch: PreparedBatch, images: Tensor, compared: bool = True) -> tuple[Tensor, Tensor]:
+    """The 8-bit form of ``images`` [batch,3,height,width], and its rank [batch,2], lower is better.
+
+    Images within the budget are ranked by the largest margin over the surrogates and the views of
+    the first iteration; the others, and all that are not ``compared``, are never taken.
+    """
+    rounded = quantise(images)
+    if not compared:
+        return rounded, torch.full((len(images), 2), torch.inf, dtype=images.dtype, device=images.device)
+    seen = [batch.surrogates.judge(view(rounded))[1] for view in batch.surrogates_at(0).views]
+    worst = torch.cat(seen).max(0).values
+    kept = budget.keeps(batch.images, rounded)
+    rank = torch.stack([torch.zeros_like(worst), worst], 1)
+    return rounded, rank.where(kept[:, None], torch.inf).to(rounded)
 
 
 def _less(left: Tensor, right: Tensor) -> Tensor:

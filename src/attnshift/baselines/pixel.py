@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -42,6 +42,25 @@ class Baseline(ABC):
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         """Attacked images in [0,1], of the shape of ``images``."""
 
+    def scaled(self, strength: float) -> Self:
+        """The same attack with ``strength`` times its radius, and its step if it has one."""
+        lengths = {name: getattr(self, name, None) for name in ("epsilon", "step_size")}
+        return replace(self, **{name: strength * each for name, each in lengths.items() if each is not None})
+
+    def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
+        """As a call, but each image with its own of ``strengths`` [batch] on radius and step."""
+        import torch
+
+        from attnshift.batching import select_rows
+
+        rows = [slice(at, at + 1) for at in range(len(images))]
+        return torch.cat(
+            [
+                self.scaled(float(strengths[at]))(select_rows(surrogates, row), images[row], select_rows(key, row))
+                for at, row in enumerate(rows)
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class PGD(Baseline):
@@ -67,9 +86,14 @@ class PGD(Baseline):
         self._rule()(surrogates, images)
 
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
-        low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
-        rule, step_size = self._rule(), self.step_size or self.epsilon / self.steps
-        points = (images + self._offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
+        return self.at_strengths(surrogates, images, key, images.new_ones(len(images)))
+
+    def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
+        strengths = strengths.view(-1, 1, 1, 1)
+        epsilon, step_size = strengths * self.epsilon, strengths * (self.step_size or self.epsilon / self.steps)
+        low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
+        rule = self._rule()
+        points = (images + epsilon * self._offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
         accumulated, state = images.new_zeros(images.shape), None
         for _ in range(self.steps):
             fused = rule(surrogates, points, state)
@@ -87,7 +111,7 @@ class PGD(Baseline):
         from attnshift.randomness import generator
 
         drawn = [torch.from_numpy(generator(key.seed, id, "start").uniform(-1, 1, images.shape[1:])) for id in key.ids]
-        return self.epsilon * torch.stack(drawn).to(images)
+        return torch.stack(drawn).to(images)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from attnshift.cli.options import AttackOptions, Changes, Preset, RetryFailed, TelemetryOptions, expand_options
+from attnshift.cli.options import AttackOptions, Budget, Changes, Preset, RetryFailed, TelemetryOptions, expand_options
 from attnshift.cli.printing import print_message
 from attnshift.cli.tolerance import MaxFailed, Tolerance
 from attnshift.errors import UserError
@@ -30,6 +30,7 @@ def attack(
     *,
     out: Annotated[Path, typer.Option(help="Run folder; the same command continues an interrupted run.")],
     preset: Preset = "fast",
+    budget: Budget = "",
     changes: Changes = (),
     inputs: AttackOptions,
     cache: Annotated[
@@ -51,9 +52,12 @@ def attack(
     from attnshift.execution.early import check_early
     from attnshift.recipes.reading import load_recipe
     from attnshift.recipes.schema import BaselineRecipe
+    from attnshift.recipes.strength import parse_budget, within_budget
 
     check_early(inputs)
     recipe = load_recipe(preset, changes)
+    if budget:
+        recipe = within_budget(recipe, parse_budget(budget))
     if profile and isinstance(recipe, BaselineRecipe):
         raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} attacks pixels")
     if profile and engine != "local":

@@ -89,6 +89,15 @@ class AttackOptions(InputOptions):
     threads: Annotated[int, typer.Option(help="CPU threads; part of a run's identity.")] = 0
 
 
+Budget = Annotated[
+    str,
+    typer.Option(
+        metavar="METRIC=LIMIT",
+        help="Naturalness that every saved image keeps and the attack spends, such as ssim=0.95 or lpips-squeeze=0.05.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TelemetryOptions:
     """Consumers of what an attack tells."""

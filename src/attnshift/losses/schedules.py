@@ -1,14 +1,19 @@
-"""Schedules of a term's weight over the optimisation."""
+"""Schedules of a weight, or of a learning rate, over the optimisation."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from attnshift.registry import STRICT
+from pydantic import TypeAdapter, ValidationError
 
-__all__ = ["Schedule"]
+from attnshift.errors import RecipeError
+from attnshift.registry import STRICT, describe
+
+__all__ = ["Schedule", "schedule_of"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,14 @@ class Schedule:
             "step": float(passed >= 0.5),
         }[self.shape]
         return self.start + (self.end - self.start) * eased
+
+
+def schedule_of(values: Mapping[str, Any], name: str) -> Schedule:
+    """The schedule that a recipe describes by ``values``; a ``RecipeError`` says where it is none.
+
+    ``name`` says what follows it.
+    """
+    try:
+        return TypeAdapter(Schedule).validate_json(json.dumps(dict(values)))
+    except ValidationError as error:
+        raise RecipeError(f"schedule of {name}: {describe(error, Schedule)}") from None

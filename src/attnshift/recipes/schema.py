@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from attnshift.metrics import budget_metric
 from attnshift.recipes.prompts import PromptSection
 from attnshift.recipes.sections import OpenSection, Section
 
-__all__ = ["AnyRecipe", "BaselineRecipe", "BaselineSection", "MaskSection", "Recipe"]
+__all__ = ["AnyRecipe", "BaselineRecipe", "BaselineSection", "BudgetSection", "MaskSection", "Recipe"]
 
 Grid = Literal["full", "half", "quarter", "eighth", "all"]
 
@@ -112,11 +113,37 @@ class TermSection(OpenSection):
     schedule: dict[str, Any] = Field(default_factory=dict)
 
 
+class BudgetSection(Section):
+    """Naturalness that every saved image keeps; the attack spends it all."""
+
+    metric: str = "none"
+    """Name of a metric: ssim, ms_ssim, haarpsi, l2, linf, lpips-squeeze, lpips-alex, lpips-vgg, dists; or none."""
+    limit: float = 0.0
+    """Least value of a similarity, or greatest of a distance, of the 8-bit file to the clean image."""
+
+    @property
+    def given(self) -> bool:
+        return self.metric != "none"
+
+    @model_validator(mode="after")
+    def _limits_what_it_names(self) -> BudgetSection:
+        if self.given != (self.limit != 0.0):
+            raise ValueError("limit goes with a metric, and a metric with a limit, such as ssim and 0.95")
+        if self.given:
+            budget_metric(self.metric)
+        return self
+
+
 class OptimiserSection(Section):
     method: Literal["adamw", "gradient", "sign"] = "adamw"
     balance: Literal["none", "gradnorm"] = "none"
     """``gradnorm`` divides each term by a running norm of its own gradient, at the price of a backward pass a term."""
     learning_rate: float = Field(default=0.01, gt=0)
+    relative: bool = False
+    """The learning rate counts standard deviations of each image's start latents, and ``gradient`` follows the
+    gradient's direction alone: steps then do not depend on the scale of latents and losses."""
+    schedule: dict[str, Any] = Field(default_factory=dict)
+    """Factor on the learning rate over the iterations, as a term's schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
     iterations: int = Field(default=30, ge=1, le=10_000)
 
@@ -148,6 +175,13 @@ class Recipe(Section):
     terms: dict[str, TermSection] = Field(default_factory=dict)
     optimiser: OptimiserSection = OptimiserSection()
     finish: FinishSection = FinishSection()
+    budget: BudgetSection = BudgetSection()
+
+    @model_validator(mode="after")
+    def _uses_its_budget(self) -> Recipe:
+        if self.budget.given and self.finish.early:
+            raise ValueError("finish.early ends an attack before its budget is spent; leave finish.early or budget out")
+        return self
 
 
 class BaselineSection(OpenSection):
@@ -163,6 +197,7 @@ class BaselineRecipe(Section):
     tuned_on: tuple[str, ...] = ()
     """Classifiers that chose its numbers; they cannot judge it."""
     baseline: BaselineSection
+    budget: BudgetSection = BudgetSection()
 
 
 def _kind(recipe: Any) -> str:

@@ -1,11 +1,14 @@
-"""How far an attack goes, as one factor."""
+"""Two ways to say how far an attack goes: a factor on its steps, or the naturalness that it keeps."""
 
 from __future__ import annotations
 
-from attnshift.recipes.reading import recipe_of
-from attnshift.recipes.schema import BaselineRecipe, Recipe
+import math
 
-__all__ = ["at_strength"]
+from attnshift.errors import RecipeError
+from attnshift.recipes.reading import recipe_of
+from attnshift.recipes.schema import BaselineRecipe, BudgetSection, Recipe
+
+__all__ = ["at_strength", "parse_budget", "within_budget"]
 
 
 def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | BaselineRecipe:
@@ -23,4 +26,29 @@ def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | Ba
         for key in ("epsilon", "step_size"):
             if values["baseline"].get(key) is not None:
                 values["baseline"][key] *= strength
+    return recipe_of(values, values["name"])
+
+
+def parse_budget(text: str) -> BudgetSection:
+    """The budget written as METRIC=LIMIT, such as ssim=0.95; a ``RecipeError`` where it is not.
+
+    >>> parse_budget("ssim=0.95")
+    BudgetSection(metric='ssim', limit=0.95)
+    """
+    metric, separator, limit = text.partition("=")
+    try:
+        value = float(limit)
+    except ValueError:
+        value = math.nan
+    if not (metric and separator and math.isfinite(value)):
+        raise RecipeError(f"`budget` is {text}; expected METRIC=LIMIT, such as ssim=0.95")
+    return BudgetSection(metric=metric, limit=value)
+
+
+def within_budget(recipe: Recipe | BaselineRecipe, budget: BudgetSection) -> Recipe | BaselineRecipe:
+    """``recipe`` within ``budget``, in place of its own; an early finish, which would leave some of it, is off."""
+    values = recipe.model_dump(mode="json") | {"budget": budget.model_dump(mode="json")}
+    values["name"] = f"{recipe.name}@{budget.metric}={budget.limit:g}"
+    if isinstance(recipe, Recipe):
+        values["finish"]["early"] = False
     return recipe_of(values, values["name"])

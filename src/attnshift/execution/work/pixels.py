@@ -52,7 +52,7 @@ class PixelWork:
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        outcome = run_baseline(self.attack, self.recipe.seed, classifiers, tasks, backbone.device)
+        outcome = run_baseline(self.attack, self.recipe, classifiers, tasks, backbone.device)
         images, attacked, key = outcome.clean, outcome.attacked, outcome.key
         noise = random_step(images, attacked, key.seed, key.ids).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
