@@ -1,4 +1,4 @@
-"""Links and names of files in the documents: each one is there."""
+"""Documents: each link and each named file is there, examples import what is there, and prose is wrapped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 ROOMS = ("src", "tests", "docs", "examples", "benchmarks", ".github", "attnshift")
 OURS = "attnshift."
+PROSE = 100
+"""Most characters in a line of prose."""
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, ROOMS))})/[\w./-]*\w(?:/|\b)")
 CODE = re.compile(r"`([\w-]+/[\w./-]+\.(?:py|toml))(?=`|::)")
@@ -88,6 +90,22 @@ def test_examples_import_what_is_there(page: Path) -> None:
     assert missing_imports(page) == []
 
 
+def long_lines(page: Path) -> list[int]:
+    """Numbers of the lines of prose that are too long. Tables, code and a link that cannot be wrapped may be longer."""
+    numbers, fenced = [], False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        fenced ^= line.lstrip().startswith("```")
+        wraps = " " in re.sub(r"`[^`]*`|\[[^\]]*\]\([^)]*\)", "", line).strip(" -")
+        if len(line) > PROSE and wraps and not fenced and not line.startswith(("|", "    ")):
+            numbers.append(number)
+    return numbers
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_is_wrapped(page: Path) -> None:
+    assert long_lines(page) == []
+
+
 def test_what_is_missing_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     text = "[a](page.md#one) [b](page.md#two) [c](gone.md) `src/attnshift/gone.py` `tests/conftest.py`"
@@ -96,3 +114,6 @@ def test_what_is_missing_is_found(tmp_path: Path) -> None:
     assert missing_names(page) == ["src/attnshift/gone.py", "losses/gone.py"]
     page.write_text("```python\nfrom attnshift.errors import Gone, UserError\n```\n")
     assert missing_imports(page) == ["attnshift.errors.Gone"]
+    code = f"```\n{'code ' * 30}\n```\n| {'cell ' * 30}|\n"
+    page.write_text(f"{code}{'word ' * 30}\n[a link]({'x' * 100})\n{'`a name`' * 30}\n")
+    assert long_lines(page) == [5]

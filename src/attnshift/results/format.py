@@ -23,14 +23,14 @@ them, renew it:
 python -m attnshift.results.format > docs/results-format.md
 ```
 
-The format of the run folder has the number {format}, which stands in `run.json`. A folder of another
-format is refused with one line. Later versions of attnshift may add columns; a column that an older
-run lacks has its default.
+The format of the run folder has the number {format}, which stands in `run.json`. A folder of
+another format is refused with one line. Later versions of attnshift may add columns; a column that
+an older run lacks has its default.
 
 ## From Python
 
-`attnshift.open_run(folder)` reads a run without torch. Every table is a list of typed rows: `results`,
-`failed`, `verdicts`, `quality`, `unavailable`, `visibility` and `sets`.
+`attnshift.open_run(folder)` reads a run without torch. Every table is a list of typed rows:
+`results`, `failed`, `verdicts`, `quality`, `unavailable`, `visibility` and `sets`.
 
 ```python
 import attnshift
@@ -48,21 +48,21 @@ paths = run.image_paths(id)          # arm -> PNG file
 frame = run.to_pandas("quality")           # needs pandas: pip install 'attnshift[pandas]'
 ```
 
-Columns that exist once for each key of a mapping, such as `attack_margins` or the metrics of `quality`,
-are one field of the typed row: `row.margins["attack"]`, `row.values["ssim"]`.
+Columns that exist once for each key of a mapping, such as `attack_margins` or the metrics of
+`quality`, are one field of the typed row: `row.margins["attack"]`, `row.values["ssim"]`.
 
 ## From the command line
 
 `attnshift report RUN --json` prints every figure of a run, with its interval, and nothing else on
 standard output; `--table FORMAT` prints tables as `markdown`, `csv` or `latex` (the LaTeX document
-needs `\\usepackage{{booktabs}}`). In CSV a figure with an interval has three columns: `NAME`, `NAME low`
-and `NAME high`. `evaluate`, `compare` and `sweep` take the same two options, `validate` and `tune`
-take `--json`.
+needs `\\usepackage{{booktabs}}`). In CSV a figure with an interval has three columns: `NAME`,
+`NAME low` and `NAME high`. `evaluate`, `compare` and `sweep` take the same two options, `validate`
+and `tune` take `--json`.
 
 ## One image
 
-`items/ID.json` holds the row of the table `results` for one finished image, with the same names. The
-file exists once the image is finished.
+`items/ID.json` holds the row of the table `results` for one finished image, with the same names.
+The file exists once the image is finished.
 """
 
 
