@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from attnshift.metrics import METRICS
 from attnshift.metrics.statistics import Estimate
-from attnshift.report.naturalness import naturalness, read_sets, short, unavailable
+from attnshift.report.naturalness import naturalness, read_sets, sets_of, short, unavailable
+from attnshift.report.outdated import outdated
 from attnshift.report.page import write_report
-from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
+from attnshift.report.run_tables import run_data
+from attnshift.report.summary import summarise_run
+from attnshift.results.rows import QualityRow, ResultRow, SetRow, UnavailableRow, VisibilityRow, images_digest
 from report.made_up import made_up_run, quality, results, verdicts
 from report.seen import Seen
 from tables import summarise, typed, write_records
@@ -92,6 +96,27 @@ def test_features_as_published_compare_with_others(tmp_path: Path) -> None:
     (line,) = (line for line in naturalness(store) if line.startswith("kid"))
     assert line == "kid to the clean set, 200 images, features of Inception-v3: attack 1.00 [0.50, 2.00]"
     assert "comparable" not in write_report(store).read_text(encoding="utf-8")
+
+
+def test_tables_of_an_earlier_list_of_images_are_said_and_not_counted(tmp_path: Path) -> None:
+    store = made_up_run(tmp_path / "run")
+    ids = [each.id for each in store.table(ResultRow)]
+    seen = [VisibilityRow(id, "attack", {"object_ssim": 0.5}) for id in ids]
+    measured = SetRow("kid", "attack", "lab:resnet", False, len(ids), 1.0, 0.5, 2.0, "", images_digest(ids[::-1]))
+    store.write_table(VisibilityRow, seen)
+    store.write_table(SetRow, [measured])
+    assert outdated(store) == []
+    assert sets_of(store)
+    assert summarise_run(store).visibility["attack"]["object_ssim"].value == 0.5
+    store.write_table(VisibilityRow, seen[1:])
+    store.write_table(SetRow, [replace(measured, digest=images_digest([*ids[1:], "other"]))])
+    of_visibility, of_sets = outdated(store)
+    assert of_visibility.startswith(f"visibility.parquet lacks 1 of {len(ids)} images, and no figure counts it; ")
+    assert of_sets.startswith("sets.parquet is of an earlier list of images, and no figure counts it; ")
+    assert (sets_of(store), summarise_run(store).visibility) == ((), {})
+    data, page = run_data(store), write_report(store).read_text(encoding="utf-8")
+    assert (data["sets"], data["visibility"], data["outdated"]) == ([], {}, [of_visibility, of_sets])
+    assert "sets.parquet is of an earlier list of images" in page
 
 
 def test_three_digits_of_the_largest_number() -> None:

@@ -74,6 +74,7 @@ def print_summary(store: Store) -> None:
     from attnshift.report.label import label_lines
     from attnshift.report.missing import missing
     from attnshift.report.naturalness import naturalness
+    from attnshift.report.outdated import outdated
     from attnshift.report.summary import summarise_run
     from attnshift.results.arms import ARMS
 
@@ -96,7 +97,7 @@ def print_summary(store: Store) -> None:
         values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
         console.print(f"{arm}: {values}", markup=False, highlight=False)
     admitted = (f"admitted: {each}" for each in store.spec().admitted)
-    said = filter(None, [missing(store).line, cropped_line(store)])
+    said = filter(None, [missing(store).line, cropped_line(store), *map(with_flags, outdated(store))])
     for line in (*admitted, *said, *naturalness(store), *label_lines(summary)):
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)

@@ -15,7 +15,7 @@ from attnshift.metrics import FEATURES, SETS
 from attnshift.metrics.features import Features, classifier_features
 from attnshift.metrics.sets import SetMetric
 from attnshift.metrics.statistics import Estimate
-from attnshift.results.rows import SetRow
+from attnshift.results.rows import SetRow, images_digest
 from attnshift.results.store import Store, finished_rows
 
 __all__ = ["evaluate_sets", "features_of"]
@@ -49,7 +49,7 @@ def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32)
             except UnavailableError as error:
                 reason = str(error)
             limits = _limits(estimate)
-            rows.append(SetRow(name, arm, features.name, chosen is None, len(ids), *limits, reason))
+            rows.append(SetRow(name, arm, features.name, chosen is None, len(ids), *limits, reason, images_digest(ids)))
     store.write_table(SetRow, rows)
 
 

@@ -10,11 +10,11 @@ from attnshift.metrics import METRICS
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import number
 from attnshift.results.arms import ARMS
-from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
+from attnshift.results.rows import QualityRow, ResultRow, SetRow, UnavailableRow, images_digest
 from attnshift.results.store import Store
 from attnshift.terminal import plural
 
-__all__ = ["SetSummary", "naturalness", "read_sets", "short", "unavailable"]
+__all__ = ["SetSummary", "naturalness", "read_sets", "sets_are_outdated", "sets_of", "short", "unavailable"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SetSummary:
 def naturalness(store: Store) -> list[str]:
     """One line for each metric that could not be measured, and for each that was measured of sets."""
     reasons = unavailable(store.table(QualityRow), store.table(UnavailableRow))
-    sets = read_sets(store.table(SetRow))
+    sets = sets_of(store)
     reasons |= {each.metric: each.reason for each in sets if each.reason}
     return [
         *(f"{name}: unavailable: {reason}" for name, reason in reasons.items()),
@@ -58,6 +58,17 @@ def unavailable(quality: Sequence[QualityRow], reasons: Sequence[UnavailableRow]
         name: known.get(name, "not measured when this run was judged; `attnshift evaluate` measures it")
         for name in missing
     }
+
+
+def sets_of(store: Store) -> tuple[SetSummary, ...]:
+    """Figures of the table ``sets``; none where it was measured on other images than the run has now."""
+    return () if sets_are_outdated(store) else read_sets(store.table(SetRow))
+
+
+def sets_are_outdated(store: Store) -> bool:
+    """True if the table ``sets`` was measured on other images; a table without a digest does not say."""
+    digests = ("", images_digest(row.id for row in store.table(ResultRow)))
+    return any(row.digest not in digests for row in store.table(SetRow))
 
 
 def read_sets(rows: Sequence[SetRow]) -> tuple[SetSummary, ...]:

@@ -14,11 +14,12 @@ from attnshift.metrics.statistics import Estimate
 from attnshift.report.cropped import cropped_line
 from attnshift.report.figures import amplified_difference, data_url, heat_overlay, pixels
 from attnshift.report.missing import missing
-from attnshift.report.naturalness import read_sets, short, unavailable
+from attnshift.report.naturalness import sets_of, short, unavailable
+from attnshift.report.outdated import outdated
 from attnshift.report.rendering import render_page
 from attnshift.report.summary import summarise_run
 from attnshift.results.arms import ARMS
-from attnshift.results.rows import ROLES, QualityRow, ResultRow, SetRow, UnavailableRow, VerdictRow
+from attnshift.results.rows import ROLES, QualityRow, ResultRow, UnavailableRow, VerdictRow
 from attnshift.results.store import Store
 
 __all__ = ["write_report"]
@@ -44,7 +45,8 @@ def write_report(store: Store) -> Path:
         arms=ARMS,
         metrics={name: entry for name, entry in METRICS.items() if name not in absent},
         unavailable=absent,
-        sets=read_sets(store.table(SetRow)),
+        sets=sets_of(store),
+        outdated=outdated(store),
         set_metrics=SETS,
         short=short,
         summary=summarise_run(store),

@@ -10,7 +10,8 @@ from attnshift._version import __version__
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import number, percent
 from attnshift.report.missing import missing
-from attnshift.report.naturalness import read_sets, short, unavailable
+from attnshift.report.naturalness import sets_of, short, unavailable
+from attnshift.report.outdated import outdated
 from attnshift.report.summary import ClassifierSummary, LabelSummary, Summary, summarise_run
 from attnshift.report.tables import Cell, FigureTable, estimate_data
 from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
@@ -45,7 +46,8 @@ def run_data(store: Store) -> dict[str, Any]:
         "label": summary.label and _label_data(summary.label),
         "quality": _by_arm(summary.quality),
         "visibility": _by_arm(summary.visibility),
-        "sets": [row.to_record() | _interval(row) for row in store.table(SetRow)],
+        "sets": [row.to_record() | _interval(row) for row in store.table(SetRow)] if sets_of(store) else [],
+        "outdated": outdated(store),
         "unavailable": unavailable(store.table(QualityRow), store.table(UnavailableRow)),
         "effective_models": estimate_data(summary.effective_models),
         "seconds": estimate_data(summary.seconds),
@@ -70,7 +72,7 @@ def _tables(store: Store, summary: Summary) -> Iterator[FigureTable]:
         measures = list(dict.fromkeys(name for values in summary.visibility.values() for name in values))
         rows = (_arm_row(arm, values, measures) for arm, values in summary.visibility.items())
         yield FigureTable(("arm", *measures), tuple(rows))
-    sets = [each for each in read_sets(store.table(SetRow)) if each.arms]
+    sets = [each for each in sets_of(store) if each.arms]
     if sets:
         rows = (
             (each.metric, each.features, _spaced(arm), Cell(short(value), value))

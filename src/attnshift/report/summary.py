@@ -118,10 +118,13 @@ def summarise(
 ) -> Summary:
     """The figures of a run from its tables; ``verdicts``, ``quality`` and ``visibility`` may be empty.
 
-    What they say of images that have left the run since does not count. A ``RunError`` where they lack images.
+    What they say of images that have left the run since does not count. A ``RunError`` where ``verdicts`` or
+    ``quality`` lack images; a ``visibility`` that does is of an earlier list of images and does not count.
     """
     ids = [row.id for row in results]
     verdicts, quality, visibility = _of(ids, verdicts), _of(ids, quality), _of(ids, visibility)
+    if {row.id for row in visibility} != set(ids):
+        visibility = []
     for rows in (verdicts, quality):
         _check_complete(ids, rows)
     roles = roles_in(verdicts)

@@ -6,6 +6,7 @@ A field is a column of the same name. A field marked ``Wide`` is a mapping and h
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -31,6 +32,7 @@ __all__ = [
     "VisibilityRow",
     "Wide",
     "columns_of",
+    "images_digest",
 ]
 
 Series = Mapping[str, tuple[float, ...]]
@@ -271,6 +273,12 @@ class SetRow(Row):
     low: Annotated[float | None, "lower end of its 95 % interval; nan for fid, which has none"]
     high: Annotated[float | None, "upper end of its 95 % interval; nan for fid"]
     reason: Annotated[str, "why it could not be taken; empty where it was"]
+    digest: Annotated[str, "digest of the ids of the images"] = ""
+
+
+def images_digest(ids: Iterable[str]) -> str:
+    """Digest of a set of images, whatever their order: 16 hex digits."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 ROW_TYPES: dict[str, type[Row]] = {
