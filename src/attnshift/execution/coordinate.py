@@ -1,4 +1,4 @@
-"""Run, or continue, an attack: hand out micro-batches, keep what comes back, and write everything down."""
+"""Coordinator of a run: it hands out micro-batches, stores the results and keeps the ledger."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ MakeEngine = Callable[[RunSpec], Engine]
 class RunOptions:
     """Choices about how a run is carried out; nothing here changes its result.
 
-    Without an ``engine`` this process does the work; with one it only checks the input, on its CPU. ``shard`` is the
-    part of the run that this command takes. ``retry_failed``: what failed before is tried again. ``name`` tells apart
-    the runs of one command.
+    Without an ``engine`` this process does the work; with one it only checks the input, on its CPU.
+    ``shard`` is the part of the run that this command takes. With ``retry_failed`` images that
+    failed before are tried again. ``name`` distinguishes the runs of one command.
     """
 
     engine: MakeEngine | None = None
@@ -49,8 +49,11 @@ class RunOptions:
 def attack_folder(
     settings: AttackSettings, telemetry: Telemetry | None = None, options: RunOptions = RunOptions()
 ) -> Store:
-    """Run, or continue, the attack that ``settings`` describe. All input but the images is checked before anything is
-    written; an image that cannot be read or attacked fails alone, and failed.parquet says why."""
+    """Run, or continue, the attack that ``settings`` describe, and return the run folder's store.
+
+    All input but the images is checked before anything is written; a ``UserError`` says what is
+    wrong. An image that cannot be read or attacked fails alone, and failed.parquet says why.
+    """
     with part("loading"):
         prepared = prepare_run(settings, here="" if options.engine is None else "cpu")
     return attack_prepared(prepared, settings.out, telemetry, options)
@@ -87,8 +90,11 @@ def attack_prepared(
 
 @dataclass
 class _Run:
-    """One command's share in a run. ``pending`` are the micro-batches that are claimed and not back yet, ``again``
-    those that are taken up once more at the end; ``reasons`` is what was last heard of workers that died of an item.
+    """Share of one command in a run.
+
+    ``pending`` are the micro-batches that are claimed and not back yet. ``again`` are those that
+    are tried once more at the end. ``reasons`` maps items to the last message of a worker that died
+    of them.
     """
 
     prepared: PreparedRun
@@ -109,12 +115,12 @@ class _Run:
             batches = self.prepared.plan.batches(self.prepared.worker.spec.batch)
             self._work(engine, (each for each in batches if each in self.options.shard))
             while self.again:
-                # What a worker died of comes last, when everything else is safe.
+                # Micro-batches that have ended a worker come last, when everything else is stored.
                 last, self.again = [*self.again.values()], {}
                 self._work(engine, last)
         except (KeyboardInterrupt, SystemExit, UserError):
-            # Every other end counts: an item that ends its worker three times is left out. Of a full disk, the first
-            # complaint is the one to show.
+            # These ends do not count against an item; after three others it is left out. Of a full
+            # disk, the first error is the one to show.
             with suppress(RunError):
                 self.ledger.stopped([each for _, assignment in self.pending.values() for each in assignment.wanted])
             raise
@@ -149,8 +155,10 @@ class _Run:
             yield assignment
 
     def _assign(self, batch: Batch) -> Assignment | None:
-        """The whole of ``batch``, as its items are attacked in an undisturbed run; one of them alone where they have
-        ended a worker too often together."""
+        """The whole of ``batch``, as in an undisturbed run; None if nothing of it is left to do.
+
+        If its items have ended a worker too often together, each comes alone.
+        """
         missing, deaths = self._missing(batch), self.history.deaths
         if all(deaths[item.id] < DEATHS for item in missing):
             return Assignment(batch.number, batch.items, tuple(item.id for item in missing)) if missing else None
@@ -172,7 +180,10 @@ class _Run:
     def _keep(
         self, items: Sequence[Item], wanted: Sequence[str], returned: Sequence[Result | Failure], tried: bool = True
     ) -> None:
-        """Store everything first, and only then say that it is done. ``tried``: this was one more attempt."""
+        """Store all that was returned, and only then report it.
+
+        ``tried`` is true if this was one more attempt.
+        """
         files = {item.id: item.file for item in items}
         failures = {each.id: each.reason for each in returned if isinstance(each, Failure)}
         for each in returned:

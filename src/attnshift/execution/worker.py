@@ -1,4 +1,4 @@
-"""Worker that holds the networks and attacks micro-batches: in the process of the command, or one of many."""
+"""Worker that holds the networks and attacks micro-batches, here or on another machine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Worker:
-    """An attack that can start: what was loaded for ``spec``. ``classifiers`` are its surrogates, in order."""
+    """Attack that can start, with everything loaded for ``spec``.
+
+    ``classifiers`` are its surrogates, in order.
+    """
 
     work: Work
     backbone: Backbone
@@ -79,9 +82,10 @@ class Worker:
 
     @classmethod
     def load(cls, spec: RunSpec, cache: Path | None = None, places: Mapping[str, str] = {}) -> Worker:
-        """The same on another machine; a ``ModelError`` where its weights or its software are not those of ``spec``.
+        """Load a worker for ``spec`` on this machine, which may be another one than the command's.
 
-        ``places`` are names under which models are loaded here in place of their own.
+        ``places`` are names under which models are loaded here in place of their own. Raises
+        ``ModelError`` if its weights or its software are not those of ``spec``.
         """
         torch.set_num_threads(spec.threads)
         backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device, places)
@@ -99,8 +103,11 @@ class Worker:
         watch: IterationCallback | None = None,
         read: Fetch = fetch,
     ) -> list[Result | Failure]:
-        """Attack ``items`` together, also those that are not ``wanted`` (they decide nothing but the last bits), and
-        return what became of those that are. An item that cannot be read or that gives no numbers fails alone."""
+        """Attack ``items`` together, and return the results of those that are ``wanted``.
+
+        The others are attacked too, because batch mates decide the last bits. An item that cannot
+        be read, or whose result is not finite, fails alone.
+        """
         failures, tasks, readable = [], [], []
         for item in items:
             try:
@@ -121,8 +128,11 @@ class Worker:
     def _in_memory(
         self, items: Sequence[Item], tasks: Sequence[Task], watch: IterationCallback | None
     ) -> Iterator[tuple[Sequence[Item], tuple[BatchResult, float] | str]]:
-        """All ``items`` at once, or in halves of halves where memory does not hold more; the reason where it does not
-        hold one."""
+        """Attack ``items`` at once, or in halves of halves if memory does not hold them.
+
+        Yields the items of each part with their results and seconds per item, or with the reason
+        why memory does not hold even one of them.
+        """
         if not items:
             return
         ids = [item.id for item in items]
@@ -136,7 +146,7 @@ class Worker:
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-        # Outside of the clause: its traceback holds all tensors.
+        # This stands outside the clause, whose traceback holds all tensors.
         torch.cuda.empty_cache()
         if len(items) == 1:
             size = self.spec.size
@@ -190,10 +200,10 @@ class Worker:
 def load_networks(
     pipeline: str, surrogates: Sequence[str], precision: Precision, device: str, places: Mapping[str, str] = {}
 ) -> tuple[Backbone, list[Classifier]]:
-    """Load what an attack is carried out with: the backbone, and the surrogates in their order.
+    """Load the backbone, and the surrogates in their order.
 
-    All of them have the classes of the first one that has names, in its order. A name in ``places`` is loaded as what
-    stands there, and keeps its name.
+    All of them have the classes of the first one that has names, in its order. A name in ``places``
+    is loaded from there, and keeps its name.
     """
     classifiers = in_one_order([_surrogate(name, places.get(name, name)).to(device) for name in surrogates])
     return load_pipeline(places.get(pipeline, pipeline), precision).to(device), classifiers
@@ -205,7 +215,7 @@ def _surrogate(name: str, place: str) -> Classifier:
 
 
 def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:
-    """Those that the folder ``cache`` remembers for a run like this one; without a folder all are made anew."""
+    """Inversions that the folder ``cache`` keeps for runs like ``spec``; without it none is kept."""
     if cache is None:
         return compute_uncached
     return InversionCache(cache, (spec.weights["pipeline"], spec.device, spec.threads, sorted(spec.software.items())))
@@ -216,9 +226,9 @@ def weights(backbone: Backbone, classifiers: Sequence[Classifier]) -> dict[str, 
 
 
 def read_task(item: Item, size: int, read: Fetch = fetch) -> Task:
-    """What the attack is to do with ``item``, its image and its mask read at ``size``.
+    """Task of the attack on ``item``, with its image and its mask read at ``size``.
 
-    An ``ImageError`` where it cannot be read, or is not what it was when the run was planned.
+    Raises ``ImageError`` if it cannot be read, or has changed since the run was planned.
     """
     content = read(item.image)
     mask = None if item.mask is None else read(item.mask)
@@ -230,13 +240,17 @@ def read_task(item: Item, size: int, read: Fetch = fetch) -> Task:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """CUDA has a type for it; on a CPU the allocators of torch and of its kernels each say it in their own words."""
+    """True if ``error`` says that memory is full.
+
+    CUDA has a type for that. On a CPU, torch's allocator and each library of kernels have their own
+    words.
+    """
     signs = ("allocate memory", "bad_alloc", "out of memory", "could not create a memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _finite(value: Any) -> bool:
-    """Whether all numbers of a row are, however deep they lie."""
+    """True if all numbers of a row are finite, at any depth."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):

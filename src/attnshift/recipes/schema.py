@@ -18,8 +18,8 @@ Grid = Literal["full", "half", "quarter", "eighth", "all"]
 
 class InterferenceSection(Section):
     choose: Literal["confusion", "target", "text", "given", "random"] = "confusion"
-    """The surrogates' highest wrong class on the clean image; the target of a targeted attack; the class nearest to the
-    true one for the text encoder; ``phrase``; or any class, as a control."""
+    """The surrogates' highest wrong class on the clean image; the target of a targeted attack; the
+    class nearest to the true one for the text encoder; ``phrase``; or any class, as a control."""
     phrase: str = ""
 
     @model_validator(mode="after")
@@ -37,7 +37,7 @@ class MaskSection(Section):
     """Rounds in which the self-attention spreads an attention mask over the object."""
     edge: Literal["soft", "hard"] = "soft"
     outside: float = Field(default=0.1, gt=0, le=1)
-    """What a pixel outside the mask counts where one inside counts 1."""
+    """Weight of a pixel outside the mask; inside it is 1."""
     paste_back: bool = False
     """Take pixels outside the mask from the clean image."""
 
@@ -45,17 +45,19 @@ class MaskSection(Section):
 class DiffusionSection(Section):
     schedule_steps: int = Field(default=20, ge=2, le=1000)
     denoising_steps: int = Field(default=5, ge=1, le=999)
-    """How many of the last steps are walked and differentiated (K)."""
+    """Number of the last steps that are carried out and differentiated (K)."""
     gradient_steps: int = Field(default=0, ge=0)
-    """Through how many of the last of them the gradient goes back; 0 is all. The earlier ones count as the identity:
-    the gradient passes from their end straight to the start latents, and the attention maps read in them count in the
-    losses as values without a gradient."""
+    """Number of the last of them through which the gradient goes back; 0 is all.
+
+    The earlier ones count as the identity: the gradient passes from their end straight to the start
+    latents, and attention maps read in them count in the losses as values without a gradient.
+    """
     guidance: float = Field(default=2.5, ge=0)
     pairing: Literal["aligned", "compat"] = "aligned"
     inversion_rounds: int = Field(default=0, ge=0, le=20)
     encoding: Literal["mean", "sample"] = "mean"
     residual: bool = True
-    """Add to each decoded image what the clean path loses, so that nothing is changed at iteration 0."""
+    """Add what the clean path loses to each decoded image, so that iteration 0 changes nothing."""
     checkpointing: bool = False
 
     @model_validator(mode="after")
@@ -79,10 +81,13 @@ class ClassificationSection(OpenSection):
     fusion: str = "uniform"
     fusion_options: dict[str, Any] = Field(default_factory=dict)
     space: Literal["image", "latent"] = "image"
-    """Where the surrogates' gradients are taken and fused: at the image, with one pass back through decoder and
-    denoiser, or at the latents, with one for each of them."""
+    """Place where the surrogates' gradients are taken and fused: the image, with one pass back
+    through decoder and denoiser, or the latents, with one pass for each surrogate."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the last fused direction that is added to the next one; for optimisers without momentum of their own."""
+    """Share of the last fused direction that is added to the next one.
+
+    It is for optimisers that have no momentum of their own.
+    """
     clip: float = Field(default=0.0, ge=0)
     """Highest norm of the fused direction of an image; 0 sets no limit."""
 
@@ -92,14 +97,14 @@ class TransformSection(OpenSection):
 
 
 class ExpectationSection(Section):
-    """Expectation over transformations: what the surrogates see of an image beside the image itself."""
+    """Expectation over transformations: the views of an image that the surrogates see."""
 
     draws: int = Field(default=1, ge=1, le=1000)
     """Views of an image, itself included; 1 switches the transforms off."""
     every: int = Field(default=1, ge=1)
-    """Only in every so manieth iteration, from the first on; in the others the image itself."""
+    """Apply views every N iterations, from the first on; others show the image as it is."""
     transforms: dict[str, TransformSection] = Field(default_factory=dict)
-    """What makes a view, one after the other, with options."""
+    """Transforms that make a view, in this order, with options."""
 
     @model_validator(mode="after")
     def _has_what_it_draws(self) -> ExpectationSection:
@@ -117,9 +122,10 @@ class BudgetSection(Section):
     """Naturalness that every saved image keeps; the attack spends it all."""
 
     metric: str = "none"
-    """Name of a metric: ssim, ms_ssim, haarpsi, l2, linf, lpips-squeeze, lpips-alex, lpips-vgg, dists; or none."""
+    """Name of a metric, or none: ssim, ms_ssim, haarpsi, l2, linf, lpips-squeeze, lpips-alex,
+    lpips-vgg, dists."""
     limit: float = 0.0
-    """Least value of a similarity, or greatest of a distance, of the 8-bit file to the clean image."""
+    """Least similarity, or greatest distance, of the 8-bit file to the clean image."""
 
     @property
     def given(self) -> bool:
@@ -137,11 +143,15 @@ class BudgetSection(Section):
 class OptimiserSection(Section):
     method: Literal["adamw", "gradient", "sign"] = "adamw"
     balance: Literal["none", "gradnorm"] = "none"
-    """``gradnorm`` divides each term by a running norm of its own gradient, at the price of a backward pass a term."""
+    """``gradnorm`` divides each term by a running norm of its own gradient.
+
+    It takes one backward pass for each term.
+    """
     learning_rate: float = Field(default=0.01, gt=0)
     relative: bool = False
-    """The learning rate counts standard deviations of each image's start latents, and ``gradient`` follows the
-    gradient's direction alone: steps then do not depend on the scale of latents and losses."""
+    """The learning rate is in standard deviations of each image's start latents, and ``gradient``
+    follows the gradient's direction alone. Steps then do not depend on the scale of latents and
+    losses."""
     schedule: dict[str, Any] = Field(default_factory=dict)
     """Factor on the learning rate over the iterations, as a term's schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -150,7 +160,10 @@ class OptimiserSection(Section):
 
 class FinishSection(Section):
     keep: Literal["last", "best"] = "best"
-    """``best``: the nearest iterate that fools every surrogate by ``confidence``, else the one of lowest margin."""
+    """``best``: the nearest iterate that fools every surrogate by ``confidence``.
+
+    If there is none, it is the iterate with the lowest margin.
+    """
     confidence: float = Field(default=0.0, ge=0)
     """Logit margin by which a surrogate counts as fooled when iterates are compared."""
     early: bool = False
@@ -158,7 +171,10 @@ class FinishSection(Section):
 
 
 class Recipe(Section):
-    """Complete description of an attack. Two runs with equal recipes, seeds and inputs give equal results."""
+    """Complete description of an attack.
+
+    Two runs with equal recipes, seeds and inputs give equal results.
+    """
 
     name: str
     summary: str = ""

@@ -1,10 +1,10 @@
-"""The engine for many machines: Ray actors hold the models, micro-batches go to whoever is free.
+"""Engine for many machines: Ray actors hold the models, and a free actor gets the next micro-batch.
 
-Ray only carries: the plan decides what is attacked together, the coordinator stores and counts. An actor that dies, or
-whose host does, takes nothing with it: what it worked on comes back as ``WorkerDied`` and another one takes its place.
+The plan decides which images are attacked together, and the coordinator stores and counts. When an
+actor or its host dies, its micro-batch comes back as ``WorkerDied``, and a new actor is started.
 
-A host needs no file of the coordinator's host: images come with the micro-batch, and models that are folders or files
-come through Ray's object store, once for each host that lacks them.
+A host needs no file of the coordinator's host. Images come with the micro-batch. Models that are
+folders or files come through Ray's object store, once for each host that lacks them.
 """
 
 # Ray's decorators and handles have no types that a checker can follow.
@@ -35,7 +35,8 @@ from attnshift.execution.shipping import Parts, files_of, loaded_as, local_model
 from attnshift.execution.worker import Failure, Result, Worker
 from attnshift.results.spec import RunSpec
 
-# Ray reads both at its import: it reports nothing to its makers, and what it has to say of a cluster stays in its logs.
+# Ray reads both at its import. The first stops its reports to its authors, the second keeps
+# messages about a cluster in its logs.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
 try:
@@ -48,14 +49,14 @@ __all__ = ["RayEngine"]
 _PATIENCE = 600.0
 """Seconds without any worker, at work or ready, after which the run gives up."""
 _TICK = 1.0
-"""Seconds after which we look again at what the cluster has, and whether we are to stop."""
+"""Seconds between two looks at the cluster's resources and at signals to stop."""
 _STARTS = 3
-"""So many times as there should be workers may one end while it starts, in a row, before no more are started."""
+"""Failed starts in a row, for each worker that is wanted, after which no more are started."""
 
 
 @contextmanager
 def _own_signals() -> Iterator[Iterable[int]]:
-    """Keep our handlers of SIGINT and SIGTERM, whatever replaces them meanwhile; the signals that have one."""
+    """Restore our handlers of SIGINT and SIGTERM at the end; gives the signals that have one."""
     ours: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -69,8 +70,7 @@ def _own_signals() -> Iterator[Iterable[int]]:
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM afterwards: of what a handler raises in the midst of it, Ray makes something else, or
-    nothing."""
+    """Delay SIGINT and SIGTERM to the end: Ray changes or loses what a handler raises inside it."""
     came: list[int] = []
     try:
         with _own_signals() as numbers:
@@ -84,8 +84,11 @@ def _signals_wait() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A model in the object store: references to the blocks of its ``files``, by their place in its folder; the
-    ``name`` of one that is a file and no folder."""
+    """A model in the object store.
+
+    ``files`` maps places in its folder to references to their blocks. ``name`` is that of a model
+    which is a single file, else empty.
+    """
 
     name: str
     files: Mapping[str, Sequence[Any]]
@@ -106,8 +109,10 @@ class _Sent:
 
 @dataclass
 class RayEngine:
-    """``workers`` actors, or with 0 as many as the cluster has room for, also when hosts come and go. Each takes
-    ``spec.threads`` CPUs, or one GPU and one CPU. Without an ``address`` Ray starts on this machine, for the run.
+    """Engine of ``workers`` actors, or with 0 of as many as the cluster has room for at any time.
+
+    Each actor takes ``spec.threads`` CPUs, or one GPU and one CPU. Without an ``address`` Ray
+    starts on this machine, for the run.
     """
 
     spec: RunSpec
@@ -118,10 +123,10 @@ class RayEngine:
     _starting: dict[Any, Any] = field(default_factory=dict, init=False)
     _busy: dict[Any, tuple[Any, Assignment]] = field(default_factory=dict, init=False)
     _lost: int = field(default=0, init=False)
-    """How many ended while they started, since one was ready; ``_why`` is the last one's reason."""
+    """Number of failed starts since one succeeded; ``_why`` is the reason of the last one."""
     _why: str = field(default="", init=False)
     _models: dict[str, Parts] = field(default_factory=dict, init=False)
-    """Models that lie on this host, by name; ``_sent`` is what was put into the object store of them."""
+    """Models on this host by name; ``_sent`` are those in the object store, by path."""
     _sent: dict[Path, _Sent] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -141,14 +146,14 @@ class RayEngine:
         waiting, more = iter(assignments), True
         first = next(waiting, None)
         if first is None:
-            # No models are loaded for nothing.
+            # Without work no models are loaded.
             return
         waiting = chain([first], waiting)
         self._models = local_models(self.spec)
         self._ping_idle()
         since = time.monotonic()
         while True:
-            # None is taken before it can be worked on: somebody else may be free for it.
+            # An assignment waits until an actor is free, since another process may take it.
             while more and self._idle:
                 assignment = next(waiting, None)
                 if assignment is None:
@@ -170,7 +175,7 @@ class RayEngine:
     def close(self) -> None:
         """Let the actors go, and the cluster if it was started for this run."""
         if self._connected:
-            # Ray ends the actors of whoever leaves.
+            # Ray ends the actors of a process that leaves.
             ray.shutdown()
         else:
             for actor in (*self._idle, *self._starting.values(), *(actor for actor, _ in self._busy.values())):
@@ -180,7 +185,7 @@ class RayEngine:
 
     @_signals_wait()
     def _ping_idle(self) -> None:
-        """Ask those that had nothing to do whether they are still there."""
+        """Ask idle actors to answer, since they may have died."""
         while self._idle:
             actor = self._idle.pop()
             self._starting[actor.ready.remote()] = actor
@@ -193,7 +198,7 @@ class RayEngine:
 
     @_signals_wait()
     def _start_workers(self) -> None:
-        """Start actors until there are as many as wanted, unless they end too often before they are ready."""
+        """Start actors until there are as many as wanted, unless too many starts have failed."""
         wanted = self.workers or self._room()
         options: dict[str, Any] = {
             "num_cpus": self._needs()["CPU"],
@@ -209,18 +214,18 @@ class RayEngine:
             self._starting[actor.ready.remote()] = actor
 
     def _needs(self) -> Mapping[str, int]:
-        """What one worker takes. Where there is a GPU, it does the work."""
+        """Resources of one worker. With a GPU, the GPU does the work."""
         return {"CPU": self.spec.threads} if self.spec.device == "cpu" else {"GPU": 1, "CPU": 1}
 
     def _room(self) -> int:
-        """How many workers the machines of the cluster would hold if nobody else used them."""
+        """Number of workers that the machines of the cluster would hold if nothing else ran."""
         machines = [each["Resources"] for each in ray.nodes() if each["Alive"]]
         return sum(
             int(min(machine.get(name, 0) // count for name, count in self._needs().items())) for machine in machines
         )
 
     def _give_up_if_stalled(self, seconds: float) -> None:
-        """Give up where nobody works, and nobody will."""
+        """Raise ``RunError`` if no worker is active and none will be."""
         if not self._busy and not self._starting and self._lost:
             raise RunError(f"no Ray worker is left; {self._lost} ended while they started, the last one: {self._why}")
         if seconds > _PATIENCE:
@@ -228,7 +233,7 @@ class RayEngine:
 
     @_signals_wait()
     def _ready(self) -> list[Any]:
-        """The next reference that has a result, or none after a while."""
+        """The next reference with a result, or none after ``_TICK`` seconds."""
         references = [*self._busy, *self._starting]
         if references:
             return ray.wait(references, num_returns=1, timeout=_TICK)[0]
@@ -254,7 +259,7 @@ class RayEngine:
             self._idle.append(actor)
 
     def _files(self, path: Path) -> _Sent:
-        """What the object store has of the model at ``path``: put there once, for all hosts that lack it."""
+        """The model at ``path`` in the object store, where it is put once for all hosts."""
         if path not in self._sent:
             try:
                 files = {
@@ -271,7 +276,7 @@ class RayEngine:
         try:
             results = ray.get(reference)
         except ray.exceptions.RayError as error:
-            # Also where only the call failed: whatever state that has left behind goes with the actor.
+            # The actor goes even if only the call failed, because its state may be damaged.
             ray.kill(actor)
             return assignment, WorkerDied(_line(getattr(error, "cause", error)))
         self._idle.append(actor)
@@ -286,15 +291,18 @@ class _Actor:
         self.worker: Worker | None = None
 
     def ready(self, sent: Mapping[Path, _Sent] = {}) -> list[Path]:
-        """Load everything, once, or return the paths of models that this host lacks, to be called again with their
-        files; an exception here is told to the one who asked, one in ``__init__`` is not."""
+        """Load everything, once; or return the paths of models that this host lacks.
+
+        The caller then calls again with their files. Ray reports an exception here to the caller,
+        and does not report one in ``__init__``.
+        """
         if self.worker is not None:
             return []
         paths = {part for parts in self.models.values() for part in parts if isinstance(part, Path)}
         lacking = [path for path in sorted(paths) if not (self.folder / path).exists() and path not in sent]
         if lacking:
             return lacking
-        # Relative names of models mean what they mean to the coordinator.
+        # Relative names of models are relative to the coordinator's folder.
         if self.folder.is_dir():
             os.chdir(self.folder)
         try:
@@ -315,8 +323,10 @@ class _Actor:
 
 
 def _contents(items: Iterable[Item]) -> dict[Reference, bytes]:
-    """Images and masks of ``items`` that are files here. One that cannot be read now is the worker's to fetch, and to
-    complain of."""
+    """Images and masks of ``items`` that are files here.
+
+    A file that cannot be read now is left out: the worker tries it again and reports the failure.
+    """
     contents = {}
     for reference in (each for item in items for each in (item.image, item.mask) if each is not None):
         if reference.kind != "url" or scheme_of(reference.location) == "file":
@@ -329,7 +339,7 @@ def _connect(address: str | None) -> None:
     """Join the cluster at ``address``, or start one."""
     if address not in (None, "auto"):
         _check_reachable(address)
-    # What goes wrong is told by exceptions.
+    # Exceptions report every error.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         with _own_signals():
@@ -349,7 +359,7 @@ def _connect(address: str | None) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself knocks for minutes, and says so aloud."""
+    """Raise ``RunError`` if nothing answers at ``address``. Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise RunError(f"`address` is {address}; expected HOST:PORT, or auto for the cluster that this machine is in")

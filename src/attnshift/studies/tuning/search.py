@@ -1,4 +1,4 @@
-"""What may be searched: for keys of a recipe the values that they may take, and where a recipe's own values lie."""
+"""Search spaces: the values that keys of a recipe may take, and the recipe's own values in them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,16 @@ def _value(value: object) -> Value:
         raise ValueError("must be a text, a finite number, true or false") from None
 
 
-# Checked by hand: pydantic's complaint about a union is one per member.
+# Checked here, because pydantic complains of a union once for each member.
 _Number = Annotated[int | float, PlainValidator(_number)]
 _Value = Annotated[Value, PlainValidator(_value)]
 
 
 class Range(BaseModel):
-    """Numbers from ``low`` to ``high``, both included: whole ones, in steps of ``step``, where both are whole."""
+    """Numbers from ``low`` to ``high``, both included.
+
+    If both are whole, only whole numbers in steps of ``step``.
+    """
 
     model_config = STRICT
 
@@ -75,7 +78,7 @@ class Range(BaseModel):
         return self.low, self.high
 
     def place(self, value: object) -> Value | None:
-        """``value`` as a trial would hold it, None where it lies outside.
+        """``value`` as a trial would hold it; None if it lies outside.
 
         >>> Range(low=1, high=20).place(10.0)
         10
@@ -112,7 +115,7 @@ class Choices(BaseModel):
         return self.choices
 
     def place(self, value: object) -> Value | None:
-        """``value`` as a trial would hold it, None where it is no choice."""
+        """``value`` as a trial would hold it; None if it is no choice."""
         same = (each for each in self.choices if each == value and isinstance(each, bool) == isinstance(value, bool))
         return next(same, None)
 
@@ -127,9 +130,10 @@ Search = Mapping[str, Range | Choices]
 
 
 def read_search(path: Path) -> Search:
-    """The search space in the TOML file ``path``, its keys in alphabetical order, or a ``RecipeError``.
+    """Search space in the TOML file ``path``, with its keys in alphabetical order.
 
-    Whether a recipe takes the values is seen when the study starts.
+    Raises ``RecipeError`` if the file is no search space. The study checks at its start that a
+    recipe takes the values.
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such search space file")
@@ -141,20 +145,23 @@ def read_search(path: Path) -> Search:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     if not tables:
         raise RecipeError(f'{path} names no key to search; write tables such as ["terms.entropy.weight"]')
-    # Sorted, so that the order of the file does not decide which draw a key gets.
+    # They are sorted so that the order of the file does not decide which draw a key gets.
     return {key: _read_space(tables[key], key, path) for key in sorted(tables)}
 
 
 def own_values(recipe: Recipe, search: Search) -> dict[str, Value] | None:
-    """What ``recipe`` has at the searched keys, None where one of them lies outside the space."""
+    """Values of ``recipe`` at the searched keys; None if one of them lies outside the space."""
     values = {key: space.place(_own_value(recipe, key)) for key, space in search.items()}
     own = {key: value for key, value in values.items() if value is not None}
     return own if len(own) == len(values) else None
 
 
 def standing_values(recipe: Recipe, search: Search) -> dict[str, Value]:
-    """The recipe's own values where they lie in the space, but every weight at its highest: a term of weight 0 is not
-    built, and its options would go unchecked."""
+    """The recipe's own values that lie in the space, ends of the space for the others.
+
+    Every weight is at its highest: a term of weight 0 is not built, and its options would go
+    unchecked.
+    """
     standing: dict[str, Value] = {}
     for key, space in search.items():
         own = None if key.endswith(".weight") else space.place(_own_value(recipe, key))
@@ -181,7 +188,7 @@ def _read_space(table: object, key: str, path: Path) -> Range | Choices:
 
 
 def _own_value(recipe: Recipe, key: str) -> object:
-    """Value of ``recipe`` at a dotted key, None where it has none; a term that is not there has weight 0."""
+    """Value of ``recipe`` at a dotted key, else None; a term that is not there has weight 0."""
     place: Any = recipe.model_dump(mode="json")
     for part in key.split("."):
         place = place.get(part) if isinstance(place, Mapping) else None
