@@ -14,6 +14,7 @@ import attnshift
 from attnshift import files
 from attnshift.data.references import scheme_of
 from attnshift.files import atomic_write
+from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
 from small_runs import SURROGATE, write_photos
 
@@ -70,8 +71,8 @@ def test_attack_evaluate_and_report_need_no_part_of_unix(pipeline_folder: Path, 
     )
     assert done.returncode == 0, done.stderr
     store = Store.open(out)
-    assert len(store.table("results")) == 2
-    assert {row["classifier"] for row in store.table("verdicts")} == {SURROGATE, "random:test_convnext"}
+    assert len(store.table(ResultRow)) == 2
+    assert {row.classifier for row in store.table(VerdictRow)} == {SURROGATE, "random:test_convnext"}
     assert (out / "report.html").is_file()
     assert list((out / "locks").iterdir()) == []
 
