@@ -13,11 +13,12 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from attnshift.results.ledger import Ledger
+from attnshift.results.rows import ResultRow
 from attnshift.results.store import Store
 
 
@@ -30,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     item = min((options.run / "items").glob("*.json"))
     pngs = sorted((options.run / "images").glob(f"{item.stem}.*.png"))
     images = {path.name.split(".")[1]: path.read_bytes() for path in pngs}
-    seconds = keep(options.on, json.loads(item.read_bytes()), images, options.count)
+    seconds = keep(options.on, ResultRow.from_record(json.loads(item.read_bytes())), images, options.count)
     size = f"{len(images)} PNGs of {sum(map(len, images.values()))} bytes and {item.stat().st_size} bytes of JSON each"
     tenth = max(1, options.count // 10)
     rates = (len(part) / sum(part) for part in (seconds, seconds[:tenth], seconds[-tenth:]))
     print("{:.1f} images a second, {:.1f} in the first tenth, {:.1f} in the last".format(*rates) + f": {size}")
 
 
-def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], count: int) -> list[float]:
+def keep(parent: Path, row: ResultRow, images: Mapping[str, bytes], count: int) -> list[float]:
     """Return the seconds for each of ``count`` images like this one."""
     with TemporaryDirectory(dir=parent) as folder:
         store, ledger = Store(Path(folder)), Ledger(Path(folder))
@@ -47,7 +48,7 @@ def keep(parent: Path, row: Mapping[str, Any], images: Mapping[str, bytes], coun
         for number in range(count):
             begun, id = time.perf_counter(), f"{number:016x}"
             ledger.begun([id])
-            store.finish(id, row, images)
+            store.finish(replace(row, id=id), images)
             ledger.ended([id], {})
             seconds.append(time.perf_counter() - begun)
     return seconds

@@ -30,10 +30,10 @@ def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonS
     short = ["optimiser.iterations=1", "finish.keep=last", SHORT_PATH]
     recipes = [load_recipe("fast", [*short, f"seed={seed}"]) for seed in (0, 1)]
     return ComparisonSettings(
-        photos / "images",
-        photos / "labels.csv",
-        str(pipeline_folder),
-        (SURROGATE,),
+        images=photos / "images",
+        labels=photos / "labels.csv",
+        pipeline=str(pipeline_folder),
+        surrogates=(SURROGATE,),
         judges=DEFENDED,
         entrants=tuple(Entrant(f"seed-{seed}", recipe, (1.0,)) for seed, recipe in enumerate(recipes)),
         out=tmp_path / "out",

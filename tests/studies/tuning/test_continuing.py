@@ -28,7 +28,7 @@ def test_an_interrupted_study_is_continued(make: Make, tmp_path: Path, monkeypat
     undisturbed = tune_recipe(replace(settings, out=tmp_path / "undisturbed"), silent)
     with monkeypatch.context() as patch:
         # Two images in batches of one: two calls per trial.
-        patch.setattr(bench, "finish", interrupted_after(3, bench.finish))
+        patch.setattr(bench, "run_attack", interrupted_after(3, bench.run_attack))
         with pytest.raises(KeyboardInterrupt):
             tune_recipe(settings, silent)
     numbers: list[int] = []

@@ -36,7 +36,6 @@ def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[R
         ({"changes": ("optimiser.iterations=3",)}, "recipe.optimiser.iterations: 3, not 2"),
         ({"surrogates": ("random:test_efficientnet",)}, "surrogates: "),
         ({"batch": 1}, "batch: 1, not 2"),
-        ({"limit": 2}, "items: "),
         ({"target": "1"}, "items: "),
     ]
     tune_recipe(make(trials=1), silent)
@@ -46,6 +45,13 @@ def test_another_study_in_the_same_folder_is_refused(make: Make, instant: list[R
             tune_recipe(make(**change), silent)
         assert named in str(caught.value)
     assert contents(make().out) == before
+
+
+def test_trials_on_other_images_are_refused(make: Make, instant: list[Recipe]) -> None:
+    """A run takes them in; a study would compare scores of different images."""
+    tune_recipe(make(trials=1), silent)
+    with pytest.raises(RunError, match="holds another study; this one differs in items: "):
+        tune_recipe(make(trials=2, limit=2), silent)
 
 
 def test_another_tuning_classifier_is_refused(

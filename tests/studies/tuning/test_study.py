@@ -45,10 +45,10 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
     )
     assert recipe.optimiser.iterations == 2
     run = AttackSettings(
-        settings.images,
-        settings.labels,
-        settings.pipeline,
-        (SURROGATE,),
+        images=settings.images,
+        labels=settings.labels,
+        pipeline=settings.pipeline,
+        surrogates=(SURROGATE,),
         recipe=recipe,
         out=tmp_path / "run",
         batch=2,

@@ -58,7 +58,8 @@ class StudySpec(BaseModel):
 
     def _own(self) -> dict[str, Any]:
         space = {f"search.{key}": value.model_dump(exclude_none=True) for key, value in self.search.items()}
-        return self.model_dump(exclude={"run", "search"}) | space
+        # A run takes in other items; the trials of a study have to be on the same ones.
+        return self.model_dump(exclude={"run", "search"}) | space | {"items": self.run.items}
 
 
 @dataclass(frozen=True)
