@@ -92,6 +92,15 @@ def backbone() -> StableDiffusion:
 
 
 @pytest.fixture(scope="session")
+def material() -> Path:
+    """The folder of real weights and photographs, with classifiers/, photos/ and photo-pipeline/ in it."""
+    named = os.environ.get("ATTNSHIFT_MATERIAL", "")
+    if not named or not Path(named, "photo-pipeline").is_dir():
+        pytest.skip("the variable ATTNSHIFT_MATERIAL names no folder of real weights and photographs")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
 def classifiers() -> list[Classifier]:
     """Three untrained classifiers of different families, with 1000 classes."""
     from attnshift.classifiers import load_classifier

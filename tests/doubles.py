@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -46,7 +46,10 @@ class Painting:
     def check(self, *_: object) -> None:
         pass
 
-    remarks: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[Mapping[str, str]] = {}
+
+    def remarks(self, backbone: object) -> tuple[str, ...]:
+        return ()
 
     def carry_out(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -22,7 +23,10 @@ from attnshift.metrics.budget import Budget
 from attnshift.recipes.schema import ClassificationSection, Recipe, TermSection
 from attnshift.registry import build, check
 
-__all__ = ["Method"]
+if TYPE_CHECKING:
+    from attnshift.diffusion.stand_in import StandIn
+
+__all__ = ["Method", "stand_in_of"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Method:
     classification: Schedule
     """Factor on ``recipe.classification.weight``."""
     budget: Budget | None = None
+    stand_in: StandIn | None = None
+    """Decoder for the gradient in the place of the pipeline's own."""
     invert: Callable[..., tuple[Tensor, ...]] = invert
 
     @classmethod
@@ -46,13 +52,15 @@ class Method:
         recipe: Recipe,
         given: Mapping[str, LossTerm | StatefulTerm] | None = None,
         rule: FusionRule | None = None,
+        places: Mapping[str, str] = {},
     ) -> Method:
         """Build everything that ``recipe`` names, or raise ``RecipeError``. A term of weight 0 is
         switched off.
 
         ``given`` terms and a given ``rule`` are objects in place of what the recipe names, or
         beside it. The weight and the schedule of a given term are those of its section in the
-        recipe; without a section its weight is 1.
+        recipe; without a section its weight is 1. A model that ``recipe`` names is loaded from where
+        ``places`` says, if it says so.
         """
         logits = recipe.classification
         _check_joint(recipe)
@@ -79,11 +87,23 @@ class Method:
             ),
             schedule_of(logits.schedule, "classification"),
             Budget.of(recipe.budget.metric, recipe.budget.limit) if recipe.budget.given else None,
+            stand_in_of(recipe, places),
         )
 
     @property
     def reads_interference(self) -> bool:
         return self.objective.reads_interference or self.criterion.reads_interference
+
+
+def stand_in_of(recipe: Recipe, places: Mapping[str, str] = {}) -> StandIn | None:
+    """Tiny decoder that ``recipe`` names; None if the gradient goes back through the pipeline's own."""
+    if recipe.diffusion.decoder == "own":
+        return None
+    # Its import loads diffusers.
+    from attnshift.diffusion.stand_in import load_stand_in
+
+    source = recipe.diffusion.decoder_source
+    return load_stand_in(places.get(source, source))
 
 
 def _term(name: str, section: TermSection, given: Mapping[str, LossTerm | StatefulTerm]) -> LossTerm | StatefulTerm:

@@ -197,7 +197,7 @@ def prepare_batch(
             background,
             recipe.diffusion.checkpointing,
             recipe.diffusion.gradient_steps,
-            decode=backbone.decode,
+            decode=backbone.decode if method.stand_in is None else method.stand_in.behind(backbone),
         ),
         observe=Observer(
             images,

@@ -8,13 +8,33 @@ from typing import Any
 from pydantic import BaseModel
 
 from attnshift.attack.method import Method
+from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["idle_settings"]
+__all__ = ["idle_settings", "idle_with"]
 
 
 def idle_settings(method: Method) -> tuple[str, ...]:
     """One line for each setting of ``method.recipe`` that changes nothing, with what would let it act."""
     return (*_mask(method), *_interference(method), *_classification(method), *_views(method), *_choice(method))
+
+
+def idle_with(method: Method, backbone: Backbone) -> tuple[str, ...]:
+    """One line for each setting of ``method.recipe`` that changes nothing with ``backbone``."""
+    section = method.recipe.diffusion
+    if not getattr(backbone, "has_tiny_autoencoder", False):
+        return ()
+    lines = []
+    if section.decoder == "tiny":
+        lines.append(
+            f"diffusion.decoder is 'tiny' and cannot act, since {backbone.name}'s own decoder is a tiny one; "
+            "leave it and diffusion.decoder_source out"
+        )
+    if section.encoding == "sample":
+        lines.append(
+            f"diffusion.encoding is 'sample' and cannot act, since {backbone.name}'s tiny autoencoder gives one latent "
+            "for each image; the latent is as with 'mean'"
+        )
+    return tuple(lines)
 
 
 def _mask(method: Method) -> Iterator[str]:

@@ -12,19 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from attnshift.diffusion.autoencoder import AUTOENCODERS
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, read_object, reason, safetensors_shapes
 
-__all__ = ["check_betas", "check_folder", "check_levels", "check_parts", "check_unexpected"]
+__all__ = [
+    "check_betas",
+    "check_folder",
+    "check_levels",
+    "check_network",
+    "check_parts",
+    "check_unexpected",
+    "network_class",
+]
 
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
+    "vae": tuple(AUTOENCODERS),
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
@@ -36,7 +45,9 @@ Its scheduler may be any of diffusers': only its noise levels are used.
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_DEPTHS = ("layers_per_block", "transformer_layers_per_block", "num_hidden_layers")
+_DEPTHS = (
+    "layers_per_block", "transformer_layers_per_block", "num_hidden_layers", "num_encoder_blocks", "num_decoder_blocks",
+)  # fmt: skip
 _DEEPEST = 100
 """Layers in a row: more are no network that anybody trained, and would be built one by one before
 they do not fit."""
@@ -74,14 +85,18 @@ def check_folder(folder: Path, variant: str | None = None) -> dict[str, str | No
     are no safetensors files or do not have the shapes that its configurations describe, and for
     pipelines of another kind.
     """
-    _check_index(read_object(folder / "model_index.json"), folder)
+    index = read_object(folder / "model_index.json")
+    _check_index(index, folder)
     for part in ("", *_CLASSES, "scheduler"):
         _check_code(folder / part)
     _check_vocabulary(folder / "tokenizer")
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
     _check_attention(folder / "unet" / "config.json")
     _check_loras(folder)
-    variants = {part: _check_network(folder / part, variant) for part in ("unet", "vae", "text_encoder")}
+    stated, wanted = network_class(folder / "vae", "vae").__name__, index["vae"][1]
+    if stated != wanted:
+        raise ModelError(f"{folder / 'model_index.json'} names {wanted} for vae, and vae/config.json is a {stated}'s")
+    variants = {part: check_network(folder / part, part, variant) for part in ("unet", "vae", "text_encoder")}
     if variant not in (None, *variants.values()):
         raise ModelError(f"{folder} holds no weights of the variant {variant!r}; leave `,variant={variant}` out")
     return variants
@@ -202,11 +217,32 @@ def check_unexpected(keys: Iterable[str], where: Path) -> None:
         )
 
 
-def _check_network(folder: Path, variant: str | None) -> str | None:
-    files, variant = _weights(folder, variant)
+def network_class(folder: Path, part: str) -> type[nn.Module]:
+    """Class of the network in ``folder``, which is the ``part`` unet, vae or text_encoder of a pipeline.
+
+    The autoencoder's stands in its configuration, else it is Stable Diffusion's own.
+    """
+    if part == "text_encoder":
+        return CLIPTextModel
+    if part == "unet":
+        return UNet2DConditionModel
+    path = folder / "config.json"
+    name = read_object(path).get("_class_name", "AutoencoderKL")
+    if name not in AUTOENCODERS:
+        raise ModelError(f"{path}: _class_name is {name!r:.80}; autoencoders of {' and '.join(AUTOENCODERS)} are read")
+    return AUTOENCODERS[name]
+
+
+def check_network(folder: Path, part: str, variant: str | None = None) -> str | None:
+    """Read the network in ``folder`` as data, and return the variant of its weights.
+
+    It is the ``part`` unet, vae or text_encoder of a pipeline. Raises ModelError if its weights are
+    no safetensors files or do not have the shapes that its configuration describes.
+    """
+    files, variant = _weights(folder, part, variant)
     shapes = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
     config = read_object(folder / "config.json")
-    wanted = {key: tuple(value.shape) for key, value in _outline(folder, config).state_dict().items()}
+    wanted = {key: tuple(value.shape) for key, value in _outline(folder, part, config).state_dict().items()}
     for key, expected in wanted.items():
         # transformers has dropped this prefix, and files keep it.
         found = shapes.get(key, shapes.get(f"text_model.{key}"))
@@ -220,9 +256,9 @@ def _check_network(folder: Path, variant: str | None) -> str | None:
     return variant
 
 
-def _weights(folder: Path, variant: str | None) -> tuple[list[Path], str | None]:
+def _weights(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
     """Files of the weights, and their variant: ``variant`` if it is there, else none, else the only one."""
-    stem = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
     found = _variants(folder, stem)
     chosen = variant if variant in found else None if None in found else next(iter(found), None)
     if chosen is None and None not in found:
@@ -267,23 +303,40 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / str(name) for name in sorted(map(str, names))]
 
 
-def _outline(folder: Path, config: dict[str, Any]) -> nn.Module:
+def _outline(folder: Path, part: str, config: dict[str, Any]) -> nn.Module:
     """The network that ``config`` describes, without memory for its weights."""
     path = folder / "config.json"
     for key in _DEPTHS:
         depths = config.get(key)
         if any(type(each) is int and each > _DEEPEST for each in _flat(depths)):
             raise ModelError(f"{path}: {key} is {depths!r:.80}; at most {_DEEPEST} are supported")
+    kind: Any = network_class(folder, part)
+    if kind is AutoencoderTiny:
+        _check_tiny(path, config)
     try:
         with torch.device("meta"):
-            if folder.name == "text_encoder":
+            if part == "text_encoder":
                 return CLIPTextModel(CLIPTextConfig.from_dict(config))
-            kind = UNet2DConditionModel if folder.name == "unet" else AutoencoderKL
             outline = kind.from_config(config)
             assert isinstance(outline, nn.Module)
             return outline
     except UNUSABLE as error:
         raise ModelError(f"{path} describes no network: {reason(error)}") from None
+
+
+def _check_tiny(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError for a tiny autoencoder that cannot run, or whose images have another size than it was given."""
+    for side in ("encoder", "decoder"):
+        widths = config.get(f"{side}_block_out_channels", [64])
+        if len({*map(str, _flat(widths))}) != 1:
+            raise ModelError(f"{path}: {side}_block_out_channels is {widths!r:.80}; such blocks have one width")
+    blocks = [config.get(f"num_{side}_blocks", [1, 3, 3, 3]) for side in ("encoder", "decoder")]
+    factor = config.get("upsampling_scaling_factor", 2)
+    if factor != 2 or not all(isinstance(each, list) for each in blocks) or len(blocks[0]) != len(blocks[1]):
+        raise ModelError(
+            f"{path}: num_encoder_blocks, num_decoder_blocks and upsampling_scaling_factor are {blocks[0]!r:.80}, "
+            f"{blocks[1]!r:.80} and {factor!r:.80}; images would not come back at their size"
+        )
 
 
 def _flat(value: object) -> Iterable[object]:
@@ -325,7 +378,7 @@ def check_parts(
         raise ModelError(f"{name}: the denoiser's sample_size is {side!r:.80}; expected a whole number from 1 to 1024")
     if type(factor) not in (int, float) or not 0 < factor < math.inf:
         raise ModelError(f"{name}: the autoencoder's scaling_factor is {factor!r:.80}; expected a number above 0")
-    moved = [key for key in ("shift_factor", "latents_mean") if vae.get(key) is not None]
+    moved = [key for key in ("shift_factor", "latents_mean") if vae.get(key) not in (None, 0)]
     if moved:
         raise ModelError(f"{name}: the autoencoder has a {moved[0]}, which Stable Diffusion 1.x and 2.x do not have")
     _check_tokenizer(name, text, tokenizer)

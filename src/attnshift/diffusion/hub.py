@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from attnshift.errors import ModelError
 from attnshift.untrusted import reason
 
-__all__ = ["download"]
+__all__ = ["download", "download_network"]
 
 _PATIENCE = 10
 """Seconds that the hub has for its first answer."""
@@ -35,6 +35,18 @@ def download(name: str, variant: str | None) -> Path:
     except Exception as error:  # noqa: BLE001
         # Each version of the library brings the exceptions of another network library.
         raise ModelError(f"cannot load the pipeline {name}: {refusal or reason(error)}") from None
+    return Path(folder)
+
+
+def download_network(name: str) -> Path:
+    """Folder of the single network ``name``, or ``USER/NAME``, of the hub, as ``download`` finds it."""
+    refusal = _refusal(name)
+    try:
+        folder = snapshot_download(
+            name, allow_patterns=["config.json", "*.safetensors"], local_files_only=bool(refusal)
+        )
+    except Exception as error:  # noqa: BLE001
+        raise ModelError(refusal or reason(error)) from None
     return Path(folder)
 
 

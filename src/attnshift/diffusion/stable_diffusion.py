@@ -6,34 +6,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
-from diffusers.utils import logging as diffusers_logging
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import logging as transformers_logging
 
 from attnshift.diffusion import Precision
 from attnshift.diffusion.attention import attention_sites, record_attention
+from attnshift.diffusion.autoencoder import Autoencoder, decode, encode, facts, precision_of
 from attnshift.diffusion.backbone import Loader, Prediction, Read
-from attnshift.diffusion.checks import check_betas, check_folder, check_levels, check_parts, check_unexpected
+from attnshift.diffusion.checks import (
+    check_betas,
+    check_folder,
+    check_levels,
+    check_parts,
+    network_class,
+)
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.hub import download
 from attnshift.diffusion.names import check_pipeline_source, is_hub_name, split_variant
+from attnshift.diffusion.networks import load_checked, silence
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
-from attnshift.untrusted import UNUSABLE, check_finite, reason
+from attnshift.untrusted import UNUSABLE, reason
 
 __all__ = ["STABLE_DIFFUSION", "StableDiffusion", "load_stable_diffusion"]
 
@@ -48,7 +49,7 @@ class StableDiffusion:
 
     def __init__(self, pipeline: StableDiffusionPipeline, name: str):
         self.name = name
-        self.vae: AutoencoderKL = pipeline.vae
+        self.vae: Autoencoder = pipeline.vae
         self.unet: UNet2DConditionModel = pipeline.unet
         self.text_encoder: CLIPTextModel = pipeline.text_encoder
         self.tokenizer: CLIPTokenizer = pipeline.tokenizer
@@ -75,10 +76,15 @@ class StableDiffusion:
             (
                 self.scheduler.config["prediction_type"],
                 self.scheduler.alphas_cumprod.tolist(),
-                self.vae.config["scaling_factor"],
+                *facts(self.vae),
                 sorted(self.tokenizer.get_vocab().items()),
             ),
         )
+
+    @property
+    def has_tiny_autoencoder(self) -> bool:
+        """True if the autoencoder is a tiny one, which gives one latent for each image."""
+        return isinstance(self.vae, AutoencoderTiny)
 
     def check_size(self, side: int) -> None:
         # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads and
@@ -94,17 +100,12 @@ class StableDiffusion:
         images: Float[Tensor, "batch 3 height width"],
         noise: Float[Tensor, "batch channels rows columns"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
-        posterior = self.vae.encode((2 * images - 1).to(_dtype(self.vae))).latent_dist
-        mean, std = posterior.mean.to(images.dtype), posterior.std.to(images.dtype)
-        return (mean if noise is None else mean + std * noise) * self.vae.config["scaling_factor"]
+        return encode(self.vae, images, noise)
 
     def decode(
         self, latents: Float[Tensor, "batch channels rows columns"], checkpointing: bool = False
     ) -> Float[Tensor, "batch 3 height width"]:
-        scaled = latents / self.vae.config["scaling_factor"]
-        with _checkpointed(self.vae) if checkpointing else nullcontext():
-            decoded = self.vae.decode(scaled.to(_dtype(self.vae))).sample
-        return decoded.to(latents.dtype) / 2 + 0.5
+        return decode(self.vae, latents, checkpointing)
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
         states = self._encode_text(prompts).last_hidden_state
@@ -176,7 +177,7 @@ class StableDiffusion:
         reads: Sequence[Read] = (),
     ) -> Prediction:
         with record_attention(self.unet, reads) as attention:
-            inner, dtype = _dtype(self.unet), latents.dtype
+            inner, dtype = precision_of(self.unet), latents.dtype
             states = text.to(inner)
             output = self.unet(latents.to(inner), timestep, encoder_hidden_states=states).sample.to(dtype)
         if self.scheduler.config["prediction_type"] == "v_prediction":
@@ -185,30 +186,6 @@ class StableDiffusion:
             alpha = float(self.scheduler.alphas_cumprod[timestep])
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)
-
-
-def _dtype(network: torch.nn.Module) -> torch.dtype:
-    """The precision of ``network``. diffusers' own property walks through all modules at each
-    call."""
-    return next(network.parameters()).dtype
-
-
-@contextmanager
-def _checkpointed(vae: AutoencoderKL) -> Iterator[None]:
-    """Each layer of the decoder keeps only its input; in backward one layer's activations are there
-    at a time.
-
-    diffusers' own checkpointing goes by blocks of several layers, and the largest takes most of
-    what is left.
-    """
-    layers = [each for each in vae.decoder.modules() if isinstance(each, ResnetBlock2D | Upsample2D)]
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 def _ddim(pipeline: StableDiffusionPipeline, name: str) -> DDIMScheduler:
@@ -235,7 +212,7 @@ def load_stable_diffusion(source: str, precision: Precision = "float32", name: s
     Safetensors only, in whatever precision they were saved; code that comes with a pipeline is
     never run.
     """
-    _silence()
+    silence()
     name = name or source
     try:
         place, variant = split_variant(source)
@@ -256,14 +233,6 @@ def load_stable_diffusion(source: str, precision: Precision = "float32", name: s
 STABLE_DIFFUSION = Loader(("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"), load_stable_diffusion)
 
 
-def _silence() -> None:
-    """Silence the libraries: an error is reported once, by this package."""
-    diffusers_logging.set_verbosity(diffusers_logging.CRITICAL)
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-
-
 def _folder(source: str, variant: str | None) -> Path:
     """Return where the pipeline lies, once what a name of the hub stands for has been fetched."""
     check_pipeline_source(source)
@@ -275,20 +244,6 @@ def _folder(source: str, variant: str | None) -> Path:
     return folder
 
 
-_NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-
-
 def _network(folder: Path, part: str, variant: str | None, dtype: torch.dtype) -> torch.nn.Module:
-    """The network in ``folder / part``, once every weight has come from its file and is a
-    number."""
-    network, found = _NETWORKS[part].from_pretrained(
-        folder / part, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True,
-        output_loading_info=True,
-    )  # fmt: skip
-    check_unexpected(found["unexpected_keys"], folder / part)
-    absent = sorted(found["missing_keys"])
-    if absent:
-        # Libraries draw them at random.
-        raise ModelError(f"{folder / part} holds no weights for {absent[0]} ({len(absent)} in all); is it whole?")
-    check_finite(network.state_dict(), folder / part)
-    return network
+    """The network in ``folder / part``."""
+    return load_checked(folder / part, network_class(folder / part, part), variant, dtype)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from attnshift.attack.inputs import check_device
+from attnshift.attack.method import stand_in_of
 from attnshift.classifiers.classifier import Classifier, common_classes, in_one_order, vocabulary
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import decode_image, uncropped_size
@@ -97,7 +99,12 @@ class Measured:
         random = self.agreement.random_line if self.agreement else ""
         verdict = self.pipeline.verdict if self.pipeline else None
         doubt = f"the pipeline {verdict.line}" if verdict and verdict.kind == "doubtful" else ""
-        return (*filter(None, [random, doubt]), *self.admissions)
+        return (*filter(None, [random, doubt]), *self.decoder, *self.admissions)
+
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """Line about a tiny decoder that seems to belong to another pipeline."""
+        return tuple(filter(None, [self.pipeline.doubt_of_decoder if self.pipeline else ""]))
 
     @property
     def admissions(self) -> tuple[str, ...]:
@@ -149,7 +156,7 @@ def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaint
     # An attack on pixels does not use it.
     if parts.fits and backbone and first and isinstance(recipe, Recipe):
         images = torch.stack([image for _, image in first])
-        pipeline = complaints.tried(lambda: measure_pipeline(backbone, images, recipe.diffusion.schedule_steps))
+        pipeline = complaints.tried(lambda: _measure(backbone, images, recipe))
     if pipeline and pipeline.verdict.kind == "refused":
         line = f"the pipeline {pipeline.verdict.line}"
         if settings.accept_pipeline:
@@ -157,6 +164,13 @@ def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaint
         else:
             complaints(ModelError(f"{line}; mend it, or set `accept_pipeline`"))
     return Measured(agreement, pipeline, tuple(admitted))
+
+
+def _measure(backbone: Backbone, images: Tensor, recipe: Recipe) -> PipelineMeasures:
+    measures, stand_in = measure_pipeline(backbone, images, recipe.diffusion.schedule_steps), stand_in_of(recipe)
+    if stand_in is None or not stand_in.acts_for(backbone):
+        return measures
+    return replace(measures, stand_in=stand_in.agreement(backbone, images))
 
 
 class _Images:

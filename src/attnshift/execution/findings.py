@@ -87,6 +87,8 @@ class Findings:
             yield f"clean accuracy of {name}: random weights, which say nothing about the labels"
         if self.pipeline:
             yield f"pipeline {self.pipeline.verdict.line}"
+        if self.pipeline and self.pipeline.stand_in is not None:
+            yield f"tiny decoder: {self.pipeline.stand_in:.1f} dB between its images and the pipeline's own decoder's"
         if self.cost:
             yield f"cost: {self.cost.line}"
 

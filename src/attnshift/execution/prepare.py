@@ -35,7 +35,7 @@ class PreparedRun:
     @property
     def remarks(self) -> tuple[str, ...]:
         """``notes``, and one line for each setting of the recipe that cannot act."""
-        return (*self.notes, *self.worker.work.remarks)
+        return (*self.notes, *self.worker.work.remarks(self.worker.backbone))
 
     def check(self) -> None:
         """Raise whatever could stop the run later: sizes, sites, names, and what a recipe asks of them."""
@@ -54,8 +54,10 @@ class PreparedRun:
         """Return the same run for another recipe, not checked yet."""
         spec = self.worker.spec
         versions = software(recipe, spec.pipeline, spec.surrogates)
-        spec = spec.model_copy(update={"recipe": recipe, "software": versions})
-        return replace(self, worker=replace(self.worker, work=work_of(recipe), spec=spec))
+        work, before = work_of(recipe), self.worker.work.weights
+        kept = {name: each for name, each in spec.weights.items() if name not in before}
+        spec = spec.model_copy(update={"recipe": recipe, "software": versions, "weights": {**kept, **work.weights}})
+        return replace(self, worker=replace(self.worker, work=work, spec=spec))
 
 
 def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
@@ -77,7 +79,7 @@ def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
         items=plan.digest,
         pipeline=settings.pipeline,
         surrogates=settings.surrogates,
-        weights=weights(backbone, parts.classifiers),
+        weights={**weights(backbone, parts.classifiers), **work.weights},
         size=size,
         # Eight images of 64 px at a time, and one from about 192 px on.
         batch=settings.batch or max(1, 8 * 64 * 64 // (size * size)),

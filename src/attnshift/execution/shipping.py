@@ -14,6 +14,7 @@ from attnshift.defences.names import undefended
 from attnshift.diffusion import BACKBONES
 from attnshift.diffusion.names import split_variant
 from attnshift.errors import RunError
+from attnshift.recipes.schema import Recipe
 from attnshift.results.spec import RunSpec
 
 __all__ = ["LARGEST_MODEL", "Parts", "files_of", "loaded_as", "local_models", "read_blocks"]
@@ -39,6 +40,9 @@ def local_models(spec: RunSpec) -> dict[str, Parts]:
     """
     parts = {name: _classifier_parts(name) for name in spec.surrogates}
     parts[spec.pipeline] = _pipeline_parts(spec.pipeline)
+    if isinstance(spec.recipe, Recipe) and spec.recipe.diffusion.decoder == "tiny":
+        decoder = spec.recipe.diffusion.decoder_source
+        parts[decoder] = _model_parts(decoder)
     return {name: each for name, each in parts.items() if any(isinstance(part, Path) for part in each)}
 
 
@@ -84,8 +88,12 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 def _pipeline_parts(name: str) -> Parts:
     prefix, colon, model = name.partition(":")
     before, model = (f"{prefix}{colon}", model) if prefix in BACKBONES else ("", name)
+    return (before, *_model_parts(model))
+
+
+def _model_parts(model: str) -> Parts:
     source, _ = split_variant(model)
-    return (before, *_folder(source), model.removeprefix(source))
+    return (*_folder(source), model.removeprefix(source))
 
 
 def _classifier_parts(name: str) -> Parts:

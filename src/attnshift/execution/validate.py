@@ -25,7 +25,8 @@ def find_problems(
     complaints = Complaints(complain)
     parts = load_parts(settings, complaints, decode=True)
     measured = measure_parts(parts, settings, complaints)
-    for line in (*(parts.work.remarks if parts.work else ()), *parts.notes, *measured.admissions):
+    remarks = parts.work.remarks(parts.backbone) if parts.work else ()
+    for line in (*remarks, *parts.notes, *measured.decoder, *measured.admissions):
         remark(line)
     cost = None if complaints.refuse else complaints.tried(lambda: _cost(settings, parts))
     names = names_of(parts.classifiers)

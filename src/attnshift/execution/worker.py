@@ -90,11 +90,13 @@ class Worker:
         torch.set_num_threads(spec.threads)
         backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device, places)
         versions = software(spec.recipe, spec.pipeline, spec.surrogates)
-        found = spec.model_copy(update={"weights": weights(backbone, classifiers), "software": versions})
+        work = work_of(spec.recipe, places)
+        found = {**weights(backbone, classifiers), **work.weights}
+        found = spec.model_copy(update={"weights": found, "software": versions})
         changed = found.differences(spec)
         if changed:
             raise ModelError(f"this worker differs from its run in {'; '.join(changed[:4])}")
-        return cls(work_of(spec.recipe), backbone, classifiers, spec, inversions_in(cache, spec))
+        return cls(work, backbone, classifiers, spec, inversions_in(cache, spec))
 
     def attack(
         self,

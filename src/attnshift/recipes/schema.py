@@ -59,6 +59,20 @@ class DiffusionSection(Section):
     residual: bool = True
     """Add what the clean path loses to each decoded image, so that iteration 0 changes nothing."""
     checkpointing: bool = False
+    decoder: Literal["own", "tiny"] = "own"
+    """Through which decoder the gradient goes back: the pipeline's own, or a tiny one in its place. The images are
+    always those of the pipeline's own."""
+    decoder_source: str = ""
+    """Folder or hub name of the tiny decoder, an AutoencoderTiny of diffusers."""
+
+    @model_validator(mode="after")
+    def _has_the_decoder_that_it_names(self) -> DiffusionSection:
+        if (self.decoder == "tiny") != bool(self.decoder_source.strip()):
+            raise ValueError(
+                "decoder_source goes with decoder = 'tiny', and only with it; for Stable Diffusion 1 and 2 it is "
+                "madebyollin/taesd"
+            )
+        return self
 
     @model_validator(mode="after")
     def _goes_back_where_it_walks(self) -> DiffusionSection:

@@ -47,8 +47,12 @@ class BatchResult:
 
 class Work(Protocol):
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """One line for each setting of the recipe that cannot act."""
+    def weights(self) -> Mapping[str, str]:
+        """Fingerprints of networks that the recipe names, by what they are."""
+        ...
+
+    def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
+        """One line for each setting of the recipe that cannot act, with ``backbone`` if it is known."""
         ...
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
@@ -68,9 +72,12 @@ class Work(Protocol):
         ...
 
 
-def work_of(recipe: Recipe | BaselineRecipe) -> Work:
-    """Return the work that carries out ``recipe``; a ``RecipeError`` where it names what does not exist."""
+def work_of(recipe: Recipe | BaselineRecipe, places: Mapping[str, str] = {}) -> Work:
+    """Return the work that carries out ``recipe``; a ``RecipeError`` where it names what does not exist.
+
+    A model in ``places`` is loaded as what stands there.
+    """
     from attnshift.execution.work.latents import LatentWork
     from attnshift.execution.work.pixels import PixelWork
 
-    return PixelWork.of(recipe) if isinstance(recipe, BaselineRecipe) else LatentWork.of(recipe)
+    return PixelWork.of(recipe) if isinstance(recipe, BaselineRecipe) else LatentWork.of(recipe, places)

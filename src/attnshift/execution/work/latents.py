@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
-from attnshift.attack.remarks import idle_settings
+from attnshift.attack.remarks import idle_settings, idle_with
 from attnshift.attack.run import Outcome, run_attack
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
@@ -35,17 +35,24 @@ class LatentWork:
     method: Method
 
     @classmethod
-    def of(cls, recipe: Recipe) -> LatentWork:
-        return cls(Method.of(recipe))
+    def of(cls, recipe: Recipe, places: Mapping[str, str] = {}) -> LatentWork:
+        return cls(Method.of(recipe, places=places))
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        return idle_settings(self.method)
+    def weights(self) -> Mapping[str, str]:
+        stand_in = self.method.stand_in
+        return {} if stand_in is None else {"decoder": stand_in.fingerprint()}
+
+    def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
+        lines = idle_settings(self.method)
+        return lines if backbone is None else (*lines, *idle_with(self.method, backbone))
 
     @torch.no_grad()
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
         method, recipe = self.method, self.method.recipe
         backbone.check_size(size)
+        if method.stand_in is not None:
+            method.stand_in.check(backbone, size)
         method.objective.sites(backbone.sites(size), backbone.latent_side(size))
         backbone.noise_schedule(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
         mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))

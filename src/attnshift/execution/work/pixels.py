@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +36,10 @@ class PixelWork:
         return cls(recipe, build(BASELINES, recipe.baseline.attack, recipe.baseline.options))
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def weights(self) -> Mapping[str, str]:
+        return {}
+
+    def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
         return ()
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
