@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and one line about a disk that takes no more."""
+"""Files that are written whole or not at all, and one line about what the system refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attnshift.errors import RunError
 
-__all__ = ["atomic_write", "publish", "temporary_name", "writing"]
+__all__ = ["atomic_write", "publish", "reading", "temporary_name", "writing"]
 
 
 _PATIENCE = 1.0 if sys.platform == "win32" else 0.0
@@ -30,6 +30,16 @@ def writing(path: Path) -> Iterator[None]:
         advice = "free some and run" if full else "make it writable and run"
         reason = os.strerror(error.errno) if error.errno else error
         raise RunError(f"cannot write to {path}: {reason}; {advice} the same command again") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of the system in the block into a ``RunError`` about ``path``, or the file that it names."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise RunError(f"cannot read {error.filename or path}: {reason}; make it readable and try again") from None
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -150,6 +151,20 @@ def test_who_may_only_read_can_look(run: Store, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "open", opened)
     assert read_status(run.folder).images == 10
+
+
+def test_a_part_that_cannot_be_read_is_one_line(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, original = run.folder / "locks" / "1.process", os.open
+    lock.touch()
+
+    def opened(path: str, flags: int, *rest: int, **named: int) -> int:
+        if path == lock:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(RunError, match=f"^cannot read {re.escape(str(lock))}: Permission denied; make it readable"):
+        read_status(run.folder)
 
 
 def test_a_run_at_work_is_seen_from_outside(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnshift.files import reading
 from attnshift.results.generations import generations_of
 from attnshift.results.ledger import Span, read_history
 from attnshift.results.locks import is_active
@@ -57,7 +58,15 @@ class Status:
 
 
 def read_status(folder: Path) -> Status:
-    """The progress of the run in ``folder``; a ``RunError`` where it holds no run."""
+    """Progress of the run in ``folder``, of which nothing is written.
+
+    Raises ``RunError`` if it holds no run, or if a part of it cannot be read.
+    """
+    with reading(folder):
+        return _status(folder)
+
+
+def _status(folder: Path) -> Status:
     store = Store.open(folder)
     spec, history = store.spec(), read_history(folder)
     images, failed, troubled = 0, [], {}
