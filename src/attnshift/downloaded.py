@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from attnshift.errors import UnavailableError
 from attnshift.weights_folder import WEIGHTS_FILES, LpipsNetwork, folder_file, weights_folder
 
-__all__ = ["hub_file", "load_dists", "load_lpips", "only_weights", "reading"]
+__all__ = ["hub_file", "load_dists", "load_lpips", "only_weights", "reading_weights"]
 
 
 def load_lpips(network: LpipsNetwork) -> nn.Module:
@@ -55,7 +55,7 @@ def hub_file(url: str, what: str) -> Path:
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
+def reading_weights(path: Path, what: str) -> Iterator[None]:
     """Raise ``UnavailableError`` if ``path`` does not hold weights of ``what``.
 
     Only weights are read.
@@ -97,7 +97,7 @@ def _lpips(network: LpipsNetwork, path: Path) -> nn.Module:
     """LPIPS whose backbone weights are the file ``path``, loaded once."""
     from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-    with reading(path, f"lpips network '{network}'"):
+    with reading_weights(path, f"lpips network '{network}'"):
         weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
         # torchmetrics has no argument for the backbone's weights: it would read torch.hub's cache.
         lpips = _NoTrainLpips(net=network, pnet_rand=True)
@@ -117,5 +117,5 @@ def _of_features(weights: dict[str, Tensor], name: str) -> Tensor:
 def _dists(path: Path) -> nn.Module:
     from torchmetrics.functional.image.dists import DISTSNetwork
 
-    with reading(path, "dists"):
+    with reading_weights(path, "dists"):
         return DISTSNetwork().eval().requires_grad_(False)

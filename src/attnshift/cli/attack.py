@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from attnshift.cli.options import AttackOptions, Budget, Changes, Preset, RetryFailed, TelemetryOptions, expand_options
+from attnshift.cli.options import (
+    AttackOptions,
+    BudgetOption,
+    Changes,
+    Preset,
+    RetryFailed,
+    TelemetryOptions,
+    expand_options,
+)
 from attnshift.cli.printing import print_message
 from attnshift.cli.tolerance import MaxFailed, Tolerance
 from attnshift.errors import UserError
@@ -30,7 +38,7 @@ def attack(
     *,
     out: Annotated[Path, typer.Option(help="Run folder; the same command continues an interrupted run.")],
     preset: Preset = "fast",
-    budget: Budget = "",
+    budget: BudgetOption = "",
     changes: Changes = (),
     inputs: AttackOptions,
     cache: Annotated[

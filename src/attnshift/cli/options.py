@@ -89,7 +89,7 @@ class AttackOptions(InputOptions):
     threads: Annotated[int, typer.Option(help="CPU threads; part of a run's identity.")] = 0
 
 
-Budget = Annotated[
+BudgetOption = Annotated[
     str,
     typer.Option(
         metavar="METRIC=LIMIT",

@@ -14,7 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import cached_file, logging
 
 from attnshift.classifiers.classifier import Classifier, Preprocessing
-from attnshift.downloaded import hub_file, reading
+from attnshift.downloaded import hub_file, reading_weights
 from attnshift.errors import ModelError, UnavailableError
 from attnshift.metrics.inception import inception
 
@@ -71,7 +71,7 @@ def _inception_file() -> Path:
 @cache
 def _inception(path: Path) -> nn.Module:
     network = inception()
-    with reading(path, "FID's Inception-v3"):
+    with reading_weights(path, "FID's Inception-v3"):
         network.load_state_dict(torch.load(path, map_location="cpu"))
     network.fc = nn.Identity()
     return network.eval().requires_grad_(False)
@@ -94,7 +94,7 @@ def _clip_folder() -> Path:
 def _clip(folder: Path) -> Callable[[Tensor], Tensor]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with reading(folder, "CLIP ViT-L/14-336"):
+    with reading_weights(folder, "CLIP ViT-L/14-336"):
         # The folder is given, since transformers may ask the hub for other formats of a model given
         # by name.
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
