@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 import pytest
 import torch
 
-from attnshift.downloaded import only_weights, reading
+from attnshift.downloaded import only_weights, reading_weights
 from attnshift.errors import UnavailableError
 from planted import plant_pickle
 
@@ -22,7 +22,7 @@ def test_code_is_not_run_where_a_library_would(tmp_path: Path, archive: bool) ->
         torch.load(path, weights_only=False)
     with (
         pytest.raises(UnavailableError, match=r"weights\.pth cannot be used as weights of mine: "),
-        reading(path, "mine"),
+        reading_weights(path, "mine"),
     ):
         torch.load(path)
     assert not marker.exists()
