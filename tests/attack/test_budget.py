@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.budget import Holding, dithered, furthest_kept
+from attnshift.attack.effort import Effort
 from attnshift.attack.run import run_attack
 from attnshift.errors import RecipeError
 from attnshift.metrics.budget import Budget
@@ -102,6 +103,9 @@ def test_every_file_keeps_its_limit_and_spends_it_as_if_its_image_were_alone(pre
     spent = Budget.of(metric, limit).spent(batch.images, together.images)
     assert (spent <= 1).all()
     assert (spent > 0.8).all()
+    steps = len(batch.render.trajectory.noise_schedule)
+    # Two iterations, the last iterate, and ten strengths of the search.
+    assert together.effort == Effort(gradients=2 * 2, denoisings=2 * steps * (2 + 1 + 10))
     alone = run_attack(prepared("fast", settings, slice(1, 2)))
     torch.testing.assert_close(alone.images[0], together.images[1], rtol=0, atol=1.01 / 255)
     assert alone.iterations[0] == together.iterations[1]

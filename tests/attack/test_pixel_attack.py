@@ -38,6 +38,7 @@ def test_images_are_those_of_a_run(backbone: StableDiffusion, images: Tensor, na
     tasks = checked_tasks(attack.classifiers[0], images, LABELS)
     expected = PixelWork.of(recipe).carry_out(backbone, attack.classifiers, tasks)
     assert torch.equal(result.images, expected.arms["attack"])
+    assert [row["surrogate_gradients"] for row in expected.rows] == [10, 10]
     assert result.margins.shape == (1, 2)
     assert result.iterations is None
 

@@ -53,6 +53,10 @@ COLUMNS = {
     "iteration",
     "evaluated",
     "seconds",
+    "cpu_seconds",
+    "surrogate_gradients",
+    "denoiser_evaluations",
+    "spent",
     "losses",
     "shares",
     "effective_models",
@@ -71,7 +75,9 @@ def listed(photos: Path) -> list[dict[str, str]]:
 
 
 def without_seconds(store: Store) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in records(store, "results")]
+    return [
+        {key: value for key, value in row.items() if not key.endswith("seconds")} for row in records(store, "results")
+    ]
 
 
 def test_a_run_holds_exactly_these_files(finished: Store) -> None:

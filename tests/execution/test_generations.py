@@ -281,7 +281,7 @@ def at_call(patch: pytest.MonkeyPatch, number: int) -> list[str]:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    return [row | {"seconds": 0.0} for row in records(Store.open(out), "results")]
+    return [row | {"seconds": 0.0, "cpu_seconds": 0.0} for row in records(Store.open(out), "results")]
 
 
 @pytest.mark.parametrize("part", range(PARTS))

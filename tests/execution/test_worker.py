@@ -170,7 +170,7 @@ def test_a_worker_loaded_anew_gives_the_same(real: Worker, photos: Path) -> None
         assert isinstance(here, Result)
         assert isinstance(there, Result)
         assert (here.id, here.images) == (there.id, there.images)
-        assert replace(here.row, seconds=0.0) == replace(there.row, seconds=0.0)
+        assert replace(here.row, seconds=0, cpu_seconds=0) == replace(there.row, seconds=0, cpu_seconds=0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.budget import dithered, furthest_kept
+from attnshift.attack.effort import Effort
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
 from attnshift.baselines import BASELINES
@@ -32,12 +33,17 @@ __all__ = ["PixelAttack", "PixelOutcome", "run_baseline", "surrogates_of"]
 @dataclass(frozen=True)
 class PixelOutcome:
     """Images [batch,3,height,width] in steps of 1/255, before and after; the surrogates and the key
-    of the attack."""
+    of the attack.
+
+    ``spent`` [batch] is the share of the budget that each image spends, None without one.
+    """
 
     clean: Tensor
     attacked: Tensor
     surrogates: Surrogates
     key: RandomKey
+    spent: Tensor | None
+    effort: Effort
 
 
 class PixelAttack:
@@ -109,13 +115,14 @@ def run_baseline(
     named by its seed and the images' ids."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
-    surrogates = surrogates_of(classifiers, goals)
-    key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
-    if recipe.budget.given:
-        attacked = _within(Budget.of(recipe.budget.metric, recipe.budget.limit), baseline, surrogates, images, key)
-    else:
-        attacked = _rounded(images, baseline(surrogates, images, key))
-    return PixelOutcome(images, attacked, surrogates, key)
+    surrogates, effort = surrogates_of(classifiers, goals), Effort()
+    counted, key = effort.of_surrogates(surrogates), RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
+    if not recipe.budget.given:
+        attacked = _rounded(images, baseline(counted, images, key))
+        return PixelOutcome(images, attacked, surrogates, key, None, effort)
+    budget = Budget.of(recipe.budget.metric, recipe.budget.limit)
+    attacked = _within(budget, baseline, counted, images, key)
+    return PixelOutcome(images, attacked, surrogates, key, budget.spent(images, attacked), effort)
 
 
 def _within(budget: Budget, baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:

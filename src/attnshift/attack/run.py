@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.budget import furthest_kept
+from attnshift.attack.effort import Effort
 from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.timing import timed_batch
@@ -38,7 +39,8 @@ class Outcome:
     kept, ``evaluated`` [batch] the number of compared iterates; ``history`` holds for each image
     the weighted losses of every iteration, ``weights`` the share of each surrogate in its
     direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before
-    and after the attack, one [side,side] for each image.
+    and after the attack, one [side,side] for each image. ``spent`` [batch] is the share of the
+    budget that each image spends, None without one. ``effort`` is that of the whole batch.
     """
 
     images: Tensor
@@ -49,6 +51,8 @@ class Outcome:
     weights: tuple[tuple[tuple[float, ...], ...], ...]
     attention_clean: tuple[Tensor, ...]
     attention_attacked: tuple[Tensor, ...]
+    spent: Tensor | None
+    effort: Effort
 
 
 @part("bookkeeping")
@@ -58,7 +62,8 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
     ``watch`` is called with every snapshot, after the iterates have been compared.
     """
     policy, budget = batch.method.recipe.finish, batch.method.budget
-    best, timed = _Best.start(batch), timed_batch(batch)
+    effort = Effort()
+    best, timed = _Best.start(batch), timed_batch(effort.of_batch(batch))
     loop, finished = optimise_latents(timed), None
     while True:
         try:
@@ -76,7 +81,7 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
             finished = fooled if policy.early else None
         if watch:
             watch(snapshot)
-    return best.outcome(batch)
+    return best.outcome(batch, effort)
 
 
 @dataclass
@@ -140,11 +145,12 @@ class _Best:
         edge = replace(last, latents=moved(factors), images=images, losses={})
         self.select_best(edge, *_rank_within(budget, batch, images))
 
-    def outcome(self, batch: PreparedBatch) -> Outcome:
+    def outcome(self, batch: PreparedBatch, effort: Effort) -> Outcome:
         """The kept iterates, with their control and their attention."""
         attention_clean, attention_attacked = _attention(batch, self.latents)
+        images, budget = quantise(self.images), batch.method.budget
         return Outcome(
-            images=quantise(self.images),
+            images=images,
             noise=_noise(batch, self.latents),
             iterations=self.iterations,
             evaluated=self.evaluated,
@@ -152,6 +158,8 @@ class _Best:
             weights=tuple(tuple(each) for each in self.weights),
             attention_clean=attention_clean,
             attention_attacked=attention_attacked,
+            spent=budget and budget.spent(quantise(batch.images), images),
+            effort=effort,
         )
 
 

@@ -62,7 +62,6 @@ def attack(
     from attnshift.recipes.schema import BaselineRecipe
     from attnshift.recipes.strength import parse_budget, within_budget
 
-    check_early(inputs)
     recipe = load_recipe(preset, changes)
     if budget:
         recipe = within_budget(recipe, parse_budget(budget))
@@ -70,6 +69,7 @@ def attack(
         raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} attacks pixels")
     if profile and engine != "local":
         raise UserError("`profile` looks at this process; leave `engine` out")
+    check_early(inputs)
     part, tolerated = _shard(shard), Tolerance.read(max_failed)
     if memory_limit:
         from attnshift.execution.memory import limit_memory

@@ -129,21 +129,21 @@ class Worker:
 
     def _in_memory(
         self, items: Sequence[Item], tasks: Sequence[Task], watch: IterationCallback | None
-    ) -> Iterator[tuple[Sequence[Item], tuple[BatchResult, float] | str]]:
+    ) -> Iterator[tuple[Sequence[Item], tuple[BatchResult, float, float] | str]]:
         """Attack ``items`` at once, or in halves of halves if memory does not hold them.
 
-        Yields the items of each part with their results and seconds per item, or with the reason
+        Yields the items of each part with their results, seconds and CPU seconds per item, or with the reason
         why memory does not hold even one of them.
         """
         if not items:
             return
         ids = [item.id for item in items]
-        begun = time.monotonic()
+        begun, cpu = time.monotonic(), time.process_time()
         try:
             with part("controls"):
                 look = None if watch is None else lambda snapshot: watch(ids, snapshot)
                 done = self.work.carry_out(self.backbone, self.classifiers, tasks, look, self.inversions)
-            yield items, (done, (time.monotonic() - begun) / len(items))
+            yield items, (done, (time.monotonic() - begun) / len(items), (time.process_time() - cpu) / len(items))
             return
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
@@ -165,11 +165,11 @@ class Worker:
         self,
         item: Item,
         place: int,
-        timed: tuple[BatchResult, float],
+        timed: tuple[BatchResult, float, float],
         group: Sequence[Item],
         uncropped: Mapping[str, tuple[int, int] | None],
     ) -> Result | Failure:
-        done, seconds = timed
+        done, seconds, cpu_seconds = timed
         spec = self.spec
         row = ResultRow(
             id=item.id,
@@ -182,6 +182,7 @@ class Worker:
             run=spec.digest,
             surrogates=spec.surrogates,
             seconds=seconds,
+            cpu_seconds=cpu_seconds,
             batch=len(group),
             known=tuple(done.known[:, place].tolist()),
             margins={arm: tuple(float(each) for each in margins[:, place]) for arm, margins in done.margins.items()},

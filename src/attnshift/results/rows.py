@@ -143,6 +143,14 @@ class ResultRow(Row):
     run: Annotated[str, "digest of the run"] = ""
     surrogates: Annotated[tuple[str, ...], "names of the attacked classifiers"] = ()
     seconds: Annotated[float, "time of its micro-batch, divided by the images in it"] = 0.0
+    cpu_seconds: Annotated[float | None, "CPU time of its micro-batch on all threads, divided so as well"] = None
+    surrogate_gradients: Annotated[
+        float | None, "images that surrogates were shown for a gradient, each view one; the mean of the micro-batch"
+    ] = None
+    denoiser_evaluations: Annotated[
+        float | None, "evaluations of the denoiser after the preparation; the mean of the micro-batch"
+    ] = None
+    spent: Annotated[float | None, "share of the budget that the saved image spends; null without a budget"] = None
     batch: Annotated[int, "images that were attacked together"] = 1
     iteration: Annotated[int, "the iterate that was kept, from 0"] = 0
     evaluated: Annotated[int, "iterates that were compared; 0 in an attack on pixels"] = 0

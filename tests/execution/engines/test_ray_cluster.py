@@ -67,7 +67,9 @@ def events(store: Store) -> list[dict[str, Any]]:
 
 def assert_same(store: Store, other: Store) -> None:
     assert pngs(store.folder) == pngs(other.folder)
-    rows, others = ([row | {"seconds": 0} for row in records(each, "results")] for each in (store, other))
+    rows, others = (
+        [row | {"seconds": 0, "cpu_seconds": 0} for row in records(each, "results")] for each in (store, other)
+    )
     assert rows == others
 
 
@@ -136,7 +138,7 @@ def test_an_image_that_ends_every_worker_is_left_out_and_its_mates_are_not(
     store = attack_folder(settings, options=RunOptions(engine=partial(RayEngine, address=cluster.address)))
     rows = records(store, "results")
     assert [row["id"] for row in rows] == [mate["id"], other["id"]]
-    assert rows[1] | {"seconds": 0} == other | {"seconds": 0}
+    assert rows[1] | {"seconds": 0, "cpu_seconds": 0} == other | {"seconds": 0, "cpu_seconds": 0}
     assert rows[0]["batch"] == 1, "alone, as its mate would have ended it"
     (failed,) = records(store, "failed")
     assert failed["id"] == fatal["id"]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
+from attnshift.attack.effort import Effort
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.prepare import Task
 from attnshift.classifiers.classifier import Classifier
@@ -18,7 +19,7 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 
-__all__ = ["BatchResult", "Work", "work_of"]
+__all__ = ["BatchResult", "Work", "effort_columns", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class BatchResult:
         rounded = {arm: quantise(images) for arm, images in arms.items()}
         judged = {arm: surrogates.judge(images)[1] for arm, images in rounded.items()}
         return cls(rounded, judged, rows, surrogates.known(rounded["clean"]))
+
+
+def effort_columns(effort: Effort, images: int) -> dict[str, float]:
+    """Columns of a ``ResultRow``: the ``effort`` of a micro-batch of so many ``images``, for one of them."""
+    return {"surrogate_gradients": effort.gradients / images, "denoiser_evaluations": effort.denoisings / images}
 
 
 class Work(Protocol):

@@ -23,7 +23,7 @@ from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.fusion import effective_models
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.execution.work import BatchResult
+from attnshift.execution.work import BatchResult, effort_columns
 from attnshift.recipes.schema import Recipe
 from attnshift.types import Goals, RandomKey
 
@@ -87,7 +87,8 @@ class LatentWork:
         }
         phrases = batch.observe.interference.phrases if batch.observe.interference else [""] * len(tasks)
         names = [classifier.name for classifier in classifiers]
-        rows = [_row(outcome, place, names) | {"interference": phrase} for place, phrase in enumerate(phrases)]
+        effort = effort_columns(outcome.effort, len(tasks))
+        rows = [_row(outcome, place, names) | effort | {"interference": phrase} for place, phrase in enumerate(phrases)]
         return BatchResult.judged(batch.surrogates, arms, rows)
 
     def _check_fusion(self, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
@@ -105,6 +106,7 @@ class LatentWork:
 def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, Any]:
     history = outcome.history[place]
     return {
+        "spent": None if outcome.spent is None else float(outcome.spent[place]),
         "iteration": int(outcome.iterations[place]),
         "evaluated": int(outcome.evaluated[place]),
         "losses": {name: tuple(each[name] for each in history) for name in (history[0] if history else {})},

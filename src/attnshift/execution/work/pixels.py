@@ -16,7 +16,7 @@ from attnshift.baselines.pixel import Baseline
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
-from attnshift.execution.work import BatchResult
+from attnshift.execution.work import BatchResult, effort_columns
 from attnshift.randomness import random_step
 from attnshift.recipes.schema import BaselineRecipe
 from attnshift.registry import build
@@ -59,4 +59,6 @@ class PixelWork:
         images, attacked, key = outcome.clean, outcome.attacked, outcome.key
         noise = random_step(images, attacked, key.seed, key.ids).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
-        return BatchResult.judged(outcome.surrogates, arms, [{} for _ in tasks])
+        effort = effort_columns(outcome.effort, len(tasks))
+        spent = [None] * len(tasks) if outcome.spent is None else outcome.spent.tolist()
+        return BatchResult.judged(outcome.surrogates, arms, [effort | {"spent": each} for each in spent])
