@@ -48,7 +48,9 @@ from attnshift.judging.verdicts import evaluate_run
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.lab.weights import pipeline_folder as lab_weights
+from attnshift.recipes.presets import preset_names
 from attnshift.recipes.reading import load_latent_recipe
+from attnshift.recipes.schema import BaselineRecipe
 from attnshift.report.cropped import cropped_line
 from attnshift.report.page import write_report
 from attnshift.report.run_tables import run_data, run_tables
@@ -973,6 +975,24 @@ def test_images_that_are_not_square_are_said_before_the_attack_and_in_the_report
         (["classification.clip=1.0", "optimiser.method=sign"], "classification.clip cannot act"),
         (["classification.clip=1.0"], ""),
         (["finish.keep=last", "finish.early=false", "finish.confidence=1.0"], "finish.confidence cannot act"),
+        (
+            ["terms.frequency.weight=1.0", "terms.frequency.levels=2"],
+            "terms.frequency.levels cannot act, since terms.frequency.kind is 'laplacian'; it belongs to 'wavelet'",
+        ),
+        (["terms.frequency.weight=1.0", "terms.frequency.levels=2", "terms.frequency.kind=wavelet"], ""),
+        (
+            ["terms.entropy.weight=1.0", "terms.entropy.strength=0.1"],
+            "terms.entropy.strength cannot act, since terms.entropy.smoothing is 'none'; it belongs to 'ema' and 'tv'",
+        ),
+        ([f"terms.self_attention.{each}" for each in ("weight=1.0", "gamma=2.0", "reduction=layered")], ""),
+        (
+            [f"terms.self_attention.{each}" for each in ("weight=1.0", "gamma=2.0", "reduction=sum")],
+            "terms.self_attention.gamma cannot act",
+        ),
+        (["classification.loss=distribution", "classification.peak=0.5"], "classification.peak cannot act"),
+        (["classification.schedule={end = 0.5}"], "classification.schedule.end cannot act, since classification"),
+        (["optimiser.schedule={end = 0.5}"], "optimiser.schedule.end cannot act"),
+        (['optimiser.schedule={end = 0.5, shape = "cosine"}'], ""),
     ],
 )
 def test_settings_that_cannot_act_are_said(changes: list[str], message: str) -> None:
@@ -981,6 +1001,23 @@ def test_settings_that_cannot_act_are_said(changes: list[str], message: str) -> 
     lines = idle_settings(Method.of(load_latent_recipe("fast", [*off, *changes])))
     assert len(lines) == bool(message)
     assert all(line.startswith(message) for line in lines)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_setting_of_a_preset_acts(name: str) -> None:
+    assert idle_settings(Method.of(load_latent_recipe(name))) == ()
+
+
+def test_python_warns_of_settings_that_cannot_act(backbone: StableDiffusion) -> None:
+    recipe = load_latent_recipe("fast", ["expectation.every=2"])
+    with pytest.warns(UserWarning, match=r"expectation\.every cannot act") as caught:
+        LatentAttack(backbone, ["lab:resnet"], recipe)
+    assert [each.filename for each in caught] == [__file__]
+    baseline = load_recipe("autoattack", ['baseline.attacks=["square"]', "baseline.steps=7"])
+    assert isinstance(baseline, BaselineRecipe)
+    with pytest.warns(UserWarning, match=r"baseline\.steps cannot act, since baseline\.attacks is 'square'") as caught:
+        PixelAttack(["lab:resnet"], baseline)
+    assert [each.filename for each in caught] == [__file__]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ class Term:
 
     wrong: str
     reads_interference: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = False
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return ()
@@ -58,6 +59,7 @@ class Term:
             "precision": lambda: (value / 1e4).to(observation.images.dtype),
             "mates": lambda: value + value.mean(),
             "sites": lambda: value + sum(maps),
+            "mask": lambda: value * observation.weights.mean((1, 2, 3)),
             "square root": lambda: change.square().sum((1, 2, 3)).sqrt(),
             "gradient": lambda: 2 * value.detach() - value,
         }[self.wrong]()
@@ -71,6 +73,7 @@ class Term:
         ("precision", "use .float"),
         ("mates", "another value when it is alone"),
         ("sites", "depends on other sites"),
+        ("mask", "reads_mask is False, and it reads it"),
         ("square root", "gradient on degenerate input is not finite"),
         ("gradient", "the gradient is not that of the value"),
     ],

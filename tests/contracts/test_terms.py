@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from attnshift.losses import TERMS
 from attnshift.losses.objective import evaluate_term
@@ -53,6 +55,14 @@ with_every_term = pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("check", TERM_CHECKS, ids=lambda check: check.__name__)
 def test_contract(check: Callable[[Term], None], name: str, options: dict[str, Any]) -> None:
     check(build(TERMS, name, options))
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if name not in NEEDS_DOWNLOAD])
+def test_a_term_that_says_that_it_reads_the_mask_does(name: str) -> None:
+    term, seen = build(TERMS, name, OPTIONS.get(name, [{}])[0]), observation()
+    turned = replace(seen, weights=seen.weights * torch.linspace(0.1, 1, seen.weights.shape[-1]))
+    equal = torch.equal(evaluate_term(term, seen)[0], evaluate_term(term, turned)[0])
+    assert equal != getattr(term, "reads_mask", True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy
@@ -11,6 +12,7 @@ from torch import Tensor
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.remarks import idle_settings
 from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
@@ -32,7 +34,8 @@ class LatentAttack:
     the path of a recipe file, or a ``Recipe``. ``batch`` images are attacked together.
 
     ``terms`` are loss terms of your own by name, and ``rule`` is a fusion rule in place of the recipe's. A section of
-    the recipe with a term's name sets its weight and schedule; without one its weight is 1.
+    the recipe with a term's name sets its weight and schedule; without one its weight is 1. A setting of the recipe
+    that cannot act is a warning.
 
     >>> attack = LatentAttack("lab", ["lab:resnet"], "fast")           # doctest: +SKIP
     >>> result = attack(images, labels, ["mug", "tree"])               # doctest: +SKIP
@@ -57,6 +60,8 @@ class LatentAttack:
         self.backbone: Backbone = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         self.backbone.to(device)
         self.method = Method.of(loaded, terms, rule)
+        for line in idle_settings(self.method):
+            warnings.warn(line, stacklevel=3)
         self.batch = batch
 
     @torch.inference_mode(False)

@@ -41,6 +41,8 @@ class Method:
     expectation: Expectation
     classification: Schedule
     """Factor on ``recipe.classification.weight``."""
+    pace: Schedule
+    """Factor on ``recipe.optimiser.learning_rate``."""
     budget: Budget | None = None
     stand_in: StandIn | None = None
     """Decoder for the gradient in the place of the pipeline's own."""
@@ -86,6 +88,7 @@ class Method:
                 },
             ),
             schedule_of(logits.schedule, "classification"),
+            schedule_of(recipe.optimiser.schedule, "optimiser"),
             Budget.of(recipe.budget.metric, recipe.budget.limit) if recipe.budget.given else None,
             stand_in_of(recipe, places),
         )

@@ -3,6 +3,7 @@ latent attack."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from attnshift.attack.budget import dithered, furthest_kept
 from attnshift.attack.effort import Effort
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
+from attnshift.attack.remarks import idle_options
 from attnshift.baselines import BASELINES
 from attnshift.baselines.pixel import Baseline
 from attnshift.classifiers.classifier import Classifier
@@ -51,7 +53,7 @@ class PixelAttack:
 
     ``surrogates`` are names, as on the command line, or loaded objects. ``recipe`` is the name of a
     baseline, such as "mifgsm", the path of a recipe file, or a ``BaselineRecipe``. ``batch`` images
-    are attacked together.
+    are attacked together. An option of the recipe that cannot act is a warning.
 
     >>> attack = PixelAttack(["lab:resnet"], "mifgsm")                 # doctest: +SKIP
     >>> result = attack(images, labels)                                # doctest: +SKIP
@@ -70,6 +72,8 @@ class PixelAttack:
             raise RecipeError(f"recipe '{loaded.name}' attacks latents; use attnshift.LatentAttack")
         self.recipe = loaded
         self.baseline: Baseline = build(BASELINES, loaded.baseline.attack, loaded.baseline.options)
+        for line in idle_options("baseline", self.baseline):
+            warnings.warn(line, stacklevel=3)
         check_batch(batch)
         self.classifiers = load_surrogates(surrogates, device)
         self.batch, self.device = batch, device

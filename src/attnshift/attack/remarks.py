@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,12 +11,43 @@ from pydantic import BaseModel
 from attnshift.attack.method import Method
 from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["idle_settings", "idle_with"]
+__all__ = ["idle_options", "idle_settings", "idle_with"]
 
 
 def idle_settings(method: Method) -> tuple[str, ...]:
     """One line for each setting of ``method.recipe`` that changes nothing, with what would let it act."""
-    return (*_mask(method), *_interference(method), *_classification(method), *_views(method), *_choice(method))
+    kinds = (_mask, _interference, _classification, _views, _choice, _options)
+    return tuple(line for kind in kinds for line in kind(method))
+
+
+def idle_options(room: str, made: object) -> Iterator[str]:
+    """One line for each option of ``made`` that its other options leave without effect.
+
+    The class says in ``acts_with`` which option belongs to which values of another one. ``room`` is the place of the
+    options in a recipe.
+    """
+    for name, (chooser, *values) in getattr(made, "acts_with", {}).items():
+        usual = next(each.default for each in fields(made) if each.name == name)  # type: ignore[arg-type]
+        chosen = getattr(made, chooser)
+        if getattr(made, name) == usual or {chosen, *(chosen if isinstance(chosen, tuple) else ())} & {*values}:
+            continue
+        shown = ", ".join(map(repr, chosen)) if isinstance(chosen, tuple) else repr(chosen)
+        belongs = " and ".join(map(repr, values))
+        yield f"{room}.{name} cannot act, since {room}.{chooser} is {shown}; it belongs to {belongs}"
+
+
+def _options(method: Method) -> Iterator[str]:
+    terms, views = method.objective.terms, method.expectation.transforms
+    yield from idle_options("classification", method.criterion)
+    yield from idle_options("classification.fusion_options", method.rule)
+    yield from idle_options("classification.schedule", method.classification)
+    yield from idle_options("reconstruction", method.reconstruction)
+    yield from idle_options("optimiser.schedule", method.pace)
+    for name, each in terms.items():
+        yield from idle_options(f"terms.{name}", each.term)
+        yield from idle_options(f"terms.{name}.schedule", each.schedule)
+    for name, view in views.items():
+        yield from idle_options(f"expectation.transforms.{name}", view)
 
 
 def idle_with(method: Method, backbone: Backbone) -> tuple[str, ...]:
@@ -47,7 +79,7 @@ def _mask(method: Method) -> Iterator[str]:
     if not method.objective.reads_mask and not mask.paste_back:
         yield (
             f"mask.source is '{mask.source}', but no term reads a mask and nothing is pasted back; "
-            "set mask.paste_back, add the term frequency, or leave mask.source out"
+            "set mask.paste_back, add the term frequency, contrast or replace, or leave mask.source out"
         )
     changed = _changed(mask, "grid", "refine")
     if changed and mask.source != "attention":

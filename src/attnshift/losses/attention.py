@@ -73,6 +73,7 @@ class Entropy:
     reads_interference: ClassVar[bool] = False
     reads_mask: ClassVar[bool] = False
     stateful: ClassVar[bool] = True
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"strength": ("smoothing", "ema", "tv")}
     order: Literal["mean_then_entropy", "per_head"] = "mean_then_entropy"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     smoothing: Literal["none", "ema", "tv"] = "none"
@@ -181,7 +182,7 @@ class Contrast:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = True
-    reads_mask: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = True
     form: Literal["share", "raw", "log"] = "share"
     delta: float = 0.2
     tokens: Literal["probe", "joint", "separate"] = "probe"
@@ -245,7 +246,7 @@ class Replace:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = True
-    reads_mask: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = True
     form: Literal["shape", "mass", "aligned"] = "shape"
     p: Literal[1, 2] = 1
     select: Selection = field(default_factory=Selection)

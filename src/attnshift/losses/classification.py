@@ -4,8 +4,9 @@ adversarial."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -95,6 +96,10 @@ class Distribution:
     """
 
     __pydantic_config__ = STRICT
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "peak": ("goal", "peaked"),
+        "spare_true": ("goal", "uniform"),
+    }
     distance: Literal["js", "ce"] = "js"
     goal: Literal["uniform", "peaked"] = "uniform"
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.9

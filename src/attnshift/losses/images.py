@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -54,10 +54,11 @@ class Frequency(_ImageTerm):
     orthonormal transform (Mallat, TPAMI 1989; db2: Daubechies, CPAM 1988), with PyWavelets' filters
     and its mode ``periodization``, which keeps each sub-band at half the size and so under its
     pixels' mean weight. The mean over the three orientations and over ``levels``, each counting the
-    same; with haar in [0, 2^levels]. ``wavelet`` and ``levels`` matter to that kind only.
+    same; with haar in [0, 2^levels].
     """
 
     reads_mask: ClassVar[bool] = True
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"wavelet": ("kind", "wavelet"), "levels": ("kind", "wavelet")}
     kind: Literal["laplacian", "wavelet"] = "laplacian"
     against: Literal["image", "reconstruction"] = "reconstruction"
     wavelet: Literal["haar", "db2"] = "haar"

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ class Schedule:
     """
 
     __pydantic_config__ = STRICT
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"end": ("shape", "linear", "cosine", "step")}
     shape: Literal["constant", "linear", "cosine", "step"] = "constant"
     start: float = 1.0
     end: float = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -43,6 +43,7 @@ class SelfAttention:
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
     reads_mask: ClassVar[bool] = False
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"gamma": ("reduction", "layered")}
     distance: Literal["js", "kl", "mse"] = "js"
     reduction: Literal["layered", "mean", "sum"] = "layered"
     gamma: float = 1.0

@@ -102,6 +102,14 @@ def interference_only_where_it_says_so(term: Term) -> None:
         require_close(without, _values(term, _seen()), "reads_interference is False, and it reads it", rtol=0, atol=0)
 
 
+def mask_only_where_it_says_so(term: Term) -> None:
+    """A term that does not say ``reads_mask = False`` may read ``Observation.weights``."""
+    if not getattr(term, "reads_mask", True):
+        seen = _seen()
+        other = _values(term, replace(seen, weights=seen.weights * torch.linspace(0.1, 1, seen.weights.shape[-1])))
+        require_close(other, _values(term, seen), "reads_mask is False, and it reads it", rtol=0, atol=0)
+
+
 def gradient_is_right(term: Term) -> None:
     """Compared with finite differences in float64."""
     with in_double():
@@ -170,6 +178,7 @@ TERM_CHECKS: tuple[Callable[[Term], None], ...] = (
     batch_mates_change_no_value,
     only_its_sites_are_read,
     interference_only_where_it_says_so,
+    mask_only_where_it_says_so,
     gradient_is_right,
     gradient_steps_lower_it,
     gradient_reaches_the_latents,

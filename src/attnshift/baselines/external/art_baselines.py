@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -38,6 +39,11 @@ class AutoAttack(ExternalBaseline):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("art", "multiprocess")
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "steps": ("attacks", "apgd-ce", "apgd-dlr", "deepfool"),
+        "restarts": ("attacks", "apgd-ce", "apgd-dlr", "square"),
+        "queries": ("attacks", "square"),
+    }
     attacks: Annotated[tuple[AttackName, ...], Field(min_length=1)] = ("apgd-ce", "apgd-dlr", "deepfool", "square")
     steps: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Steps of APGD and of DeepFool."""

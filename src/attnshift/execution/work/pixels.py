@@ -11,6 +11,7 @@ from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.pixel_attack import run_baseline, surrogates_of
 from attnshift.attack.prepare import Task
+from attnshift.attack.remarks import idle_options
 from attnshift.baselines import BASELINES
 from attnshift.baselines.pixel import Baseline
 from attnshift.classifiers.classifier import Classifier
@@ -40,7 +41,7 @@ class PixelWork:
         return {}
 
     def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
-        return ()
+        return tuple(idle_options("baseline", self.attack))
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
         goals = Goals.of([items[0].label], [items[0].target], backbone.device)
