@@ -106,7 +106,8 @@ def _lpips(network: LpipsNetwork, path: Path) -> nn.Module:
 
 
 def _of_features(weights: dict[str, Tensor], name: str) -> Tensor:
-    """Weight of torchvision's model that torchmetrics calls ``name``: slice1.0.bias, slices.0.0.bias."""
+    """Weight of torchvision's model that torchmetrics calls ``name``:
+    slice1.0.bias, slices.0.0.bias."""
     wanted = "features." + re.sub(r"^(slices\.\d+|slice\d+)\.", "", name)
     if wanted not in weights:
         raise ValueError(f"{wanted} is missing")

@@ -34,7 +34,8 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn an error of the system in the block into a ``RunError`` about ``path``, or the file that it names."""
+    """Turn an error of the system in the block into a ``RunError`` about ``path``,
+    or the file that it names."""
     try:
         yield
     except OSError as error:
@@ -76,7 +77,8 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names in ``folder`` on the disk; Windows opens no folders, and its file system does so by itself."""
+    """Put the names in ``folder`` on the disk; Windows opens no folders,
+    and its file system does so by itself."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     file = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,5 @@
-"""Public names of a package, imported when they are first used: listing and help start without torch."""
+"""Public names of a package, imported when they are first used:
+listing and help start without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of ``package``, whose public names live in the modules that ``homes`` gives.
+    """``__getattr__`` and ``__dir__`` of ``package``,
+    whose public names live in the modules that ``homes`` gives.
 
     >>> __getattr__, __dir__ = lazy_names("shapes", {"sqrt": "math"})
     >>> __getattr__("sqrt")(9.0), __dir__()

@@ -1,4 +1,5 @@
-"""Plug-ins: what installed packages add through entry points, and whether an object fits a protocol."""
+"""Plug-ins: what installed packages add through entry points,
+and whether an object fits a protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ __all__ = ["Plugin", "installed_plugins", "misfit"]
 
 @dataclass(frozen=True)
 class Plugin:
-    """An entry point: ``package`` is the name and version of what brings it, ``target`` its ``module:attribute``."""
+    """An entry point: ``package`` is the name and version of what brings it,
+    ``target`` its ``module:attribute``."""
 
     package: str
     summary: str
@@ -24,7 +26,8 @@ class Plugin:
 
 @cache
 def installed_plugins() -> Mapping[str, Mapping[str, tuple[Plugin, ...]]]:
-    """Plug-ins of all installed packages by group and name. Reads their metadata once and imports none of them."""
+    """Plug-ins of all installed packages by group and name. Reads their metadata once
+    and imports none of them."""
     found: dict[str, dict[str, tuple[Plugin, ...]]] = {}
     points = entry_points()
     for group in (group for group in points.groups if group.startswith("attnshift.")):
@@ -43,7 +46,8 @@ def _plugin(point: EntryPoint) -> Plugin:
 
 
 def misfit(made: object, contract: str) -> str:
-    """Why ``made`` does not fit the protocol or base class ``module:attribute``; empty where it does.
+    """Why ``made`` does not fit the protocol
+    or base class ``module:attribute``; empty where it does.
 
     A member that is called must take as many positional arguments as the protocol's has.
     """

@@ -1,12 +1,14 @@
 """From a name in a recipe or on the command line to an object.
 
-Every family of the package (terms, rules, sources, metrics, ...) is one ``Table`` of names and entries. An entry says
-in words what it is and where it comes from, and names its implementation as ``module:attribute``, which is imported
-only when it is used: listing the tables imports nothing heavy.
+Every family of the package (terms, rules, sources, metrics, ...) is one ``Table`` of names and
+entries. An entry says in words what it is and where it comes from, and names its implementation as
+``module:attribute``, which is imported only when it is used: listing the tables imports nothing
+heavy.
 
-Installed packages add entries to a table through entry points (docs/extending.md). Their metadata is read when a name
-is asked for that is not one of ours, and their code is imported when the entry is used. Nothing else is ever imported:
-no path that a recipe names, and no package that is not installed.
+Installed packages add entries to a table through entry points (docs/extending.md). Their metadata
+is read when a name is asked for that is not one of ours, and their code is imported when the entry
+is used. Nothing else is ever imported: no path that a recipe names, and no package that is not
+installed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from attnshift.plugins import Plugin, installed_plugins, misfit
 __all__ = ["STRICT", "Entry", "Table", "build", "check", "check_known", "describe", "load", "look_up", "suggest"]
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-"""Rules for every recipe and every option: no unknown keys, no silent conversions, no infinities."""
+"""Rules for every recipe and every option: no unknown keys,
+no silent conversions, no infinities."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Entry:
     reference: str
     target: str
     package: str = ""
-    """The installed package that adds the entry, with its version; empty for entries of attnshift."""
+    """The installed package that adds the entry, with its version;
+    empty for entries of attnshift."""
 
     def load(self) -> Any:
         """Import the implementation. ``PluginError`` for a plug-in that cannot be imported."""
@@ -57,12 +61,14 @@ class Entry:
 class Table(Mapping[str, Entry]):
     """Entries by name: our ``own``, and behind them those of installed packages.
 
-    ``family`` is what messages call an entry. ``group`` is the group of entry points that adds entries; a table without
-    one is closed. ``contract`` names the protocols (``module:attribute``) of which an entry must fit one: the object
-    that ``build`` makes, or the implementation itself in tables that ``look_up`` reads.
+    ``family`` is what messages call an entry. ``group`` is the group of entry points that adds
+    entries; a table without one is closed. ``contract`` names the protocols (``module:attribute``)
+    of which an entry must fit one: the object that ``build`` makes, or the implementation itself in
+    tables that ``look_up`` reads.
 
-    A plug-in never replaces one of our entries, so that a recipe means the same wherever it is read. A name that two
-    packages have is in the table and cannot be loaded. Nor can one that is ``reserved``, which maps it to the reason.
+    A plug-in never replaces one of our entries, so that a recipe means the same wherever it is
+    read. A name that two packages have is in the table and cannot be loaded. Nor can one that is
+    ``reserved``, which maps it to the reason.
     """
 
     def __init__(
@@ -92,7 +98,8 @@ class Table(Mapping[str, Entry]):
         return len(self._own.keys() | self._plugins.keys())
 
     def clashes(self) -> list[str]:
-        """One line for each plug-in that has the name of one of our entries and is therefore not used."""
+        """One line for each plug-in that has the name of one of our entries
+        and is therefore not used."""
         return [
             f"{self.family} '{name}' of package {plugin.package} is not used: attnshift has one of that name"
             for name in sorted(self._plugins.keys() & self._own.keys())
@@ -121,7 +128,8 @@ class _Unusable(Entry):
 def look_up(table: Table, name: str) -> Any:
     """The implementation called ``name``, once it fits the table's contract.
 
-    ``RecipeError`` where there is no such name, with the nearest one; ``PluginError`` where a plug-in does not fit.
+    ``RecipeError`` where there is no such name, with the nearest one;
+    ``PluginError`` where a plug-in does not fit.
     """
     return check(table, name, load(table, name))
 
@@ -129,8 +137,9 @@ def look_up(table: Table, name: str) -> Any:
 def build(table: Table, name: str, options: Mapping[str, object], beside: Iterable[str] = ()) -> Any:
     """Look ``name`` up and construct it with ``options``, checked against the types of its fields.
 
-    ``beside`` are keys that stand beside the options where they are written, for advice on a key that is unknown.
-    ``RecipeError`` for a name or an option that does not exist, ``PluginError`` where a plug-in does not fit.
+    ``beside`` are keys that stand beside the options where they are written, for advice on a key
+    that is unknown. ``RecipeError`` for a name or an option that does not exist, ``PluginError``
+    where a plug-in does not fit.
     """
     implementation = load(table, name)
     try:
@@ -147,8 +156,8 @@ def build(table: Table, name: str, options: Mapping[str, object], beside: Iterab
 def check(table: Table, name: str, made: Any) -> Any:
     """``made``, once it fits the contract of ``table``.
 
-    The error says which member it lacks: a ``PluginError`` for a plug-in, and a ``RecipeError`` for an object that the
-    caller made.
+    The error says which member it lacks: a ``PluginError`` for a plug-in, and a ``RecipeError`` for
+    an object that the caller made.
     """
     complaints = [misfit(made, contract) for contract in table.contract]
     if complaints and all(complaints):
@@ -157,13 +166,15 @@ def check(table: Table, name: str, made: Any) -> Any:
 
 
 def load(table: Table, name: str) -> Any:
-    """The implementation called ``name``, not checked; ``RecipeError`` where there is none, with the nearest name."""
+    """The implementation called ``name``, not checked; ``RecipeError``
+    where there is none, with the nearest name."""
     check_known(table, name)
     return table[name].load()
 
 
 def check_known(table: Table, name: str) -> None:
-    """Raise ``RecipeError`` where ``table`` has no such name, with the nearest one; nothing is imported."""
+    """Raise ``RecipeError`` where ``table`` has no such name,
+    with the nearest one; nothing is imported."""
     if name not in table:
         raise RecipeError(f"unknown {table.family} '{name}'{suggest(name, table)}; known: {', '.join(table)}")
 
@@ -197,8 +208,8 @@ def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
 def describe(error: ValidationError, kind: Any = None, beside: Iterable[str] = ()) -> str:
     """The first complaint of a validation, as ``where: what (got ...)`` on one line.
 
-    With the ``kind`` of object that was to be made, a key that it does not have is compared with those that it has and
-    those ``beside`` it; where none is near, all are named.
+    With the ``kind`` of object that was to be made, a key that it does not have is compared with
+    those that it has and those ``beside`` it; where none is near, all are named.
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "value"
@@ -217,7 +228,8 @@ def describe(error: ValidationError, kind: Any = None, beside: Iterable[str] = (
 
 
 def _within(kind: Any, parents: Sequence[object]) -> Any:
-    """The type that stands at the keys ``parents`` of ``kind``, or ``None`` where it is not as simple as that."""
+    """The type that stands at the keys ``parents`` of ``kind``,
+    or ``None`` where it is not as simple as that."""
     for part in parents:
         kind = get_args(kind)[-1] if get_origin(kind) is dict else _keys(kind).get(str(part))
     return kind

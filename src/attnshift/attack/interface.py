@@ -47,7 +47,8 @@ class AttackResult:
 
 
 def check_batch(batch: object) -> None:
-    """Raise ``RecipeError`` unless ``batch`` is a number of images that can be attacked together."""
+    """Raise ``RecipeError`` unless ``batch`` is a number of images
+    that can be attacked together."""
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise RecipeError(f"{batch!r} images cannot be attacked together; give a whole number from 1 on")
 

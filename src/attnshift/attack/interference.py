@@ -253,10 +253,12 @@ def _word_lengths(backbone: Backbone, prompt: str, phrase: str, start: int) -> l
 
 
 def align(true: Sequence[int], other: Sequence[int]) -> Tensor:
-    """Row-stochastic matrix [tokens, other tokens] between phrases whose words have so many tokens each.
+    """Row-stochastic matrix [tokens, other tokens] between phrases
+    whose words have so many tokens each.
 
-    Prompt-to-Prompt's word swap: words meet in their order, tokens of equally long words one to one, and otherwise
-    each token meets all of the other word's evenly. Phrases of unequally many words meet as if each were one word.
+    Prompt-to-Prompt's word swap: words meet in their order, tokens of equally long words one to
+    one, and otherwise each token meets all of the other word's evenly. Phrases of unequally many
+    words meet as if each were one word.
 
     >>> align([1, 2], [2, 2])
     tensor([[0.5000, 0.5000, 0.0000, 0.0000],

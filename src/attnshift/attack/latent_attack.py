@@ -30,12 +30,13 @@ __all__ = ["LatentAttack"]
 class LatentAttack:
     """Attack images in the latent space of a diffusion model.
 
-    ``pipeline`` and ``surrogates`` are names, as on the command line, or loaded objects; ``recipe`` is a preset's name,
-    the path of a recipe file, or a ``Recipe``. ``batch`` images are attacked together.
+    ``pipeline`` and ``surrogates`` are names, as on the command line, or loaded objects; ``recipe``
+    is a preset's name, the path of a recipe file, or a ``Recipe``. ``batch`` images are attacked
+    together.
 
-    ``terms`` are loss terms of your own by name, and ``rule`` is a fusion rule in place of the recipe's. A section of
-    the recipe with a term's name sets its weight and schedule; without one its weight is 1. A setting of the recipe
-    that cannot act is a warning.
+    ``terms`` are loss terms of your own by name, and ``rule`` is a fusion rule in place of the
+    recipe's. A section of the recipe with a term's name sets its weight and schedule; without one
+    its weight is 1. A setting of the recipe that cannot act is a warning.
 
     >>> attack = LatentAttack("lab", ["lab:resnet"], "fast")           # doctest: +SKIP
     >>> result = attack(images, labels, ["mug", "tree"])               # doctest: +SKIP

@@ -61,8 +61,8 @@ class Method:
 
         ``given`` terms and a given ``rule`` are objects in place of what the recipe names, or
         beside it. The weight and the schedule of a given term are those of its section in the
-        recipe; without a section its weight is 1. A model that ``recipe`` names is loaded from where
-        ``places`` says, if it says so.
+        recipe; without a section its weight is 1. A model that ``recipe`` names is loaded from
+        where ``places`` says, if it says so.
         """
         logits = recipe.classification
         _check_joint(recipe)
@@ -99,7 +99,8 @@ class Method:
 
 
 def stand_in_of(recipe: Recipe, places: Mapping[str, str] = {}) -> StandIn | None:
-    """Tiny decoder that ``recipe`` names; None if the gradient goes back through the pipeline's own."""
+    """Tiny decoder that ``recipe`` names; None if the gradient goes back through the pipeline's
+    own."""
     if recipe.diffusion.decoder == "own":
         return None
     # Its import loads diffusers.

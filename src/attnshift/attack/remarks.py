@@ -15,7 +15,8 @@ __all__ = ["idle_options", "idle_settings", "idle_with"]
 
 
 def idle_settings(method: Method) -> tuple[str, ...]:
-    """One line for each setting of ``method.recipe`` that changes nothing, with what would let it act."""
+    """One line for each setting of ``method.recipe`` that changes nothing,
+    with what would let it act."""
     kinds = (_mask, _interference, _classification, _views, _choice, _options)
     return tuple(line for kind in kinds for line in kind(method))
 
@@ -23,8 +24,8 @@ def idle_settings(method: Method) -> tuple[str, ...]:
 def idle_options(room: str, made: object) -> Iterator[str]:
     """One line for each option of ``made`` that its other options leave without effect.
 
-    The class says in ``acts_with`` which option belongs to which values of another one. ``room`` is the place of the
-    options in a recipe.
+    The class says in ``acts_with`` which option belongs to which values of another one. ``room`` is
+    the place of the options in a recipe.
     """
     for name, (chooser, *values) in getattr(made, "acts_with", {}).items():
         usual = next(each.default for each in fields(made) if each.name == name)  # type: ignore[arg-type]
@@ -139,7 +140,8 @@ def _choice(method: Method) -> Iterator[str]:
 
 
 def _changed(section: BaseModel, *names: str) -> str:
-    """Those keys of ``section`` among ``names`` that are not as they are by default, with its own name in front."""
+    """Those keys of ``section`` among ``names`` that are not as they are by default,
+    with its own name in front."""
     room = type(section).__name__.removesuffix("Section").lower()
     return " and ".join(f"{room}.{name}" for name in names if getattr(section, name) != _default(section, name))
 

@@ -59,6 +59,7 @@ def phrase_map(
 
 
 def grid_weights(observation: Observation, image: int, side: int) -> Float[Tensor, "{side} {side}"]:
-    """Weight of each position of a grid for one image, in (0,1]: the mean of its pixels' weights."""
+    """Weight of each position of a grid for one image,
+    in (0,1]: the mean of its pixels' weights."""
     weights = observation.weights[image].float()
     return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]

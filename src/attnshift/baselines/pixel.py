@@ -1,4 +1,5 @@
-"""Baselines of our own: sign steps on pixels within a radius of the image. Their options are read without torch."""
+"""Baselines of our own: sign steps on pixels within a radius
+of the image. Their options are read without torch."""
 
 from __future__ import annotations
 

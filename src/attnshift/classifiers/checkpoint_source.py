@@ -74,7 +74,8 @@ def _network(architecture: str, weights: dict[str, Tensor], path: Path) -> nn.Mo
 
 
 def _class_names(path: Path, classes: int) -> tuple[str, ...]:
-    """Class names in ``PATH.classes.json`` or in ``class_names.txt`` beside it; empty without either."""
+    """Class names in ``PATH.classes.json`` or in ``class_names.txt`` beside it; empty without
+    either."""
     listed = path.with_suffix(".classes.json")
     if not listed.exists():
         return names_beside(path.parent)

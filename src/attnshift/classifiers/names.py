@@ -157,7 +157,8 @@ def names_beside(weights: Path) -> tuple[str, ...]:
 def read_lines(path: Path) -> tuple[str, ...]:
     """Class names in the file ``path``: UTF-8 text, one name a line, in label order.
 
-    Any line ends are read, and a byte order mark is skipped. Raises ``ModelError`` for a blank line.
+    Any line ends are read, and a byte order mark is skipped. Raises ``ModelError`` for a blank
+    line.
     """
     try:
         # Reading from a device might never end.
@@ -184,7 +185,8 @@ def _first(name: str) -> str:
 
 
 def _match(found: list[int], names: Sequence[str], others: Sequence[str], key: Callable[[str], str]) -> None:
-    """Fill ``found`` where a key is unique in both lists and no class of ``others`` is taken twice."""
+    """Fill ``found`` where a key is unique in both lists and no class
+    of ``others`` is taken twice."""
     mine, theirs = ([key(name) for name in each] for each in (names, others))
     counts, other_counts = Counter(mine), Counter(theirs)
     places = {each: place for place, each in enumerate(theirs) if each and other_counts[each] == 1}

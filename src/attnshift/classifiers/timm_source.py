@@ -30,7 +30,8 @@ _MOST_CLASSES = 10**6
 """Most classes of a model. A huge number in a configuration would fill the memory."""
 
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
-"""Prefixes of keys by torch's DataParallel, by Lightning and other trainers, and by torch.compile."""
+"""Prefixes of keys by torch's DataParallel,
+by Lightning and other trainers, and by torch.compile."""
 
 _HUB = re.compile(r"hf[-_]hub:(?P<model>.+)")
 
@@ -39,7 +40,8 @@ _HUB_SECONDS = 5.0
 
 
 def load_timm(name: str) -> Classifier:
-    """Pretrained model ``name`` of timm, of the folder ``name``, or of the hub as ``hf-hub:USER/MODEL``.
+    """Pretrained model ``name`` of timm, of the folder ``name``,
+    or of the hub as ``hf-hub:USER/MODEL``.
 
     A folder holds config.json and model.safetensors, whose keys may all begin with a prefix that
     ``wrapping`` finds. Its classes have the names that config.json or
@@ -57,7 +59,8 @@ def load_timm(name: str) -> Classifier:
 
 
 def _load_folder(name: str, folder: Path, own: bool = False) -> Classifier:
-    """Classifier in ``folder``, called ``name``; ``own`` is true for weights that timm publishes."""
+    """Classifier in ``folder``, called ``name``;
+    ``own`` is true for weights that timm publishes."""
     config = _check_folder(folder)
     network = _create(f"local-dir:{folder}", pretrained=True, overlay=_unwrapped(folder / "model.safetensors"))
     settings: dict[str, Any] = network.pretrained_cfg or {}  # type: ignore[assignment]
@@ -120,7 +123,8 @@ def wrapping(keys: Iterable[str]) -> str:
 
 
 def _unwrapped(path: Path) -> dict[str, Any]:
-    """Change of a configuration that gives timm the weights in ``path`` without the prefix of a wrapper."""
+    """Change of a configuration that gives timm the weights
+    in ``path`` without the prefix of a wrapper."""
     prefix = wrapping(safetensors_shapes(path))
     if not prefix:
         return {}
@@ -138,7 +142,8 @@ def _create(name: str, pretrained: bool, overlay: Mapping[str, Any] = {}) -> nn.
 
 
 def _downloaded(model: str) -> Path:
-    """Folder with config.json and model.safetensors of the hub's ``model``, out of the cache if they are there.
+    """Folder with config.json and model.safetensors of the hub's ``model``,
+    out of the cache if they are there.
 
     Raises ``ModelError`` if the hub cannot be reached or does not have them.
     """

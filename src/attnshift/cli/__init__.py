@@ -45,7 +45,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stopped)
     if isinstance(sys.stdout, TextIOWrapper):
-        # A terminal or a file may have an encoding without arrows; standard error escapes them by itself.
+        # A terminal or a file may have an encoding without arrows; standard error escapes them by
+        # itself.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -56,7 +56,10 @@ def attack(
     telemetry: TelemetryOptions,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, on standard error.")] = False,
 ) -> None:
-    """Attack images, or continue; exit status 1 where more than --max-failed failed (`status` says why)."""
+    """Attack images, or continue a run.
+
+    The exit status is 1 if more than --max-failed images failed; `status` says why.
+    """
     from attnshift.execution.early import check_early
     from attnshift.recipes.reading import load_recipe
     from attnshift.recipes.schema import BaselineRecipe

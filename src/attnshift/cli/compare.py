@@ -40,7 +40,7 @@ def compare(
     telemetry: TelemetryOptions,
     output: OutputOptions,
 ) -> None:
-    """Compare recipes on one set of images, each at several strengths: success where naturalness is equal.
+    """Compare recipes on one set of images at several strengths: success at equal naturalness.
 
     The exit status is 1 where more than --max-failed images failed.
     """
@@ -55,7 +55,8 @@ def compare_and_print(
     telemetry: TelemetryOptions,
     output: OutputOptions,
 ) -> None:
-    """Compare ``recipes``, write the page and print its tables, as Markdown unless ``output`` says otherwise."""
+    """Compare ``recipes``, write the page and print its tables,
+    as Markdown unless ``output`` says otherwise."""
     check_share("min_clean_accuracy", options.min_clean_accuracy)
     for each in options.at:
         check_share("at", each)

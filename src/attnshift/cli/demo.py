@@ -22,7 +22,7 @@ def demo(
     count: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 24,
     preset: Annotated[str, typer.Option(help="Preset.")] = "fast",
 ) -> None:
-    """Attack lab images, judge them with classifiers that were never attacked, and write the report."""
+    """Attack lab images, judge them with classifiers never attacked, and write the report."""
     from attnshift.execution.coordinate import attack_folder
     from attnshift.execution.settings import AttackSettings
     from attnshift.judging.verdicts import evaluate_run

@@ -30,7 +30,7 @@ def random_pipeline_command(
     out: Annotated[Path, typer.Argument(help="Folder for the pipeline.")],
     size: Annotated[int, typer.Option(help="Side of its images in pixels.")] = 224,
 ) -> None:
-    """Write a pipeline in the shape of Stable Diffusion with random weights: shows that a set-up runs, not strength."""
+    """Write a Stable Diffusion with random weights: it shows that a set-up runs, not strength."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

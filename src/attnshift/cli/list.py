@@ -14,7 +14,7 @@ __all__ = ["list_command"]
 
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List every preset, term, rule, source, metric, defence and backbone, with where it comes from."""
+    """List every preset, term, rule, source, metric, defence and backbone, with its origin."""
     from attnshift.catalogue import catalogue, clashes
 
     families = catalogue()

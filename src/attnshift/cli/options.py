@@ -160,7 +160,8 @@ class CompareOptions:
 
 
 def expand_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Make ``command`` take the fields of its option records one by one, as typer reads a signature.
+    """Make ``command`` take the fields of its option records one by one, as typer reads a
+    signature.
 
     Every parameter becomes keyword-only. A tuple is read as typer's list of values.
     """

@@ -25,7 +25,8 @@ def print_message(text: object) -> None:
 
 
 def with_flags(text: object) -> str:
-    """``text`` with each option as the command line writes it; in messages an option's name stands in backticks.
+    """``text`` with each option as the command line writes it;
+    in messages an option's name stands in backticks.
 
     >>> with_flags("`size` is 60; see `attnshift --help`")
     '--size is 60; see `attnshift --help`'
@@ -48,12 +49,14 @@ def _flags() -> dict[str, str]:
 
 
 def print_json(data: object) -> None:
-    """Print ``data`` as JSON on standard output; a value that is not finite is a mistake of ours."""
+    """Print ``data`` as JSON on standard output;
+    a value that is not finite is a mistake of ours."""
     print(json.dumps(data, indent=1, allow_nan=False))
 
 
 def print_figures(store: Store, output: OutputOptions, **more: object) -> bool:
-    """Print the figures of a run as ``output`` asks for, with ``more`` values in JSON; False where it asks for none."""
+    """Print the figures of a run as ``output`` asks for, with ``more`` values in JSON;
+    False where it asks for none."""
     from attnshift.report.run_tables import run_data, run_tables
     from attnshift.report.tables import write_tables
 

@@ -23,5 +23,8 @@ def sweep(
     telemetry: TelemetryOptions,
     output: OutputOptions,
 ) -> None:
-    """Success against naturalness of one recipe as its strength changes; `compare` can go on in the same folder."""
+    """Measure success against naturalness of one recipe as its strength changes.
+
+    `compare` can go on in the same folder.
+    """
     compare_and_print([recipe], inputs, out, options, telemetry, output)

@@ -39,7 +39,8 @@ class Tolerance:
         return failed > (self.number * images / 100 if self.is_share else self.number)
 
     def line(self, failed: int, images: int) -> str:
-        """Comparison of ``failed`` with the option, as the end of a sentence; nothing where none is tolerated."""
+        """Comparison of ``failed`` with the option, as the end of a sentence;
+        nothing where none is tolerated."""
         if self.given == "0":
             return ""
         return f", {'more than' if self.exceeded(failed, images) else 'within'} `max_failed`, {self.given}"

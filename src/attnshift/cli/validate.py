@@ -16,7 +16,7 @@ __all__ = ["validate"]
 
 @expand_options
 def validate(*, preset: Preset = "fast", changes: Changes = (), inputs: InputOptions, as_json: AsJson = False) -> None:
-    """Find everything in an attack's input that could stop it or make images fail, without attacking."""
+    """Find everything that could stop an attack or make images fail, without attacking."""
     from attnshift.execution.early import early_complaints
     from attnshift.recipes.reading import load_recipe
 

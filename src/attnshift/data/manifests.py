@@ -1,7 +1,8 @@
 """Manifests, files that list images: CSV with column names, or one JSON object a line.
 
-Layouts of published data sets are read as they are: TransferAttack's ``filename,label,targeted_label``
-and NIPS 2017's ``ImageId,TrueLabel,TargetClass``, whose classes count from 1.
+Layouts of published data sets are read as they are: TransferAttack's
+``filename,label,targeted_label`` and NIPS 2017's ``ImageId,TrueLabel,TargetClass``, whose classes
+count from 1.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def read_manifest(labels: Path) -> Iterator[ManifestRow | LabelError]:
 
 
 def read_label_lines(labels: Path, files: Sequence[str]) -> Iterator[ManifestRow | LabelError]:
-    """Rows of ``labels``, a .txt with one label a line, from 1: those of ``files`` in their natural order.
+    """Rows of ``labels``, a .txt with one label a line, from 1:
+    those of ``files`` in their natural order.
 
     This is DiffAttack's layout of the ImageNet-compatible images.
     """

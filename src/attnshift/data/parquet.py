@@ -125,8 +125,8 @@ def _check_types(file: Path, schema: pyarrow.Schema, image: str, label: str) -> 
 
 
 def _stated_names(schema: pyarrow.Schema, label: str) -> tuple[str, ...]:
-    """Names of the classes in label order, as Hugging Face's datasets state them in the schema; empty if it states
-    none."""
+    """Names of the classes in label order, as Hugging Face's datasets state them
+    in the schema; empty if it states none."""
     try:
         stated = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
         names = stated["names"] if stated["_type"] == "ClassLabel" else ()

@@ -113,7 +113,8 @@ def _in_folder(folder: Path, class_names: Sequence[str], masks: Path | None) -> 
 
 
 def _beside_label_lines(folder: Path) -> Path | None:
-    """Folder of the images that labels.txt in ``folder`` counts: itself, or images/ in it; None without both."""
+    """Folder of the images that labels.txt in ``folder`` counts: itself,
+    or images/ in it; None without both."""
     if not is_regular(folder / _LABEL_LINES):
         return None
     beside = [each for each in (folder, folder / "images") if is_folder(each) and images_in(each)]

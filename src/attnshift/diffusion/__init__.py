@@ -73,7 +73,8 @@ def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
     Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses
     it; a name of the hub is read as Stable Diffusion. ``precision`` is that of the weights; steps
     and losses are in float32 in any case. ``,variant=fp16`` behind a Stable Diffusion's folder or
-    hub name asks for that variant of its files. ``ModelError`` for a pipeline that cannot be loaded.
+    hub name asks for that variant of its files. ``ModelError`` for a pipeline that cannot be
+    loaded.
     """
     backbone, model = _named(source)
     return look_up(BACKBONES, backbone)(model, precision)

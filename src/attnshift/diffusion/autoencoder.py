@@ -49,7 +49,8 @@ def encode(
 def decode(
     vae: Autoencoder, latents: Float[Tensor, "batch channels rows columns"], checkpointing: bool = False
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Images of ``latents``, not clamped. With ``checkpointing`` each layer keeps only its input."""
+    """Images of ``latents``, not clamped. With ``checkpointing`` each layer keeps only its
+    input."""
     scaled = latents / vae.config["scaling_factor"]
     with _checkpointed(vae) if checkpointing else nullcontext():
         decoded = vae.decode(scaled.to(precision_of(vae))).sample

@@ -76,7 +76,8 @@ _BESIDE_TEXT = ("vision_model.", "text_projection.", "visual_projection.", "logi
 
 
 def check_folder(folder: Path, variant: str | None = None) -> dict[str, str | None]:
-    """Read ``folder`` as data, and return for each network the variant of its weights: "fp16", None.
+    """Read ``folder`` as data, and return for each network the variant
+    of its weights: "fp16", None.
 
     A network comes in ``variant`` if its folder has that, else as its plain files, else in the only
     variant that is there.
@@ -173,7 +174,8 @@ def check_betas(where: object, config: Mapping[str, Any]) -> None:
 
 
 def _check_attention(path: Path) -> None:
-    """Raise ModelError for a denoiser that attends in another way than Stable Diffusion, or wants its guidance."""
+    """Raise ModelError for a denoiser that attends in another way than Stable Diffusion, or wants
+    its guidance."""
     config = read_object(path)
     for key, usual in _USUAL_ATTENTION.items():
         if any(value not in (usual, None) for value in _flat(config.get(key))):
@@ -203,7 +205,8 @@ def _check_loras(folder: Path) -> None:
 
 
 def check_unexpected(keys: Iterable[str], where: Path) -> None:
-    """Raise ModelError if weights in the folder ``where`` have ``keys`` that its network does not take.
+    """Raise ModelError if weights in the folder ``where`` have ``keys``
+    that its network does not take.
 
     A text encoder may come with the rest of its CLIP, which does not act on texts.
     """
@@ -218,7 +221,8 @@ def check_unexpected(keys: Iterable[str], where: Path) -> None:
 
 
 def network_class(folder: Path, part: str) -> type[nn.Module]:
-    """Class of the network in ``folder``, which is the ``part`` unet, vae or text_encoder of a pipeline.
+    """Class of the network in ``folder``, which is the ``part`` unet,
+    vae or text_encoder of a pipeline.
 
     The autoencoder's stands in its configuration, else it is Stable Diffusion's own.
     """
@@ -257,7 +261,8 @@ def check_network(folder: Path, part: str, variant: str | None = None) -> str | 
 
 
 def _weights(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
-    """Files of the weights, and their variant: ``variant`` if it is there, else none, else the only one."""
+    """Files of the weights, and their variant: ``variant`` if it is there,
+    else none, else the only one."""
     stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
     found = _variants(folder, stem)
     chosen = variant if variant in found else None if None in found else next(iter(found), None)
@@ -274,7 +279,8 @@ def _weights(folder: Path, part: str, variant: str | None) -> tuple[list[Path], 
 
 
 def _variants(folder: Path, stem: str) -> dict[str | None, Path]:
-    """Variants of the weights in ``folder``, None for plain ones: their file, or the index of their shards."""
+    """Variants of the weights in ``folder``, None for plain ones: their file,
+    or the index of their shards."""
     forms = (rf"{stem}\.safetensors\.index(\.[\w-]+)?\.json", rf"{stem}(\.[\w-]+)?\.safetensors")
     found: dict[str | None, Path] = {}
     for form in forms:
@@ -325,7 +331,8 @@ def _outline(folder: Path, part: str, config: dict[str, Any]) -> nn.Module:
 
 
 def _check_tiny(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelError for a tiny autoencoder that cannot run, or whose images have another size than it was given."""
+    """Raise ModelError for a tiny autoencoder that cannot run,
+    or whose images have another size than it was given."""
     for side in ("encoder", "decoder"):
         widths = config.get(f"{side}_block_out_channels", [64])
         if len({*map(str, _flat(widths))}) != 1:

@@ -21,7 +21,8 @@ _PATIENCE = 10
 
 
 def download(name: str, variant: str | None) -> Path:
-    """Folder of the pipeline ``name``, or ``USER/NAME``, of the hub, downloaded unless it is cached.
+    """Folder of the pipeline ``name``, or ``USER/NAME``, of the hub,
+    downloaded unless it is cached.
 
     Without an answer of the hub its cache is used. Raises ``ModelError`` if the pipeline is in
     neither of them.
@@ -39,7 +40,8 @@ def download(name: str, variant: str | None) -> Path:
 
 
 def download_network(name: str) -> Path:
-    """Folder of the single network ``name``, or ``USER/NAME``, of the hub, as ``download`` finds it."""
+    """Folder of the single network ``name``, or ``USER/NAME``, of the hub,
+    as ``download`` finds it."""
     refusal = _refusal(name)
     try:
         folder = snapshot_download(

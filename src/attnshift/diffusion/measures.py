@@ -1,7 +1,8 @@
-"""Measures of a pipeline on images: do its parts and the values in its configurations belong together?
+"""Measures of a pipeline on images: do its parts and the values
+in its configurations belong together?
 
-A wrong prediction type and a wrong scaling factor raise no error anywhere. They show in two figures:
-how much of a known noise the denoiser predicts, and how far the latents spread.
+A wrong prediction type and a wrong scaling factor raise no error anywhere. They show in two
+figures: how much of a known noise the denoiser predicts, and how far the latents spread.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Random networks of all sizes stay below 0.1; a trained denoiser on latents 8 tim
 """
 
 _USUAL_SHARE = 0.4
-"""Trained denoisers predict 0.7 to 0.95 of the noise at this level, and 0.4 with latents twice too large."""
+"""Trained denoisers predict 0.7 to 0.95 of the noise at this level,
+and 0.4 with latents twice too large."""
 
 _APART = 0.25
 """Difference of the two shares from which the other prediction type is the right one.
@@ -43,7 +45,8 @@ still by 0.3.
 """
 
 _USUAL_SPREAD = (0.6, 1.6)
-"""Four photographs have 0.65 to 1.1 with Stable Diffusion's autoencoder, renders and photographs 1 to 1.5 in the lab.
+"""Four photographs have 0.65 to 1.1 with Stable Diffusion's autoencoder,
+renders and photographs 1 to 1.5 in the lab.
 """
 
 _ALIKE = 18.0
@@ -57,7 +60,8 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 @dataclass(frozen=True)
 class PipelineVerdict:
-    """Conclusion from measures: ``fine``, ``doubtful`` or ``refused``, and one line that gives the figures."""
+    """Conclusion from measures: ``fine``, ``doubtful`` or ``refused``,
+    and one line that gives the figures."""
 
     kind: Literal["fine", "doubtful", "refused"]
     line: str
@@ -82,11 +86,13 @@ class PipelineMeasures:
     recovered: float
     spread: float
     stand_in: float | None = None
-    """Agreement of a tiny decoder with the pipeline's own on these images, in dB; None without one."""
+    """Agreement of a tiny decoder with the pipeline's own on these images, in dB; None without
+    one."""
 
     @property
     def doubt_of_decoder(self) -> str:
-        """Line that says that the tiny decoder belongs to another pipeline; empty without a sign of that."""
+        """Line that says that the tiny decoder belongs to another pipeline;
+        empty without a sign of that."""
         if self.stand_in is None or self.stand_in >= _ALIKE:
             return ""
         return (

@@ -1,4 +1,5 @@
-"""Names of pipelines: a folder or a name of the Hugging Face hub, and the variant of its weights. Needs no torch."""
+"""Names of pipelines: a folder or a name of the Hugging Face hub,
+and the variant of its weights. Needs no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def split_variant(source: str) -> tuple[str, str | None]:
 def is_hub_name(source: str) -> bool:
     """True for ``NAME`` or ``USER/NAME`` that can be no folder of this machine.
 
-    >>> [is_hub_name(each) for each in ("user/model", "./nope", "/models/sd", "a/b/c", "~/sd", "sd\\\\v1")]
+    >>> names = ("user/model", "./nope", "/models/sd", "a/b/c", "~/sd", "sd\\\\v1")
+    >>> [is_hub_name(each) for each in names]
     [True, False, False, False, False, False]
     """
     return _HUB.fullmatch(source) is not None and not ("/" in source and exists(source.partition("/")[0]))

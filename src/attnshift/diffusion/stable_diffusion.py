@@ -87,8 +87,8 @@ class StableDiffusion:
         return isinstance(self.vae, AutoencoderTiny)
 
     def check_size(self, side: int) -> None:
-        # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads and
-        # crops by itself.
+        # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): the denoiser pads
+        # and crops by itself.
         unit = self.pixels_per_latent
         if side % unit or side <= 0:
             below = side // unit * unit

@@ -33,8 +33,8 @@ __all__ = ["StandIn", "load_stand_in"]
 class StandIn:
     """Tiny decoder, distilled from the decoder of the pipelines whose latents it reads (TAESD).
 
-    Its images are blurred, and its gradient costs a small part of theirs. So the images are those of
-    the pipeline's own decoder, computed without autograd, and the gradient goes back through the
+    Its images are blurred, and its gradient costs a small part of theirs. So the images are those
+    of the pipeline's own decoder, computed without autograd, and the gradient goes back through the
     tiny one: a straight-through estimator (Bengio et al. 2013).
     """
 
@@ -46,7 +46,8 @@ class StandIn:
 
     @staticmethod
     def acts_for(backbone: Backbone) -> bool:
-        """False for a pipeline whose own decoder is a tiny one: there is nothing to stand in for."""
+        """False for a pipeline whose own decoder is a tiny one:
+        there is nothing to stand in for."""
         return not getattr(backbone, "has_tiny_autoencoder", False)
 
     def check(self, backbone: Backbone, side: int) -> None:

@@ -1,4 +1,5 @@
-"""Agreement of an attack's parts, before it starts: what the surrogates answer to the clean images, and the labels."""
+"""Agreement of an attack's parts, before it starts: what the surrogates answer
+to the clean images, and the labels."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ _SHIFTS = {-1: "labels seem to count from 1", 1: "labels seem to be one too low"
 class CleanAccuracy:
     """Answers of one surrogate to clean images.
 
-    ``right`` has one flag for each image; ``shifted`` has the same for labels that are all one lower (-1) or one higher
-    (1). ``classes`` is the number of classes.
+    ``right`` has one flag for each image; ``shifted`` has the same for labels that are all one
+    lower (-1) or one higher (1). ``classes`` is the number of classes.
     """
 
     name: str
@@ -46,19 +47,21 @@ class CleanAccuracy:
         return wilson(sum(self.right), len(self.right))
 
     def fits(self, shift: int) -> bool:
-        """True if it is right about more images with labels moved by ``shift``, beyond chance (sign test)."""
+        """True if it is right about more images with labels moved by ``shift``,
+        beyond chance (sign test)."""
         return gains(self.right, self.shifted[shift])
 
     def only_fits(self, shift: int) -> bool:
-        """True if it is right about every image with labels moved by ``shift``, and about none as they are."""
+        """True if it is right about every image with labels moved by ``shift``,
+        and about none as they are."""
         return bool(self.right) and all(self.shifted[shift]) and not any(self.right)
 
     @property
     def no_better_than_chance(self) -> bool:
         """True if its accuracy does not exceed chance, and there are enough images to say so.
 
-        The lower end of its interval is at most 1 / classes, and the upper end is below a quarter, or below one and a
-        half times chance where that is more.
+        The lower end of its interval is at most 1 / classes, and the upper end is below a quarter,
+        or below one and a half times chance where that is more.
         """
         chance = 1 / self.classes
         return self.estimate.low <= chance and self.estimate.high < max(_USELESS, 1.5 * chance)
@@ -66,8 +69,8 @@ class CleanAccuracy:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Clean accuracy of every surrogate on the same images. Those that say that their weights are ``random`` prove
-    nothing and are only named."""
+    """Clean accuracy of every surrogate on the same images. Those that say that their weights are
+    ``random`` prove nothing and are only named."""
 
     surrogates: tuple[CleanAccuracy, ...]
     random: tuple[str, ...] = ()
@@ -129,7 +132,8 @@ def is_random(name: str) -> bool:
 
 
 def sampled(items: Iterable[Item], count: int) -> list[Item]:
-    """At most ``SAMPLE`` of ``count`` items, evenly spaced in their order, so that sorted classes are all met."""
+    """At most ``SAMPLE`` of ``count`` items, evenly spaced in their order,
+    so that sorted classes are all met."""
     chosen = {place * count // SAMPLE for place in range(SAMPLE)} if count > SAMPLE else range(count)
     return [item for place, item in enumerate(items) if place in chosen]
 
@@ -151,7 +155,8 @@ def readable(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Tensor]]:
 def measure_agreement(
     classifiers: Sequence[Classifier], shown: Iterable[tuple[Item, Tensor]], device: str
 ) -> Agreement:
-    """Show the images [3,size,size] of ``shown`` to those of ``classifiers`` whose weights are not random."""
+    """Show the images [3,size,size] of ``shown`` to those of ``classifiers``
+    whose weights are not random."""
     trained = [each for each in classifiers if not is_random(each.name)]
     answers: dict[str, list[int]] = {each.name: [] for each in trained}
     labels: list[int] = []

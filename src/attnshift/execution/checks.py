@@ -1,4 +1,5 @@
-"""Checks of an attack's input, in their one order: a run raises the first complaint, `validate` hears all of them."""
+"""Checks of an attack's input, in their one order: a run raises the first complaint,
+`validate` hears all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ from attnshift.terminal import plural
 __all__ = ["Complaints", "Loaded", "Measured", "items_of", "load_parts", "measure_parts"]
 
 _MEASURED = 4
-"""Most images on which the pipeline is measured; each costs an encoding and a pass of the denoiser."""
+"""Most images on which the pipeline is measured;
+each costs an encoding and a pass of the denoiser."""
 
 Found = TypeVar("Found")
 
@@ -68,8 +70,8 @@ class Complaints:
 class Loaded:
     """Parts of an attack on ``device``, as far as they could be loaded; images have ``size`` px.
 
-    ``fits`` is true where all are there and the recipe can be carried out with them. ``notes`` are lines about what is
-    unusual and does not stop the attack.
+    ``fits`` is true where all are there and the recipe can be carried out with them. ``notes`` are
+    lines about what is unusual and does not stop the attack.
     """
 
     device: str
@@ -115,8 +117,9 @@ class Measured:
 def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "", decode: bool = False) -> Loaded:
     """Load and check what ``settings`` name; sets the number of CPU threads.
 
-    ``here`` is the device for it, where it is another one than that of the attack. All images are hashed, and with
-    ``decode`` also decoded. What can only be checked with something that is missing is not checked.
+    ``here`` is the device for it, where it is another one than that of the attack. All images are
+    hashed, and with ``decode`` also decoded. What can only be checked with something that is
+    missing is not checked.
     """
     tried = complaints.tried
     for check in settings_checks(settings):
@@ -139,7 +142,8 @@ def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "",
 
 
 def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaints) -> Measured:
-    """Show some of the clean images to the surrogates and the pipeline, each decoded once, and judge the answers."""
+    """Show some of the clean images to the surrogates and the pipeline,
+    each decoded once, and judge the answers."""
     plan, backbone, recipe = parts.plan, parts.backbone, settings.recipe
     if not plan:
         return Measured()
@@ -219,7 +223,8 @@ def items_of(
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
 ) -> Iterator[Item]:
-    """Yield the items that ``settings`` name, in the surrogates' classes; the rest as in ``read_items``."""
+    """Yield the items that ``settings`` name, in the surrogates' classes;
+    the rest as in ``read_items``."""
     classes = common_classes(classifiers)
     return read_items(
         settings.images,

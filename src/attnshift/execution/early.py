@@ -1,4 +1,5 @@
-"""Checks of an attack's input that need no network, and so are answered before torch is imported."""
+"""Checks of an attack's input that need no network,
+and so are answered before torch is imported."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class GivenInputs(Protocol):
 
 
 def check_early(inputs: GivenInputs, judges: Sequence[str] = ()) -> None:
-    """Raise the first complaint about ``inputs`` or the names of ``judges`` that can be found without a network."""
+    """Raise the first complaint about ``inputs`` or the names of ``judges``
+    that can be found without a network."""
     for check in _checks(inputs):
         check()
     check_names((*inputs.surrogates, *judges))
@@ -45,7 +47,8 @@ def check_early(inputs: GivenInputs, judges: Sequence[str] = ()) -> None:
 def early_complaints(inputs: GivenInputs) -> list[UserError]:
     """All complaints about ``inputs`` without which nothing more can be examined.
 
-    A surrogate whose name is wrong is none where another one is right: with that, the images can be read.
+    A surrogate whose name is wrong is none where another one is right:
+    with that, the images can be read.
     """
     found = [*_complaints(_checks(inputs))]
     names = [*_complaints(lambda name=name: check_classifier_name(name) for name in inputs.surrogates)]  # type: ignore[misc]
@@ -53,7 +56,8 @@ def early_complaints(inputs: GivenInputs) -> list[UserError]:
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for a number among ``values``, by option, that is out of its bounds; 0 is the default."""
+    """Raise ``UserError`` for a number among ``values``, by option,
+    that is out of its bounds; 0 is the default."""
     for name, (lowest, highest) in _BOUNDS.items():
         value = values.get(name)
         if value and not lowest <= value <= highest:
@@ -70,7 +74,8 @@ def check_surrogates(names: Sequence[str]) -> None:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ``UserError`` for a classifier's name that can mean nothing: of another form, or of an unknown source."""
+    """Raise ``UserError`` for a classifier's name that can mean nothing:
+    of another form, or of an unknown source."""
     for name in names:
         check_classifier_name(name)
 

@@ -1,4 +1,5 @@
-"""What is found out about an attack's input before it starts: names, clean accuracy, the pipeline, and the cost."""
+"""What is found out about an attack's input before it starts: names, clean accuracy,
+the pipeline, and the cost."""
 
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ class KnownNames:
 class Cost:
     """Estimate for all ``images``, from a shortened attack on one of them.
 
-    ``seconds`` are those of all images one by one; ``memory`` is the largest of this process so far, in bytes, None
-    where the system does not say; ``disk`` is the size of the run's images, in bytes.
+    ``seconds`` are those of all images one by one; ``memory`` is the largest of this process so
+    far, in bytes, None where the system does not say; ``disk`` is the size of the run's images, in
+    bytes.
     """
 
     images: int
@@ -66,7 +68,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was found out. ``usable`` images can be attacked; ``refused``: no attack would start."""
+    """Everything that was found out. ``usable`` images can be attacked;
+    ``refused``: no attack would start."""
 
     usable: int = 0
     refused: bool = False
@@ -124,7 +127,8 @@ def estimate_cost(
     images: int,
     size: int,
 ) -> Cost:
-    """Attack ``item`` for two iterations, and add up what as many as ``recipe`` asks for cost for ``images``."""
+    """Attack ``item`` for two iterations, and add up what as many as ``recipe`` asks for cost for
+    ``images``."""
     task = read_task(item, size)
     seconds, pngs = _timed(recipe, backbone, classifiers, task)
     return Cost(images, images * seconds, _peak(str(backbone.device)), images * pngs)

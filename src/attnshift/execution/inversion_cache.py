@@ -1,4 +1,5 @@
-"""Inversions kept by content: what went in names the file, so that any run with the same inputs finds it."""
+"""Inversions kept by content: what went in names the file,
+so that any run with the same inputs finds it."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ __all__ = ["InversionCache"]
 class InversionCache:
     """Tensors by a hash of all inputs of their computation, in files below ``folder``.
 
-    ``facts`` are what decides their bits beside these inputs: weights, device, threads, software. A file that a crash
-    or a disk has damaged is made anew.
+    ``facts`` are what decides their bits beside these inputs: weights, device, threads, software. A
+    file that a crash or a disk has damaged is made anew.
     """
 
     folder: Path
@@ -44,7 +45,8 @@ class InversionCache:
 
 
 def _packed(name: str, value: Tensor) -> tuple[str, Tensor]:
-    """``value`` with its dimensions in the order in which memory holds them, which then ends its name.
+    """``value`` with its dimensions in the order
+    in which memory holds them, which then ends its name.
 
     Convolutions round otherwise where the channels come last.
     """

@@ -8,9 +8,11 @@ __all__ = ["limit_memory"]
 
 
 def limit_memory(gigabytes: float) -> None:
-    """Let allocations fail beyond so many gigabytes (10^9 bytes) of data; a micro-batch is then halved.
+    """Let allocations fail beyond so many gigabytes (10^9 bytes) of data;
+    a micro-batch is then halved.
 
-    What counts is what the process has written to or may write to (RLIMIT_DATA), libraries' own data included.
+    What counts is what the process has written to or may write to (RLIMIT_DATA),
+    libraries' own data included.
     """
     if not 0.5 <= gigabytes <= 100_000:
         raise UserError(f"`memory_limit` is {gigabytes:g}; it is in gigabytes and must lie between 0.5 and 100000")

@@ -1,4 +1,5 @@
-"""Preparation of a run: load everything, fix the plan, and refuse what could stop it later. Nothing is written."""
+"""Preparation of a run: load everything, fix the plan,
+and refuse what could stop it later. Nothing is written."""
 
 from __future__ import annotations
 
@@ -38,12 +39,14 @@ class PreparedRun:
         return (*self.notes, *self.worker.work.remarks(self.worker.backbone))
 
     def check(self) -> None:
-        """Raise whatever could stop the run later: sizes, sites, names, and what a recipe asks of them."""
+        """Raise whatever could stop the run later: sizes, sites, names,
+        and what a recipe asks of them."""
         worker = self.worker
         worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
 
     def as_part_of(self, folder: Path) -> PreparedRun:
-        """The same under the name of the run that ``folder`` holds, which may have begun with other images."""
+        """The same under the name of the run that ``folder`` holds,
+        which may have begun with other images."""
         store = Store(folder)
         if not store.holds(self.worker.spec):
             return self
@@ -61,10 +64,11 @@ class PreparedRun:
 
 
 def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
-    """Load what ``settings`` name and check that the attack can be carried out; sets the number of CPU threads.
+    """Load what ``settings`` name and check that the attack can be carried out;
+    sets the number of CPU threads.
 
-    ``here`` is the device for the check, where it is another one. What was measured when the run in the folder began
-    is not measured again.
+    ``here`` is the device for the check, where it is another one. What was measured when the run in
+    the folder began is not measured again.
     """
     complaints = Complaints(_refuse)
     parts = load_parts(settings, complaints, here)
@@ -100,7 +104,8 @@ def _refuse(error: UserError) -> NoReturn:
 
 
 def _measured_before(out: Path, spec: RunSpec) -> bool:
-    """True if ``out`` holds a run on the same items with the same networks, which were measured when it began."""
+    """True if ``out`` holds a run on the same items with the same networks,
+    which were measured when it began."""
     try:
         before = Store(out).spec()
     except (RunError, OSError):

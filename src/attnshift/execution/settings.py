@@ -28,8 +28,8 @@ __all__ = [
 class Inputs:
     """Input of every attack. ``size`` and ``batch`` of 0 stand for what the pipeline suggests.
 
-    ``target`` is the class that every image shall be seen as, by number or name. Strings become paths, and a list of
-    surrogates a tuple.
+    ``target`` is the class that every image shall be seen as, by number or name. Strings become
+    paths, and a list of surrogates a tuple.
     """
 
     images: str | Path
@@ -45,7 +45,8 @@ class Inputs:
     target: str | None = None
     precision: str = "float32"
     accept_labels: bool = False
-    """Attack although names or the surrogates' answers to the clean images speak against the labels."""
+    """Attack although names or the surrogates' answers
+    to the clean images speak against the labels."""
     accept_pipeline: bool = False
     """Attack although the measures of the pipeline on the clean images speak against it."""
     cache: Path | None = None
@@ -98,7 +99,8 @@ def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
 
 
 def usual_threads(device: str, size: int) -> int:
-    """Return one thread for small images: a second saves little, and on a busy machine the first waits for it."""
+    """Return one thread for small images: a second saves little,
+    and on a busy machine the first waits for it."""
     return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()
 
 

@@ -1,7 +1,8 @@
-"""Models that a worker's host lacks: found on the coordinator's host, sent in blocks, loaded under their names.
+"""Models that a worker's host lacks: found on the coordinator's host,
+sent in blocks, loaded under their names.
 
-Only data travels: weights as safetensors files, configurations, vocabularies and lists of class names. Code and pickles
-stay where they are.
+Only data travels: weights as safetensors files, configurations, vocabularies and lists of class
+names. Code and pickles stay where they are.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def find_problems(
 ) -> Findings:
     """Load and check what ``settings`` name as a run does, and decode every image.
 
-    Each complaint goes to ``complain``, and what is no error but may not be expected to ``remark``. The cost is
-    estimated on one image, unless something refuses the attack.
+    Each complaint goes to ``complain``, and what is no error but may not be expected to ``remark``.
+    The cost is estimated on one image, unless something refuses the attack.
     """
     complaints = Complaints(complain)
     parts = load_parts(settings, complaints, decode=True)

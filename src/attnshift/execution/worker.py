@@ -132,8 +132,8 @@ class Worker:
     ) -> Iterator[tuple[Sequence[Item], tuple[BatchResult, float, float] | str]]:
         """Attack ``items`` at once, or in halves of halves if memory does not hold them.
 
-        Yields the items of each part with their results, seconds and CPU seconds per item, or with the reason
-        why memory does not hold even one of them.
+        Yields the items of each part with their results, seconds and CPU seconds per item, or with
+        the reason why memory does not hold even one of them.
         """
         if not items:
             return
@@ -218,7 +218,8 @@ def _surrogate(name: str, place: str) -> Classifier:
 
 
 def inversions_in(cache: Path | None, spec: RunSpec) -> Inversions:
-    """Inversions that the folder ``cache`` keeps for runs like ``spec``; without it none is kept."""
+    """Inversions that the folder ``cache`` keeps
+    for runs like ``spec``; without it none is kept."""
     if cache is None:
         return compute_uncached
     return InversionCache(cache, (spec.weights["pipeline"], spec.device, spec.threads, sorted(spec.software.items())))

@@ -1,4 +1,5 @@
-"""Naturalness of the images of a run, one by one: the metrics that can be taken, and why others cannot."""
+"""Naturalness of the images of a run, one by one:
+the metrics that can be taken, and why others cannot."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ __all__ = ["measurable", "measure_quality"]
 
 
 def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
-    """The metrics that can be taken of images of ``size`` pixels here, and for the others the reason, each by name."""
+    """The metrics that can be taken of images of ``size`` pixels here,
+    and for the others the reason, each by name."""
     metrics: dict[str, Metric] = {}
     reasons: dict[str, str] = {}
     image = torch.full((1, 3, size, size), 0.5)
@@ -33,7 +35,8 @@ def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
 
 
 def measure_quality(metrics: Mapping[str, Metric], arms: Mapping[str, Tensor], ids: Sequence[str]) -> list[QualityRow]:
-    """One row for each arm and image: the distances of ``arms`` to their clean images, all [batch,3,height,width]."""
+    """One row for each arm and image: the distances of ``arms`` to their clean images,
+    all [batch,3,height,width]."""
     quality = []
     for arm in (arm for arm in arms if arm != "clean"):
         values = {name: metric(arms["clean"], arms[arm]).tolist() for name, metric in metrics.items()}

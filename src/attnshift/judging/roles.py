@@ -1,4 +1,5 @@
-"""Roles of classifiers in a run. A classifier that an attack has seen, or that speaks for the labels, never judges."""
+"""Roles of classifiers in a run. A classifier that an attack has seen,
+or that speaks for the labels, never judges."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ def assign_roles(
     tuning: Sequence[str],
     reference: str | None,
 ) -> dict[str, str]:
-    """Classifier -> role, for all classifiers that are shown the run; ``before`` are its verdicts so far.
+    """Classifier -> role, for all classifiers that are shown the run;
+    ``before`` are its verdicts so far.
 
-    A ``RunError`` where one of them, behind a defence or not, has another role that excludes this one: surrogates and
-    tuning classifiers never judge, and a reference has no other role.
+    A ``RunError`` where one of them, behind a defence or not, has another role that excludes this
+    one: surrogates and tuning classifiers never judge, and a reference has no other role.
     """
     spec = store.spec()
     seen = {*spec.surrogates, *tuning, *spec.recipe.tuned_on} | _with_role(before, "tuning")
@@ -46,7 +48,8 @@ def assign_roles(
 
 
 def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserError] = RunError) -> None:
-    """``error`` where one of ``judges`` is a classifier that was ``seen`` before, behind a defence or not."""
+    """``error`` where one of ``judges`` is a classifier
+    that was ``seen`` before, behind a defence or not."""
     names = same_classifier(judges, seen)
     if names:
         raise error(

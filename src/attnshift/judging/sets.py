@@ -23,13 +23,15 @@ __all__ = ["evaluate_sets", "features_of"]
 
 @torch.no_grad()
 def features_of(classifier: str) -> Features:
-    """Features that the last layer of ``classifier`` (source:name) reads; it may be one that the attack has seen."""
+    """Features that the last layer of ``classifier`` (source:name) reads;
+    it may be one that the attack has seen."""
     return classifier_features(load_classifier(classifier))
 
 
 @torch.no_grad()
 def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32) -> None:
-    """Write the table ``sets`` of the run: one row for each metric and arm, with a value or a reason for none.
+    """Write the table ``sets`` of the run: one row for each metric and arm,
+    with a value or a reason for none.
 
     Features are the ``chosen`` ones, or those that each metric was published with (``usual``).
     """

@@ -39,21 +39,24 @@ def evaluate_run(
     min_clean_accuracy: float = LEAST,
     reference: str | Classifier | None = None,
 ) -> tuple[str, ...]:
-    """Add verdicts of ``judges`` (and of classifiers used for tuning) to the run, beside those of its surrogates.
+    """Add verdicts of ``judges`` (and of classifiers used for tuning) to the run,
+    beside those of its surrogates.
 
-    ``reference`` is a classifier that speaks for the label: an image in which it no longer sees the true class shows no
-    weakness. It has no other role. A run has one reference; a new one replaces it.
+    ``reference`` is a classifier that speaks for the label: an image in which it no longer sees the
+    true class shows no weakness. It has no other role. A run has one reference; a new one replaces
+    it.
 
-    Verdicts of other classifiers from an earlier evaluation stay. A judge that the attack has seen is refused with a
-    ``RunError``. So is a judge that is plainly wrong about the clean images: ``metrics.clean_accuracy`` says when, and
-    ``min_clean_accuracy`` is its share of the best classifier's accuracy, in [0,1]; with 0 no judge is refused.
-    ``report`` is called with the images that are done and their number, after every ``batch``.
+    Verdicts of other classifiers from an earlier evaluation stay. A judge that the attack has seen
+    is refused with a ``RunError``. So is a judge that is plainly wrong about the clean images:
+    ``metrics.clean_accuracy`` says when, and ``min_clean_accuracy`` is its share of the best
+    classifier's accuracy, in [0,1]; with 0 no judge is refused. ``report`` is called with the
+    images that are done and their number, after every ``batch``.
 
-    Logits are brought to the class order of the run by name (``in_run_order``). A classifier gets no verdict on an
-    image whose class, or target, it does not have.
+    Logits are brought to the class order of the run by name (``in_run_order``). A classifier gets
+    no verdict on an image whose class, or target, it does not have.
 
-    Returns sentences: remarks on surrogates (never refused, since they have been attacked already), remarks on judges
-    that were not refused, and classifiers that have not seen all images.
+    Returns sentences: remarks on surrogates (never refused, since they have been attacked already),
+    remarks on judges that were not refused, and classifiers that have not seen all images.
     """
     references = [] if reference is None else [reference]
     given = {each.name: each for each in (*judges, *tuning, *references) if isinstance(each, Classifier)}
@@ -99,7 +102,8 @@ def evaluate_run(
 
 
 def _without_unknown(verdicts: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """The ``verdicts``, without success where the classifier is wrong about the clean image: no arm has fooled it."""
+    """The ``verdicts``, without success where the classifier is wrong about the clean image: no arm
+    has fooled it."""
     known = {(row.classifier, row.id) for row in verdicts if row.arm == "clean" and row.correct}
     return [row if (row.classifier, row.id) in known else replace(row, success=None) for row in verdicts]
 
@@ -110,10 +114,12 @@ def in_run_order(
     classes: Sequence[tuple[int, int | None]],
     error: type[UserError] = RunError,
 ) -> Classifier:
-    """``classifier`` with logits in the class order of a run: that of the first of ``surrogates`` that has names.
+    """``classifier`` with logits in the class order of a run:
+    that of the first of ``surrogates`` that has names.
 
-    ``classes`` are label and target of each image. Without names, classes go by number. Raises ``error`` for a
-    classifier that can judge none of the images, and for one that goes by number and has other classes.
+    ``classes`` are label and target of each image. Without names, classes go by number. Raises
+    ``error`` for a classifier that can judge none of the images, and for one that goes by number
+    and has other classes.
     """
     names = vocabulary(surrogates)
     ordered = in_order_of(names, classifier)
@@ -146,7 +152,8 @@ def _partial(classifiers: Mapping[str, Classifier], classes: Sequence[tuple[int,
 
 
 def _up_to_date(verdicts: Sequence[VerdictRow], images: Sequence[ResultRow]) -> tuple[list[VerdictRow], list[str]]:
-    """The ``verdicts`` of classifiers that have seen all ``images``, and a sentence about each that has not.
+    """The ``verdicts`` of classifiers that have seen all ``images``,
+    and a sentence about each that has not.
 
     A classifier that has seen no image of a class may not have that class, and is not asked for it.
     """
@@ -181,7 +188,8 @@ def _suspicions(
     batch: int,
     least: float,
 ) -> dict[str, str]:
-    """Classifier -> what the ``verdicts`` on the clean images of this and of earlier evaluations say against it."""
+    """Classifier -> what the ``verdicts`` on the clean images of this
+    and of earlier evaluations say against it."""
     right: dict[str, list[bool]] = {}
     for row in verdicts:
         if row.arm == "clean":

@@ -21,11 +21,13 @@ __all__ = ["measure_visibility"]
 
 @torch.no_grad()
 def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[VisibilityRow]:
-    """Rows of the table ``visibility``: for each image and each arm but the clean one, the entries of ``VISIBILITY``.
+    """Rows of the table ``visibility``: for each image and each arm but the clean one,
+    the entries of ``VISIBILITY``.
 
-    ``masks`` is a folder that holds a mask under the name of each image; a mask is 1 where its object is. Nothing is
-    written. A value is nan where a mask is empty, where it leaves no surroundings, and where the object does not stand
-    out from them. A ``LabelError`` where the folder does not exist.
+    ``masks`` is a folder that holds a mask under the name of each image; a mask is 1 where its
+    object is. Nothing is written. A value is nan where a mask is empty, where it leaves no
+    surroundings, and where the object does not stand out from them. A ``LabelError`` where the
+    folder does not exist.
     """
     spec, rows = store.spec(), finished_rows(store)
     if not masks.is_dir():

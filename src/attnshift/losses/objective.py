@@ -131,7 +131,8 @@ class Objective:
     def __call__(
         self, observation: Observation, states: TermStates | None = None
     ) -> tuple[dict[str, Float[Tensor, "batch"]], TermStates]:
-        """Weighted value of each term that is switched on, and the states for the next iteration."""
+        """Weighted value of each term that is switched on,
+        and the states for the next iteration."""
         values, after = {}, {}
         weights, before = self.weights(observation.progress), states or {}
         for name, weighted in self.terms.items():

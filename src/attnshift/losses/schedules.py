@@ -18,9 +18,11 @@ __all__ = ["Schedule", "schedule_of"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factor on a weight as a function of the progress u in (0,1]: from ``start`` to ``end`` inside ``window``.
+    """Factor on a weight as a function of the progress u
+    in (0,1]: from ``start`` to ``end`` inside ``window``.
 
-    ``step`` jumps from ``start`` to ``end`` in the middle of the window. Outside the window the factor is 0.
+    ``step`` jumps from ``start`` to ``end`` in the middle
+    of the window. Outside the window the factor is 0.
 
     >>> Schedule("linear", 1.0, 0.4)(0.5)
     0.7

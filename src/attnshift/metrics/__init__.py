@@ -109,8 +109,8 @@ def budget_metric(name: str) -> MetricEntry:
     """Entry of the metric ``name``, for a limit on it.
 
     Our own are not imported. A plug-in states ``higher_is_better`` and ``differentiable`` as
-    attributes of its function. ``RecipeError`` is raised if there is no such metric, or if a plug-in
-    does not state them.
+    attributes of its function. ``RecipeError`` is raised if there is no such metric, or if a
+    plug-in does not state them.
     """
     check_known(METRICS, name)
     entry = METRICS[name]

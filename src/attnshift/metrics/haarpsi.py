@@ -1,5 +1,5 @@
-"""HaarPSI, a similarity of Haar detail and local colour (Reisenhofer et al., Signal Processing: Image
-Communication 61, 2018)."""
+"""HaarPSI, a similarity of Haar detail and local colour (Reisenhofer et al., Signal Processing:
+Image Communication 61, 2018)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _halved_yiq(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, 
 def _gaps_and_weights(
     left: Float[Tensor, "batch 3 height width"], right: Float[Tensor, "batch 3 height width"]
 ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 3 height width"]]:
-    """l(alpha) - l(alpha * similarity), and weights; channels are two orientations and the colour."""
+    """l(alpha) - l(alpha * similarity), and weights;
+    channels are two orientations and the colour."""
     fine = [_dissimilarity(_haar(left, side), _haar(right, side)) for side in (2, 4)]
     weights = torch.maximum(_haar(left, 8), _haar(right, 8))
     colour = _dissimilarity(_local_colour(left), _local_colour(right)).mean(1, keepdim=True)

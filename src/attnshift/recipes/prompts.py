@@ -15,7 +15,8 @@ _OTHER = "{interference}"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, and at which characters the class name and, if it names both, the interference phrase start."""
+    """A prompt, and at which characters the class name and, if it names both,
+    the interference phrase start."""
 
     text: str
     start: int
@@ -24,9 +25,11 @@ class Prompt:
 
 class PromptSection(Section):
     template: str = "a photo of a {}"
-    """Prompt of an image; ``{}`` stands for the class name, once, and ``{interference}`` may stand for the other."""
+    """Prompt of an image; ``{}`` stands for the class name, once,
+    and ``{interference}`` may stand for the other."""
     interference_template: str | None = None
-    """Prompt of the interference phrase; like ``template`` where that does not name both, else "a photo of a {}"."""
+    """Prompt of the interference phrase; like ``template`` where
+    that does not name both, else "a photo of a {}"."""
 
     @field_validator("template", "interference_template")
     @classmethod

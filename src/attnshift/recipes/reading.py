@@ -1,4 +1,5 @@
-"""Recipes by name or from a file, with settings applied; of attacks on latents and on pixels alike."""
+"""Recipes by name or from a file, with settings applied;
+of attacks on latents and on pixels alike."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from attnshift.registry import build, describe, suggest
 __all__ = ["load_latent_recipe", "load_recipe", "override", "parse_recipe", "read_recipe_file", "recipe_of"]
 
 _DEEPEST = 12
-"""Tables and lists of a recipe that may lie within each other; libraries follow deeper ones until the stack ends."""
+"""Tables and lists of a recipe that may lie within each other;
+libraries follow deeper ones until the stack ends."""
 _LARGEST = 2**20
 """Bytes of a recipe file."""
 
@@ -29,9 +31,11 @@ _Recipe = TypeVar("_Recipe", bound=BaseModel)
 
 
 def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe | BaselineRecipe:
-    """The preset or baseline called ``source``, or the TOML file at that path, with ``key.path=value`` settings.
+    """The preset or baseline called ``source``, or the TOML file at that path, with
+    ``key.path=value`` settings.
 
-    A file with a section ``[baseline]`` describes an attack on pixels; its recipe comes back with all of its options.
+    A file with a section ``[baseline]`` describes an attack on pixels;
+    its recipe comes back with all of its options.
     """
     if source in BASELINES:
         values = {"name": source, "summary": BASELINES[source].summary, "baseline": {"attack": source}}
@@ -45,7 +49,8 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe | BaselineR
 
 
 def load_latent_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
-    """As ``load_recipe``, for what attacks latents alone: a recipe of an attack on pixels is a ``RecipeError``."""
+    """As ``load_recipe``, for what attacks latents alone:
+    a recipe of an attack on pixels is a ``RecipeError``."""
     recipe = load_recipe(source, settings)
     if isinstance(recipe, BaselineRecipe):
         raise RecipeError(f"recipe {source} attacks pixels, and a recipe of an attack on latents is wanted here")
@@ -53,7 +58,8 @@ def load_latent_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe | BaselineRecipe:
-    """``values`` as a recipe of the kind that they describe; ``source`` says in errors where they come from."""
+    """``values`` as a recipe of the kind that they describe;
+    ``source`` says in errors where they come from."""
     if "peer" in values and "baseline" not in values:
         raise RecipeError(f"recipe {source}: the section [peer] is called [baseline] now; rename it")
     if "baseline" not in values:
@@ -86,7 +92,8 @@ def _unknown_recipe(name: str) -> RecipeError:
 
 
 def parse_recipe(values: Mapping[str, Any], source: str, kind: type[_Recipe] = Recipe) -> _Recipe:
-    """``values`` as a recipe of that ``kind``, or a ``RecipeError`` that says where they are none."""
+    """``values`` as a recipe of that ``kind``,
+    or a ``RecipeError`` that says where they are none."""
     _check_depth(values, f"recipe {source}")
     try:
         # JSON mode: arrays may become tuples, everything else stays strict.
@@ -137,7 +144,8 @@ def _date(values: Mapping[str, Any]) -> str:
 
 
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Apply ``optimiser.iterations=10``-like settings; a value is read as TOML, and as text where it is none.
+    """Apply ``optimiser.iterations=10``-like settings; a value is read as TOML,
+    and as text where it is none.
 
     >>> override({"optimiser": {"iterations": 30}}, ["optimiser.iterations=10"])
     {'optimiser': {'iterations': 10}}
@@ -178,5 +186,6 @@ def _read(value: str) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written: bytes of a command line that are not UTF-8 come as halves of a surrogate."""
+    """Whether ``text`` can be written: bytes of a command line that are not UTF-8 come
+    as halves of a surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

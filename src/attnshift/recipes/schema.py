@@ -60,8 +60,8 @@ class DiffusionSection(Section):
     """Add what the clean path loses to each decoded image, so that iteration 0 changes nothing."""
     checkpointing: bool = False
     decoder: Literal["own", "tiny"] = "own"
-    """Through which decoder the gradient goes back: the pipeline's own, or a tiny one in its place. The images are
-    always those of the pipeline's own."""
+    """Through which decoder the gradient goes back: the pipeline's own, or a tiny one in its place.
+    The images are always those of the pipeline's own."""
     decoder_source: str = ""
     """Folder or hub name of the tiny decoder, an AutoencoderTiny of diffusers."""
 
@@ -181,7 +181,8 @@ class FinishSection(Section):
     confidence: float = Field(default=0.0, ge=0)
     """Logit margin by which a surrogate counts as fooled when iterates are compared."""
     early: bool = False
-    """An image leaves the batch at the first iterate that fools every surrogate by ``confidence``."""
+    """An image leaves the batch at the first iterate
+    that fools every surrogate by ``confidence``."""
 
 
 class Recipe(Section):
@@ -219,7 +220,8 @@ class BaselineSection(OpenSection):
 
 
 class BaselineRecipe(Section):
-    """Complete description of an attack on pixels: ``baseline.attack`` is a name in ``BASELINES``."""
+    """Complete description of an attack on pixels:
+    ``baseline.attack`` is a name in ``BASELINES``."""
 
     name: str
     summary: str = ""

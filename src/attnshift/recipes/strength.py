@@ -1,4 +1,5 @@
-"""Two ways to say how far an attack goes: a factor on its steps, or the naturalness that it keeps."""
+"""Two ways to say how far an attack goes: a factor on its steps,
+or the naturalness that it keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ __all__ = ["at_strength", "parse_budget", "within_budget"]
 
 
 def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | BaselineRecipe:
-    """``recipe`` with ``strength`` times its learning rate, or a baseline with so many times its radius and step size.
+    """``recipe`` with ``strength`` times its learning rate,
+    or a baseline with so many times its radius and step size.
 
     Either scales how far every step goes; at 1 the recipe is as it stands.
     """
@@ -46,7 +48,8 @@ def parse_budget(text: str) -> BudgetSection:
 
 
 def within_budget(recipe: Recipe | BaselineRecipe, budget: BudgetSection) -> Recipe | BaselineRecipe:
-    """``recipe`` within ``budget``, in place of its own; an early finish, which would leave some of it, is off."""
+    """``recipe`` within ``budget``, in place of its own; an early finish,
+    which would leave some of it, is off."""
     values = recipe.model_dump(mode="json") | {"budget": budget.model_dump(mode="json")}
     values["name"] = f"{recipe.name}@{budget.metric}={budget.limit:g}"
     if isinstance(recipe, Recipe):

@@ -1,4 +1,5 @@
-"""A comparison for people and programs: compare.json with every figure, compare.html with the curves, and tables."""
+"""A comparison for people and programs: compare.json with every figure,
+compare.html with the curves, and tables."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
 
 
 def comparison_data(folder: Path, comparison: Comparison) -> dict[str, Any]:
-    """Every figure as data, null where there is none or where it is not finite; runs are named from ``folder``."""
+    """Every figure as data, null where there is none or where it is not finite;
+    runs are named from ``folder``."""
     spec = comparison.spec
     return {
         "attnshift": __version__,
@@ -72,7 +74,8 @@ def comparison_data(folder: Path, comparison: Comparison) -> dict[str, Any]:
 
 
 def comparison_tables(comparison: Comparison) -> list[FigureTable]:
-    """The tables of the page: success where SSIM is fixed, every run, and each run against the first recipe's."""
+    """The tables of the page: success where SSIM is fixed, every run,
+    and each run against the first recipe's."""
     tables = [_fixed_table(comparison), _runs_table(comparison)]
     if rivals := _rivals(comparison):
         columns = ("recipe", "strength", f"won against {comparison.lines[0].name}", "lost", "p (Holm)")
@@ -147,7 +150,8 @@ def _has_open_interval(comparison: Comparison) -> bool:
 
 
 def _report(folder: Path, run: Store) -> str:
-    """Address of the run's own report as seen from ``folder``, or nothing where none was written."""
+    """Address of the run's own report as seen from ``folder``,
+    or nothing where none was written."""
     path = run.folder / "report.html"
     return quote(_relative(folder, path)) if path.exists() else ""
 

@@ -1,4 +1,5 @@
-"""Success against naturalness as the strength of an attack changes, from the runs of a comparison."""
+"""Success against naturalness as the strength of an attack changes,
+from the runs of a comparison."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _Image = tuple[str, int, int | None]
 
 @dataclass(frozen=True)
 class Rival:
-    """A run against the first line's of the same strength, image by image (``report.paired.compare_fooled``).
+    """A run against the first line's of the same strength, image by image
+    (``report.paired.compare_fooled``).
 
     ``corrected`` is its p after Holm's correction for all such tests of a comparison.
     """
@@ -39,7 +41,8 @@ class Rival:
 
 @dataclass(frozen=True)
 class Point:
-    """One run. ``success`` is attributable success on the judges; the other figures are means over its images."""
+    """One run. ``success`` is attributable success on the judges;
+    the other figures are means over its images."""
 
     strength: float
     run: Store
@@ -53,7 +56,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A recipe that is compared: its runs, and its success where SSIM is fixed (``Comparison.at``)."""
+    """A recipe that is compared: its runs,
+    and its success where SSIM is fixed (``Comparison.at``)."""
 
     name: str
     points: tuple[Point, ...]
@@ -64,9 +68,10 @@ class Line:
 class Comparison:
     """``lines`` over the same ``images``, which all runs have; each line is compared to the first.
 
-    ``spec`` is that of the first run. An image that failed in one run is in no figure of any run: of the ``planned``
-    images those in ``failures`` are missing. ``judges`` measure success; ``aside`` are judges behind a defence, whose
-    verdicts the runs hold and which count only where there are no others.
+    ``spec`` is that of the first run. An image that failed in one run is in no figure of any run:
+    of the ``planned`` images those in ``failures`` are missing. ``judges`` measure success;
+    ``aside`` are judges behind a defence, whose verdicts the runs hold and which count only where
+    there are no others.
     """
 
     lines: tuple[Line, ...]
@@ -102,11 +107,13 @@ class ComparisonFailure:
 def measure_comparison(
     runs: Mapping[str, Mapping[float, Store]], judges: Sequence[str], at: Sequence[float]
 ) -> Comparison:
-    """Compare finished ``runs`` (name -> strength -> run) by ``judges`` alone, and where SSIM is one of ``at``.
+    """Compare finished ``runs`` (name -> strength -> run) by ``judges`` alone,
+    and where SSIM is one of ``at``.
 
-    The judges without a defence count, or all of them where each has one (``results.roles.counted_judges``).
-    Images are paired by file, label and target, since a recipe that is given masks has other ids for them. Only
-    images that all runs have attacked count; a ``RunError`` where there is none.
+    The judges without a defence count, or all of them where each has one
+    (``results.roles.counted_judges``). Images are paired by file, label and target, since a recipe
+    that is given masks has other ids for them. Only images that all runs have attacked count; a
+    ``RunError`` where there is none.
     """
     stores = [store for line in runs.values() for store in line.values()]
     tables = {store.folder: _tables(store, judges) for store in stores}
@@ -153,7 +160,8 @@ class _Tables:
         return [(row.file, row.label, row.target) for row in self.results]
 
     def only(self, images: Sequence[_Image]) -> _Tables:
-        """Those of ``images``, in this order: that of the tables is another one in a run with several generations."""
+        """Those of ``images``, in this order: that of the tables is another one in a run
+        with several generations."""
         places = {image: place for place, image in enumerate(images)}
         held = [(places[image], row) for row, image in zip(self.results, self.images, strict=True) if image in places]
         results = [row for _, row in sorted(held, key=lambda each: each[0])]

@@ -52,7 +52,8 @@ def decimal(value: float, digits: int = 2) -> str:
 
 
 def curve(values: Sequence[float], width: int, height: int) -> str:
-    """Points of an SVG polyline through ``values`` in [0,1], from the left edge to the right, 0 at the bottom."""
+    """Points of an SVG polyline through ``values`` in [0,1],
+    from the left edge to the right, 0 at the bottom."""
     step = width / max(1, len(values) - 1)
     return " ".join(f"{at * step:.1f},{1 + (1 - value) * (height - 2):.2f}" for at, value in enumerate(values))
 
@@ -76,7 +77,8 @@ def amplified_difference(clean: numpy.ndarray, attack: numpy.ndarray, factor: in
 
 
 def heat_overlay(image: numpy.ndarray, attention: Sequence[float], side: int, peak: float) -> numpy.ndarray:
-    """Attention laid over a darkened image; ``peak`` is the value that glows fully, so that two maps can compare."""
+    """Attention laid over a darkened image; ``peak`` is the value that glows fully,
+    so that two maps can compare."""
     values = numpy.asarray(attention, dtype=numpy.float32).reshape(side, side)
     values = (values / max(peak, 1e-12)).clip(0, 1)
     height, width = image.shape[:2]

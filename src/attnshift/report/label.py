@@ -9,7 +9,8 @@ __all__ = ["label_lines"]
 
 
 def label_lines(summary: Summary) -> list[str]:
-    """One line for each figure of visibility and of the label; none without a reference and masks."""
+    """One line for each figure of visibility and of the label;
+    none without a reference and masks."""
     lines = [
         f"object in {arm.replace('_', ' ')}: " + ", ".join(f"{name} {number(each)}" for name, each in values.items())
         for arm, values in summary.visibility.items()

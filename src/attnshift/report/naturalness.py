@@ -1,4 +1,5 @@
-"""Naturalness beside the means of the metrics: metrics that could not be taken, and metrics of sets."""
+"""Naturalness beside the means of the metrics:
+metrics that could not be taken, and metrics of sets."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ __all__ = ["SetSummary", "naturalness", "read_sets", "sets_are_outdated", "sets_
 
 @dataclass(frozen=True)
 class SetSummary:
-    """One set metric: the distance of each arm to the clean set, in the order of ``ARMS``, or why there is none.
+    """One set metric: the distance of each arm to the clean set,
+    in the order of ``ARMS``, or why there is none.
 
     ``usual``: the features are those that the metric was published with.
     """
@@ -33,12 +35,14 @@ class SetSummary:
 
     @property
     def comparable(self) -> str:
-        """A warning where its figures cannot be compared with published ones; empty where they can."""
+        """A warning where its figures cannot be compared
+        with published ones; empty where they can."""
         return "" if self.usual else "comparable with nothing but figures on the same features"
 
 
 def naturalness(store: Store) -> list[str]:
-    """One line for each metric that could not be measured, and for each that was measured of sets."""
+    """One line for each metric that could not be measured,
+    and for each that was measured of sets."""
     reasons = unavailable(store.table(QualityRow), store.table(UnavailableRow))
     sets = sets_of(store)
     reasons |= {each.metric: each.reason for each in sets if each.reason}
@@ -49,7 +53,8 @@ def naturalness(store: Store) -> list[str]:
 
 
 def unavailable(quality: Sequence[QualityRow], reasons: Sequence[UnavailableRow]) -> dict[str, str]:
-    """Metric -> why the table ``quality`` does not hold it; ``reasons`` are the rows of the table ``unavailable``."""
+    """Metric -> why the table ``quality`` does not hold it;
+    ``reasons`` are the rows of the table ``unavailable``."""
     if not quality:
         return {}
     known = {row.metric: row.reason for row in reasons}
@@ -61,12 +66,14 @@ def unavailable(quality: Sequence[QualityRow], reasons: Sequence[UnavailableRow]
 
 
 def sets_of(store: Store) -> tuple[SetSummary, ...]:
-    """Figures of the table ``sets``; none where it was measured on other images than the run has now."""
+    """Figures of the table ``sets``; none where it was measured on other images than the run has
+    now."""
     return () if sets_are_outdated(store) else read_sets(store.table(SetRow))
 
 
 def sets_are_outdated(store: Store) -> bool:
-    """True if the table ``sets`` was measured on other images; a table without a digest does not say."""
+    """True if the table ``sets`` was measured on other images;
+    a table without a digest does not say."""
     digests = ("", images_digest(row.id for row in store.table(ResultRow)))
     return any(row.digest not in digests for row in store.table(SetRow))
 
@@ -92,7 +99,8 @@ def read_sets(rows: Sequence[SetRow]) -> tuple[SetSummary, ...]:
 
 
 def short(estimate: Estimate) -> str:
-    """Three digits of the largest number: ``0.0132 [0.0101, 0.0163]``, or ``12.4`` where there is no interval.
+    """Three digits of the largest number: ``0.0132 [0.0101, 0.0163]``,
+    or ``12.4`` where there is no interval.
 
     >>> short(Estimate(0.001, -0.21, 0.212, 500))
     '0.001 [-0.210, 0.212]'

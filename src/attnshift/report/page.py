@@ -30,7 +30,8 @@ AMPLIFIED = 8
 
 
 def write_report(store: Store) -> Path:
-    """Write report.html into the run's folder and return its path. The page of an unjudged run has images alone."""
+    """Write report.html into the run's folder and return its path. The page
+    of an unjudged run has images alone."""
     spec, results, verdicts = store.spec(), store.table(ResultRow), store.table(VerdictRow)
     judged: _Judged = defaultdict(lambda: defaultdict(dict))
     for row in sorted(verdicts, key=lambda row: ROLES.index(row.role)):
@@ -92,7 +93,8 @@ def _image(
 
 
 def _bars(success: Estimate, attributable: Estimate) -> dict[str, float] | None:
-    """Positions in percent for the success bar and its interval; none where no image was known when clean."""
+    """Positions in percent for the success bar and its interval;
+    none where no image was known when clean."""
     if not success.count:
         return None
     return {

@@ -18,10 +18,11 @@ __all__ = ["PairedComparison", "compare_fooled", "compare_runs"]
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Attributable success on the judges and SSIM of a run, and by how much each exceeds the reference's.
+    """Attributable success on the judges and SSIM of a run,
+    and by how much each exceeds the reference's.
 
-    ``judges`` has McNemar's test for each judge, over the images that it knows when clean; ``fooled`` is the one over
-    all of them together, each image once (``compare_fooled``).
+    ``judges`` has McNemar's test for each judge, over the images that it knows when clean;
+    ``fooled`` is the one over all of them together, each image once (``compare_fooled``).
     """
 
     attributable: Estimate
@@ -35,8 +36,8 @@ class PairedComparison:
 def compare_runs(reference: Store, run: Store) -> PairedComparison:
     """Compare ``run`` to ``reference`` over the images and judges that both have.
 
-    A ``RunError`` where they have no image or no judge in common. Judges behind a defence count where there are no
-    others (``results.roles.counted_judges``).
+    A ``RunError`` where they have no image or no judge in common. Judges behind a defence count
+    where there are no others (``results.roles.counted_judges``).
     """
     tables = [store.table(VerdictRow) for store in (reference, run)]
     theirs, ours = (roles_in(rows) for rows in tables)
@@ -64,11 +65,13 @@ def compare_runs(reference: Store, run: Store) -> PairedComparison:
 def compare_fooled(
     judges: Sequence[str], images: tuple[Sequence[str], Sequence[str]], verdicts: tuple[Verdicts, Verdicts]
 ) -> Change:
-    """McNemar's test of which images two runs fool the ``judges`` on: won are those that the second alone does.
+    """McNemar's test of which images two runs fool the ``judges`` on:
+    won are those that the second alone does.
 
-    Each image counts once: it is fooled where the attack succeeds on at least half of the judges that know it when
-    clean, and the reconstruction alone does not (``verdicts.fools_most``). Judges agree about images, so that their
-    verdicts would be no independent pairs. ``images`` are the ids of the same images in both runs, in order.
+    Each image counts once: it is fooled where the attack succeeds on at least half of the judges
+    that know it when clean, and the reconstruction alone does not (``verdicts.fools_most``). Judges
+    agree about images, so that their verdicts would be no independent pairs. ``images`` are the ids
+    of the same images in both runs, in order.
     """
     first, second = (fools_most(judges, ids, seen) for ids, seen in zip(images, verdicts, strict=True))
     pairs = [(first[old], second[new]) for old, new in zip(*images, strict=True) if old in first and new in second]

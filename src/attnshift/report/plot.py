@@ -1,4 +1,5 @@
-"""Places of all parts of the figure of a comparison, in the units of its SVG; the template draws them.
+"""Places of all parts of the figure of a comparison,
+in the units of its SVG; the template draws them.
 
 A line differs from the others by its marker, its dashes and its name, also without colours.
 """
@@ -17,7 +18,8 @@ __all__ = ["DrawnLine", "Label", "Mark", "Plot", "Style", "Tick", "plot", "style
 
 WIDTH, HEIGHT = 480, 360
 LEFT, RIGHT, TOP, BOTTOM = 62, 454, 44, 306
-"""Edges of the area with the curves; around it there is room for text of the size that a phone needs."""
+"""Edges of the area with the curves; around it there is room for text
+of the size that a phone needs."""
 
 _LETTER, _TEXT = 8.6, 17
 """Width of a letter and height of a line on a phone."""
@@ -53,7 +55,8 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point with its interval from ``low`` to ``high``, all in units of the figure, and its words."""
+    """A point with its interval from ``low`` to ``high``,
+    all in units of the figure, and its words."""
 
     x: float
     y: float
@@ -100,7 +103,8 @@ class Plot:
 
 
 def plot(comparison: Comparison) -> Plot:
-    """SSIM to the right, attributable success upwards; a line none of whose points has a success is left out."""
+    """SSIM to the right, attributable success upwards;
+    a line none of whose points has a success is left out."""
     drawn = [
         (place, line.name, sorted((point for point in line.points if point.success.count), key=_similarity))
         for place, line in enumerate(comparison.lines)
@@ -149,13 +153,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _around(low: float, high: float, step: float) -> tuple[int, int]:
-    """The multiples of ``step`` next to ``low`` and ``high``; rounding makes no values of their own."""
+    """The multiples of ``step`` next to ``low`` and ``high``;
+    rounding makes no values of their own."""
     return math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """From the values between the first and the last of ``marked`` to places between ``start`` and ``end``."""
+    """From the values between the first and the last of ``marked``
+    to places between ``start`` and ``end``."""
 
     marked: Sequence[float]
     start: float
@@ -186,7 +192,8 @@ _Box = tuple[float, float, float, float]
 
 
 def _labels(lines: Sequence[tuple[str, _Marks]]) -> list[Label]:
-    """A place for each name beside one of its own marks where it covers as little as can be, other names least."""
+    """A place for each name beside one of its own marks where it covers as little
+    as can be, other names least."""
     ink = [spot for _, marks in lines for spot in _ink(marks)]
     taken: list[_Box] = []
     labels = []

@@ -21,12 +21,14 @@ __all__ = ["run_data", "run_tables"]
 
 
 def run_tables(store: Store) -> list[FigureTable]:
-    """Success on each classifier, naturalness of each arm, and, as far as they were taken, labels, visibility, sets."""
+    """Success on each classifier, naturalness of each arm, and, as far as they were taken,
+    labels, visibility, sets."""
     return list(_tables(store, summarise_run(store)))
 
 
 def run_data(store: Store) -> dict[str, Any]:
-    """Every figure of a run as values that JSON holds; null where there is none or where it is not finite."""
+    """Every figure of a run as values that JSON holds;
+    null where there is none or where it is not finite."""
     spec, summary, lacking = store.spec(), summarise_run(store), missing(store)
     return {
         "attnshift": __version__,
@@ -87,7 +89,8 @@ def _means(summary: Summary) -> tuple[ClassifierSummary, ...]:
 
 
 def _success_row(each: ClassifierSummary, arms: list[str], counted: bool) -> tuple[Cell | str, ...]:
-    """A row of the first table; with ``counted`` it says how many images the classifier has judged."""
+    """A row of the first table; with ``counted`` it says how many images the classifier has
+    judged."""
     judged = (str(each.accuracy.count),) if counted else ()
     success = (_percent(each.success[arm]) for arm in arms)
     return (each.name, each.role, *judged, _percent(each.accuracy), *success, _percent(each.attributable))

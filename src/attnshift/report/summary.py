@@ -1,4 +1,5 @@
-"""Figures from the tables of a run: success for each classifier and arm, and naturalness, with intervals."""
+"""Figures from the tables of a run: success for each classifier and arm,
+and naturalness, with intervals."""
 
 from __future__ import annotations
 
@@ -28,9 +29,10 @@ _Judged = TypeVar("_Judged", VerdictRow, QualityRow, VisibilityRow)
 class ClassifierSummary:
     """Success on one classifier, or on the mean of several judges.
 
-    ``success`` per arm is over the images that the classifier gets right when clean: the share that it gets wrong in
-    that arm, or in a targeted attack takes for the target. ``attributable`` is attack minus reconstruction on the same
-    images; an attack on pixels reconstructs nothing, and all of its success is its own.
+    ``success`` per arm is over the images that the classifier gets right when clean: the share that
+    it gets wrong in that arm, or in a targeted attack takes for the target. ``attributable`` is
+    attack minus reconstruction on the same images; an attack on pixels reconstructs nothing, and
+    all of its success is its own.
 
     ``accuracy`` is over the images that the classifier has judged: those whose class it has.
     """
@@ -44,14 +46,16 @@ class ClassifierSummary:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """How often the reference, the classifier that was declared to speak for the label, still sees the true class.
+    """How often the reference, the classifier that was declared to speak
+    for the label, still sees the true class.
 
-    A reference can be fooled like any classifier, and then misses a label that a person still sees: the figures are too
-    low rather than too high.
+    A reference can be fooled like any classifier, and then misses a label that a person still sees:
+    the figures are too low rather than too high.
 
-    ``kept`` per arm is over the images that the reference gets right when clean: the share that it still gets right.
-    ``judges`` are each judge and the means of several, on those same images, an attack whose label is not kept being no
-    success (``verdicts.where_label_is_kept``); the last one is ``together``, all judges as in ``Summary.judges``.
+    ``kept`` per arm is over the images that the reference gets right when clean: the share that it
+    still gets right. ``judges`` are each judge and the means of several, on those same images, an
+    attack whose label is not kept being no success (``verdicts.where_label_is_kept``); the last one
+    is ``together``, all judges as in ``Summary.judges``.
     """
 
     reference: str
@@ -77,18 +81,21 @@ class Summary:
     label: LabelSummary | None
     """None where no reference was declared."""
     visibility: Mapping[str, Mapping[str, Estimate]]
-    """Arm -> entry of ``VISIBILITY`` -> mean over the images in which it can be measured; empty without masks."""
+    """Arm -> entry of ``VISIBILITY`` -> mean over the images
+    in which it can be measured; empty without masks."""
     quality: Mapping[str, Mapping[str, Estimate]]
-    """Arm -> metric -> mean over images, of the metrics that could be taken; images equal to the clean one have no
-    finite PSNR and are left out of it."""
+    """Arm -> metric -> mean over images, of the metrics that could be taken; images equal to the
+    clean one have no finite PSNR and are left out of it."""
     shares: Mapping[str, tuple[float, ...]]
-    """Surrogate -> its share of the fused direction in each iteration, averaged over the images still attacked."""
+    """Surrogate -> its share of the fused direction in each iteration,
+    averaged over the images still attacked."""
     effective_models: Estimate
     """1 / sum of squared shares, averaged over iterations and images."""
     seconds: Estimate
     images: int
     targets: tuple[str, ...]
-    """Names of the classes that images shall be seen as, each once; none in an untargeted attack."""
+    """Names of the classes that images shall be seen as, each once;
+    none in an untargeted attack."""
 
     @property
     def partly(self) -> bool:
@@ -116,10 +123,12 @@ def summarise(
     quality: Sequence[QualityRow],
     visibility: Sequence[VisibilityRow] = (),
 ) -> Summary:
-    """The figures of a run from its tables; ``verdicts``, ``quality`` and ``visibility`` may be empty.
+    """The figures of a run from its tables; ``verdicts``,
+    ``quality`` and ``visibility`` may be empty.
 
-    What they say of images that have left the run since does not count. A ``RunError`` where ``verdicts`` or
-    ``quality`` lack images; a ``visibility`` that does is of an earlier list of images and does not count.
+    What they say of images that have left the run since does not count. A ``RunError`` where
+    ``verdicts`` or ``quality`` lack images; a ``visibility`` that does is of an earlier list of
+    images and does not count.
     """
     ids = [row.id for row in results]
     verdicts, quality, visibility = _of(ids, verdicts), _of(ids, quality), _of(ids, visibility)
@@ -246,8 +255,8 @@ def _mean_judge(
 
 
 def judge_gains(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) -> list[float]:
-    """Per image: the share of the judges that know it when clean on which the attack succeeds, less the
-    reconstruction's share, where there is one; nan where no judge knows it."""
+    """Per image: the share of the judges that know it when clean on which the attack succeeds, less
+    the reconstruction's share, where there is one; nan where no judge knows it."""
     attack = _shares(judges, ids, verdicts, "attack")
     if "reconstruction" not in _arms(verdicts):
         return attack

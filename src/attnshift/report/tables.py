@@ -17,7 +17,8 @@ __all__ = ["TABLE_FORMATS", "Cell", "FigureTable", "estimate_data", "write_table
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure: its ``text`` for people and its ``data`` for programs, an estimate with its interval or a number."""
+    """A figure: its ``text`` for people and its ``data`` for programs,
+    an estimate with its interval or a number."""
 
     text: str
     data: Estimate | float | None = None
@@ -25,14 +26,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class FigureTable:
-    """``rows`` of cells under the names of ``columns``; a cell that is a text alone has no figure."""
+    """``rows`` of cells under the names of ``columns``;
+    a cell that is a text alone has no figure."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell | str, ...], ...]
 
 
 def write_tables(tables: Sequence[FigureTable], form: str) -> str:
-    """The ``tables`` one below the other, a blank line between them; ``form`` is a name in ``TABLE_FORMATS``."""
+    """The ``tables`` one below the other, a blank line between them;
+    ``form`` is a name in ``TABLE_FORMATS``."""
     return "\n\n".join(map(TABLE_FORMATS[form], tables))
 
 
@@ -59,7 +62,8 @@ def _markdown(table: FigureTable) -> str:
 
 
 def _csv(table: FigureTable) -> str:
-    """Figures with all of their digits. A column with estimates has two more for the ends of their intervals."""
+    """Figures with all of their digits. A column with estimates has two more
+    for the ends of their intervals."""
     wide = [any(_is_estimate(row[place]) for row in table.rows) for place in range(len(table.columns))]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -102,7 +106,8 @@ _SPECIAL: Mapping[str, str] = {
 
 
 def _latex(table: FigureTable) -> str:
-    r"""In the style of booktabs; the document needs ``\usepackage{booktabs}`` and is read as UTF-8."""
+    r"""In the style of booktabs; the document needs ``\usepackage{booktabs}`` and is read as
+    UTF-8."""
     lines = [" & ".join(map(_escaped, map(_text, row))) + r" \\" for row in (table.columns, *table.rows)]
     kinds = "".join("r" if any(isinstance(row[place], Cell) for row in table.rows) else "l" for place in _places(table))
     head, *body = lines

@@ -10,7 +10,8 @@ from attnshift.results.rows import VerdictRow
 __all__ = ["Verdicts", "fools_most", "indexed", "is_judged", "knows", "where_label_is_kept"]
 
 Verdicts = Mapping[tuple[str, str, str], VerdictRow]
-"""Classifier, arm, id of an image -> the verdict; none on images whose class a classifier does not have."""
+"""Classifier, arm, id of an image -> the verdict;
+none on images whose class a classifier does not have."""
 
 
 def indexed(verdicts: Sequence[VerdictRow]) -> Verdicts:
@@ -27,11 +28,13 @@ def knows(name: str, id: str, verdicts: Verdicts) -> bool:
 
 
 def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
-    """The same verdicts, without success of the attack on images in which ``reference`` misses the true class.
+    """The same verdicts, without success of the attack on images
+    in which ``reference`` misses the true class.
 
-    Where a success is struck out, so are those of the control arms on the same image and classifier: what the attack
-    gains over them becomes 0 and not less, and is never more than without the condition. Images that the reference
-    does not know when clean count as unknown to every classifier, since the reference cannot speak for them.
+    Where a success is struck out, so are those of the control arms on the same image and
+    classifier: what the attack gains over them becomes 0 and not less, and is never more than
+    without the condition. Images that the reference does not know when clean count as unknown to
+    every classifier, since the reference cannot speak for them.
     """
     right = {(arm, id): row.correct for (name, arm, id), row in verdicts.items() if name == reference}
     struck = {
@@ -50,10 +53,11 @@ def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
 
 
 def fools_most(judges: Sequence[str], ids: Sequence[str], verdicts: Verdicts) -> dict[str, bool]:
-    """Image -> whether the attack succeeds on at least half of the ``judges`` that know it when clean.
+    """Image -> whether the attack succeeds on at least half
+    of the ``judges`` that know it when clean.
 
-    Images that none of them knows are left out. On a judge that the reconstruction alone fools already, where there is
-    one, the attack has no success of its own.
+    Images that none of them knows are left out. On a judge that the reconstruction alone fools
+    already, where there is one, the attack has no success of its own.
     """
     fooled: dict[str, bool] = {}
     for id in ids:

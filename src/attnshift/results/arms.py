@@ -11,8 +11,8 @@ ARMS: dict[str, str] = {
     "noise": "moved at random, as far as the attack moved it",
     "attack": "the adversarial image",
 }
-"""Arm -> its description. Classifiers are shown every arm of every image; success that a control arm has as well does
-not count for the attack.
+"""Arm -> its description. Classifiers are shown every arm of every image; success that a control
+arm has as well does not count for the attack.
 
 An attack on pixels has no autoencoder and no inversion, and so no arm for them.
 """

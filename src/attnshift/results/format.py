@@ -1,4 +1,5 @@
-"""The page docs/results-format.md, made from the row types: `python -m attnshift.results.format > FILE` prints it."""
+"""The page docs/results-format.md, made from the row types:
+`python -m attnshift.results.format > FILE` prints it."""
 
 from __future__ import annotations
 

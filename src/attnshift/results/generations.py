@@ -3,8 +3,8 @@
 plan.parquet    generation 0: its images in the order of the list
 plan.N.parquet  generation N, from 1: its images in the order of their places
 
-An image keeps its place in all generations, and with it its micro-batch. Images that no earlier generation has come
-last and begin a micro-batch of their own.
+An image keeps its place in all generations, and with it its micro-batch. Images that no earlier
+generation has come last and begin a micro-batch of their own.
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ def generations_of(folder: Path) -> tuple[Generation, ...]:
 
 
 def take_in(folder: Path, plan: Plan, size: int, finished: int, busy: Callable[[], bool]) -> Plan:
-    """Make the list of ``plan`` that of the run in ``folder``, and return it with the places of its images there.
+    """Make the list of ``plan`` that of the run in ``folder``,
+    and return it with the places of its images there.
 
-    Nobody else may write the tables of the run meanwhile. A list of the same images as the newest generation, in any
-    order, is that generation; another one is a new generation. ``size`` is that of a micro-batch, ``finished`` the
-    number of images that are done, and ``busy`` says if somebody works on the run.
+    Nobody else may write the tables of the run meanwhile. A list of the same images as the newest
+    generation, in any order, is that generation; another one is a new generation. ``size`` is that
+    of a micro-batch, ``finished`` the number of images that are done, and ``busy`` says if somebody
+    works on the run.
 
-    A ``RunError`` where none of the images belongs to a run that has finished some: it is another run. So is it where
-    the list is that of an earlier generation while somebody works on a newer one, which must not be undone.
+    A ``RunError`` where none of the images belongs to a run that has finished some: it is another
+    run. So is it where the list is that of an earlier generation while somebody works on a newer
+    one, which must not be undone.
     """
     paths = _paths(folder)
     wanted = [id for id, _ in read_places(plan.path)]

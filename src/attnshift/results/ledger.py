@@ -1,10 +1,10 @@
 """Events of a run: each process appends to a file of its own, and reading folds all files.
 
-A line is a JSON object. A line that a crash or a full disk has cut is ignored.
-{"event": "begun", "at": …, "items": [id, …]}                        before the work
-{"event": "ended", "at": …, "items": […], "failed": {id: reason}}    after everything is stored
-{"event": "stopped", "at": …, "items": […]}                                interrupted on purpose
-{"event": "died", "at": …, "items": […]}                                   their worker died, its coordinator did not
+A line is a JSON object. A line that a crash or a full disk has cut is ignored. {"event": "begun",
+"at": …, "items": [id, …]}                        before the work {"event": "ended", "at": …,
+"items": […], "failed": {id: reason}}    after everything is stored {"event": "stopped", "at": …,
+"items": […]}                                interrupted on purpose {"event": "died", "at": …,
+"items": […]}                                   their worker died, its coordinator did not
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class Span:
 class History:
     """All ledgers of a run together.
 
-    ``deaths`` counts for each item how often it was begun and its worker never came back; an item that is attacked at
-    this moment counts as well. ``failed`` are the items whose last end was a failure.
+    ``deaths`` counts for each item how often it was begun and its worker never came back; an item
+    that is attacked at this moment counts as well. ``failed`` are the items whose last end was a
+    failure.
     """
 
     deaths: Counter[str] = field(default_factory=Counter)
@@ -92,7 +93,8 @@ class Ledger:
 
 
 def read_history(folder: Path) -> History:
-    """Fold all ledgers of the run in ``folder``. Memory holds the items that are not done, and a span a micro-batch."""
+    """Fold all ledgers of the run in ``folder``. Memory holds the items that are not done,
+    and a span a micro-batch."""
     history = History()
     for path in sorted((folder / "ledger").glob("*.jsonl")):
         begun: dict[str, datetime] = {}

@@ -1,14 +1,15 @@
 """Claims of processes on a run: lock files below ``locks`` in its folder.
 
-The system releases a lock when its process ends, however it ends. Several processes share a run, also on
-several machines if the file system locks for all of them: each takes what no other has.
+The system releases a lock when its process ends, however it ends. Several processes share a run,
+also on several machines if the file system locks for all of them: each takes what no other has.
 
 locks/NUMBER        while a process works on that micro-batch
 locks/NAME.process  while a process works on the run
 locks/entrance      while a process joins the run, or works on it alone
 locks/tables        while tables of the whole run are written
 
-A file goes with its lock. Files of killed processes stay, unlocked, until a process finds itself alone.
+A file goes with its lock. Files of killed processes stay, unlocked,
+until a process finds itself alone.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Claims:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Yield whether no other process works on the run; if so, none joins it before the block ends."""
+        """Yield whether no other process works on the run; if so,
+        none joins it before the block ends."""
         with ExitStack() as entrance:
             entrance.enter_context(self._waited_for("entrance"))
             processes = [path for path in _processes(self._folder) if path != Path(self._own.lock_file)]
@@ -120,7 +122,8 @@ def _processes(folder: Path) -> list[Path]:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a process holds the lock file ``path``; one that is about to take it waits meanwhile."""
+    """Whether a process holds the lock file ``path``;
+    one that is about to take it waits meanwhile."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -133,7 +136,8 @@ def _is_held(path: Path) -> bool:
 
 
 def _acquire(lock: FileLock, timeout: float = -1) -> bool:
-    """Take ``lock``; False where another still has it after ``timeout`` seconds, below 0 for ever."""
+    """Take ``lock``; False where another still has it after ``timeout`` seconds, below 0 for
+    ever."""
     path = Path(lock.lock_file)
     with writing(path), _locking(path):
         try:
@@ -146,8 +150,8 @@ def _acquire(lock: FileLock, timeout: float = -1) -> bool:
 def _release(lock: FileLock) -> None:
     """Release ``lock`` and remove its file.
 
-    On Unix the file goes first: whoever has opened it meanwhile then finds that it is gone, and starts over. Elsewhere
-    a file that is open cannot go, and the library removes it afterwards.
+    On Unix the file goes first: whoever has opened it meanwhile then finds that it is gone, and
+    starts over. Elsewhere a file that is open cannot go, and the library removes it afterwards.
     """
     path = Path(lock.lock_file)
     with writing(path):

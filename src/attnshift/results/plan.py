@@ -33,7 +33,8 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class Generation:
-    """A list of images that a run was given: its ``number``, from 0, and its difference to the list before."""
+    """A list of images that a run was given: its ``number``, from 0,
+    and its difference to the list before."""
 
     number: int
     images: int
@@ -49,7 +50,8 @@ class Generation:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: ``items`` that are attacked together; ``number`` is its place in the run, from 0."""
+    """A micro-batch: ``items`` that are attacked together;
+    ``number`` is its place in the run, from 0."""
 
     number: int
     items: tuple[Item, ...]
@@ -57,7 +59,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Shard:
-    """Every ``count``-th micro-batch from number ``index`` on, from 0: one part of a run of ``count`` commands."""
+    """Every ``count``-th micro-batch from number ``index`` on, from 0:
+    one part of a run of ``count`` commands."""
 
     index: int = 0
     count: int = 1
@@ -73,9 +76,9 @@ WHOLE = Shard()
 class Plan:
     """Items in a parquet file; memory holds a few at a time.
 
-    ``digest`` hashes their ids in the order of their list. ``examples`` hold one item for each class and target,
-    which are all that a recipe can depend on. In a first generation the place of an item in the run is its number in
-    the file; in others the file has a column ``place``.
+    ``digest`` hashes their ids in the order of their list. ``examples`` hold one item for each
+    class and target, which are all that a recipe can depend on. In a first generation the place of
+    an item in the run is its number in the file; in others the file has a column ``place``.
     """
 
     path: Path
@@ -100,7 +103,8 @@ class Plan:
         return plan
 
     def arranged(self, places: Mapping[str, int], generation: Generation) -> Plan:
-        """The same items as part of a run in which they have ``places`` (id -> place), in that order.
+        """The same items as part of a run
+        in which they have ``places`` (id -> place), in that order.
 
         Memory holds the whole list once.
         """
@@ -123,8 +127,8 @@ class Plan:
         yield from read_plan(self.path)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The micro-batches: ``size`` consecutive places, which the plan alone decides. Places of items that have left
-        the run stay empty."""
+        """The micro-batches: ``size`` consecutive places, which the plan alone decides. Places of
+        items that have left the run stay empty."""
         for number, held in groupby(_placed(self.path), lambda each: each[0] // size):
             yield Batch(number, tuple(item for _, item in held))
 

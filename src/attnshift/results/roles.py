@@ -17,7 +17,8 @@ def roles_in(verdicts: Sequence[VerdictRow]) -> dict[str, str]:
 
 
 def counted_judges(roles: Mapping[str, str]) -> list[str]:
-    """The judges that are counted together: those without a defence, or all of them where every one has a defence.
+    """The judges that are counted together: those without a defence,
+    or all of them where every one has a defence.
 
     A figure that says how often classifiers are fooled must not change with the worth of a defence.
     """
@@ -28,7 +29,8 @@ def counted_judges(roles: Mapping[str, str]) -> list[str]:
 def judges_by_defence(roles: Mapping[str, str]) -> dict[str, list[str]]:
     """Defences as they are written in front of a name -> the judges behind them, at least two.
 
-    >>> judges_by_defence(dict.fromkeys(["jpeg+lab:coatnet", "median+lab:coatnet", "jpeg+lab:nfnet"], "defended"))
+    >>> names = ("jpeg+lab:coatnet", "median+lab:coatnet", "jpeg+lab:nfnet")
+    >>> judges_by_defence(dict.fromkeys(names, "defended"))
     {'jpeg': ['jpeg+lab:coatnet', 'jpeg+lab:nfnet']}
     """
     groups: dict[str, list[str]] = {}

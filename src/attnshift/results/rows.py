@@ -1,7 +1,9 @@
-"""Rows of the tables of a run folder, one class a table, and the columns of a parquet file that keep it.
+"""Rows of the tables of a run folder, one class a table,
+and the columns of a parquet file that keep it.
 
-A field is a column of the same name. A field marked ``Wide`` is a mapping and has one column for each of its keys.
-``docs/results-format.md`` is made from these classes (``attnshift.results.format``).
+A field is a column of the same name. A field marked ``Wide`` is a mapping and has one column for
+each of its keys. ``docs/results-format.md`` is made from these classes
+(``attnshift.results.format``).
 """
 
 from __future__ import annotations
@@ -39,12 +41,14 @@ Series = Mapping[str, tuple[float, ...]]
 """Name -> values, such as the losses of one term in every iteration."""
 
 ROLES = ("surrogate", "tuning", "reference", "judge", "defended")
-"""Roles of a classifier in a run, in the order in which they are shown. ``defended`` is a judge behind a defence."""
+"""Roles of a classifier in a run, in the order in which they are shown. ``defended`` is a judge
+behind a defence."""
 
 
 @dataclass(frozen=True)
 class Wide:
-    """Marks a field whose keys are columns, called after ``pattern``, in which ``{}`` stands for the key."""
+    """Marks a field whose keys are columns, called after ``pattern``,
+    in which ``{}`` stands for the key."""
 
     pattern: str
 
@@ -64,7 +68,8 @@ class Wide:
 
 @dataclass(frozen=True)
 class Column:
-    """A field of a row: its meaning, its type in parquet, how its value is written and read, and if it is wide."""
+    """A field of a row: its meaning, its type in parquet,
+    how its value is written and read, and if it is wide."""
 
     name: str
     about: str
@@ -84,8 +89,8 @@ class Row:
 
     @classmethod
     def schema(cls, rows: Iterable[Row] = (), keys: Iterable[str] = ()) -> pyarrow.Schema:
-        """Columns of the table: those that every table has, then one for each of the ``keys`` and of those that the
-        wide field of any of ``rows`` has."""
+        """Columns of the table: those that every table has, then one for each of the ``keys`` and
+        of those that the wide field of any of ``rows`` has."""
         names: list[tuple[str, pyarrow.DataType]] = []
         for column in columns_of(cls):
             if column.wide is None:
@@ -97,8 +102,8 @@ class Row:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The row that ``to_record`` made ``record`` of. Columns that a run of an earlier version lacks have their
-        defaults; a ``RunError`` where there is none."""
+        """The row that ``to_record`` made ``record`` of. Columns that a run of an earlier version
+        lacks have their defaults; a ``RunError`` where there is none."""
         own = columns_of(cls)
         fixed = {column.name for column in own if column.wide is None}
         values: dict[str, Any] = {}
@@ -128,7 +133,8 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultRow(Row):
-    """A finished image. Fields from ``iteration`` on have defaults, which an attack on pixels leaves as they are."""
+    """A finished image. Fields from ``iteration`` on have defaults,
+    which an attack on pixels leaves as they are."""
 
     TABLE: ClassVar[str] = "results"
     WRITER: ClassVar[str] = "attack"
@@ -178,7 +184,8 @@ class ResultRow(Row):
 
     @property
     def knows(self) -> tuple[bool, ...]:
-        """``known``; in a row of an earlier version as far as its clean margins say it, and true where they do not."""
+        """``known``; in a row of an earlier version as far as its clean margins say it,
+        and true where they do not."""
         if self.known or not self.surrogates:
             return self.known
         clean = self.margins.get("clean")
@@ -321,7 +328,8 @@ _PLAIN: dict[Any, pyarrow.DataType] = {
 
 
 def _codec(kind: Any) -> tuple[pyarrow.DataType, Callable[[Any], Any], Callable[[Any], Any]]:
-    """Type in parquet of values of the type ``kind``, and the functions that write and read them."""
+    """Type in parquet of values of the type ``kind``,
+    and the functions that write and read them."""
     if get_origin(kind) is tuple:
         return pyarrow.list_(_PLAIN[get_args(kind)[0]]), list, tuple
     if get_origin(kind) in (Mapping, dict):

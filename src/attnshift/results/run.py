@@ -1,4 +1,5 @@
-"""A finished or unfinished run, to be read from Python: `attnshift.open_run(folder)`. Free of torch."""
+"""A finished or unfinished run, to be read from Python:
+`attnshift.open_run(folder)`. Free of torch."""
 
 from __future__ import annotations
 
@@ -39,16 +40,18 @@ AttentionMap = NDArray[numpy.float64]
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:
-    """Open the run folder ``folder`` for reading; a ``RunError`` where it holds no run that this version reads."""
+    """Open the run folder ``folder`` for reading; a ``RunError``
+    where it holds no run that this version reads."""
     return Run(Store.open(Path(folder)))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. Each table is read once, when it is first asked for; one that is not written is empty.
+    """A run folder. Each table is read once, when it is first asked for;
+    one that is not written is empty.
 
-    The columns of all tables are in docs/results-format.md. ``results`` and ``failed`` are written when a command
-    ends, so that images which are finished since then are missing in them.
+    The columns of all tables are in docs/results-format.md. ``results`` and ``failed`` are written
+    when a command ends, so that images which are finished since then are missing in them.
     """
 
     store: Store
@@ -59,7 +62,8 @@ class Run:
 
     @cached_property
     def spec(self) -> RunSpec:
-        """All that decides the result: weights, size, micro-batch, device, versions, and the recipe."""
+        """All that decides the result: weights, size, micro-batch, device,
+        versions, and the recipe."""
         return self.store.spec()
 
     @property
@@ -98,12 +102,14 @@ class Run:
 
     @cached_property
     def visibility(self) -> list[VisibilityRow]:
-        """Visibility of the object in each image and arm; empty unless the run was evaluated with masks."""
+        """Visibility of the object in each image and arm;
+        empty unless the run was evaluated with masks."""
         return self.store.table(VisibilityRow)
 
     @cached_property
     def sets(self) -> list[SetRow]:
-        """Distances of each arm, as a set, to the clean images; empty unless the run was evaluated with sets."""
+        """Distances of each arm, as a set, to the clean images;
+        empty unless the run was evaluated with sets."""
         return self.store.table(SetRow)
 
     def image_paths(self, id: str) -> dict[str, Path]:
@@ -112,10 +118,12 @@ class Run:
         return {arm: self.store.image_path(id, arm) for arm in self.spec.arms}
 
     def attention(self, id: str) -> tuple[AttentionMap, AttentionMap]:
-        """Attention of each place to the phrase of the true class, before and after the attack, both [side,side].
+        """Attention of each place to the phrase of the true class,
+        before and after the attack, both [side,side].
 
-        A value is a probability in [0,1]: the attention to all tokens of the phrase, averaged over heads, layers and
-        steps. A ``RunError`` where the attack recorded none, such as an attack on pixels.
+        A value is a probability in [0,1]: the attention to all tokens of the phrase, averaged over
+        heads, layers and steps. A ``RunError`` where the attack recorded none, such as an attack on
+        pixels.
         """
         row = self._row(id)
         side = row.attention_side
@@ -124,7 +132,8 @@ class Run:
         return _grid(row.attention_clean, side), _grid(row.attention_attack, side)
 
     def losses(self, id: str) -> Mapping[str, NDArray[numpy.float64]]:
-        """Loss term -> its weighted value in every iteration, [iterations]; empty for an attack on pixels."""
+        """Loss term -> its weighted value in every iteration, [iterations];
+        empty for an attack on pixels."""
         return {name: numpy.array(values) for name, values in self._row(id).losses.items()}
 
     def to_pandas(self, table: str = "results") -> DataFrame:

@@ -1,4 +1,5 @@
-"""Versions of the software that decides what a run writes: ours, torch, and every plug-in that the run names."""
+"""Versions of the software that decides what a run writes: ours, torch,
+and every plug-in that the run names."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ _NAMES = {"name", "summary", "tuned_on"}
 
 
 class RunSpec(BaseModel):
-    """Everything that changes the output of a run; ``device``, ``threads`` and ``batch`` change its last bits."""
+    """Everything that changes the output of a run; ``device``,
+    ``threads`` and ``batch`` change its last bits."""
 
     model_config = STRICT
 
@@ -63,19 +64,20 @@ class RunSpec(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Name of exactly this attack, begun with exactly these images, in every PNG that it writes."""
+        """Name of exactly this attack, begun with exactly these images,
+        in every PNG that it writes."""
         return _hashed(self.model_dump(mode="json", exclude=_ASIDE))
 
     def key(self, id: str) -> str:
-        """Name of the work on one item. It is equal in two runs that would do the same to it, up to the last bits,
-        which its batch mates decide."""
+        """Name of the work on one item. It is equal in two runs that would do the same to it, up to
+        the last bits, which its batch mates decide."""
         decisive = self.model_dump(mode="json", exclude=_ASIDE | {"items"})
         decisive["recipe"] = {key: each for key, each in decisive["recipe"].items() if key not in _NAMES}
         return _hashed({"item": id, **decisive})
 
     def differences(self, other: RunSpec) -> list[str]:
-        """``key: ours, not theirs`` for everything that differs and changes the output, but for the items: a run takes
-        in other ones (``generations``)."""
+        """``key: ours, not theirs`` for everything that differs and changes the output, but for the
+        items: a run takes in other ones (``generations``)."""
         mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
             f"{key}: {mine.get(key)!r}, not {theirs.get(key)!r}"

@@ -32,8 +32,9 @@ class FailedImage:
 class Status:
     """Progress: of ``images`` some are ``done``, some have ``failed``, and the others are left.
 
-    ``troubled`` are those left that have ended a worker before, and how often. ``rate`` is in images a second over the
-    last micro-batches, None before the first. ``working`` is true while a process works on the run.
+    ``troubled`` are those left that have ended a worker before, and how often. ``rate`` is in
+    images a second over the last micro-batches, None before the first. ``working`` is true while a
+    process works on the run.
     """
 
     run: str

@@ -1,21 +1,19 @@
 """A run folder. Every file in it is written whole or not at all.
 
-run.json              the identity of the run (RunSpec)
-recipe.toml           the recipe, complete, to read and to use again
-plan.parquet          the images in their order (Plan)
-plan.N.parquet        the same after a change of the list (generations)
-images/ID.ARM.png     the image of each arm
+run.json              the identity of the run (RunSpec) recipe.toml           the recipe, complete,
+to read and to use again plan.parquet          the images in their order (Plan) plan.N.parquet
+the same after a change of the list (generations) images/ID.ARM.png     the image of each arm
 items/ID.json         the row of one finished image; an image is finished once the file exists
-ledger/PROCESS.jsonl  events of one process: begun, ended, failed (Ledger)
-locks/                files by which processes claim what they work on (Claims)
-results.parquet       one row per finished image, in the order of the plan
-failed.parquet        one row per image that failed, with the reason; absent where none did
-verdicts.parquet      one row per image, arm and classifier (written by evaluate)
-quality.parquet       one row per image and arm, one column per metric (written by evaluate)
-unavailable.parquet   one row per metric that could not be measured, with the reason (written by evaluate)
-visibility.parquet    one row per image and arm, one column per measure (written by evaluate with masks)
-sets.parquet          one row per set metric and arm, with its value or the reason (written by evaluate with sets)
-report.html           the page (written by report)
+ledger/PROCESS.jsonl  events of one process: begun, ended, failed (Ledger) locks/
+files by which processes claim what they work on (Claims) results.parquet       one row per finished
+image, in the order of the plan failed.parquet        one row per image that failed, with the
+reason; absent where none did verdicts.parquet      one row per image, arm and classifier (written
+by evaluate) quality.parquet       one row per image and arm, one column per metric (written by
+evaluate) unavailable.parquet   one row per metric that could not be measured, with the reason
+(written by evaluate) visibility.parquet    one row per image and arm, one column per measure
+(written by evaluate with masks) sets.parquet          one row per set metric and arm, with its
+value or the reason (written by evaluate with sets) report.html           the page (written by
+report)
 
 Columns of the tables: docs/results-format.md, made from attnshift.results.rows.
 """
@@ -49,8 +47,8 @@ __all__ = ["CROPPED", "Store", "finished_rows"]
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 CROPPED = "attnshift:cropped"
-"""Text chunk of an image's PNG files: width and height, as 640x480, before its centre was cropped to a square. Images
-that were square have none."""
+"""Text chunk of an image's PNG files: width and height, as 640x480, before its centre was cropped
+to a square. Images that were square have none."""
 
 _ROWS = 1024
 """Rows of a table that are in memory at once while it is made from the items."""
@@ -64,12 +62,14 @@ class Store:
 
     @classmethod
     def start(cls, folder: Path, spec: RunSpec, plan: Plan) -> Store:
-        """Open ``folder`` for ``spec``. It is new, empty, or holds the same run; anything else is a ``RunError``."""
+        """Open ``folder`` for ``spec``. It is new, empty, or holds the same run;
+        anything else is a ``RunError``."""
         return cls.join(folder, spec, plan)[0]
 
     @classmethod
     def join(cls, folder: Path, spec: RunSpec, plan: Plan) -> tuple[Store, Plan]:
-        """``start``, and the ``plan`` as part of the run, which takes in a list that has changed (``generations``)."""
+        """``start``, and the ``plan`` as part of the run,
+        which takes in a list that has changed (``generations``)."""
         store = cls(folder)
         # In this order: another command may start a run there at this moment.
         used = folder.exists() and not _fresh(folder)
@@ -92,7 +92,8 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open ``folder``; a ``RunError`` where it holds no run of the format that this version reads."""
+        """Open ``folder``; a ``RunError`` where it holds no run
+        of the format that this version reads."""
         store = cls(folder)
         if not store._is_declared():
             raise RunError(
@@ -102,7 +103,8 @@ class Store:
         return store
 
     def holds(self, spec: RunSpec) -> bool:
-        """Say if the folder holds a run like ``spec``, on any images; a ``RunError`` where it holds another one."""
+        """Say if the folder holds a run like ``spec``, on any images;
+        a ``RunError`` where it holds another one."""
         if not self._is_declared():
             return False
         changed = spec.differences(self.spec())
@@ -145,14 +147,16 @@ class Store:
         return int(pyarrow.parquet.read_metadata(self.plan_path).num_rows)
 
     def finish(self, row: ResultRow, images: Mapping[str, bytes]) -> None:
-        """Store a finished item: its PNG files by arm, then its ``row``, which makes it finished."""
+        """Store a finished item: its PNG files by arm,
+        then its ``row``, which makes it finished."""
         for arm, content in images.items():
             atomic_write(self.image_path(row.id, arm), content)
         atomic_write(self._item_path(row.id), json.dumps(row.to_record()).encode())
 
     def compact(self, failed: Mapping[str, str]) -> int:
-        """Write results.parquet from all finished items, in the order of the plan, and failed.parquet from the other
-        items that have ``failed`` (id -> reason). Return how many are finished."""
+        """Write results.parquet from all finished items, in the order of the plan, and
+        failed.parquet from the other items that have ``failed`` (id -> reason). Return how many are
+        finished."""
         # Decided once, since other processes may finish more items while the tables are written.
         plan = self.plan_path
         finished = bytes(self.is_finished(item.id) for item in read_plan(plan))
@@ -236,7 +240,8 @@ class Store:
 
 
 def finished_rows(store: Store) -> list[ResultRow]:
-    """Rows of the finished images, in the order of the plan; a ``RunError`` where no image is finished."""
+    """Rows of the finished images, in the order of the plan;
+    a ``RunError`` where no image is finished."""
     rows = store.table(ResultRow)
     if not rows:
         if store.table(FailedRow):
@@ -253,7 +258,8 @@ def _complaint(error: ValidationError) -> str:
 
 
 def _fresh(folder: Path) -> bool:
-    """Say if ``folder`` is empty, or holds no more than a run that stopped before run.json was written."""
+    """Say if ``folder`` is empty, or holds no more than a run
+    that stopped before run.json was written."""
     if not folder.is_dir():
         return False
     # One by one: a run may hold a million files, and the first ones tell.

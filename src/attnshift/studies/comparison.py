@@ -1,4 +1,5 @@
-"""Recipes on one set of images, each at several strengths: every run is an attack like any other, then judged.
+"""Recipes on one set of images, each at several strengths:
+every run is an attack like any other, then judged.
 
 A comparison folder:
 runs/NAME@STRENGTH    a run folder
@@ -49,8 +50,8 @@ class ComparisonSettings(Inputs):
 
 @dataclass(frozen=True)
 class Compared:
-    """The finished runs: recipe -> strength -> run, in the order that was asked for. ``remarks`` as ``evaluate_run``'s,
-    each once."""
+    """The finished runs: recipe -> strength -> run, in the order that was asked for. ``remarks`` as
+    ``evaluate_run``'s, each once."""
 
     runs: Mapping[str, Mapping[float, Store]]
     judges: tuple[str, ...]
@@ -68,11 +69,12 @@ class _Arm:
 def compare_recipes(
     settings: ComparisonSettings, telemetry: Telemetry | None = None, *, retry_failed: bool = False
 ) -> Compared:
-    """Run, or continue, the attacks that ``settings`` ask for, and judge those that are not judged yet.
+    """Run, or continue, the attacks that ``settings`` ask for,
+    and judge those that are not judged yet.
 
-    All input is loaded and checked before anything is written. A comparison may grow by recipes, strengths and judges;
-    what its folder holds already has to be asked for again, the same in everything. Images that failed stay failed
-    unless ``retry_failed``.
+    All input is loaded and checked before anything is written. A comparison may grow by recipes,
+    strengths and judges; what its folder holds already has to be asked for again, the same in
+    everything. Images that failed stay failed unless ``retry_failed``.
     """
     check_asked(settings.surrogates, settings.judges, settings.entrants)
     arms = _prepare(settings)
@@ -143,7 +145,8 @@ def _load_judges(
 
 
 def _claim(folder: Path, arms: Sequence[_Arm]) -> None:
-    """Make ``folder`` hold the runs of ``arms``, none of them begun or all as they are; else a ``RunError``."""
+    """Make ``folder`` hold the runs of ``arms``, none of them begun or all
+    as they are; else a ``RunError``."""
     runs = folder / "runs"
     if folder.exists() and not _ours(folder):
         raise RunError(f"{folder} exists and is not a comparison; choose another `out`")
@@ -170,7 +173,8 @@ def _ours(folder: Path) -> bool:
 
 
 def _not_asked_yet(store: Store, judges: Sequence[Classifier]) -> list[Classifier]:
-    """Those of ``judges`` whose verdicts on the finished run are not there; all of them where its quality is not."""
+    """Those of ``judges`` whose verdicts on the finished run are not there;
+    all of them where its quality is not."""
     images = {row.id for row in store.table(ResultRow)}
     if not images <= {row.id for row in store.table(QualityRow)}:
         return list(judges)

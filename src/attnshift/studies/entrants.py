@@ -17,7 +17,8 @@ __all__ = ["Entrant", "check_asked", "read_entrants"]
 
 @dataclass(frozen=True)
 class Entrant:
-    """A recipe that is compared, an attack in latents or on pixels, at each of its ``strengths``."""
+    """A recipe that is compared, an attack in latents or on pixels,
+    at each of its ``strengths``."""
 
     name: str
     recipe: Recipe | BaselineRecipe
@@ -25,7 +26,8 @@ class Entrant:
 
 
 def read_entrants(sources: Sequence[str], strengths: Sequence[float]) -> tuple[Entrant, ...]:
-    """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``, named without the file's ending.
+    """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``,
+    named without the file's ending.
 
     Those without strengths of their own are compared at ``strengths``.
     """

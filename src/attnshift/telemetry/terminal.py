@@ -15,7 +15,8 @@ __all__ = ["ProgressBar", "ProgressLines"]
 
 
 class ProgressLines:
-    """One line on ``stream`` for each note about the run and for each image that is done or failed."""
+    """One line on ``stream`` for each note about the run
+    and for each image that is done or failed."""
 
     iterations = False
 

@@ -1,7 +1,8 @@
-"""Checks of plug-ins, for the tests of their authors. They need no test library and raise ``AssertionError``.
+"""Checks of plug-ins, for the tests of their authors. They need no test library
+and raise ``AssertionError``.
 
-A check tries everything that this package's own entries are held to: shapes, finiteness, gradients, and that the other
-images of a batch change nothing. Its message says what does not hold.
+A check tries everything that this package's own entries are held to: shapes, finiteness, gradients,
+and that the other images of a batch change nothing. Its message says what does not hold.
 
 >>> from attnshift.testing import check_term
 >>> check_term(MyTerm())                                           # doctest: +SKIP

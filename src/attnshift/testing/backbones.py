@@ -18,7 +18,8 @@ _PROMPTS = ("a photo of a mug", "a photo of a red ball")
 
 
 def check_backbone(backbone: Backbone) -> None:
-    """Hold a backbone to its contract, on two images of the size that it suggests. Large models take minutes."""
+    """Hold a backbone to its contract, on two images of the size
+    that it suggests. Large models take minutes."""
     lack = misfit(backbone, "attnshift.diffusion.backbone:Backbone")
     require(not lack, f"the backbone {lack}")
     for each in BACKBONE_CHECKS:
@@ -68,7 +69,8 @@ def texts_become_states(backbone: Backbone) -> None:
 
 
 def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
-    """Maps are probabilities, reading them does not change the prediction, and a gradient passes both."""
+    """Maps are probabilities, reading them does not change the prediction,
+    and a gradient passes both."""
     side = backbone.suggested_size
     schedule = backbone.noise_schedule(20, 5)
     timestep = schedule.timesteps[0]

@@ -18,7 +18,8 @@ __all__ = ["check_baseline"]
 
 
 def check_baseline(baseline: Baseline) -> None:
-    """Hold a baseline to its contract, on three images and a small random classifier that sees them rightly.
+    """Hold a baseline to its contract, on three images
+    and a small random classifier that sees them rightly.
 
     ``UnavailableError`` passes: a library is not there.
     """

@@ -16,8 +16,8 @@ __all__ = ["check_consumer"]
 def check_consumer(make: Callable[[], Consumer]) -> None:
     """Hold consumers to their contract; ``make`` makes a new one whenever it is called.
 
-    They are sent the events of a whole run, with values that are not finite, those of a run that is stopped, and none
-    at all.
+    They are sent the events of a whole run, with values that are not finite,
+    those of a run that is stopped, and none at all.
     """
     for events in (RECORDED, RECORDED[:3], ()):
         consumer = make()

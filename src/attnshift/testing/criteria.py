@@ -68,7 +68,8 @@ def every_image_that_is_not_fooled_is_pushed(criterion: Criterion) -> None:
 
 
 def lower_is_more_adversarial(criterion: Criterion) -> None:
-    """Logits that are for another class, surely or slightly, have a lower loss than those of a clean image."""
+    """Logits that are for another class, surely or slightly,
+    have a lower loss than those of a clean image."""
     wrong = [torch.zeros(4, 10).scatter(1, _OTHERS[:, None], by) for by in (5.0, 0.1)]
     for goals in _taken(criterion):
         lower = [bool((criterion(each, goals) < criterion(_logits(), goals)).all()) for each in wrong]

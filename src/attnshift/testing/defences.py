@@ -20,7 +20,8 @@ AnyDefence = Defence | ClassifierDefence | NeedsBackbone
 
 
 def check_defence(defence: AnyDefence) -> None:
-    """Hold a defence of any of the three shapes to its contract, on a small random classifier and diffusion model."""
+    """Hold a defence of any of the three shapes to its contract,
+    on a small random classifier and diffusion model."""
     check(DEFENCES, type(defence).__name__, defence)
     for each in DEFENCE_CHECKS:
         each(defence)

@@ -50,7 +50,8 @@ def check_metric(metric: Metric, side: int = 64) -> None:
 
 
 def check_set_metric(metric: SetMetric) -> None:
-    """Hold a metric of sets to its contract, on the features of 60 made-up images and of their edits."""
+    """Hold a metric of sets to its contract,
+    on the features of 60 made-up images and of their edits."""
     check(SETS, type(metric).__name__, metric)
     require(metric.features in FEATURES, f"its features are '{metric.features}'; known: {', '.join(FEATURES)}")
     require(metric.least(8) > 0, "its least number of images is not positive")
@@ -76,7 +77,8 @@ def paired_features(
 
 
 def check_visibility(measure: Callable[[Tensor, Tensor, Tensor], Tensor], side: int = 64) -> None:
-    """Hold a measure of visibility to its contract: a value per image, nan where the mask is empty."""
+    """Hold a measure of visibility to its contract: a value per image,
+    nan where the mask is empty."""
     clean = pictures(3, side)
     masks = torch.zeros(3, 1, side, side)
     masks[:2, :, side // 4 : side // 2, side // 4 : side // 2] = 1
@@ -95,7 +97,8 @@ def check_visibility(measure: Callable[[Tensor, Tensor, Tensor], Tensor], side: 
 
 
 def check_features(features: Features, side: int = 64) -> None:
-    """Hold features of sets to their contract: one fp32 vector per image that batch mates do not change.
+    """Hold features of sets to their contract:
+    one fp32 vector per image that batch mates do not change.
 
     ``UnavailableError`` passes: weights are not there.
     """

@@ -14,7 +14,8 @@ from attnshift.types import Branch, Interference, Kind, Observation, Place, Rand
 LATENT_SIDE, KEYS, HEADS, STEPS = 8, 6, 2, 2
 TOKENS: tuple[TokenSpan, ...] = ((1,), (2, 3), (1, 4, 5))
 OTHERS: tuple[TokenSpan, ...] = ((1, 2, 3), (4,), (2, 3))
-"""Where the interference phrases stand in their own prompts: 3 tokens against 1, 1 against 2, 2 against 3."""
+"""Where the interference phrases stand in their own prompts: 3 tokens against 1,
+1 against 2, 2 against 3."""
 _GRIDS: tuple[tuple[Place, int], ...] = (
     ("down", 8), ("down", 4), ("down", 2), ("mid", 1), ("up", 2), ("up", 4), ("up", 8),
 )  # fmt: skip
@@ -57,7 +58,8 @@ def one_hot(site: Site, scores: Tensor) -> Tensor:
 
 
 def scores(seed: int, sites: Sequence[Site] = RUNNING, dtype: torch.dtype = torch.float32) -> dict[Site, list[Tensor]]:
-    """Random attention scores of three images; those of an image are the same in every batch that holds it."""
+    """Random attention scores of three images; those of an image are the same
+    in every batch that holds it."""
     draws = [torch.Generator().manual_seed(1000 * seed + image) for image in range(3)]
     return {
         site: [

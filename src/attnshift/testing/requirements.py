@@ -35,7 +35,8 @@ def require_close(found: Tensor, expected: Tensor, sentence: str, rtol: float = 
 
 @contextmanager
 def in_double() -> Iterator[None]:
-    """Terms and losses compute in fp32, which is too coarse for finite differences: here their casts go to float64."""
+    """Terms and losses compute in fp32, which is too coarse for finite differences:
+    here their casts go to float64."""
     usual = Tensor.float
     Tensor.float = Tensor.double  # type: ignore[method-assign, assignment]
     try:

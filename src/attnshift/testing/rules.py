@@ -25,7 +25,8 @@ _LABELS = torch.tensor([0, 1, 2])
 
 
 def check_rule(rule: FusionRule) -> None:
-    """Hold a fusion rule to its contract, on three made-up classifiers called "model 0", "model 1" and "model 2"."""
+    """Hold a fusion rule to its contract, on three made-up classifiers called "model 0", "model 1"
+    and "model 2"."""
     check(RULES, type(rule).__name__, rule)
     for each in RULE_CHECKS:
         each(rule)
@@ -44,7 +45,8 @@ class _Model:
 
 
 class _Sure(_Model):
-    """A classifier that is fooled by far on some images (no margin loss, no gradient), and on others not."""
+    """A classifier that is fooled by far on some images (no margin loss, no gradient), and on
+    others not."""
 
     def __init__(self, seed: int, fooled: Sequence[bool]):
         super().__init__(seed)
@@ -68,7 +70,8 @@ def surrogates(*seeds: int, targets: Tensor | None = None) -> Surrogates:
 
 
 def shares_and_shapes(rule: FusionRule) -> None:
-    """A direction like the points, without a graph; shares of the models that sum to 1 for each image."""
+    """A direction like the points, without a graph;
+    shares of the models that sum to 1 for each image."""
     fused = rule(surrogates(0, 1, 2), images())
     require_shape(fused.direction, (3, 3, 8, 8), "the direction")
     require(fused.direction.dtype == torch.float32, f"the direction is {fused.direction.dtype}, not float32")
@@ -172,7 +175,8 @@ def pixels_of_latents() -> Tensor:
 
 
 def points_may_belong_to_a_graph(rule: FusionRule) -> None:
-    """The attack hands over images that belong to its own graph; the rule must neither cut nor use it."""
+    """The attack hands over images that belong to its own graph;
+    the rule must neither cut nor use it."""
     leaf = images().requires_grad_()
     fused = rule(surrogates(0, 1, 2), leaf * 1.0)
     require(not fused.direction.requires_grad, "the direction belongs to the graph of the points")

@@ -15,9 +15,11 @@ __all__ = ["check_source"]
 
 
 def check_source(source: Source, name: str) -> None:
-    """Hold a source to its contract by the classifier that it calls ``name``, on three images of 64 pixels.
+    """Hold a source to its contract by the classifier that it calls ``name``,
+    on three images of 64 pixels.
 
-    Raises ``ModelError``, as a command would, for a network that gives no logits or passes no gradient.
+    Raises ``ModelError``, as a command would,
+    for a network that gives no logits or passes no gradient.
     """
     check(SOURCES, getattr(source, "__name__", "source"), source)
     classifier = source(name)

@@ -44,7 +44,8 @@ _CLEAN_FILLS: tuple[Fill, ...] = (softmax, *_FILLS)
 def check_term(term: Term) -> None:
     """Hold a loss term to its contract; takes a few seconds.
 
-    It is shown made-up maps and images, and then the attack runs it on a small random diffusion model.
+    It is shown made-up maps and images, and then the attack runs it on a small random diffusion
+    model.
     """
     check(TERMS, type(term).__name__, term)
     for each in TERM_CHECKS:
@@ -61,7 +62,8 @@ def one_value_per_image(term: Term) -> None:
 
 
 def finite_on_degenerate_input(term: Term) -> None:
-    """Value and gradient, on maps that are uniform, one-hot or zero, and on an image that is unchanged or black."""
+    """Value and gradient, on maps that are uniform, one-hot or zero,
+    and on an image that is unchanged or black."""
     for observed in _degenerate(reads(term)):
         leaves = {
             site: [each.clone().requires_grad_() for each in steps]
@@ -87,7 +89,8 @@ def batch_mates_change_no_value(term: Term) -> None:
 
 
 def only_its_sites_are_read(term: Term) -> None:
-    """The value does not depend on a site that ``sites`` does not name: the attack does not record it."""
+    """The value does not depend on a site that ``sites`` does not name:
+    the attack does not record it."""
     observed = _seen()
     named = _running_sites(term, observed)
     strangers = set(named) - set(observed.adversarial.attention)
@@ -189,7 +192,8 @@ TERM_CHECKS: tuple[Callable[[Term], None], ...] = (
 
 @dataclass(frozen=True)
 class Reads:
-    """What a term reads beside the image: a term that reads no maps sees no difference between degenerate ones."""
+    """What a term reads beside the image: a term that reads no maps sees no difference between
+    degenerate ones."""
 
     attacked: bool
     clean: bool
@@ -232,7 +236,8 @@ def reads(term: Term) -> Reads:
 
 
 def _degenerate(read: Reads) -> Iterator[Observation]:
-    """Observations with degenerate maps, each kind that a term which reads ``read`` can tell apart."""
+    """Observations with degenerate maps, each kind that a term
+    which reads ``read`` can tell apart."""
     fills = _FILLS if read.attacked else _FILLS[:1]
     clean_fills = _CLEAN_FILLS if read.clean else _CLEAN_FILLS[:1]
     for dtype, fill, clean in itertools.product((torch.float32, torch.bfloat16), fills, clean_fills):
@@ -257,7 +262,8 @@ def _running_sites(term: Term, observed: Observation) -> list[Site]:
 
 
 def _moved(observed: Observation, named: list[Site], images: Tensor, drawn: Iterable[Tensor]) -> Observation:
-    """``observed`` with other images, and at the sites ``named`` with maps of the scores ``drawn``, site by site."""
+    """``observed`` with other images, and at the sites ``named`` with maps
+    of the scores ``drawn``, site by site."""
     maps = iter([each.softmax(-1) for each in drawn])
     steps = {site: [next(maps) for _ in observed.adversarial.attention[site]] for site in named}
     return with_maps(with_images(observed, images), steps)

@@ -30,7 +30,8 @@ def _odd(length: int) -> int:
 
 @dataclass(frozen=True)
 class TorchattackBaseline(ExternalBaseline):
-    """Momentum iterative sign steps (Dong et al., CVPR 2018), towards the target if one is given."""
+    """Momentum iterative sign steps (Dong et al., CVPR 2018),
+    towards the target if one is given."""
 
     libraries: ClassVar[tuple[str, ...]] = ("torchattack",)
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10

@@ -14,7 +14,8 @@ __all__ = ["Assignment", "Engine", "Returned", "WorkerDied"]
 
 @dataclass(frozen=True)
 class Assignment:
-    """``items`` of micro-batch ``number`` to attack together; results are ``wanted`` for these ids."""
+    """``items`` of micro-batch ``number`` to attack together;
+    results are ``wanted`` for these ids."""
 
     number: int
     items: tuple[Item, ...]
@@ -33,7 +34,8 @@ Returned = tuple[Assignment, Sequence[Result | Failure] | WorkerDied]
 
 class Engine(Protocol):
     def __call__(self, assignments: Iterable[Assignment]) -> Iterator[Returned]:
-        """Take ``assignments`` as fast as they can be worked on, and give each back once, in any order."""
+        """Take ``assignments`` as fast as they can be worked on,
+        and give each back once, in any order."""
         ...
 
     def close(self) -> None:

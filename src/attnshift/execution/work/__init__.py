@@ -26,10 +26,11 @@ __all__ = ["BatchResult", "Work", "effort_columns", "work_of"]
 class BatchResult:
     """A micro-batch that is attacked.
 
-    ``arms`` hold what is shown of each image, [batch,3,height,width], multiples of 1/255; ``margins`` [models,batch]
-    are the surrogates' on exactly these. ``rows`` hold for each image the fields of its ``ResultRow`` that the attack
-    decides, as far as they differ from their defaults. ``known``, bool [models,batch], is true where a surrogate sees
-    the true class in the clean image.
+    ``arms`` hold what is shown of each image, [batch,3,height,width], multiples of 1/255;
+    ``margins`` [models,batch] are the surrogates' on exactly these. ``rows`` hold for each image
+    the fields of its ``ResultRow`` that the attack decides, as far as they differ from their
+    defaults. ``known``, bool [models,batch], is true where a surrogate sees the true class in the
+    clean image.
     """
 
     arms: Mapping[str, Tensor]
@@ -47,7 +48,8 @@ class BatchResult:
 
 
 def effort_columns(effort: Effort, images: int) -> dict[str, float]:
-    """Columns of a ``ResultRow``: the ``effort`` of a micro-batch of so many ``images``, for one of them."""
+    """Columns of a ``ResultRow``: the ``effort`` of a micro-batch
+    of so many ``images``, for one of them."""
     return {"surrogate_gradients": effort.gradients / images, "denoiser_evaluations": effort.denoisings / images}
 
 
@@ -58,11 +60,13 @@ class Work(Protocol):
         ...
 
     def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
-        """One line for each setting of the recipe that cannot act, with ``backbone`` if it is known."""
+        """One line for each setting of the recipe that cannot act,
+        with ``backbone`` if it is known."""
         ...
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
-        """Raise whatever could stop ``carry_out`` on one of ``items`` later; the images themselves are not read."""
+        """Raise whatever could stop ``carry_out`` on one of ``items`` later;
+        the images themselves are not read."""
         ...
 
     def carry_out(
@@ -73,13 +77,14 @@ class Work(Protocol):
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for those of the images;
-        an attack on pixels has neither."""
+        """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for
+        those of the images; an attack on pixels has neither."""
         ...
 
 
 def work_of(recipe: Recipe | BaselineRecipe, places: Mapping[str, str] = {}) -> Work:
-    """Return the work that carries out ``recipe``; a ``RecipeError`` where it names what does not exist.
+    """Return the work that carries out ``recipe``;
+    a ``RecipeError`` where it names what does not exist.
 
     A model in ``places`` is loaded as what stands there.
     """

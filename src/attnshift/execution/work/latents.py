@@ -92,7 +92,8 @@ class LatentWork:
         return BatchResult.judged(batch.surrogates, arms, rows)
 
     def _check_fusion(self, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
-        """Let criterion, views and fusion rule say at once what they cannot work with; items have targets, or none."""
+        """Let criterion, views and fusion rule say at once what they cannot work with;
+        items have targets, or none."""
         method = self.method
         goals = Goals.of([item.label], [item.target], probe.device)
         if method.reads_interference:

@@ -1,4 +1,5 @@
-"""Better numbers for a recipe: Optuna proposes them, tuning classifiers decide, and no judge is ever asked.
+"""Better numbers for a recipe: Optuna proposes them,
+tuning classifiers decide, and no judge is ever asked.
 
 A study folder:
 study.json   what the study is (StudySpec)
@@ -38,13 +39,14 @@ __all__ = [
 ]
 
 TrialProgress = Callable[[int, int, float | None, float | None], None]
-"""Called for every trial that is done: its number from 0, how many there will be, its score and the best score so far,
-each None where there is none."""
+"""Called for every trial that is done: its number from 0, how many there will be, its score and the
+best score so far, each None where there is none."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A finished study. ``preset`` is the trial of the unchanged recipe, None where that lies outside the space."""
+    """A finished study. ``preset`` is the trial of the unchanged recipe,
+    None where that lies outside the space."""
 
     trials: tuple[Trial, ...]
     best: Trial
@@ -54,11 +56,13 @@ class Tuned:
 
 
 def tune_recipe(settings: TuningSettings, progress: TrialProgress) -> Tuned:
-    """Run, or continue, the study that ``settings`` describes. All input is checked before anything is written.
+    """Run, or continue, the study that ``settings`` describes. All input is checked before anything
+    is written.
 
-    The first trial is the recipe as it is, where its values lie in the search space. A trial depends on its number,
-    the seed and the finished trials before it alone, and is stored when it is finished: a study that was interrupted
-    goes on with the trial in which it was, and ends with the trials of an undisturbed one.
+    The first trial is the recipe as it is, where its values lie in the search space. A trial
+    depends on its number, the seed and the finished trials before it alone, and is stored when it
+    is finished: a study that was interrupted goes on with the trial in which it was, and ends with
+    the trials of an undisturbed one.
     """
     optuna = _optuna()
     check_study(settings)
@@ -66,7 +70,8 @@ def tune_recipe(settings: TuningSettings, progress: TrialProgress) -> Tuned:
     open_folder(settings.out, StudySpec.of(settings, bench.attack.worker.spec))
     own = own_values(recipe_with(settings, {}), settings.search)
     with quiet(), stored_study(settings.out / "study.db") as stored:
-        # Optuna proposes from a copy in memory: what it notes there about an unfinished trial is never stored.
+        # Optuna proposes from a copy in memory: what it notes there about an unfinished trial is
+        # never stored.
         study = optuna.create_study(direction="maximize")
         study.add_trials(finished(stored))
         if own and not study.trials:

@@ -31,8 +31,9 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class Bench:
-    """All that the trials share, loaded once. ``batches`` are the micro-batches of ``clean`` [batch,3,side,side] and
-    the ``goals`` of the attack on them; ``right`` [models,batch]: which of them each tuning classifier knows."""
+    """All that the trials share, loaded once. ``batches`` are the micro-batches of ``clean``
+    [batch,3,side,side] and the ``goals`` of the attack on them; ``right`` [models,batch]: which of
+    them each tuning classifier knows."""
 
     attack: PreparedRun
     """The attack with the recipe to start from."""
@@ -82,7 +83,8 @@ def attempt(settings: TuningSettings, bench: Bench, values: Mapping[str, Any]) -
 
 
 def _attack(bench: Bench, method: Method) -> Tensor:
-    """All images attacked, [batch,3,side,side], in the micro-batches and with the draws of ``attnshift attack``."""
+    """All images attacked, [batch,3,side,side], in the micro-batches
+    and with the draws of ``attnshift attack``."""
     backbone, surrogates = bench.attack.worker.backbone, bench.attack.worker.classifiers
     outcomes = (run_attack(prepare_batch(method, backbone, surrogates, part)) for part in bench.batches)
     return torch.cat([outcome.images.cpu() for outcome in outcomes])

@@ -64,7 +64,8 @@ class StudySpec(BaseModel):
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe that was tried: the searched ``values``, and its grade or the ``reason`` why it has none."""
+    """One recipe that was tried: the searched ``values``,
+    and its grade or the ``reason`` why it has none."""
 
     number: int
     values: Mapping[str, Value]
@@ -74,7 +75,8 @@ class Trial:
 
 
 def open_folder(folder: Path, spec: StudySpec) -> None:
-    """Make ``folder`` hold the study of ``spec``: new, empty, or holding it already. Else a ``RunError``."""
+    """Make ``folder`` hold the study of ``spec``: new, empty,
+    or holding it already. Else a ``RunError``."""
     path = folder / "study.json"
     if path.exists():
         changed = spec.differences(_read_spec(path))

@@ -25,8 +25,9 @@ __all__ = ["TuningSettings", "attack_settings", "check_study", "check_values", "
 class TuningSettings(Inputs):
     """Settings of a study.
 
-    ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the SSIM in [0,1] to
-    the clean image from which on an image counts; ``seed`` is the search's own, the recipe keeps its seed.
+    ``preset`` and ``changes`` (each ``key=value``) make the recipe to start from. ``floor`` is the
+    SSIM in [0,1] to the clean image from which on an image counts; ``seed`` is the search's own,
+    the recipe keeps its seed.
     """
 
     tuning: tuple[str, ...]
@@ -66,7 +67,8 @@ def check_study(settings: TuningSettings) -> None:
 
 
 def check_values(settings: TuningSettings, check: Callable[[Recipe], None]) -> None:
-    """Build and ``check`` a recipe for both ends of every range and for every choice, the other keys left standing."""
+    """Build and ``check`` a recipe for both ends of every range and for every choice,
+    the other keys left standing."""
     standing = standing_values(recipe_with(settings, {}), settings.search)
     for key, space in settings.search.items():
         for value in space.ends:

@@ -1,4 +1,5 @@
-"""Optuna's part: proposing trials that depend on nothing but those before them, and keeping them in study.db."""
+"""Optuna's part: proposing trials that depend on nothing but those before them,
+and keeping them in study.db."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _RANDOM_TRIALS = 10
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let Optuna say no more than warnings, and nothing about interfaces that it may still change."""
+    """Let Optuna say no more than warnings,
+    and nothing about interfaces that it may still change."""
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
@@ -89,8 +91,8 @@ def next_trial(study: Study, settings: TuningSettings, bench: Bench, number: int
 
 
 def _sampler(seed: int, number: int) -> BaseSampler:
-    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011; multivariate: Falkner et al., ICML 2018) whose
-    draws belong to the trial."""
+    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011; multivariate: Falkner et
+    al., ICML 2018) whose draws belong to the trial."""
     from optuna.samplers import TPESampler
 
     draw = int(generator(seed, "tuning", number).integers(2**32))
