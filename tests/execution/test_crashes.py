@@ -29,7 +29,7 @@ from attnshift.execution.worker import NOT_FINITE
 from attnshift.results.ledger import DEATHS, read_history
 from attnshift.results.plan import Shard
 from attnshift.results.status import read_status
-from attnshift.results.store import Store
+from attnshift.results.store import Store, finished_rows
 from doubles import items_of, killing, painted, write_cards
 from forked import fork, killed_by_itself
 from ledgers import events
@@ -530,6 +530,13 @@ def test_troubled_images_are_shown(cards: Path, tmp_path: Path) -> None:
     for times in (1, 2):
         assert fork(run).wait() == -signal.SIGKILL
         assert read_status(tmp_path).troubled == {"card-2.png": times, "card-3.png": times}
+
+
+def test_a_run_that_is_not_at_its_end_has_no_table_to_judge(cards: Path, tmp_path: Path) -> None:
+    run = partial(attack_prepared, painted(cards, 2, killing(items_of(cards)[3].id)), tmp_path)
+    assert fork(run).wait() == -signal.SIGKILL
+    with pytest.raises(RunError, match=f"{tmp_path} has 2 finished images and no table of them yet; run its attack"):
+        finished_rows(Store.open(tmp_path))
 
 
 @pytest.mark.parametrize(("number", "status"), fast_first([(signal.SIGINT, 130), (signal.SIGTERM, 143)]))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from attnshift.errors import UserError
+
 __all__ = ["lab_app"]
 
 lab_app = typer.Typer(no_args_is_help=True, help="The tabletop world that ships with the package.")
@@ -31,6 +33,8 @@ def random_pipeline_command(
     size: Annotated[int, typer.Option(help="Side of its images in pixels.")] = 224,
 ) -> None:
     """Write a Stable Diffusion with random weights: it shows that a set-up runs, not strength."""
+    if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
+        raise UserError(f"{out} exists and is not an empty folder; choose another one")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -162,7 +162,8 @@ def _check_columns(labels: Path, names: list[str]) -> None:
     missing = {"file", "label"} - meanings.keys()
     if missing:
         absent = " and ".join(sorted(missing))
-        raise LabelError(f"{labels}: column {absent} is missing; the first line names columns")
+        lacks = f"column {absent} is" if len(missing) == 1 else f"columns {absent} are"
+        raise LabelError(f"{labels}: {lacks} missing; the first line names columns")
     for meaning, known in _COLUMNS.items():
         present = [each for each in names if each in known]
         if len(present) > 1 and len(set(present)) == 1:

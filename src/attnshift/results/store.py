@@ -41,6 +41,7 @@ from attnshift.results.locks import Claims
 from attnshift.results.plan import Plan, parts, read_places, read_plan
 from attnshift.results.rows import FailedRow, ResultRow, Row
 from attnshift.results.spec import RunSpec
+from attnshift.terminal import plural
 
 __all__ = ["CROPPED", "Store", "finished_rows"]
 
@@ -246,7 +247,8 @@ def finished_rows(store: Store) -> list[ResultRow]:
     if not rows:
         if store.table(FailedRow):
             raise RunError(f"all images of {store.folder} failed; attnshift status {store.folder} says why")
-        raise RunError(f"{store.folder} has no finished images yet; run its attack command again to continue it")
+        done = plural(store.count(), "finished image")
+        raise RunError(f"{store.folder} has {done} and no table of them yet; run its attack command again to the end")
     return rows
 
 
