@@ -52,7 +52,7 @@ def summed(final: Tensor, maps: list[Tensor]) -> Tensor:
 
 @with_and_without_guidance
 @whether_checkpointed
-@pytest.mark.parametrize("kept", fast_first([2, 1, 3, 4, 5]))
+@pytest.mark.parametrize("kept", fast_first([2, 1, 4]))
 def test_values_are_the_same_to_the_bit_and_only_the_last_steps_maps_have_a_gradient(
     backbone: StableDiffusion,
     trajectories: Callable[[float], Trajectory],
