@@ -395,7 +395,7 @@ def all_levels(case: Prepared) -> tuple[Iteration, Prepared]:
 
     start = inverted(whole, backbone.encode(batch.images))[-needed - 1]
     changed = replace(case, latents=start + case.latents - batch.render.trajectory.start)
-    return lambda: inverted(others, _prepared_again(case).trajectory.start), changed
+    return lambda: inverted(others, _prepared_again(case).render.trajectory.start), changed
 
 
 def _prepared_again(case: Prepared) -> PreparedBatch:

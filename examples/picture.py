@@ -13,7 +13,7 @@ from attnshift.results.store import Store
 store, rows = Store.open(Path(sys.argv[1])), []
 judged = {row.id: 0 for row in store.table(ResultRow)}
 for verdict in store.table(VerdictRow):
-    judged[verdict.id] += verdict.arm == "attack" and verdict.role == "judge" and verdict.success
+    judged[verdict.id] += verdict.arm == "attack" and verdict.role == "judge" and bool(verdict.success)
 
 seen = set()
 for row in sorted(store.table(ResultRow), key=lambda row: -judged[row.id]):
