@@ -365,3 +365,20 @@ def test_a_run_of_which_all_images_failed_says_so(settings: ComparisonSettings, 
         measure_comparison(compared.runs, compared.judges, [0.9])
     with pytest.raises(RunError, match=r"all images of .*short@1 failed; attnshift status .*short@1 says why"):
         evaluate_run(compared.runs["short"][1.0], [JUDGE])
+
+
+def test_within_a_budget_each_recipe_runs_once_for_each_seed(settings: ComparisonSettings) -> None:
+    entrant = Entrant("pgd", load_any("pgd", ["baseline.steps=1"]), budgets=("linf=0.05",), seeds=2)
+    compared = compare_recipes(replace(settings, entrants=(entrant,), limit=1))
+    assert {path.name for path in (settings.out / "runs").iterdir()} == {"pgd@linf=0.05", "pgd@linf=0.05,seed+1"}
+    first, second = compared.runs_by_budget["pgd"]["linf=0.05"]
+    assert [store.spec().recipe.seed for store in (first, second)] == [0, 1]
+    for store in (first, second):
+        (changed,) = [row["linf"] for row in records(store, "quality") if row["arm"] == "attack"]
+        assert 0 < changed <= 0.05
+    assert pngs(first.folder) != pngs(second.folder)
+
+
+def test_a_budget_leaves_no_strength_to_choose() -> None:
+    with pytest.raises(UserError, match="fast@2: within a budget no strength is chosen; write fast alone"):
+        read_entrants(["fast@2"], (), ["ssim=0.9"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,10 @@ from attnshift.cli.options import (
 )
 from attnshift.cli.printing import print_json, print_message
 from attnshift.cli.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from attnshift.report.budgets import BudgetComparison
+    from attnshift.report.curves import Comparison
 
 __all__ = ["compare", "compare_and_print"]
 
@@ -62,10 +66,10 @@ def compare_and_print(
         check_share("at", each)
     tolerated = Tolerance.read(options.max_failed)
     from attnshift.execution.early import check_early
-    from attnshift.studies.entrants import check_asked, read_entrants
+    from attnshift.studies.entrants import STRENGTHS, check_asked, read_entrants
 
     check_early(inputs, options.judges)
-    entrants = read_entrants(recipes, options.strengths)
+    entrants = read_entrants(recipes, options.strengths or STRENGTHS, options.budgets, options.seeds)
     check_asked(inputs.surrogates, options.judges, entrants)
     from attnshift.studies.comparison import ComparisonSettings, compare_recipes
     from attnshift.telemetry import open_telemetry
@@ -80,16 +84,26 @@ def compare_and_print(
     # The table alone on standard output, so that it can go into a file.
     with open_telemetry(**telemetry.places(), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
         compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
-    from attnshift.report.curve_page import comparison_data, comparison_tables, write_comparison
-    from attnshift.report.curves import measure_comparison
     from attnshift.report.tables import write_tables
 
-    comparison = measure_comparison(compared.runs, compared.judges, options.at)
-    path = write_comparison(out, comparison)
-    if output.as_json:
-        print_json(comparison_data(out, comparison))
+    comparison: BudgetComparison | Comparison
+    if options.budgets:
+        from attnshift.report.budget_page import budget_data, budget_tables, write_budgets
+        from attnshift.report.budgets import measure_budgets
+
+        comparison = measure_budgets(compared.runs_by_budget, compared.judges)
+        path, data, tables = write_budgets(out, comparison), budget_data(out, comparison), budget_tables(comparison)
     else:
-        print(write_tables(comparison_tables(comparison), output.table or "markdown"))
+        from attnshift.report.curve_page import comparison_data, comparison_tables, write_comparison
+        from attnshift.report.curves import measure_comparison
+
+        comparison = measure_comparison(compared.runs, compared.judges, options.at)
+        path, data = write_comparison(out, comparison), comparison_data(out, comparison)
+        tables = comparison_tables(comparison)
+    if output.as_json:
+        print_json(data)
+    else:
+        print(write_tables(tables, output.table or "markdown"))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
         print_message(remark)
     if comparison.missing:

@@ -149,7 +149,16 @@ class CompareOptions:
             "--strength",
             help="Factor on a recipe's learning rate or a baseline's radius; 1 changes nothing; repeat for several.",
         ),
-    ] = (0.5, 1.0, 2.0)
+    ] = ()
+    budgets: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--budget",
+            metavar="METRIC=LIMIT",
+            help="Naturalness that every image keeps, such as ssim=0.95, in place of strengths; repeat for several.",
+        ),
+    ] = ()
+    seeds: Annotated[int, typer.Option(help="Runs of each recipe within a budget, each with another seed.")] = 1
     at: Annotated[
         tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")
     ] = (0.9, 0.95)
@@ -157,6 +166,14 @@ class CompareOptions:
     min_clean_accuracy: MinCleanAccuracy = 0.25
     retry_failed: RetryFailed = False
     max_failed: MaxFailed = "0"
+
+    def __post_init__(self) -> None:
+        if self.budgets and self.strengths:
+            raise UserError("`budgets` and `strengths` exclude each other; leave one of them out")
+        if self.seeds < 1:
+            raise UserError(f"`seeds` is {self.seeds}; give at least 1")
+        if self.seeds > 1 and not self.budgets:
+            raise UserError("`seeds` goes with `budgets`; give a budget such as ssim=0.95, or leave it out")
 
 
 def expand_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -62,14 +62,23 @@ def bootstrap(
 ) -> Estimate:
     """Percentile bootstrap interval of the mean over images (Efron 1979).
 
-    Values that are nan do not count. ``key`` is the random key of the resampling.
+    ``values`` are [images], or [seeds,images] of several runs: then seeds are drawn with
+    replacement as well, and the interval covers both. An image with a value that is nan does not
+    count. ``key`` is the random key of the resampling.
     """
-    sample = numpy.asarray(values, dtype=float)
-    sample = sample[~numpy.isnan(sample)]
-    if not len(sample):
+    sample = numpy.atleast_2d(numpy.asarray(values, dtype=float))
+    sample = sample[:, ~numpy.isnan(sample).any(0)]
+    seeds, count = sample.shape
+    if not count:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    low, high = percentiles(sample[resample(len(sample), key, resamples)].mean(1), level)
-    return Estimate(float(sample.mean()), low, high, len(sample))
+    drawn = resample(count, key, resamples)
+    if seeds == 1:
+        means = sample[0][drawn].mean(1)
+    else:
+        runs = generator("bootstrap of seeds", *key).integers(seeds, size=(resamples, seeds))
+        means = sample[runs[:, :, None], drawn[:, None]].mean((1, 2))
+    low, high = percentiles(means, level)
+    return Estimate(float(sample.mean()), low, high, count)
 
 
 def resample(count: int, key: Sequence[int | str] = (), resamples: int = _RESAMPLES) -> NDArray[numpy.int64]:

@@ -21,7 +21,7 @@ from attnshift.report.rendering import render_page
 from attnshift.report.tables import Cell, FigureTable, estimate_data
 from attnshift.results.store import Store
 
-__all__ = ["comparison_data", "comparison_tables", "write_comparison"]
+__all__ = ["comparison_data", "comparison_tables", "relative", "write_comparison"]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -153,16 +153,17 @@ def _report(folder: Path, run: Store) -> str:
     """Address of the run's own report as seen from ``folder``,
     or nothing where none was written."""
     path = run.folder / "report.html"
-    return quote(_relative(folder, path)) if path.exists() else ""
+    return quote(relative(folder, path)) if path.exists() else ""
 
 
-def _relative(folder: Path, path: Path) -> str:
+def relative(folder: Path, path: Path) -> str:
+    """``path`` as seen from ``folder``, with slashes."""
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _point(folder: Path, point: Point) -> dict[str, Any]:
     estimates = {name: estimate_data(getattr(point, name)) for name in ("success", "ssim", "psnr", "seconds")}
-    return {"strength": point.strength, "run": _relative(folder, point.run.folder)} | estimates | _against(point.rival)
+    return {"strength": point.strength, "run": relative(folder, point.run.folder)} | estimates | _against(point.rival)
 
 
 def _against(rival: Rival | None) -> dict[str, Any]:

@@ -9,22 +9,18 @@ from pathlib import Path
 
 import numpy
 
-from attnshift.errors import RunError
 from attnshift.metrics.curves import Curve, Reading, read_curves
 from attnshift.metrics.statistics import Change, Estimate, holm
 from attnshift.report.paired import compare_fooled
+from attnshift.report.shared_images import RunTables, shared_tables
 from attnshift.report.summary import judge_gains, summarise
 from attnshift.report.verdicts import indexed
-from attnshift.results.roles import counted_judges, roles_in
-from attnshift.results.rows import FailedRow, QualityRow, ResultRow, VerdictRow
+from attnshift.results.rows import FailedRow
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
 from attnshift.terminal import plural
 
 __all__ = ["Comparison", "ComparisonFailure", "Line", "Point", "Rival", "measure_comparison"]
-
-_Image = tuple[str, int, int | None]
-"""File, label and target."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +112,7 @@ def measure_comparison(
     ``RunError`` where there is none.
     """
     stores = [store for line in runs.values() for store in line.values()]
-    tables = {store.folder: _tables(store, judges) for store in stores}
-    known = counted_judges(roles_in(tables[stores[0].folder].verdicts))
-    judges, aside = ([each for each in judges if (each in known) == chosen] for chosen in (True, False))
-    shared = _shared(tables)
-    tables = {folder: each.only(shared) for folder, each in tables.items()}
+    tables, judges, aside = shared_tables(stores, judges)
     curves = [_curve([tables[store.folder] for store in line.values()], judges) for line in runs.values()]
     readings = [read_curves(curves, each) for each in at]
     rivals = _rivals(runs, tables, judges)
@@ -140,48 +132,13 @@ def measure_comparison(
         tuple(lines),
         tuple(judges),
         tuple(at),
-        len(shared),
+        len(tables[stores[0].folder].ids),
         stores[0].planned(),
         aim,
         stores[0].spec(),
         tuple(aside),
         tuple(_failures(runs)),
     )
-
-
-@dataclass(frozen=True)
-class _Tables:
-    results: list[ResultRow]
-    verdicts: list[VerdictRow]
-    quality: list[QualityRow]
-
-    @property
-    def images(self) -> list[_Image]:
-        return [(row.file, row.label, row.target) for row in self.results]
-
-    def only(self, images: Sequence[_Image]) -> _Tables:
-        """Those of ``images``, in this order: that of the tables is another one in a run
-        with several generations."""
-        places = {image: place for place, image in enumerate(images)}
-        held = [(places[image], row) for row, image in zip(self.results, self.images, strict=True) if image in places]
-        results = [row for _, row in sorted(held, key=lambda each: each[0])]
-        ids = {row.id for row in results}
-        verdicts = [row for row in self.verdicts if row.id in ids]
-        return _Tables(results, verdicts, [row for row in self.quality if row.id in ids])
-
-    @property
-    def ids(self) -> list[str]:
-        return [row.id for row in self.results]
-
-
-def _shared(tables: Mapping[Path, _Tables]) -> list[_Image]:
-    """Images that all runs have, in the order of the first."""
-    shared = set.intersection(*(set(each.images) for each in tables.values()))
-    if not shared:
-        names = ", ".join(map(str, tables))
-        raise RunError(f"no image was attacked by all of {names}; attnshift status says what failed")
-    first = next(iter(tables.values()))
-    return [image for image in dict.fromkeys(first.images) if image in shared]
 
 
 def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[ComparisonFailure]:
@@ -191,15 +148,7 @@ def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[ComparisonF
                 yield ComparisonFailure(name, strength, row.file, row.reason)
 
 
-def _tables(store: Store, judges: Sequence[str]) -> _Tables:
-    rows = (row for row in store.table(VerdictRow) if row.role in ("judge", "defended"))
-    verdicts, results = [row for row in rows if row.classifier in judges], store.table(ResultRow)
-    if results and {row.classifier for row in verdicts} != set(judges):
-        raise RunError(f"{store.folder} is not judged by all of {', '.join(judges)}; compare them again")
-    return _Tables(results, verdicts, store.table(QualityRow))
-
-
-def _curve(line: Sequence[_Tables], judges: Sequence[str]) -> Curve:
+def _curve(line: Sequence[RunTables], judges: Sequence[str]) -> Curve:
     naturalness, success = [], []
     for tables in line:
         ids = tables.ids
@@ -210,7 +159,7 @@ def _curve(line: Sequence[_Tables], judges: Sequence[str]) -> Curve:
 
 
 def _rivals(
-    runs: Mapping[str, Mapping[float, Store]], tables: Mapping[Path, _Tables], judges: Sequence[str]
+    runs: Mapping[str, Mapping[float, Store]], tables: Mapping[Path, RunTables], judges: Sequence[str]
 ) -> dict[Path, Rival]:
     first, *others = runs.values()
     changes: dict[Path, Change] = {}
@@ -223,7 +172,7 @@ def _rivals(
     return {folder: Rival(changes[folder], p) for folder, p in zip(changes, corrected, strict=True)}
 
 
-def _point(strength: float, store: Store, tables: _Tables, rival: Rival | None) -> Point:
+def _point(strength: float, store: Store, tables: RunTables, rival: Rival | None) -> Point:
     summary = summarise(tables.results, tables.verdicts, tables.quality)
     assert summary.judges is not None
     quality = summary.quality["attack"]

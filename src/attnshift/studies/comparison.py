@@ -1,8 +1,8 @@
-"""Recipes on one set of images, each at several strengths:
-every run is an attack like any other, then judged.
+"""Recipes on one set of images, at several strengths or within budgets: every run is an attack like
+any other, then judged.
 
 A comparison folder:
-runs/NAME@STRENGTH    a run folder
+runs/NAME@SETTING     a run folder; the setting is a strength, or a budget
 inversions            what the runs have in common
 compare.json          all figures (written by the report)
 compare.html
@@ -26,10 +26,9 @@ from attnshift.execution.settings import Inputs, settings_with, wants_masks
 from attnshift.judging.verdicts import evaluate_run, in_run_order
 from attnshift.metrics.clean_accuracy import LEAST
 from attnshift.recipes.schema import BaselineRecipe, Recipe
-from attnshift.recipes.strength import at_strength
 from attnshift.results.rows import QualityRow, ResultRow, VerdictRow
 from attnshift.results.store import Store
-from attnshift.studies.entrants import Entrant, check_asked
+from attnshift.studies.entrants import Entrant, Setting, check_asked
 from attnshift.telemetry import Telemetry
 
 __all__ = ["Compared", "ComparisonSettings", "compare_recipes"]
@@ -50,18 +49,35 @@ class ComparisonSettings(Inputs):
 
 @dataclass(frozen=True)
 class Compared:
-    """The finished runs: recipe -> strength -> run, in the order that was asked for. ``remarks`` as
-    ``evaluate_run``'s, each once."""
+    """The finished runs, in the order that was asked for: recipe -> setting -> run. ``remarks``
+    as ``evaluate_run``'s, each once."""
 
-    runs: Mapping[str, Mapping[float, Store]]
+    stores: Mapping[str, Mapping[Setting, Store]]
     judges: tuple[str, ...]
     remarks: tuple[str, ...]
+
+    @property
+    def runs(self) -> dict[str, dict[float, Store]]:
+        """Recipe -> strength -> run."""
+        return {
+            name: {setting.strength: store for setting, store in line.items() if not setting.budget}
+            for name, line in self.stores.items()
+        }
+
+    @property
+    def runs_by_budget(self) -> dict[str, dict[str, list[Store]]]:
+        """Recipe -> budget -> one run a seed."""
+        found: dict[str, dict[str, list[Store]]] = {}
+        for name, line in self.stores.items():
+            for setting, store in line.items():
+                found.setdefault(name, {}).setdefault(setting.budget, []).append(store)
+        return found
 
 
 @dataclass(frozen=True)
 class _Arm:
     name: str
-    strength: float
+    setting: Setting
     attack: PreparedRun
     folder: Path
 
@@ -80,7 +96,7 @@ def compare_recipes(
     arms = _prepare(settings)
     judges = _load_judges(settings, arms[0].attack.worker.classifiers, arms[0].attack.plan.examples)
     _claim(settings.out, arms)
-    runs: dict[str, dict[float, Store]] = {}
+    runs: dict[str, dict[Setting, Store]] = {}
     remarks: dict[str, None] = {}
     for arm in arms:
         store = attack_prepared(
@@ -90,7 +106,7 @@ def compare_recipes(
         if missing:
             found = evaluate_run(store, missing, min_clean_accuracy=settings.min_clean_accuracy)
             remarks |= dict.fromkeys(found)
-        runs.setdefault(arm.name, {})[arm.strength] = store
+        runs.setdefault(arm.name, {})[arm.setting] = store
     return Compared(runs, tuple(judge.name for judge in judges), tuple(remarks))
 
 
@@ -112,20 +128,22 @@ def _prepare(settings: ComparisonSettings) -> list[_Arm]:
     return [
         _Arm(
             entrant.name,
-            strength,
-            shared[wanted[entrant.name]].with_recipe(_scaled(entrant, strength)),
-            settings.out / "runs" / f"{entrant.name}@{strength:g}",
+            setting,
+            shared[wanted[entrant.name]].with_recipe(_set(entrant, setting)),
+            settings.out / "runs" / f"{entrant.name}@{setting}",
         )
         for entrant in settings.entrants
-        for strength in entrant.strengths
+        for setting in entrant.settings
     ]
 
 
-def _scaled(entrant: Entrant, strength: float) -> Recipe | BaselineRecipe:
+def _set(entrant: Entrant, setting: Setting) -> Recipe | BaselineRecipe:
     try:
-        return at_strength(entrant.recipe, strength)
+        return setting.of(entrant.recipe)
     except UserError as error:
-        raise UserError(f"strength {strength:g} is too much for {entrant.name}: {error}") from None
+        if setting.budget:
+            raise
+        raise UserError(f"strength {setting.strength:g} is too much for {entrant.name}: {error}") from None
 
 
 def _check_recipe(name: str, recipe: Recipe | BaselineRecipe, attack: PreparedRun) -> None:

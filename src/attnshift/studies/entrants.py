@@ -11,25 +11,63 @@ from attnshift.execution.early import check_surrogates
 from attnshift.judging.roles import check_judges
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.recipes.strength import at_strength, parse_budget, within_budget
 
-__all__ = ["Entrant", "check_asked", "read_entrants"]
+__all__ = ["STRENGTHS", "Entrant", "Setting", "check_asked", "read_entrants"]
+
+STRENGTHS = (0.5, 1.0, 2.0)
+"""Strengths of a comparison that is given neither strengths nor budgets."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How far a recipe goes in one run of a comparison: a factor on its steps, or a budget.
+
+    ``budget`` is written as METRIC=LIMIT, or empty. ``repeat`` counts runs with another seed, from
+    0.
+    """
+
+    strength: float = 1.0
+    budget: str = ""
+    repeat: int = 0
+
+    def __str__(self) -> str:
+        again = f",seed+{self.repeat}" if self.repeat else ""
+        return f"{self.budget or format(self.strength, 'g')}{again}"
+
+    def of(self, recipe: Recipe | BaselineRecipe) -> Recipe | BaselineRecipe:
+        """``recipe`` as this run takes it."""
+        made = within_budget(recipe, parse_budget(self.budget)) if self.budget else at_strength(recipe, self.strength)
+        return made.model_copy(update={"seed": made.seed + self.repeat}) if self.repeat else made
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A recipe that is compared, an attack in latents or on pixels,
-    at each of its ``strengths``."""
+    """A recipe that is compared, an attack in latents or on pixels: at each of its
+    ``strengths``, or where there are ``budgets`` within each of these, with so many ``seeds``."""
 
     name: str
     recipe: Recipe | BaselineRecipe
-    strengths: tuple[float, ...]
+    strengths: tuple[float, ...] = ()
+    budgets: tuple[str, ...] = ()
+    seeds: int = 1
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        repeats = range(self.seeds)
+        return tuple(Setting(each) for each in self.strengths) or tuple(
+            Setting(budget=each, repeat=repeat) for each in self.budgets for repeat in repeats
+        )
 
 
-def read_entrants(sources: Sequence[str], strengths: Sequence[float]) -> tuple[Entrant, ...]:
-    """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``,
-    named without the file's ending.
+def read_entrants(
+    sources: Sequence[str], strengths: Sequence[float], budgets: Sequence[str] = (), seeds: int = 1
+) -> tuple[Entrant, ...]:
+    """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``, named without
+    the file's ending.
 
-    Those without strengths of their own are compared at ``strengths``.
+    Those without strengths of their own are compared at ``strengths``; with ``budgets`` all within
+    these, and none has strengths.
     """
     entrants: dict[str, Entrant] = {}
     for given in sources:
@@ -37,7 +75,10 @@ def read_entrants(sources: Sequence[str], strengths: Sequence[float]) -> tuple[E
         name = Path(source).name.removesuffix(".toml")
         if name in entrants:
             raise UserError(f"`recipes`, {given}: two recipes are called {name}; give it once, or rename a file")
-        entrants[name] = Entrant(name, load_recipe(source), own or tuple(strengths))
+        if budgets and own:
+            raise UserError(f"`recipes`, {given}: within a budget no strength is chosen; write {source} alone")
+        at = () if budgets else own or tuple(strengths)
+        entrants[name] = Entrant(name, load_recipe(source), at, tuple(budgets), seeds)
     return tuple(entrants.values())
 
 
@@ -58,7 +99,10 @@ def check_asked(surrogates: Sequence[str], judges: Sequence[str], entrants: Sequ
     if not entrants:
         raise UserError("no recipe to compare; give at least one in `recipes`, such as fast or mifgsm")
     for entrant in entrants:
-        if not entrant.strengths:
+        for budget in entrant.budgets:
+            parse_budget(budget)
+        _once("`budgets`", entrant.budgets)
+        if not entrant.settings:
             raise UserError("no strength to attack with; give at least one in `strengths`, such as 1")
         for strength in entrant.strengths:
             if not 0.001 <= strength <= 1000:
