@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from attnshift.terminal import plural
 __all__ = ["Cost", "Findings", "KnownNames", "estimate_cost", "names_of"]
 
 _SHOWN, _ITERATIONS = 3, 2
+_SHORT = 10.0
+"""Seconds up to which an attack on one image is carried out whole, and may end early as in a run."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,24 @@ class KnownNames:
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimate for all ``images``, from a shortened attack on one of them.
+    """Estimate for all ``images``, from an attack on one of them.
 
-    ``seconds`` are those of all images one by one; ``memory`` is the largest of this process so
-    far, in bytes, None where the system does not say; ``disk`` is the size of the run's images, in
-    bytes.
+    ``seconds`` are those of all images one by one, on a machine that does nothing else; with
+    ``at_most``, if no image ends early. ``memory`` is the largest of this process so far, in bytes,
+    None where the system does not say; ``disk`` is the size of the run's images, in bytes.
     """
 
     images: int
     seconds: float
     memory: int | None
     disk: int
+    at_most: bool = False
 
     @property
     def line(self) -> str:
         memory = "" if self.memory is None else f"{self.memory / 1e9:.1f} GB of memory, "
-        return (
-            f"about {_duration(self.seconds)} one by one, {memory}{max(self.disk / 1e6, 0.1):.1f} MB of disk for "
-            f"{plural(self.images, 'image')}"
-        )
+        time = f"{'at most' if self.at_most else 'about'} {_duration(self.seconds)} one by one"
+        return f"{time}, {memory}{max(self.disk / 1e6, 0.1):.1f} MB of disk for {plural(self.images, 'image')}"
 
 
 @dataclass(frozen=True)
@@ -127,27 +129,64 @@ def estimate_cost(
     images: int,
     size: int,
 ) -> Cost:
-    """Attack ``item`` for two iterations, and add up what as many as ``recipe`` asks for cost for
-    ``images``."""
-    task = read_task(item, size)
-    seconds, pngs = _timed(recipe, backbone, classifiers, task)
-    return Cost(images, images * seconds, _peak(str(backbone.device)), images * pngs)
+    """Attack ``item`` for two iterations, or to its end where that is short, and multiply by
+    ``images``.
+
+    A longer attack is extrapolated to all iterations that ``recipe`` asks for.
+    """
+    attack = partial(_Timed.attack, backbone=backbone, classifiers=classifiers, task=read_task(item, size))
+    tried, left = _shortened(recipe)
+    timed = attack(tried)
+    seconds = timed.whole + left * timed.iteration
+    early = isinstance(recipe, Recipe) and recipe.finish.early
+    if left and early and seconds < _SHORT:
+        timed = attack(recipe)
+        seconds, early = timed.whole, False
+    return Cost(images, images * seconds, _peak(str(backbone.device)), images * timed.disk, bool(left) and early)
 
 
-def _timed(
-    recipe: Recipe | BaselineRecipe, backbone: Backbone, classifiers: Sequence[Classifier], task: Task
-) -> tuple[float, int]:
-    """Seconds of the whole attack on one image, and the size of its PNG files in bytes."""
-    left = 0
-    if isinstance(recipe, Recipe):
-        tried = min(_ITERATIONS, recipe.optimiser.iterations)
-        left = recipe.optimiser.iterations - tried
-        recipe = recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"iterations": tried})})
-    begun, marks = time.monotonic(), []
-    done = work_of(recipe).carry_out(backbone, classifiers, [task], lambda snapshot: marks.append(time.monotonic()))
-    whole = time.monotonic() - begun
-    each = (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else 0.0
-    return whole + left * each, sum(len(encode_png(arm[0], {})) for arm in done.arms.values())
+@dataclass(frozen=True)
+class _Timed:
+    """An attack on one image: seconds of the ``whole`` and of its first ``iteration``, and bytes of
+    its PNG files."""
+
+    whole: float
+    iteration: float
+    disk: int
+
+    @classmethod
+    def attack(
+        cls, recipe: Recipe | BaselineRecipe, backbone: Backbone, classifiers: Sequence[Classifier], task: Task
+    ) -> _Timed:
+        now = _wall if str(backbone.device).startswith("cuda") else _wall_and_cpu
+        begun, marks = now(), []
+        done = work_of(recipe).carry_out(backbone, classifiers, [task], lambda snapshot: marks.append(now()))
+        ended = now()
+        iteration = _between(*marks[:2]) if len(marks) > 1 else 0.0
+        return cls(_between(begun, ended), iteration, sum(len(encode_png(arm[0], {})) for arm in done.arms.values()))
+
+
+def _shortened(recipe: Recipe | BaselineRecipe) -> tuple[Recipe | BaselineRecipe, int]:
+    """``recipe`` with a few iterations, and how many are left out."""
+    if isinstance(recipe, BaselineRecipe):
+        return recipe, 0
+    tried = min(_ITERATIONS, recipe.optimiser.iterations)
+    section = recipe.optimiser.model_copy(update={"iterations": tried})
+    return recipe.model_copy(update={"optimiser": section}), recipe.optimiser.iterations - tried
+
+
+def _wall() -> tuple[float, ...]:
+    return (time.monotonic(),)
+
+
+def _wall_and_cpu() -> tuple[float, ...]:
+    return time.monotonic(), time.process_time()
+
+
+def _between(begun: Sequence[float], ended: Sequence[float]) -> float:
+    """Seconds from ``begun`` to ``ended`` on the clock that counts least: on a busy machine that of
+    the CPU."""
+    return min(last - first for first, last in zip(begun, ended, strict=True))
 
 
 def _peak(device: str) -> int | None:
