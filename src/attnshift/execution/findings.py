@@ -28,7 +28,7 @@ __all__ = ["Cost", "Findings", "KnownNames", "estimate_cost", "names_of"]
 
 _SHOWN, _ITERATIONS = 3, 2
 _SHORT = 10.0
-"""Seconds up to which an attack on one image is carried out whole, and may end early as in a run."""
+"""Seconds up to which an attack on one image is carried out whole, and may end early."""
 
 
 @dataclass(frozen=True)
