@@ -51,14 +51,9 @@ class Holding:
         (slope,) = torch.autograd.grad(rises.sum(), points, retain_graph=True)
         force = (self.multiplier + _STIFFNESS * (spent.detach() - 1)).clamp(min=0)
         length = _norms(direction)
-        held = (
-            direction
-            + (force * torch.where(length > 0, length, 1.0) / _norms(slope).clamp(min=1e-30)).view(
-                -1, *[1] * (slope.ndim - 1)
-            )
-            * slope
-        )
-        return held, replace(self, multiplier=force)
+        length = torch.where(length > 0, length, 1.0) / _norms(slope).clamp(min=1e-30)
+        pull = (force * length).view(-1, *[1] * (slope.ndim - 1)) * slope
+        return direction + pull, replace(self, multiplier=force)
 
 
 def furthest_kept(
