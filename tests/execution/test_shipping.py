@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from attnshift.errors import RunError
 from attnshift.execution import shipping
-from attnshift.execution.shipping import files_of, loaded_as, local_models, read_blocks
+from attnshift.execution.shipping import files_of, loaded_as, local_models, read_blocks, temporary_folder
 from attnshift.execution.worker import load_networks
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.spec import RunSpec
@@ -113,3 +117,31 @@ def test_a_model_that_is_loaded_from_elsewhere_keeps_its_name_and_weights(pipeli
     assert classifier.name == name
     assert classifier.fingerprint() == other.fingerprint()
     assert backbone.suggested_size == 64
+
+
+LOADING = """
+import sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from attnshift.execution.shipping import temporary_folder
+with temporary_folder() as folder:
+    (folder / "weights").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_folder_of_a_killed_worker_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOADING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        abandoned = Path(process.stdout.readline().strip())
+        with temporary_folder() as folder:
+            assert (abandoned / "weights").exists(), "it is at work"
+        assert not folder.exists()
+        process.send_signal(signal.SIGKILL)
+    assert (abandoned / "weights").exists()
+    with temporary_folder() as folder:
+        assert list(tmp_path.iterdir()) == [folder]

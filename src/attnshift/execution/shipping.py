@@ -7,8 +7,13 @@ names. Code and pickles stay where they are.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from attnshift.data.references import is_folder, is_regular
 from attnshift.defences.names import undefended
@@ -18,7 +23,7 @@ from attnshift.errors import RunError
 from attnshift.recipes.schema import Recipe
 from attnshift.results.spec import RunSpec
 
-__all__ = ["LARGEST_MODEL", "Parts", "files_of", "loaded_as", "local_models", "read_blocks"]
+__all__ = ["LARGEST_MODEL", "Parts", "files_of", "loaded_as", "local_models", "read_blocks", "temporary_folder"]
 
 LARGEST_MODEL = 32 * 10**9
 """Most bytes of one model that are sent to a host."""
@@ -30,6 +35,9 @@ _BLOCK = 64 * 2**20
 """Bytes that are read, sent and written at once."""
 _DATA = (".json", ".txt", ".md", ".model", ".safetensors")
 """Endings of the files that are sent; a model card may say which classes a model knows."""
+_FOLDER = "attnshift-models-"
+_BUSY, _LOCKED = "busy.lock", "locked"
+"""Files of a temporary folder: the lock of its process, and the sign that it has been taken."""
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Folders of a pipeline that are never read."""
 
@@ -78,6 +86,34 @@ def files_of(path: Path) -> dict[str, Path]:
         most = f"at most {LARGEST_MODEL / 1e9:g} GB of a model are sent to a host that lacks it"
         raise RunError(f"{path} holds {size / 1e9:.1f} GB, and {most}; put it on every host under this name")
     return files
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder below ``TMPDIR``, removed at the end of the block.
+
+    Where the process is killed first, the next call on this host removes it: the process holds a
+    lock in it, which the system releases.
+    """
+    _remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        with FileLock(folder / _BUSY):
+            # Only from now on may others look whether the lock is held.
+            (folder / _LOCKED).touch()
+            yield folder
+
+
+def _remove_abandoned() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        if not (folder / _LOCKED).exists():
+            continue
+        try:
+            with FileLock(folder / _BUSY, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (Timeout, OSError):
+            # It is at work, or somebody else's.
+            continue
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:

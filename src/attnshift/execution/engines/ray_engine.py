@@ -17,7 +17,6 @@ import os
 import platform
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from attnshift.data.datasets import Item
 from attnshift.data.references import Reference, fetch, scheme_of
 from attnshift.errors import ImageError, RunError, UnavailableError, UserError
 from attnshift.execution.engines import Assignment, Returned, WorkerDied
-from attnshift.execution.shipping import Parts, files_of, loaded_as, local_models, read_blocks
+from attnshift.execution.shipping import Parts, files_of, loaded_as, local_models, read_blocks, temporary_folder
 from attnshift.execution.worker import Failure, Result, Worker
 from attnshift.results.spec import RunSpec
 
@@ -306,8 +305,8 @@ class _Actor:
         if self.folder.is_dir():
             os.chdir(self.folder)
         try:
-            with tempfile.TemporaryDirectory(prefix="attnshift-", ignore_cleanup_errors=True) as folder:
-                places = {path: each.write(Path(folder, str(at))) for at, (path, each) in enumerate(sent.items())}
+            with temporary_folder() as folder:
+                places = {path: each.write(folder / str(at)) for at, (path, each) in enumerate(sent.items())}
                 spec = RunSpec.model_validate_json(self.spec)
                 self.worker = Worker.load(spec, self.cache, loaded_as(self.models, places))
         except UserError as error:
