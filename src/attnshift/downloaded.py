@@ -31,7 +31,7 @@ def load_lpips(network: LpipsNetwork) -> nn.Module:
     ImageNet, are a file of the user's folder (``weights_folder``) or else of torch.hub's cache;
     ``UnavailableError`` is raised without them.
     """
-    return _lpips(network, folder_file(network) or _torchvision(network))
+    return _lpips(network, folder_file(network) or _torchvision(network, weights_folder()))
 
 
 def load_dists() -> nn.Module:
@@ -83,12 +83,15 @@ def only_weights() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _torchvision(network: LpipsNetwork) -> Path:
+def _torchvision(network: LpipsNetwork, lacking: Path | None = None) -> Path:
+    """File of torch.hub's cache with the weights of ``network``.
+
+    A message says that the folder ``lacking`` does not hold them.
+    """
     from torchvision.models import get_model_weights
 
     weights = get_model_weights(WEIGHTS_FILES[network].model)["DEFAULT"]
-    where = weights_folder()
-    beside = f", which {where} does not hold" if where else ""
+    beside = f", which {lacking} does not hold" if lacking else ""
     return hub_file(weights.url, f"torchvision's {weights}{beside}")
 
 

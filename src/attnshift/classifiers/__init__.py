@@ -39,8 +39,8 @@ SOURCES = Table(
             "attnshift.classifiers.zeroshot_source:load_zeroshot",
         ),
         "checkpoint": Entry(
-            "a timm architecture with weights from a local file, as ARCHITECTURE@PATH.safetensors",
-            "Wightman, timm",
+            "weights in a local file, as PATH.safetensors with PATH.json beside it, or ARCHITECTURE@PATH.safetensors",
+            "docs/inputs.md",
             "attnshift.classifiers.checkpoint_source:load_checkpoint",
         ),
         "lab": Entry(

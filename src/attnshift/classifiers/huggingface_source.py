@@ -23,7 +23,7 @@ from attnshift.errors import ModelError
 from attnshift.randomness import generator
 from attnshift.untrusted import UNUSABLE, check_finite, reason, safetensors_shapes
 
-__all__ = ["check_code", "load_huggingface", "load_network", "measure_preprocessing"]
+__all__ = ["LogitsAlone", "check_code", "load_huggingface", "load_network", "measure_preprocessing"]
 
 Processor = Callable[[NDArray[numpy.uint8]], Tensor]
 """One image [height,width,3] -> the network's input [3,rows,columns]."""
@@ -48,7 +48,7 @@ def load_huggingface(name: str) -> Classifier:
         raise ModelError(f"the classes of huggingface:{name} are numbered {sorted(labels)!s:.80}; expected 0, 1, 2, …")
     # transformers makes up names such as LABEL_3 if a model states none; they are no words.
     names = words([str(labels[index]) for index in range(len(labels))]) or names_beside(Path(name))
-    return Classifier(f"huggingface:{name}", _Logits(network), preprocessing, len(labels), names)
+    return Classifier(f"huggingface:{name}", LogitsAlone(network), preprocessing, len(labels), names)
 
 
 def load_network(called: str, name: str, kind: Any, otherwise: str) -> tuple[Any, Preprocessing]:
@@ -201,7 +201,7 @@ def _interpolation(processor: Any) -> Interpolation:
     return known.get(getattr(processor, "resample", 3), "bicubic")
 
 
-class _Logits(nn.Module):
+class LogitsAlone(nn.Module):
     """Network of transformers that returns only its logits."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -70,7 +70,7 @@ def files_of(path: Path) -> dict[str, Path]:
     A ``RunError`` where they are more than ``LARGEST_MODEL``.
     """
     # Loaders read a folder and the folders in it. A pattern follows links, and ends.
-    beside = [path.with_suffix(".classes.json"), path.with_name("class_names.txt")]
+    beside = [path.with_suffix(".json"), path.with_suffix(".classes.json"), path.with_name("class_names.txt")]
     found = [*path.glob("*"), *path.glob("*/*")] if is_folder(path) else [path, *beside]
     top = path if is_folder(path) else path.parent
     pipeline = (path / "model_index.json").is_file()
@@ -139,6 +139,8 @@ def _classifier_parts(name: str) -> Parts:
     match source:
         case "timm" | "huggingface":
             return (before, *_folder(model))
+        case "checkpoint" if is_regular(Path(model)):
+            return (before, Path(model))
         case "checkpoint":
             architecture, _, file = model.partition("@")
             return (f"{before}{architecture}@", *_file(file))
