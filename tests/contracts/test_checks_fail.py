@@ -65,7 +65,6 @@ class Term:
         }[self.wrong]()
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
