@@ -14,8 +14,12 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
 	$(BIN)/attnshift demo --out runs/demo
 
-test: static  ## what CI runs: `make check`, and every test that takes seconds
-	$(FAST)
+# Types are checked beside the tests, which leave a core free now and then, and told behind them.
+test: lint layers  ## what CI runs: `make check`, and every test that takes seconds
+	@said=$$(mktemp); $(BIN)/pyright >"$$said" 2>&1 & types=$$!; \
+	$(FAST); tests=$$?; \
+	wait $$types; typed=$$?; cat "$$said"; rm -f "$$said"; \
+	exit $$((tests > typed ? tests : typed))
 
 test-all: test  ## every test there is (before a release)
 	$(BIN)/python -m pytest -m heavy
@@ -30,14 +34,14 @@ check: static documents  ## ruff, format, import layers, types, examples in docs
 static: $(INSTALLED)
 	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint layers types
 
-lint:
+lint: $(INSTALLED)
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/ruff format --check src tests examples benchmarks
 
-layers:
+layers: $(INSTALLED)
 	$(BIN)/lint-imports --no-cache
 
-types:
+types: $(INSTALLED)
 	$(BIN)/pyright
 
 documents: $(INSTALLED)  ## examples in docstrings, links and names of files in the documents

@@ -6,6 +6,8 @@ from __future__ import annotations
 import shapes  # noqa: F401
 
 # isort: split
+import copy
+import gc
 import os
 import sys
 import time
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
     from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.registry import Table
     from attnshift.results.store import Store
 
 
 BUDGET = "fast_test_seconds"
+LOADED = pytest.StashKey[frozenset[str]]()
+"""Modules that were imported when the tests had been collected."""
 A_LIBRARY = 200
 """So many new modules are those of a library."""
 
@@ -54,6 +59,54 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     imported = len(sys.modules) - known
     if taken > budget and imported < A_LIBRARY and item.get_closest_marker("heavy") is None:
         pytest.fail(f"took {taken:.1f} s of CPU, more than the {budget:g} s of a fast test; mark it heavy", False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note what is imported by now, and let the collector of garbage leave alone what stays for the whole session."""
+    session.config.stash[LOADED] = frozenset(sys.modules)
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def imported_by_collection(pytestconfig: pytest.Config) -> frozenset[str]:
+    return pytestconfig.stash[LOADED]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _classifiers_once() -> Iterator[None]:
+    """Classifiers of the lab and with random weights are loaded and probed once; each who asks is handed a copy.
+
+    ``tests/contracts/test_sources.py`` and ``tests/classifiers`` hold sources and probe themselves to account.
+    """
+    # Imported before the probe is replaced: these two have it under its own name, and keep it.
+    import attnshift.classifiers.classifier
+    import attnshift.testing.sources  # noqa: F401
+    from attnshift import classifiers
+    from attnshift.classifiers import probe
+
+    look_up, tested, known = classifiers.look_up, probe.probe, {}
+
+    def look_up_once(table: Table, source: str) -> Any:
+        load = look_up(table, source)
+        if source not in ("lab", "random"):
+            return load
+
+        def loaded(name: str) -> Classifier:
+            if (source, name) not in known:
+                known[source, name] = tested(load(name))
+            return copy.deepcopy(known[source, name])
+
+        return loaded
+
+    def probe_once(classifier: Classifier) -> Classifier:
+        return classifier if tuple(classifier.name.split(":", 1)) in known else tested(classifier)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "look_up", look_up_once)
+        patch.setattr(probe, "probe", probe_once)
+        yield
 
 
 @pytest.fixture(scope="session")

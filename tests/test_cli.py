@@ -457,6 +457,22 @@ def test_misuse_has_status_2_too(call: Call, arguments: tuple[str, ...]) -> None
     assert "Traceback" not in ended.err
 
 
+def test_one_image_from_the_attack_on_latents_to_the_report(command: Command, call: Call) -> None:
+    command.more = ("--limit", "1", "--set", "optimiser.iterations=1")
+    attacked = call(*command.arguments())
+    assert attacked.status == 0, attacked.err
+    (line,) = images_in(attacked.out)
+    assert line.startswith("1/1 photo-3.png (mug): ")
+    judged = call("evaluate", command.out, "--judge", JUDGE)
+    assert judged.status == 0, judged.err
+    assert all(word in judged.out for word in (SURROGATE, JUDGE, "ssim", "seconds per image"))
+    store = Store.open(command.out)
+    assert {row["classifier"] for row in records(store, "verdicts")} == {SURROGATE, JUDGE}
+    assert {row["arm"] for row in records(store, "verdicts")} == set(store.spec().arms)
+    assert call("report", command.out).status == 0
+    assert JUDGE in (command.out / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.heavy
 def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     command.more = ("--batch", "2")
@@ -555,7 +571,7 @@ def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> N
     own = [each for each in command.arguments() if "=" not in each and each != "--set"]
     attacked = call(*own, "--preset", "pgd", "--set", "baseline.steps=2")
     assert attacked.status == 0, attacked.err
-    assert len(attacked.out.splitlines()) == 3
+    assert len(images_in(attacked.out)) == 3
     assert "iterate" not in attacked.out, "pgd keeps the last one"
     judged = call("evaluate", command.out, "--judge", JUDGE)
     assert judged.status == 0, judged.err

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.described import read_description
 from attnshift.data.images import read_image
 from attnshift.metrics.metrics import flat_noise, lpips_squeeze
 from attnshift.weights_folder import choose_folder
+from later import later
+
+described = later("attnshift.classifiers.described")
 
 PREPARE = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "photographs" / "prepare.py"))
 PREPROCESSING = {"size": 224, "crop_pct": 0.875, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -46,7 +48,7 @@ def test_the_material_is_put_into_our_layout(tmp_path: Path) -> None:
     assert len(descriptions) == 8
     for path in descriptions:
         assert path.with_suffix(".safetensors").resolve() == (material / "classifiers" / f"{path.stem}.safetensors")
-        assert len(read_description(path).names_of(1000)) == 1000
+        assert len(described.read_description(path).names_of(1000)) == 1000
     assert "found squeezenet1_1.safetensors" in choose_folder(tmp_path / "out" / "lpips")
     for name in PREPARE["LABELS"]:
         with (tmp_path / "out" / "photos" / f"{name}.csv").open(newline="") as stream:

@@ -12,19 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
-import timm
 import torch
 from PIL import ExifTags, Image, ImageCms
 from safetensors.torch import load, save_file
-from timm.models import save_for_hf
 from torch import Tensor
-from transformers import ResNetConfig, ResNetForImageClassification
 
 from attnshift import LatentAttack, PixelAttack, load_pipeline, load_recipe
 from attnshift.attack.method import Method
@@ -36,7 +33,6 @@ from attnshift.classifiers.names import imagenet_names
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import quantise, read_image, uncropped_size, write_png
 from attnshift.data.references import fetch
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ImageError, LabelError, ModelError, RecipeError, RunError, UserError
 from attnshift.execution.agreement import Agreement, measure_agreement, readable
 from attnshift.execution.coordinate import attack_prepared
@@ -45,8 +41,7 @@ from attnshift.execution.settings import check_settings
 from attnshift.execution.validate import find_problems
 from attnshift.execution.work import work_of
 from attnshift.judging.verdicts import evaluate_run
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
+from attnshift.lab.scenes import CLASSES
 from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.recipes.presets import preset_names
 from attnshift.recipes.reading import load_latent_recipe
@@ -59,17 +54,27 @@ from attnshift.results.rows import ResultRow, VerdictRow
 from attnshift.results.store import Store
 from attnshift.terminal import plural
 from data.sources import picture, write_tar
+from lab_scenes import rendered
+from later import later
 from pipelines import tiny_pipeline
 from planted import edit_json
 from small_runs import small_settings
 
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+timm = later("timm")
+models = later("timm.models")
+transformers = later("transformers")
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
+
 LABELS = [3, 7]
-LAB_NAMES = load_classifier("lab:resnet").class_names
+LAB_NAMES = CLASSES
 
 
 @pytest.fixture(scope="module")
 def lab_images() -> Tensor:
-    return quantise(render_scenes([scene(0, "test", index) for index in LABELS]).images)
+    return quantise(rendered(LABELS).images)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +125,7 @@ JUDGE = "random:test_convnext"
 def write_rendered(folder: Path, text: str) -> Path:
     """The lab's first three images, a ball, a die and a donut, and a label file; ``text`` has a row for each."""
     folder.mkdir(exist_ok=True)
-    for number, image in enumerate(quantise(render_scenes([scene(0, "test", index) for index in range(3)]).images)):
+    for number, image in enumerate(quantise(rendered(range(3)).images)):
         write_png(folder / f"{number}.png", image, {})
     (folder / "labels.csv").write_text(text)
     return folder
@@ -142,7 +147,7 @@ def test_row_01_labels_that_count_from_1(tmp_path: Path) -> None:
 def test_row_01_class_folders_from_1(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         (tmp_path / str(number)).mkdir()
-        image = quantise(render_scenes([scene(0, "test", number - 1)]).images)[0]
+        image = quantise(rendered([number - 1]).images)[0]
         write_png(tmp_path / str(number) / "a.png", image, {})
     items = list(read_items(tmp_path, None, LAB_NAMES, 10))
     assert [item.label for item in items] == [1, 2, 3]
@@ -180,7 +185,7 @@ def test_row_01_a_class_name_that_contradicts_the_label(tmp_path: Path) -> None:
 
 
 def test_row_01_attack_and_python_count_no_image_that_was_wrong_before(on_pixels: PixelAttack) -> None:
-    images = quantise(render_scenes([scene(0, "test", index) for index in (0, 1)]).images)
+    images = quantise(rendered((0, 1)).images)
     result = on_pixels(images, [0, 2])
     assert result.known.tolist() == [[True, False]]
     assert bool(result.margins[0, 1] < 0)
@@ -309,7 +314,7 @@ def timm_folder(folder: Path, classes: int = 4, **config: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = timm.create_model("test_resnet", num_classes=classes)
-    save_for_hf(network, folder, safe_serialization=True)
+    models.save_for_hf(network, folder, safe_serialization=True)
     edit_json(folder / "config.json", **config)
     return folder
 
@@ -464,9 +469,9 @@ def test_row_07_heads_whose_largest_logit_is_no_answer(config: dict[str, Any], k
 
 
 def test_row_07_a_multi_label_model_is_refused(tmp_path: Path) -> None:
-    config = ResNetConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], embedding_size=8, num_labels=3)
+    config = transformers.ResNetConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], embedding_size=8, num_labels=3)
     config.problem_type = "multi_label_classification"
-    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has a multi-label head"):
         load_classifier(f"huggingface:{tmp_path}")
 
@@ -659,7 +664,7 @@ def test_row_12_a_sharded_variant_is_loaded_and_one_of_several_is_chosen(tmp_pat
         load_pipeline(str(tmp_path))
     assert (
         load_pipeline(f"{tmp_path},variant=fp16").fingerprint()
-        == StableDiffusion(tiny_pipeline(size=64), "tiny").fingerprint()
+        == stable_diffusion.StableDiffusion(tiny_pipeline(size=64), "tiny").fingerprint()
     )
 
 

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from attnshift.baselines import BASELINES
 from report.made_up import made_up_run
 from small_runs import write_photos
@@ -41,13 +39,35 @@ def imported(*arguments: str) -> set[str]:
     return set(modules)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--help",), ("--version",), ("attack", "--help"), ("lab", "--help"), ("list",), ("list", "--json")],
-    ids=" ".join,
-)
-def test_looking_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert imported(*arguments).isdisjoint(HEAVY)
+MANY = """
+import json, sys
+from attnshift.cli import main
+for name, arguments in json.loads(sys.argv[1]).items():
+    sys.argv = ["attnshift", *arguments]
+    status = 0
+    try:
+        main()
+    except SystemExit as exit:
+        status = exit.code or 0
+    heavy = sorted(set(json.loads(sys.argv0)) & set(sys.modules))
+    print(json.dumps([name, status, heavy]), file=sys.stderr)
+"""
+
+
+def asked(commands: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """One process that carries out the ``commands`` of a JSON object, and tells of each in a line."""
+    program = MANY.replace("sys.argv0", repr(json.dumps(HEAVY)))
+    return subprocess.run(
+        [sys.executable, "-c", program, commands], capture_output=True, text=True, timeout=120, cwd=folder
+    )
+
+
+def test_looking_imports_nothing_heavy() -> None:
+    """One process looks at all of it, one after the other, and says of each which modules are loaded after it."""
+    looks = [["--help"], ["--version"], ["attack", "--help"], ["lab", "--help"], ["list"], ["list", "--json"]]
+    done = asked(json.dumps({" ".join(look): look for look in looks}))
+    ended = [json.loads(line) for line in done.stderr.splitlines()]
+    assert ended == [[" ".join(look), 0, []] for look in looks]
 
 
 def test_help_does_not_even_import_numpy() -> None:
@@ -107,20 +127,6 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "run": (("evaluate", "nope", "--judge", "lab:nfnet"), "nope"),
 }
 
-MANY = """
-import json, sys
-from attnshift.cli import main
-for name, arguments in json.loads(sys.argv[1]).items():
-    sys.argv = ["attnshift", *arguments]
-    status = 0
-    try:
-        main()
-    except SystemExit as exit:
-        status = exit.code or 0
-    heavy = sorted(set(json.loads(sys.argv0)) & set(sys.modules))
-    print(json.dumps([name, status, heavy]), file=sys.stderr)
-"""
-
 
 def test_wrong_input_is_answered_before_anything_heavy(tmp_path: Path) -> None:
     """One process asks all of it, one after the other; the first that imports torch is named."""
@@ -129,21 +135,10 @@ def test_wrong_input_is_answered_before_anything_heavy(tmp_path: Path) -> None:
     for file in (tmp_path / "photos" / "images").iterdir():
         file.rename(tmp_path / "photos" / file.name)
     (tmp_path / "photos" / "images").rmdir()
-    commands = json.dumps({name: arguments for name, (arguments, _) in WRONG.items()})
-    program = MANY.replace("sys.argv0", repr(json.dumps(HEAVY)))
-    done = subprocess.run(
-        [sys.executable, "-c", program, commands], capture_output=True, text=True, timeout=120, cwd=tmp_path
-    )
+    done = asked(json.dumps({name: arguments for name, (arguments, _) in WRONG.items()}), tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     for (name, (_, message)), line, ended in zip(WRONG.items(), lines[::2], lines[1::2], strict=True):
         assert (name, message in line) == (name, True), line
         assert json.loads(ended) == [name, 2, []]
     assert not (tmp_path / "run").exists()
-
-
-def test_the_probe_sees_torch() -> None:
-    """Proof that the tests above can fail: a source is only found once its library is there."""
-    probe = "import torch, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "True"

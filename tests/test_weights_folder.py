@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models import SqueezeNet, get_model_weights
 
 from attnshift.cli import main
 from attnshift.downloaded import load_lpips
 from attnshift.errors import UnavailableError
 from attnshift.weights_folder import WEIGHTS_FILES, LpipsNetwork, choose_folder
 from hubs import empty_hubs
+from later import later
+
+models = later("torchvision.models")
 
 SAFETENSORS, PUBLISHED = WEIGHTS_FILES["squeeze"].names
 
@@ -33,13 +35,13 @@ def folder(tmp_path: Path) -> Path:
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return SqueezeNet("1_1").state_dict()
+    return models.SqueezeNet("1_1").state_dict()
 
 
 @pytest.mark.parametrize("network", WEIGHTS_FILES)
 def test_the_names_are_those_of_torchvision(network: LpipsNetwork) -> None:
     file = WEIGHTS_FILES[network]
-    assert get_model_weights(file.model)["DEFAULT"].url.endswith(f"/{file.file}")
+    assert models.get_model_weights(file.model)["DEFAULT"].url.endswith(f"/{file.file}")
 
 
 def test_half_precision_in_the_folder_comes_before_the_cache(folder: Path, checkpoints: Path) -> None:

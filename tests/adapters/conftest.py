@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from attnshift import LatentAttack
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.recipes.reading import load_recipe
+from lab_scenes import rendered
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
@@ -41,7 +40,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="package")
 def images() -> Tensor:
-    return quantise(render_scenes([scene(0, "test", index) for index in (3, 7)]).images)
+    return quantise(rendered((3, 7)).images)
 
 
 @pytest.fixture(scope="package")

@@ -8,26 +8,31 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import pytest
 import torch
-from art.attacks.attack import EvasionAttack
-from art.defences.postprocessor import Rounded
-from art.defences.preprocessor import FeatureSqueezing, SpatialSmoothingPyTorch
-from art.estimators.classification import PyTorchClassifier
-from art.exceptions import EstimatorError
 from torch import Tensor, nn
 
 from attnshift import LatentAttack
-from attnshift.adapters import ArtAdapter
 from attnshift.classifiers.classifier import Classifier
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
 from attnshift.recipes.reading import load_recipe
+from later import later
 
 if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
+
     from adapters.conftest import Own
+    from attnshift.adapters import ArtAdapter
     from attnshift.diffusion.stable_diffusion import StableDiffusion
     from attnshift.recipes.schema import Recipe
 
-Estimator = Callable[..., PyTorchClassifier]
-Attack = Callable[..., ArtAdapter]
+adapters = later("attnshift.adapters")
+attacks = later("art.attacks.attack")
+classification = later("art.estimators.classification")
+postprocessor = later("art.defences.postprocessor")
+preprocessor = later("art.defences.preprocessor")
+exceptions = later("art.exceptions")
+
+Estimator = Callable[..., "PyTorchClassifier"]
+Attack = Callable[..., "ArtAdapter"]
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def estimator(network: nn.Module, lab: Classifier) -> Estimator:
     def build(**options: Any) -> PyTorchClassifier:
         mean, std = (numpy.array(each, "float32") for each in (lab.preprocessing.mean, lab.preprocessing.std))
         given = {"clip_values": (0, 1), "preprocessing": (mean, std), "device_type": "cpu"} | options
-        return PyTorchClassifier(network, nn.CrossEntropyLoss(), (3, 64, 64), 10, **given)
+        return classification.PyTorchClassifier(network, nn.CrossEntropyLoss(), (3, 64, 64), 10, **given)
 
     return build
 
@@ -44,7 +49,7 @@ def estimator(network: nn.Module, lab: Classifier) -> Estimator:
 def attack(backbone: StableDiffusion, recipe: Recipe, lab: Classifier) -> Attack:
     def build(estimator: PyTorchClassifier, **options: Any) -> ArtAdapter:
         given = {"pipeline": backbone, "recipe": recipe, "class_names": lab.class_names} | options
-        return ArtAdapter(estimator, **given)
+        return adapters.ArtAdapter(estimator, **given)
 
     return build
 
@@ -54,7 +59,7 @@ def test_images_are_the_attacks_own(
 ) -> None:
     built, expected = attack(estimator()), own(images, labels).numpy()
     found = built.generate(x=images.numpy(), y=labels.numpy())
-    assert isinstance(built, EvasionAttack)
+    assert isinstance(built, attacks.EvasionAttack)
     assert found.dtype == numpy.float32
     assert numpy.array_equal(found, expected)
     assert (built.estimator.predict(found).argmax(1) != labels.numpy()).any()
@@ -109,7 +114,9 @@ def test_defences_in_pytorch_are_attacked_with_the_classifier(
     labels: Tensor,
     own: Own,
 ) -> None:
-    smoothing = SpatialSmoothingPyTorch(window_size=3, channels_first=True, clip_values=(0, 1), device_type="cpu")
+    smoothing = preprocessor.SpatialSmoothingPyTorch(
+        window_size=3, channels_first=True, clip_values=(0, 1), device_type="cpu"
+    )
 
     class Smoothed(nn.Module):
         def forward(self, shown: Tensor) -> Tensor:
@@ -146,21 +153,24 @@ def test_parameters_are_arts(attack: Attack, estimator: Estimator) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"clip_values": None}, r"needs two clip_values, such as \(0, 1\)"),
-        ({"clip_values": (numpy.zeros((3, 64, 64)), numpy.ones((3, 64, 64)))}, "needs two clip_values"),
-        ({"channels_first": False}, "has channels_first=False"),
-        ({"postprocessing_defences": Rounded()}, "take off the estimator's postprocessing_defences"),
+        (lambda: {"clip_values": None}, r"needs two clip_values, such as \(0, 1\)"),
+        (lambda: {"clip_values": (numpy.zeros((3, 64, 64)), numpy.ones((3, 64, 64)))}, "needs two clip_values"),
+        (lambda: {"channels_first": False}, "has channels_first=False"),
         (
-            {"preprocessing_defences": FeatureSqueezing(clip_values=(0, 1), bit_depth=4)},
+            lambda: {"postprocessing_defences": postprocessor.Rounded()},
+            "take off the estimator's postprocessing_defences",
+        ),
+        (
+            lambda: {"preprocessing_defences": preprocessor.FeatureSqueezing(clip_values=(0, 1), bit_depth=4)},
             "no gradient passes the estimator's FeatureSqueezing",
         ),
     ],
 )
 def test_estimators_that_cannot_be_honoured_are_refused(
-    attack: Attack, estimator: Estimator, options: dict[str, Any], complaint: str
+    attack: Attack, estimator: Estimator, options: Callable[[], dict[str, Any]], complaint: str
 ) -> None:
     with pytest.raises(ModelError, match=complaint):
-        attack(estimator(**options))
+        attack(estimator(**options()))
 
 
 def test_wrong_input_is_named(attack: Attack, estimator: Estimator, images: Tensor, labels: Tensor) -> None:
@@ -175,7 +185,7 @@ def test_wrong_input_is_named(attack: Attack, estimator: Estimator, images: Tens
         built.generate(pixels, labels.numpy() + 7)
     with pytest.raises(LabelError, match="a targeted attack needs y, the targets"):
         attack(estimator(), targeted=True).generate(pixels)
-    with pytest.raises(EstimatorError):
+    with pytest.raises(exceptions.EstimatorError):
         attack(images)
 
 

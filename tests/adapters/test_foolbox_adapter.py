@@ -6,29 +6,32 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import eagerpy
-import foolbox
 import numpy
 import pytest
 import torch
-from foolbox.criteria import Misclassification, TargetedMisclassification
 from torch import Tensor, nn
 
-from attnshift.adapters import FoolboxAdapter
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
+from later import later
 
 if TYPE_CHECKING:
     from adapters.conftest import Own
+    from attnshift.adapters import FoolboxAdapter
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.stable_diffusion import StableDiffusion
     from attnshift.recipes.schema import Recipe
 
-Attack = Callable[..., FoolboxAdapter]
+adapters = later("attnshift.adapters")
+foolbox = later("foolbox")
+criteria = later("foolbox.criteria")
+
+Attack = Callable[..., "FoolboxAdapter"]
 
 
 @pytest.fixture
 def attack(backbone: StableDiffusion, recipe: Recipe, lab: Classifier) -> Attack:
     def build(**options: Any) -> FoolboxAdapter:
-        return FoolboxAdapter(pipeline=backbone, recipe=recipe, class_names=lab.class_names, **options)
+        return adapters.FoolboxAdapter(pipeline=backbone, recipe=recipe, class_names=lab.class_names, **options)
 
     return build
 
@@ -44,7 +47,7 @@ def test_images_are_the_attacks_own(
     attack: Attack, model: foolbox.PyTorchModel, images: Tensor, labels: Tensor, own: Own
 ) -> None:
     built = attack()
-    raw, clipped, success = built(model, images, Misclassification(labels), epsilons=None)
+    raw, clipped, success = built(model, images, criteria.Misclassification(labels), epsilons=None)
     expected = own(images, labels)
     assert isinstance(built, foolbox.attacks.base.MinimizationAttack)
     assert torch.equal(raw, expected)
@@ -66,10 +69,10 @@ def test_targets_are_reached_from_what_the_model_sees(
     attack: Attack, model: foolbox.PyTorchModel, images: Tensor, labels: Tensor, own: Own
 ) -> None:
     targets = torch.tensor([8, 5])
-    raw, _, success = attack()(model, images, TargetedMisclassification(targets), epsilons=None)
+    raw, _, success = attack()(model, images, criteria.TargetedMisclassification(targets), epsilons=None)
     assert torch.equal(raw, own(images, labels, targets))
     assert success.tolist() == (model(raw).argmax(1) == targets).tolist()
-    raw, _, success = attack()(model, images, TargetedMisclassification(torch.tensor([3, 5])), epsilons=None)
+    raw, _, success = attack()(model, images, criteria.TargetedMisclassification(torch.tensor([3, 5])), epsilons=None)
     assert torch.equal(raw[0], images[0])
     assert bool(success[0])
 
@@ -105,12 +108,12 @@ def test_radii_cut_the_finished_image_down(
 def test_foolbox_tensors_come_back_as_such(
     attack: Attack, model: foolbox.PyTorchModel, images: Tensor, labels: Tensor, own: Own
 ) -> None:
-    found = attack().run(model, eagerpy.astensor(images), Misclassification(labels))
+    found = attack().run(model, eagerpy.astensor(images), criteria.Misclassification(labels))
     assert torch.equal(found.raw, own(images, labels))
 
 
 def test_wrong_input_is_named(attack: Attack, model: foolbox.PyTorchModel, images: Tensor, labels: Tensor) -> None:
-    both = Misclassification(labels) & TargetedMisclassification(labels)
+    both = criteria.Misclassification(labels) & criteria.TargetedMisclassification(labels)
     with pytest.raises(
         RecipeError, match="criterion _And is unknown to the attack; give Misclassification or Targeted"
     ):
@@ -118,9 +121,9 @@ def test_wrong_input_is_named(attack: Attack, model: foolbox.PyTorchModel, image
     with pytest.raises(TypeError, match="unexpected keyword argument 'steps'"):
         attack()(model, images, labels, epsilons=None, steps=3)
     with pytest.raises(LabelError, match="2 images and 1 label; give every image one"):
-        attack().run(model, images, Misclassification(labels[:1]))
+        attack().run(model, images, criteria.Misclassification(labels[:1]))
     with pytest.raises(ModelError, match=r"images are a ndarray; the attack needs foolbox\.PyTorchModel and tensors"):
-        attack().run(model, numpy.zeros((1, 3, 64, 64), "float32"), Misclassification(labels))
+        attack().run(model, numpy.zeros((1, 3, 64, 64), "float32"), criteria.Misclassification(labels))
 
 
 def test_a_missing_library_is_named(without: Callable[[str, str], None]) -> None:

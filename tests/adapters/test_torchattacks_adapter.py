@@ -7,25 +7,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import torchattacks
 from torch import Tensor, nn
 
-from attnshift.adapters import TorchattacksAdapter
 from attnshift.errors import ImageError, LabelError, ModelError, UserError
 from attnshift.recipes.reading import load_recipe
+from later import later
 
 if TYPE_CHECKING:
     from adapters.conftest import Own
+    from attnshift.adapters import TorchattacksAdapter
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.stable_diffusion import StableDiffusion
     from attnshift.recipes.schema import Recipe
 
-Wrapped = Callable[[nn.Module], TorchattacksAdapter]
+adapters = later("attnshift.adapters")
+torchattacks = later("torchattacks")
+
+Wrapped = Callable[[nn.Module], "TorchattacksAdapter"]
 
 
 @pytest.fixture
 def wrapped(backbone: StableDiffusion, recipe: Recipe, lab: Classifier) -> Wrapped:
-    return lambda model: TorchattacksAdapter(model, pipeline=backbone, recipe=recipe, class_names=lab.class_names)
+    given = {"pipeline": backbone, "recipe": recipe, "class_names": lab.class_names}
+    return lambda model: adapters.TorchattacksAdapter(model, **given)
 
 
 def test_images_are_the_attacks_own(
@@ -117,23 +121,23 @@ def test_wrong_models_are_named(
 ) -> None:
     with pytest.raises(ModelError, match="the model gives probabilities"):
         wrapped(nn.Sequential(whole, nn.Softmax(1)))(images, labels)
-    few = TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"])
+    few = adapters.TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"])
     with pytest.raises(ModelError, match=r"the model gives \(2, 10\) for two images instead of logits \(2, 2\)"):
         few(images, labels)
     for names in ((), "mug"):
         with pytest.raises(ModelError, match="class_names must list the model's classes"):
-            TorchattacksAdapter(whole, pipeline=backbone, class_names=names)
+            adapters.TorchattacksAdapter(whole, pipeline=backbone, class_names=names)
     with pytest.raises(UserError, match="unknown preset 'fats'; did you mean 'fast'"):
-        TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"], recipe="fats")
+        adapters.TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"], recipe="fats")
     with pytest.raises(UserError, match="0 images cannot be attacked together"):
-        TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"], batch=0)
+        adapters.TorchattacksAdapter(whole, pipeline=backbone, class_names=["mug", "tree"], batch=0)
 
 
 def test_masks_that_need_the_network_itself_are_refused(
     whole: nn.Module, backbone: StableDiffusion, lab: Classifier, images: Tensor, labels: Tensor
 ) -> None:
     masked = load_recipe("fast", ["mask.source=gradcam", "diffusion.denoising_steps=1"])
-    attack = TorchattacksAdapter(whole, pipeline=backbone, recipe=masked, class_names=lab.class_names)
+    attack = adapters.TorchattacksAdapter(whole, pipeline=backbone, recipe=masked, class_names=lab.class_names)
     with pytest.raises(ModelError, match="no Grad-CAM for classifier 'the model'"):
         attack(images[:1], labels[:1])
 

@@ -16,13 +16,17 @@ from torch import Tensor
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.classifiers import load_classifier
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.fingerprint import fingerprint_of
 from attnshift.recipes.reading import load_recipe
+from later import later
 from pipelines import tiny_pipeline
+from small_runs import SHORT_PATH
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 NAMES = ("snowman", "mug", "ball")
 
@@ -32,7 +36,7 @@ def exact() -> StableDiffusion:
     pipeline = tiny_pipeline(size=64)
     for module in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         module.double()
-    return StableDiffusion(pipeline, "tiny")
+    return stable_diffusion.StableDiffusion(pipeline, "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +65,7 @@ Prepare = Callable[..., PreparedBatch]
 
 @pytest.fixture(scope="session")
 def prepared(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]) -> Prepare:
-    """(preset, settings, rows, models) -> the prepared batch; each inversion is made once."""
+    """(preset, settings, rows, models) -> the prepared batch, on a path of two steps; each inversion is made once."""
     made: dict[str, dict[str, Tensor]] = {}
 
     def inversions(
@@ -75,7 +79,7 @@ def prepared(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks:
     def build(
         preset: str, settings: Sequence[str] = (), rows: slice = slice(None), models: slice = slice(1, 2)
     ) -> PreparedBatch:
-        method = Method.of(load_recipe(preset, settings))
+        method = Method.of(load_recipe(preset, [SHORT_PATH, *settings]))
         return prepare_batch(method, exact, exact_classifiers[models], tasks[rows], inversions)
 
     return build

@@ -12,16 +12,15 @@ from torch import Tensor
 from attnshift import LatentAttack
 from attnshift.data.images import quantise
 from attnshift.errors import LabelError, RecipeError
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.recipes.reading import load_recipe
+from lab_scenes import rendered
 
 LABELS = [3, 7]
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render_scenes([scene(0, "test", index) for index in LABELS]).images)
+    return quantise(rendered(LABELS).images)
 
 
 def attack(*settings: str) -> LatentAttack:

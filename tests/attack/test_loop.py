@@ -114,6 +114,7 @@ def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient
 @pytest.mark.parametrize("balance", ["none", "gradnorm"])
 def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepared: Prepare, balance: str) -> None:
     settings = ["terms.variance.select.steps=[0, 1]", "terms.self_attention.weight=0.0", f"optimiser.balance={balance}"]
+    settings.append("diffusion.denoising_steps=4")
     batch = prepared("fast", [*settings, "diffusion.gradient_steps=2"])
     found, without = attention_clean(batch), attention_clean(prepared("fast", [*settings, "terms.variance.weight=0.0"]))
     assert found.losses["variance"].min() > 0

@@ -21,17 +21,19 @@ from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import denoise
 from attnshift.errors import RecipeError
-from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
-from attnshift.lab.shipped import load_lab_pipeline
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import MaskSection
 from attnshift.types import AttentionMaps, Place, Site, TokenSpan
+from lab_scenes import rendered
+from later import later
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+shipped = later("attnshift.lab.shipped")
 
 TOKENS: tuple[TokenSpan, ...] = ((2,), (1, 3))
 LABELS = torch.tensor([3, 5])
@@ -357,17 +359,17 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     scenes = [scene(0, "test", index) for index in range(10)]
-    shown = render_scenes(scenes)
+    rendering = rendered(range(10))
     tasks = [
         Task(str(at), image, each.label, each.class_name)
-        for at, (each, image) in enumerate(zip(scenes, quantise(shown.images), strict=True))
+        for at, (each, image) in enumerate(zip(scenes, quantise(rendering.images), strict=True))
     ]
-    backbone, settings = load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
+    backbone, settings = shipped.load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     batch = prepare_batch(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
     sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
     with torch.no_grad():
         _, attention = denoise(backbone, batch.render.trajectory, batch.render.trajectory.start, sites)
-    return Lab(shown.masks > 0.5, batch, attention)
+    return Lab(rendering.masks > 0.5, batch, attention)
 
 
 def overlap(masks: Tensor, truth: Tensor) -> float:

@@ -13,10 +13,9 @@ from attnshift.attack.interface import checked_tasks
 from attnshift.data.images import quantise
 from attnshift.errors import ImageError, LabelError, RecipeError
 from attnshift.execution.work.pixels import PixelWork
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.metrics.budget import Budget
 from attnshift.recipes.schema import BaselineRecipe
+from lab_scenes import rendered
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -26,7 +25,7 @@ LABELS = [3, 7]
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render_scenes([scene(0, "test", index) for index in LABELS]).images)
+    return quantise(rendered(LABELS).images)
 
 
 @pytest.mark.parametrize("name", ["mifgsm", "pgd"])

@@ -22,15 +22,17 @@ from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
-from attnshift.lab.shipped import load_lab_pipeline
 from attnshift.metrics.metrics import psnr, ssim
 from attnshift.recipes.reading import load_recipe
 from attnshift.types import Branch
+from later import later
 from tiers import fast_first
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+shipped = later("attnshift.lab.shipped")
 
 Steered = tuple[PreparedBatch, Branch, Branch]
 INDICES = (23, 25)
@@ -53,7 +55,7 @@ def world() -> World:
         Task(str(each.label), image, each.label, each.class_name)
         for each, image in zip(scenes, quantise(shown.images), strict=True)
     ]
-    return World(load_lab_pipeline(), load_classifier("lab:resnet"), tasks, shown.masks)
+    return World(shipped.load_lab_pipeline(), load_classifier("lab:resnet"), tasks, shown.masks)
 
 
 def steered(world: World, *settings: str) -> Steered:

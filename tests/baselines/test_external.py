@@ -6,16 +6,14 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
 import torch
-import torchattack
 from torch import Tensor, nn
 
 from attnshift.baselines.external.art_baselines import AutoAttack
-from attnshift.baselines.external.baseline import ExternalBaseline
 from attnshift.baselines.external.networks import Averaged, SpectrumSimulation, seed_generators
 from attnshift.baselines.external.torchattack_baselines import BSR, DI, SSA, TI, TorchattackBaseline
 from attnshift.batching import select_rows
@@ -23,12 +21,18 @@ from attnshift.classifiers import load_classifier
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError, UserError
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
 from attnshift.randomness import generator
 from attnshift.registry import Entry, Table, build
 from attnshift.types import Goals, RandomKey
+from lab_scenes import rendered
+from later import later
+from tiers import fast_first
+
+if TYPE_CHECKING:
+    from attnshift.baselines.external.baseline import ExternalBaseline
+
+torchattack = later("torchattack")
 
 LABELS = [3, 7, 5]
 KEY = RandomKey(0, ("a", "b", "c"), 0)
@@ -52,7 +56,7 @@ with_every_transfer_attack = pytest.mark.parametrize("baseline", TRANSFER, ids=n
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render_scenes([scene(0, "test", index) for index in LABELS]).images)
+    return quantise(rendered(LABELS).images)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def seeded(id: str) -> None:
 
 
 @with_every_baseline
-@pytest.mark.parametrize("epsilon", [1.5 / 255, 16 / 255])
+@pytest.mark.parametrize("epsilon", fast_first([1.5 / 255, 16 / 255]))
 def test_results_stay_within_the_radius(
     baseline: ExternalBaseline, epsilon: float, surrogates: Surrogates, images: Tensor
 ) -> None:

@@ -15,10 +15,9 @@ from attnshift.classifiers import load_classifier
 from attnshift.ensemble.blending import AdaEA
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
 from attnshift.types import Goals, RandomKey
+from lab_scenes import rendered
 
 OWN = ("pgd", "mifgsm", "adaea")
 LABELS = (3, 7, 1)
@@ -27,7 +26,7 @@ KEY = RandomKey(0, ("a", "b", "c"), 0)
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return render_scenes([scene(0, "test", label) for label in LABELS]).images
+    return rendered(LABELS).images
 
 
 @pytest.fixture(scope="module")

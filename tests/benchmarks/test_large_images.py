@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
-from large_images import Alive, Unreal, computed
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from later import later
+
+if TYPE_CHECKING:
+    from large_images import Unreal
+
+large_images = later("large_images")
 
 
 def test_what_is_alive_counts_once_and_what_was_there_does_not() -> None:
     with FakeTensorMode():
         weights = torch.zeros(100)
-        with Alive([weights]) as alive:
+        with large_images.Alive([weights]) as alive:
             made = weights * 2
             also = made.view(10, 10).t()
             halves = weights[:50]
@@ -27,7 +35,7 @@ def test_what_is_alive_counts_once_and_what_was_there_does_not() -> None:
 def test_what_backward_needs_stays_until_it_has_gone_back() -> None:
     with FakeTensorMode():
         leaf = torch.zeros(100, requires_grad=True)
-        with Alive([leaf]) as alive:
+        with large_images.Alive([leaf]) as alive:
             value = leaf.exp().exp().sum()
             assert alive.now == 2 * 400 + 4
             (gradient,) = torch.autograd.grad(value, leaf)
@@ -37,14 +45,14 @@ def test_what_backward_needs_stays_until_it_has_gone_back() -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> Unreal:
-    return Unreal("tiny")
+    return large_images.Unreal("tiny")
 
 
 @pytest.mark.heavy
 def test_sampled_rows_save_the_memory_of_large_grids(tiny: Unreal) -> None:
     """At 256 px a map of the finest grid has 4 MB, and each of its five sites is read on both branches."""
     few = ["diffusion.denoising_steps=1", "diffusion.checkpointing=true"]
-    whole, sampled = (computed(tiny, 256, [*few, f"terms.self_attention.rows={rows}"]) for rows in (0, 16))
+    whole, sampled = (large_images.computed(tiny, 256, [*few, f"terms.self_attention.rows={rows}"]) for rows in (0, 16))
     maps = 5 * 2 * 4 * 1024**2
     assert whole > maps
     assert sampled < whole - 0.9 * maps

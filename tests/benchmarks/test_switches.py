@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import switches
 import table
 import torch
-from models import Model, build
-from pieces import Prepared
-from switches import SAME, VARIANTS, attack_all, figures, lab_tasks, same_numbers, with_references
 
 from attnshift.recipes.reading import load_recipe
+from later import later
+
+if TYPE_CHECKING:
+    from models import Model
+    from pieces import Prepared
+
+switches = later("switches")
+models = later("models")
+pieces = later("pieces")
 
 SHORT = ("optimiser.iterations=1", "diffusion.denoising_steps=2")
 
@@ -22,29 +27,31 @@ SHORT = ("optimiser.iterations=1", "diffusion.denoising_steps=2")
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Model:
     """One image at a time."""
-    monkeypatch.setattr(Model, "batch", 1)
-    return build("tiny")
+    monkeypatch.setattr(models.Model, "batch", 1)
+    return models.build("tiny")
 
 
 @pytest.fixture(scope="module")
 def lab() -> Model:
     torch.set_num_threads(1)
-    return build("lab")
+    return models.build("lab")
 
 
 def test_each_variant_changes_one_thing_of_what_it_is_compared_with() -> None:
-    for name, variant in VARIANTS.items():
-        recipe, plain = (each.recipe().model_dump(mode="json") for each in (variant, VARIANTS[variant.against]))
+    for name, variant in switches.VARIANTS.items():
+        recipe, plain = (
+            each.recipe().model_dump(mode="json") for each in (variant, switches.VARIANTS[variant.against])
+        )
         changed = [key for key in recipe if recipe[key] != plain[key]]
         assert len(changed) == (2 if name == "null-text" else 0 if name in ("fast", "bf16") else 1), name
-        assert list(VARIANTS).index(variant.against) <= list(VARIANTS).index(name)
-    assert VARIANTS["fast"].recipe() == load_recipe("fast")
-    assert VARIANTS["views-2"].recipe().expectation == load_recipe("strong").expectation
+        assert list(switches.VARIANTS).index(variant.against) <= list(switches.VARIANTS).index(name)
+    assert switches.VARIANTS["fast"].recipe() == load_recipe("fast")
+    assert switches.VARIANTS["views-2"].recipe().expectation == load_recipe("strong").expectation
 
 
 def test_what_is_compared_comes_along() -> None:
-    assert with_references(["views-4", "steps-3", "compiled"]) == ["fast", "steps-3", "views-1", "views-4"]
-    assert with_references(["compiled"]) == []
+    assert switches.with_references(["views-4", "steps-3", "compiled"]) == ["fast", "steps-3", "views-1", "views-4"]
+    assert switches.with_references(["compiled"]) == []
 
 
 @pytest.mark.heavy
@@ -67,7 +74,9 @@ def test_finished_batches_are_not_done_again_and_give_the_same_figures(
         surrogates: tuple[str, ...] = ("lab:resnet",),
     ) -> Any:
         calls.clear()
-        return figures(attack_all(lab, names, strengths, surrogates, 1, tmp_path, settings), [0.99])["variants"]
+        return switches.figures(switches.attack_all(lab, names, strengths, surrogates, 1, tmp_path, settings), [0.99])[
+            "variants"
+        ]
 
     first = sitting("fast", "bf16", strengths=(0.5, 1.0))
     # One attack warms everything up.
@@ -77,7 +86,7 @@ def test_finished_batches_are_not_done_again_and_give_the_same_figures(
     # A new variant is timed against its reference of the same sitting.
     more = sitting("fast", "bf16", "guided")
     assert len(calls) == 1 + 2
-    assert [row["switch"] for row in more] == [VARIANTS[name].title for name in ("fast", "bf16", "guided")]
+    assert [row["switch"] for row in more] == [switches.VARIANTS[name].title for name in ("fast", "bf16", "guided")]
     stored = json.loads((tmp_path / "guided_1_0.json").read_text())
     assert stored["reference"] != json.loads((tmp_path / "fast_1_0.json").read_text())["seconds"]
     assert [row["times_as_fast"] for row in more[:2]] == [row["times_as_fast"] for row in first]
@@ -89,25 +98,35 @@ def test_finished_batches_are_not_done_again_and_give_the_same_figures(
 
 
 def test_images_are_held_out_and_in_8_bits() -> None:
-    tasks = lab_tasks(0, 3, 64)
+    tasks = switches.lab_tasks(0, 3, 64)
     images = torch.stack([task.image for task in tasks])
     assert torch.equal((images * 255).round() / 255, images)
-    assert len({task.id for task in tasks} | {task.id for task in lab_tasks(3, 5, 64)}) == 5
-    tuning = torch.stack([task.image for task in build("tiny").tasks(3, lambda shown: torch.zeros(len(shown), 9))])  # type: ignore[arg-type]
+    assert len({task.id for task in tasks} | {task.id for task in switches.lab_tasks(3, 5, 64)}) == 5
+    tuning = torch.stack(
+        [task.image for task in models.build("tiny").tasks(3, lambda shown: torch.zeros(len(shown), 9))]
+    )  # type: ignore[arg-type]
     assert (images - tuning).abs().amax((1, 2, 3)).min() > 0.1
 
 
+SAME = ("all-levels", "projected-once", "channels-last")
+"""Switches with the same numbers, but for the one that needs a compiler."""
+
+
+def test_every_switch_with_the_same_numbers_is_tested() -> None:
+    assert list(switches.SAME) == [*SAME, "compiled"]
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", [name for name in SAME if name != "compiled"])
+@pytest.mark.parametrize("name", SAME)
 def test_what_has_the_same_numbers_is_checked_and_timed(tiny: Model, name: str) -> None:
-    (row,) = same_numbers(tiny, 1, [name])
+    (row,) = switches.same_numbers(tiny, 1, [name])
     assert row["times_as_fast"] > 0
     assert row["difference"] <= 1e-3
 
 
 def test_keys_and_values_are_projected_once() -> None:
-    case = Prepared.of(build("tiny"), "fast")
-    work, changed = SAME["projected-once"].work(case)
+    case = pieces.Prepared.of(models.build("tiny"), "fast")
+    work, changed = switches.SAME["projected-once"].work(case)
     projections = [each for each in changed.batch.render.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
     done = []
     for each in projections:
@@ -121,7 +140,7 @@ def test_keys_and_values_are_projected_once() -> None:
 
 def test_other_numbers_are_not_timed(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def other(case: Prepared) -> tuple[Any, Prepared]:
-        moved = Prepared(
+        moved = pieces.Prepared(
             case.model,
             case.classifiers,
             case.tasks,
@@ -130,9 +149,9 @@ def test_other_numbers_are_not_timed(tiny: Model, monkeypatch: pytest.MonkeyPatc
         )
         return moved.ours, moved
 
-    monkeypatch.setitem(SAME, "channels-last", switches.Same("other", "iteration", other))
+    monkeypatch.setitem(switches.SAME, "channels-last", switches.Same("other", "iteration", other))
     with pytest.raises(AssertionError, match="channels-last: the gradients differ by"):
-        same_numbers(tiny, 1, ["channels-last"])
+        switches.same_numbers(tiny, 1, ["channels-last"])
 
 
 def test_what_cannot_be_done_says_why(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +162,13 @@ def test_what_cannot_be_done_says_why(tiny: Model, monkeypatch: pytest.MonkeyPat
         return run
 
     monkeypatch.setattr(torch, "compile", failing)
-    assert same_numbers(tiny, 1, ["compiled"]) == [
-        {"switch": SAME["compiled"].title, "timed": "iteration", "times_as_fast": None, "reason": "no compiler"}
+    assert switches.same_numbers(tiny, 1, ["compiled"]) == [
+        {
+            "switch": switches.SAME["compiled"].title,
+            "timed": "iteration",
+            "times_as_fast": None,
+            "reason": "no compiler",
+        }
     ]
 
 

@@ -13,11 +13,13 @@ from attnshift.data.references import Reference
 from attnshift.errors import AttnshiftError
 from attnshift.execution.engines import Assignment, Returned, WorkerDied
 from attnshift.results.plan import Batch
+from later import later
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-import workers
+
+workers = later("workers")
 
 BATCH = Batch(0, (Item("item", "item.png", Reference("file", "/item.png"), 0, "mug"),))
 

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
 from attnshift.classifiers import load_classifier
 from attnshift.errors import ModelError
+from later import later
 from planted import declare_giant, plant_pickle
+
+timm = later("timm")
 
 NAMES = ["ball", "mug", "donut", "tree"]
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import in_order_of
@@ -14,23 +13,26 @@ from attnshift.classifiers.gradcam import grad_cam
 from attnshift.classifiers.names import imagenet_names, positions
 from attnshift.data.class_names import ClassNames
 from attnshift.defences.names import load_defended
+from later import later
 
-NAMES = imagenet_names()
+_meta = later("torchvision.models._meta")
+
 SEVERAL = {"crane", "maillot", "Cardigan", "cardigan"}
 """Names of ImageNet that two classes have."""
 
 
 def test_the_two_spellings_of_imagenet_are_one_order() -> None:
-    assert [at for at, name in enumerate(NAMES) if name != CATEGORIES[at]] == [134, 639]
-    assert positions(NAMES, CATEGORIES) == positions(CATEGORIES, NAMES) == tuple(range(1000))
+    ours, theirs = imagenet_names(), _meta._IMAGENET_CATEGORIES
+    assert [at for at, name in enumerate(ours) if name != theirs[at]] == [134, 639]
+    assert positions(ours, theirs) == positions(theirs, ours) == tuple(range(1000))
 
 
 def test_classes_with_one_name_are_never_merged() -> None:
     """In another order nothing tells the bird from the machine."""
-    found = positions(NAMES, CATEGORIES[::-1])
-    assert {NAMES[at] for at, place in enumerate(found) if place < 0} == SEVERAL
+    found = positions(imagenet_names(), _meta._IMAGENET_CATEGORIES[::-1])
+    assert {imagenet_names()[at] for at, place in enumerate(found) if place < 0} == SEVERAL
     assert all(place in (-1, 999 - at) for at, place in enumerate(found))
-    names = ClassNames(NAMES)
+    names = ClassNames(imagenet_names())
     assert [names.find(each) for each in ("crane", "cardigan", "Cardigan")] == [(134, 517), (474,), (264,)]
     assert names.alike("cardigan") == (264, 474)
 
@@ -57,7 +59,7 @@ def test_positions(names: list[str], others: list[str], found: tuple[int, ...]) 
 
 def test_a_defended_classifier_is_brought_to_the_order_behind_its_defence() -> None:
     defended = load_defended("jpeg+random:test_resnet")
-    names = [f"{name} {at}" for at, name in enumerate(NAMES)]
+    names = [f"{name} {at}" for at, name in enumerate(imagenet_names())]
     own = replace(defended, class_names=tuple(names))
     turned = in_order_of(names[::-1], own)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

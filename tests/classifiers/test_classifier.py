@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
-from timm.data import create_transform, resolve_model_data_config
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as vision
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Interpolation, Preprocessing
-from attnshift.classifiers.timm_source import preprocessing
 from attnshift.lab.weights import classifier_names
 from classifiers.images import levels_apart, photograph
+from later import later
+
+timm = later("timm")
+data = later("timm.data")
+transforms = later("torchvision.transforms")
+vision = later("torchvision.transforms.v2.functional")
+timm_source = later("attnshift.classifiers.timm_source")
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -24,7 +26,7 @@ def test_preprocessing_is_torchvisions_resize_and_normalize(
     interpolation: Interpolation, size: tuple[int, int]
 ) -> None:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    resized = vision.resize(images, list(size), InterpolationMode(interpolation), antialias=True)
+    resized = vision.resize(images, list(size), transforms.InterpolationMode(interpolation), antialias=True)
     expected = vision.normalize(resized, list(MEAN), list(STD))
     assert torch.allclose(Preprocessing(size, interpolation, MEAN, STD)(images), expected, atol=1e-5)
 
@@ -67,8 +69,8 @@ def test_what_is_said_about_the_input_is_laid_over_the_image() -> None:
 def test_timms_preprocessing_is_its_own_transform(name: str) -> None:
     network = timm.create_model(name)
     image = photograph()
-    expected = create_transform(**resolve_model_data_config(network))(image)
-    assert levels_apart(preprocessing(network), image, expected) < 1.6
+    expected = data.create_transform(**data.resolve_model_data_config(network))(image)
+    assert levels_apart(timm_source.preprocessing(network), image, expected) < 1.6
 
 
 @pytest.mark.parametrize("name", classifier_names())

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load, save_file
-from timm.models import save_for_hf
 
 from attnshift.classifiers import SOURCES, load_classifier
 from attnshift.errors import ModelError, UserError
 from attnshift.lab.weights import classifier_names
+from later import later
 from planted import declare_giant, edit_json, plant_pickle
+
+timm = later("timm")
+models = later("timm.models")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "label_names": ["ball", "mug", "donut", "tree"],
         "pretrained_cfg": {"mean": (0.1, 0.2, 0.3), "input_size": (3, 80, 80)},
     }
-    save_for_hf(network, folder, model_config=config, safe_serialization=True)
+    models.save_for_hf(network, folder, model_config=config, safe_serialization=True)
     return folder
 
 

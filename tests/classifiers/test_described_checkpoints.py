@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-import torchvision
 from safetensors.torch import load, save_file
 from torch import nn
-from transformers import MobileNetV1Config, MobileNetV1ForImageClassification
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Preprocessing
 from attnshift.errors import ModelError
 from attnshift.execution.shipping import files_of
+from later import later
 from planted import plant_pickle
+
+timm = later("timm")
+torchvision = later("torchvision")
+transformers = later("transformers")
 
 PREPROCESSING = {"size": 64, "crop_pct": 0.875, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}
 TIMM: dict[str, Any] = {"library": "timm", "architecture": "test_efficientnet", "preprocessing": PREPROCESSING}
@@ -35,7 +37,7 @@ def torchvision_network() -> nn.Module:
 
 
 def transformers_network() -> nn.Module:
-    return MobileNetV1ForImageClassification(MobileNetV1Config(num_labels=4, **SMALL))
+    return transformers.MobileNetV1ForImageClassification(transformers.MobileNetV1Config(num_labels=4, **SMALL))
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {

@@ -5,21 +5,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import timm
 import torch
-from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, Preprocessing
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.errors import ModelError
-from attnshift.lab.render import Rendering, render_scenes
-from attnshift.lab.scenes import scene
+from lab_scenes import rendered
+from later import later
+
+if TYPE_CHECKING:
+    from attnshift.lab.render import Rendering
+
+timm = later("timm")
+vision_transformer = later("timm.models.vision_transformer")
 
 SWIN = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 7}
 SMALL_VIT = {"img_size": 64}
@@ -193,7 +198,7 @@ def test_nothing_is_left_behind(classifiers: list[Classifier]) -> None:
 
 @pytest.fixture(scope="module")
 def rendering() -> Rendering:
-    return render_scenes([scene(0, "test", index) for index in range(20)])
+    return rendered(range(20))
 
 
 def test_the_labs_strongest_quadrant_is_the_objects(rendering: Rendering) -> None:
@@ -250,10 +255,15 @@ def test_a_network_without_maps_is_refused_in_one_line(network: nn.Module, found
 
 @pytest.mark.parametrize(
     ("architecture", "arguments"),
-    [("test_vit", SMALL_VIT | {"block_fn": ResPostBlock}), ("tnt_s_legacy_patch16_224", {"img_size": 64, "depth": 1})],
+    [
+        ("test_vit", lambda: SMALL_VIT | {"block_fn": vision_transformer.ResPostBlock}),
+        ("tnt_s_legacy_patch16_224", lambda: {"img_size": 64, "depth": 1}),
+    ],
 )
-def test_a_class_token_whose_last_patches_are_unknown_is_refused(architecture: str, arguments: dict[str, Any]) -> None:
+def test_a_class_token_whose_last_patches_are_unknown_is_refused(
+    architecture: str, arguments: Callable[[], dict[str, Any]]
+) -> None:
     """A norm1 that comes after the attention, and blocks without norm1."""
-    classifier = _untrained(architecture, arguments, (64, 64))
+    classifier = _untrained(architecture, arguments(), (64, 64))
     with pytest.raises(ModelError, match="blocks"):
         grad_cam(classifier, _images(1, 64, 64), torch.tensor([0]))

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
-from transformers import (
-    AutoImageProcessor,
-    BitImageProcessor,
-    ConvNextImageProcessor,
-    EfficientNetImageProcessor,
-    MobileViTImageProcessor,
-    ResNetConfig,
-    ResNetForImageClassification,
-    ViTConfig,
-    ViTForImageClassification,
-    ViTImageProcessor,
-    ViTModel,
-)
 
-from attnshift.classifiers import huggingface_source, load_classifier
+from attnshift.classifiers import load_classifier
 from attnshift.errors import ModelError
 from attnshift.testing import check_source
 from classifiers.images import levels_apart, photograph
+from later import later
 from planted import declare_giant, edit_json, plant_module, plant_pickle
+
+transformers = later("transformers")
+huggingface_source = later("attnshift.classifiers.huggingface_source")
 
 NAMES = ("ball", "mug", "donut", "tree")
 LABELS = {"id2label": dict(enumerate(NAMES)), "label2id": {name: index for index, name in enumerate(NAMES)}}
@@ -47,8 +38,10 @@ VIT = {
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vit")
-    ViTForImageClassification(ViTConfig(**VIT, **LABELS)).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=MEAN, image_std=STD).save_pretrained(folder)
+    transformers.ViTForImageClassification(transformers.ViTConfig(**VIT, **LABELS)).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=MEAN, image_std=STD).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -56,9 +49,11 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its image processor cuts the centre out; its classes have no names."""
     folder = tmp_path_factory.mktemp("resnet")
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
-    ResNetForImageClassification(config).save_pretrained(folder)
-    ConvNextImageProcessor(size={"shortest_edge": 56}).save_pretrained(folder)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(folder)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 56}).save_pretrained(folder)
     return folder
 
 
@@ -93,10 +88,10 @@ def test_a_resnet_without_names(resnet: Path) -> None:
 
 def test_logits_are_the_models_own(vit: Path) -> None:
     classifier = load_classifier(f"huggingface:{vit}")
-    network = ViTForImageClassification.from_pretrained(vit).eval()
+    network = transformers.ViTForImageClassification.from_pretrained(vit).eval()
     image = photograph(32)
     with torch.no_grad():
-        inputs = AutoImageProcessor.from_pretrained(vit)(images=image, return_tensors="pt")
+        inputs = transformers.AutoImageProcessor.from_pretrained(vit)(images=image, return_tensors="pt")
         expected = network(**inputs).logits
         inputs = inputs["pixel_values"] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
         assert torch.allclose(classifier(inputs), expected, atol=1e-5)
@@ -106,34 +101,37 @@ def test_logits_are_the_models_own(vit: Path) -> None:
     assert inputs.grad.abs().amax() > 0
 
 
-PROCESSORS: dict[str, Any] = {
-    "height and width": ViTImageProcessor(size={"height": 40, "width": 56}),
-    "shortest edge and crop": BitImageProcessor(size={"shortest_edge": 146}, crop_size={"height": 128, "width": 128}),
-    "crop_pct": ConvNextImageProcessor(size={"shortest_edge": 224}),
-    "no crop_pct from 384 on": ConvNextImageProcessor(size={"shortest_edge": 384}),
-    "normalised twice": EfficientNetImageProcessor(size={"height": 64, "width": 64}, image_mean=MEAN, image_std=STD),
-    "in [-1, 1] by an offset": EfficientNetImageProcessor(
-        size={"height": 64, "width": 64}, rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False
+SQUARE = {"height": 64, "width": 64}
+PROCESSORS: dict[str, Callable[[], Any]] = {
+    "height and width": lambda: transformers.ViTImageProcessor(size={"height": 40, "width": 56}),
+    "shortest edge and crop": lambda: transformers.BitImageProcessor(
+        size={"shortest_edge": 146}, crop_size={"height": 128, "width": 128}
     ),
-    "not normalised": ViTImageProcessor(size={"height": 64, "width": 64}, do_normalize=False),
-    "not even rescaled": ViTImageProcessor(size={"height": 64, "width": 64}, do_normalize=False, do_rescale=False),
+    "crop_pct": lambda: transformers.ConvNextImageProcessor(size={"shortest_edge": 224}),
+    "no crop_pct from 384 on": lambda: transformers.ConvNextImageProcessor(size={"shortest_edge": 384}),
+    "normalised twice": lambda: transformers.EfficientNetImageProcessor(size=SQUARE, image_mean=MEAN, image_std=STD),
+    "in [-1, 1] by an offset": lambda: transformers.EfficientNetImageProcessor(
+        size=SQUARE, rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False
+    ),
+    "not normalised": lambda: transformers.ViTImageProcessor(size=SQUARE, do_normalize=False),
+    "not even rescaled": lambda: transformers.ViTImageProcessor(size=SQUARE, do_normalize=False, do_rescale=False),
 }
 
 
 @pytest.mark.parametrize("case", PROCESSORS)
 def test_preprocessing_is_the_image_processors_own(case: str) -> None:
-    processor = huggingface_source._processor(PROCESSORS[case])
-    interpolation = huggingface_source._interpolation(PROCESSORS[case])
+    theirs = PROCESSORS[case]()
+    processor, interpolation = huggingface_source._processor(theirs), huggingface_source._interpolation(theirs)
     image = photograph(200)
     measured = huggingface_source.measure_preprocessing(case, processor, interpolation)
-    expected = PROCESSORS[case](images=image, return_tensors="pt")["pixel_values"][0]
+    expected = theirs(images=image, return_tensors="pt")["pixel_values"][0]
     assert levels_apart(measured, image, expected) < 1.6
 
 
 @pytest.mark.parametrize("size", [(32, 36), (100, 114), (224, 235), (224, 256), (256, 256), (300, 342), (518, 518)])
 def test_the_size_before_the_cut_is_found_to_the_pixel(size: tuple[int, int]) -> None:
     cut, whole = ({"height": side, "width": side} for side in size)
-    processor = huggingface_source._processor(BitImageProcessor(size=whole, crop_size=cut))
+    processor = huggingface_source._processor(transformers.BitImageProcessor(size=whole, crop_size=cut))
     measured = huggingface_source.measure_preprocessing("bit", processor, "bicubic")
     assert (measured.size[0], (measured.resized or measured.size)[0]) == size
 
@@ -141,14 +139,14 @@ def test_the_size_before_the_cut_is_found_to_the_pixel(size: tuple[int, int]) ->
 @pytest.mark.parametrize(
     "processor",
     [
-        MobileViTImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}),
-        ViTImageProcessor(do_resize=False),
+        lambda: transformers.MobileViTImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}),
+        lambda: transformers.ViTImageProcessor(do_resize=False),
     ],
     ids=["swaps channels", "does not resize"],
 )
-def test_a_processor_that_does_something_else_is_refused(processor: Any) -> None:
+def test_a_processor_that_does_something_else_is_refused(processor: Callable[[], Any]) -> None:
     with pytest.raises(ModelError, match=r"does more than to resize, cut and normalise.*Classifier\.wrap"):
-        huggingface_source.measure_preprocessing("odd", huggingface_source._processor(processor), "bilinear")
+        huggingface_source.measure_preprocessing("odd", huggingface_source._processor(processor()), "bilinear")
 
 
 def _edit(folder: Path, name: str, values: Mapping[str, Any]) -> None:
@@ -166,7 +164,7 @@ def test_a_folder_that_asks_for_code_of_its_own_is_refused(vit: Path, tmp_path: 
 
 def test_weights_without_a_head_are_refused(vit: Path, tmp_path: Path) -> None:
     """transformers would draw one at random."""
-    ViTModel(ViTConfig(**VIT)).save_pretrained(tmp_path)
+    transformers.ViTModel(transformers.ViTConfig(**VIT)).save_pretrained(tmp_path)
     shutil.copy(vit / "preprocessor_config.json", tmp_path)
     assert "no weights that fit classifier.bias (2 in all)" in complaint(tmp_path)
 

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from attnshift import LatentAttack, load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.probe import check_attackable
 from attnshift.errors import ModelError
+from later import later
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+outputs = later("transformers.modeling_outputs")
 
 HALF = ((0.5,) * 3, (0.25,) * 3)
 
@@ -76,7 +78,10 @@ def test_it_can_be_attacked(backbone: StableDiffusion) -> None:
     [
         (lambda logits: logits.softmax(1), "gives probabilities; let it return logits"),
         (lambda logits: (logits, logits), "gives a tuple instead of logits"),
-        (lambda logits: ImageClassifierOutput(logits=logits), "gives a ImageClassifierOutput instead of logits"),
+        (
+            lambda logits: outputs.ImageClassifierOutput(logits=logits),
+            "gives a ImageClassifierOutput instead of logits",
+        ),
         (lambda logits: logits * torch.nan, "not finite"),
         (lambda logits: logits * 0, "the same logits for two different images"),
         (lambda logits: logits[:1].expand(2, -1), "the same logits for two different images"),

@@ -5,47 +5,39 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoTokenizer,
-    BlipConfig,
-    BlipForImageTextRetrieval,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModel,
-    SiglipConfig,
-    SiglipImageProcessor,
-    SiglipModel,
-    pipeline,
-)
 
 from attnshift.classifiers import load_classifier
-from attnshift.classifiers.zeroshot_source import load_zeroshot, read_names
 from attnshift.defences.names import load_defended, undefended
 from attnshift.errors import ModelError
-from attnshift.lab.tokenizer import build_tokenizer
 from attnshift.testing import check_source
 from classifiers.images import photograph
+from later import later
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+transformers = later("transformers")
+lab_tokenizer = later("attnshift.lab.tokenizer")
+zeroshot_source = later("attnshift.classifiers.zeroshot_source")
 
 NAMES = ("ball", "mug", "snowman", "red ball on the grass")
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def tokens() -> dict[str, Any]:
-    tokenizer = build_tokenizer()
+    tokenizer = lab_tokenizer.build_tokenizer()
     kinds = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {"vocab_size": len(tokenizer)} | {kind: getattr(tokenizer, kind) for kind in kinds}
 
 
 def save(network: Any, processor: Any, folder: Path) -> Path:
-    for each in (network, processor, build_tokenizer()):
+    for each in (network, processor, lab_tokenizer.build_tokenizer()):
         each.save_pretrained(folder)
     return folder
 
@@ -53,27 +45,27 @@ def save(network: Any, processor: Any, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    config = CLIPConfig(
+    config = transformers.CLIPConfig(
         text_config=SMALL | tokens() | {"max_position_embeddings": 24},
         vision_config=SMALL | {"image_size": 32, "patch_size": 8},
         projection_dim=12,
     )
-    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return save(CLIPModel(config), processor, tmp_path_factory.mktemp("clip"))
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return save(transformers.CLIPModel(config), processor, tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
 def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    config = SiglipConfig(
+    config = transformers.SiglipConfig(
         text_config=SMALL | tokens() | {"max_position_embeddings": 64, "projection_size": 16},
         vision_config=SMALL | {"image_size": 32, "patch_size": 8},
     )
-    network = SiglipModel(config)
+    network = transformers.SiglipModel(config)
     # Its authors' starting values; transformers draws them at random.
     network.logit_scale.data.fill_(2.3)
     network.logit_bias.data.fill_(-10.0)
-    processor = SiglipImageProcessor(size={"height": 32, "width": 32})
+    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
     return save(network, processor, tmp_path_factory.mktemp("siglip"))
 
 
@@ -103,14 +95,14 @@ def test_classes_are_the_lines_of_the_file(clip: Path, names: Path) -> None:
 
 @pytest.mark.parametrize("model", ["clip", "siglip"])
 def test_contract(model: str, names: Path, request: pytest.FixtureRequest) -> None:
-    check_source(load_zeroshot, f"{request.getfixturevalue(model)}@{names}")
+    check_source(zeroshot_source.load_zeroshot, f"{request.getfixturevalue(model)}@{names}")
 
 
 @pytest.mark.parametrize("model", ["clip", "siglip"])
 def test_shares_are_those_of_the_zero_shot_pipeline(model: str, names: Path, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(model)
     image = photograph(32)
-    zero_shot: Any = pipeline("zero-shot-image-classification", model=str(folder))
+    zero_shot: Any = transformers.pipeline("zero-shot-image-classification", model=str(folder))
     found = zero_shot(image, candidate_labels=list(NAMES), hypothesis_template="a photo of a {}")
     expected = [{each["label"]: each["score"] for each in found}[name] for name in NAMES]
     pixels = torch.from_numpy(numpy.asarray(image).copy()).movedim(2, 0)[None] / 255
@@ -125,8 +117,8 @@ def test_logits_are_the_models_own_for_more_texts_than_are_encoded_at_once(clip:
     (tmp_path / "many.txt").write_text("\n".join(many))
     classifier = load_classifier(f"zeroshot:{clip}@{tmp_path / 'many.txt'}")
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    network = CLIPModel.from_pretrained(clip).eval()
-    texts = AutoTokenizer.from_pretrained(clip)([f"a photo of a {each}" for each in many], padding=True)
+    network = transformers.CLIPModel.from_pretrained(clip).eval()
+    texts = transformers.AutoTokenizer.from_pretrained(clip)([f"a photo of a {each}" for each in many], padding=True)
     with torch.no_grad():
         inputs = {key: torch.tensor(values) for key, values in texts.items()}
         expected = network(pixel_values=classifier.preprocessing(images), **inputs).logits_per_image
@@ -138,7 +130,9 @@ def test_a_gradient_reaches_the_image_and_no_text_is_read_for_it(
     clip: Path, names: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier = load_classifier(f"zeroshot:{clip}@{names}")
-    monkeypatch.setattr(CLIPModel, "get_text_features", lambda *_, **__: pytest.fail("texts are encoded once"))
+    monkeypatch.setattr(
+        transformers.CLIPModel, "get_text_features", lambda *_, **__: pytest.fail("texts are encoded once")
+    )
     images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0), requires_grad=True)
     classifier(images)[:, 1].sum().backward()
     assert images.grad is not None
@@ -164,12 +158,14 @@ def test_it_can_stand_behind_a_defence(clip: Path, names: Path) -> None:
 )
 def test_names_are_read_whatever_wrote_them(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "names.txt").write_bytes(content)
-    assert read_names(tmp_path / "names.txt") == ("ball", "mug", "snow man")
+    assert zeroshot_source.read_names(tmp_path / "names.txt") == ("ball", "mug", "snow man")
 
 
 def test_names_of_every_language_are_read(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("Tür\n杯子\ncaf\u00e9\u2028bar\n", encoding="utf-8")
-    assert read_names(tmp_path / "names.txt") == ("Tür", "杯子", "caf\u00e9\u2028bar"), "no line end but a line's end"
+    assert zeroshot_source.read_names(tmp_path / "names.txt") == ("Tür", "杯子", "caf\u00e9\u2028bar"), (
+        "no line end but a line's end"
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +240,7 @@ def test_a_text_model_alone_is_refused(clip: Path, names: Path, tmp_path: Path) 
     """transformers would draw the other half at random."""
     folder = shutil.copytree(clip, tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    CLIPTextModel(CLIPTextConfig(**SMALL, **tokens())).save_pretrained(tmp_path / "text")
+    transformers.CLIPTextModel(transformers.CLIPTextConfig(**SMALL, **tokens())).save_pretrained(tmp_path / "text")
     shutil.copy(tmp_path / "text" / "model.safetensors", folder)
     said = complaint(f"zeroshot:{folder}@{names}")
     assert "no weights that fit" in said
@@ -255,8 +251,10 @@ def test_another_kind_of_model_is_refused(clip: Path, names: Path, tmp_path: Pat
     """BLIP looks at image and text together; what a comparison of the two needs is not in it."""
     text = SMALL | tokens() | {"max_position_embeddings": 24, "encoder_hidden_size": 16, "projection_dim": 12}
     vision = SMALL | {"image_size": 32, "patch_size": 8}
-    network = BlipForImageTextRetrieval(BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12))
-    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    network = transformers.BlipForImageTextRetrieval(
+        transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
+    )
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     folder = save(network, processor, tmp_path / "blip")
     assert "has no weights that fit" in complaint(f"zeroshot:{folder}@{names}")
 
@@ -264,14 +262,14 @@ def test_another_kind_of_model_is_refused(clip: Path, names: Path, tmp_path: Pat
 def test_a_model_whose_own_logits_are_others_is_refused(
     clip: Path, names: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = CLIPModel.forward
+    forward = transformers.CLIPModel.forward
 
     def other(self: CLIPModel, *args: Any, **options: Any) -> Any:
         output = forward(self, *args, **options)
         output.logits_per_image = output.logits_per_image + torch.arange(4)
         return output
 
-    monkeypatch.setattr(CLIPModel, "forward", other)
+    monkeypatch.setattr(transformers.CLIPModel, "forward", other)
     assert "does not compare images with texts as CLIP does" in complaint(f"zeroshot:{clip}@{names}")
 
 
@@ -279,6 +277,6 @@ def test_image_sizes_do_not_matter_to_the_names(clip: Path, names: Path) -> None
     classifier = load_classifier(f"zeroshot:{clip}@{names}")
     image = Image.fromarray(numpy.asarray(photograph(96)))
     pixels = torch.from_numpy(numpy.asarray(image).copy()).movedim(2, 0)[None] / 255
-    inputs = CLIPImageProcessor.from_pretrained(clip)(images=image, return_tensors="pt")["pixel_values"]
+    inputs = transformers.CLIPImageProcessor.from_pretrained(clip)(images=image, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         assert torch.allclose(classifier(pixels), classifier.network(inputs), atol=0.05)

@@ -14,7 +14,6 @@ from attnshift.defences.bit_depth import BitDepth
 from attnshift.ensemble.fusion import Uniform
 from attnshift.errors import RecipeError
 from attnshift.losses.classification import CrossEntropy
-from attnshift.metrics.sets import Kid
 from attnshift.telemetry import RunEnded
 from attnshift.testing import (
     check_consumer,
@@ -176,15 +175,16 @@ def test_criteria(change: Callable[[Tensor], Tensor], sentence: str) -> None:
         check_criterion(Criterion(change))
 
 
-class InOrder(Kid):
-    """KID of the first images with the last weighing more."""
-
-    def __call__(self, reference: Tensor, candidate: Tensor) -> Estimate:
-        weights = torch.arange(len(reference)).view(-1, 1)
-        return super().__call__(weights * reference, weights * candidate)
-
-
 def test_set_metrics() -> None:
+    from attnshift.metrics.sets import Kid
+
+    class InOrder(Kid):
+        """KID of the first images with the last weighing more."""
+
+        def __call__(self, reference: Tensor, candidate: Tensor) -> Estimate:
+            weights = torch.arange(len(reference)).view(-1, 1)
+            return super().__call__(weights * reference, weights * candidate)
+
     with pytest.raises(AssertionError, match="the order of the pairs changes the estimate"):
         check_set_metric(InOrder())
 

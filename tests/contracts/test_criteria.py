@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attnshift.ensemble.surrogates import Criterion
 from attnshift.losses import CLASSIFICATION
 from attnshift.registry import build
 from attnshift.testing.criteria import CRITERION_CHECKS
+
+if TYPE_CHECKING:
+    from attnshift.ensemble.surrogates import Criterion
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "margin": [{}, {"kappa": 5.0}, {"scale": "dlr"}, {"scale": "dlr", "kappa": 1.0}],

@@ -9,10 +9,12 @@ import pytest
 from attnshift.classifiers import load_classifier
 from attnshift.errors import UnavailableError
 from attnshift.metrics import FEATURES, METRICS, SETS, VISIBILITY
-from attnshift.metrics.features import classifier_features
 from attnshift.registry import load, look_up
 from attnshift.testing import check_features, check_metric, check_set_metric, check_visibility
 from hubs import empty_hubs
+from later import later
+
+source = later("attnshift.metrics.features")
 
 NEEDS_WEIGHTS = ("lpips-squeeze", "lpips-alex", "lpips-vgg", "dists")
 
@@ -50,4 +52,4 @@ def test_contract_of_features_without_weights(name: str, tmp_path: Path, monkeyp
 
 
 def test_contract_of_features() -> None:
-    check_features(classifier_features(load_classifier("random:test_resnet")))
+    check_features(source.classifier_features(load_classifier("random:test_resnet")))

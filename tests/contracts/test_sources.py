@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
-from torchvision import models
 
 from attnshift.classifiers import SOURCES
 from attnshift.registry import look_up
 from attnshift.testing import check_source
+from later import later
+
+timm = later("timm")
+models = later("torchvision.models")
 
 ELSEWHERE = {"huggingface", "zeroshot"}
 NAMES = {

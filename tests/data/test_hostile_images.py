@@ -98,7 +98,7 @@ def test_144_megapixels_are_refused_before_they_are_decoded(monkeypatch: pytest.
         raise AssertionError("decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
-    content = png(12_000, 12_000, rows(12_000, 12_000))
+    content = png(12_000, 12_000, rows(12_000, 12_000, 1), colour=0)
     assert len(content) < 500_000
     assert "12000x12000 pixels; at most 64000000 are read; scale it down first" in refusal(content)
 

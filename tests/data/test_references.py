@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from attnshift.data import references
@@ -31,6 +31,7 @@ def test_a_reference_is_its_text(reference: Reference) -> None:
     assert pickle.loads(pickle.dumps(reference)) == reference
 
 
+@settings(max_examples=40)
 @given(some.sampled_from(["file", "url", "row", "member"]), some.text(), some.integers(0), some.integers(0))
 def test_any_location_comes_back(kind: references.ReferenceKind, location: str, start: int, length: int) -> None:
     start = start if kind in ("row", "member") else 0

@@ -18,10 +18,9 @@ from attnshift.defences.gaussian_blur import GaussianBlur
 from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.smoothing import Smoothing
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.losses.classification import CrossEntropy
 from attnshift.types import Goals
+from lab_scenes import rendered
 
 
 class Recording:
@@ -44,7 +43,7 @@ def resnet() -> Classifier:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return render_scenes([scene(0, "test", index) for index in range(3)]).images
+    return rendered(range(3)).images
 
 
 def test_it_answers_what_the_classifier_says_of_the_defended_images(resnet: Classifier, images: Tensor) -> None:

@@ -7,11 +7,8 @@ import io
 import numpy
 import pytest
 import torch
-from kornia.enhance import jpeg_codec_differentiable
-from kornia.filters import median_blur
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from attnshift.data.images import quantise
 from attnshift.defences.bit_depth import BitDepth
@@ -19,6 +16,11 @@ from attnshift.defences.gaussian_blur import GaussianBlur
 from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.median import Median
 from attnshift.defences.resize_and_pad import RandomResizeAndPad
+from later import later
+
+enhance = later("kornia.enhance")
+filters = later("kornia.filters")
+functional = later("torchvision.transforms.functional")
 
 
 def pictures(count: int = 2, height: int = 40, width: int = 56) -> Tensor:
@@ -52,7 +54,7 @@ def test_jpeg_has_the_files_values_and_the_codecs_gradient() -> None:
     leaf, weights = pictures().requires_grad_(), torch.randn(2, 3, 40, 56)
     seen = JpegCompression(90)(leaf)
     assert torch.equal(seen, JpegCompression(90)(leaf.detach()))
-    codec = jpeg_codec_differentiable(leaf, torch.tensor([90.0]))
+    codec = enhance.jpeg_codec_differentiable(leaf, torch.tensor([90.0]))
     gradients = [torch.autograd.grad((each * weights).sum(), leaf)[0] for each in (seen, codec)]
     assert torch.equal(*gradients)
     assert float((codec - seen).detach().abs().mean()) < 0.02
@@ -82,7 +84,7 @@ def test_bit_depths_gradient_passes_straight_through() -> None:
 def test_median_of_an_odd_window(size: int) -> None:
     shown = pictures()
     torch.testing.assert_close(
-        Median(size)(shown), median_blur(shown, size, border_type="replicate"), rtol=0, atol=1e-6
+        Median(size)(shown), filters.median_blur(shown, size, border_type="replicate"), rtol=0, atol=1e-6
     )
 
 
@@ -102,7 +104,7 @@ def test_median_removes_single_pixels() -> None:
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.5])
 def test_gaussian_blur(sigma: float) -> None:
     shown, size = pictures(), 2 * int(numpy.ceil(3 * sigma)) + 1
-    expected = gaussian_blur(shown, [size, size], [sigma, sigma])
+    expected = functional.gaussian_blur(shown, [size, size], [sigma, sigma])
     torch.testing.assert_close(GaussianBlur(sigma)(shown), expected, rtol=0, atol=1e-5)
 
 

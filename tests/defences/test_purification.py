@@ -13,8 +13,7 @@ from attnshift.data.images import quantise
 from attnshift.defences.purification import Purification
 from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
+from lab_scenes import rendered
 
 if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Backbone
@@ -29,7 +28,7 @@ def lab() -> Backbone:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return quantise(render_scenes([scene(0, "test", index) for index in range(8)]).images)
+    return quantise(rendered(range(8)).images)
 
 
 def right(name: str, images: Tensor) -> int:

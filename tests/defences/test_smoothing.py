@@ -12,8 +12,7 @@ from torch import Tensor
 
 from attnshift.classifiers import load_classifier
 from attnshift.defences.smoothing import Smoothing, lower_bound
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
+from lab_scenes import rendered
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_the_class_is_chosen_on_copies_that_do_not_bound_it() -> None:
 
 
 def test_a_lab_classifier_vouches_for_a_clean_image() -> None:
-    images = render_scenes([scene(0, "test", index) for index in (1,)]).images
+    images = rendered((1,)).images
     certificate = Smoothing(sigma=0.1, copies=100, selection=20).certify(load_classifier("lab:robust"), images)
     assert certificate.classes.tolist() == [1]
     assert float(certificate.radii) == pytest.approx(0.1 * 1.5, abs=0.02)

@@ -12,9 +12,11 @@ import pytest
 from attnshift import diffusion
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone, Loader
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table
+from later import later
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 STABLE = diffusion.BACKBONES["stable_diffusion"]
 
@@ -56,7 +58,7 @@ def rename(folder: Path, name: str | None) -> None:
 @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"])
 def test_the_class_in_the_folder_chooses(folder: Path, name: str) -> None:
     rename(folder, name)
-    assert isinstance(load_pipeline(str(folder)), StableDiffusion)
+    assert isinstance(load_pipeline(str(folder)), stable_diffusion.StableDiffusion)
     rename(folder, "OtherPipeline")
     with pytest.raises(ModelError, match=f"^the other backbone got {re.escape(str(folder))} in bfloat16$"):
         load_pipeline(str(folder), "bfloat16")

@@ -7,20 +7,25 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from attnshift.diffusion import hub
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
 from hubs import empty_hubs
+from later import later
 from pipelines import tiny_pipeline
 from planted import declare_giant, edit_json, plant_module, plant_pickle
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+diffusers = later("diffusers")
+hub = later("attnshift.diffusion.hub")
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -40,7 +45,7 @@ def marker(tmp_path: Path) -> Path:
 
 def complaint(folder: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        load_stable_diffusion(str(folder))
+        stable_diffusion.load_stable_diffusion(str(folder))
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert str(folder) in message
@@ -95,9 +100,9 @@ def with_channels(channels: int, **more: Any) -> Spoil:
     """A denoiser whose weights fit its configuration."""
 
     def spoil(folder: Path) -> None:
-        settings = UNet2DConditionModel.load_config(folder / "unet")
+        settings = diffusers.UNet2DConditionModel.load_config(folder / "unet")
         assert isinstance(settings, dict)
-        changed = UNet2DConditionModel.from_config({**settings, "in_channels": channels, **more})
+        changed = diffusers.UNet2DConditionModel.from_config({**settings, "in_channels": channels, **more})
         changed.save_pretrained(folder / "unet")  # type: ignore[union-attr]
 
     return spoil
@@ -253,7 +258,7 @@ def test_a_pickle_is_never_opened(folder: Path, marker: Path, file: str, pickled
 
 def test_a_pickle_beside_the_weights_is_left_alone(folder: Path, marker: Path) -> None:
     plant_pickle(folder / "unet" / "diffusion_pytorch_model.bin", marker)
-    assert load_stable_diffusion(str(folder)).suggested_size == 64
+    assert stable_diffusion.load_stable_diffusion(str(folder)).suggested_size == 64
     assert not marker.exists()
 
 
@@ -316,13 +321,13 @@ def test_a_vocabulary_of_another_model(folder: Path) -> None:
 def test_a_name_that_nothing_can_have(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"^cannot load the pipeline "):
-        load_stable_diffusion(names)
+        stable_diffusion.load_stable_diffusion(names)
 
 
 def test_more_steps_than_the_model_knows(folder: Path) -> None:
     edit_json(folder / SCHEDULER, num_train_timesteps=10)
     with pytest.raises(ModelError, match=r"schedule_steps is 20, and .* was trained with 10 steps"):
-        load_stable_diffusion(str(folder)).noise_schedule(20, 5)
+        stable_diffusion.load_stable_diffusion(str(folder)).noise_schedule(20, 5)
 
 
 @torch.no_grad()
@@ -335,10 +340,10 @@ def noise(pipeline: StableDiffusion) -> Tensor:
 def test_half_precision_is_computed_in_full(tmp_path: Path, variant: str | None) -> None:
     tiny_pipeline(size=64).to(torch.float16).save_pretrained(tmp_path, variant=variant)
     assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists() == bool(variant)
-    loaded = load_stable_diffusion(str(tmp_path))
+    loaded = stable_diffusion.load_stable_diffusion(str(tmp_path))
     assert next(loaded.unet.parameters()).dtype == next(loaded.vae.parameters()).dtype == torch.float32
     expected = tiny_pipeline(size=64).to(torch.float16).to(torch.float32)
-    torch.testing.assert_close(noise(loaded), noise(StableDiffusion(expected, "tiny")))
+    torch.testing.assert_close(noise(loaded), noise(stable_diffusion.StableDiffusion(expected, "tiny")))
 
 
 def varied(*variants: str, shard: str | None = None) -> Spoil:
@@ -359,7 +364,8 @@ def test_the_only_variant_is_loaded(folder: Path, variant: str, shard: str | Non
     varied(variant, shard=shard)(folder)
     assert len(list((folder / "unet").glob("*.safetensors"))) == 1 or shard
     torch.testing.assert_close(
-        noise(load_stable_diffusion(str(folder))), noise(StableDiffusion(tiny_pipeline(size=64), ""))
+        noise(stable_diffusion.load_stable_diffusion(str(folder))),
+        noise(stable_diffusion.StableDiffusion(tiny_pipeline(size=64), "")),
     )
 
 
@@ -371,7 +377,7 @@ def test_of_several_variants_one_is_chosen_behind_the_name(folder: Path) -> None
     assert "in the variants bf16 and fp16; choose one behind the pipeline's name, as in FOLDER,variant=" in complaint(
         folder
     )
-    half, full = (load_stable_diffusion(f"{folder},variant={variant}") for variant in ("bf16", "fp16"))
+    half, full = (stable_diffusion.load_stable_diffusion(f"{folder},variant={variant}") for variant in ("bf16", "fp16"))
     assert half.unet.conv_in.weight.equal(full.unet.conv_in.weight / 2)
     assert half.name == f"{folder},variant=bf16"
 
@@ -379,13 +385,13 @@ def test_of_several_variants_one_is_chosen_behind_the_name(folder: Path) -> None
 def test_a_variant_of_one_network_goes_with_the_plain_files_of_the_others(folder: Path) -> None:
     weights = {key: value / 2 for key, value in load((folder / UNET).read_bytes()).items()}
     save_file(weights, folder / "unet" / "diffusion_pytorch_model.non_ema.safetensors")
-    loaded = load_stable_diffusion(f"{folder},variant=non_ema")
+    loaded = stable_diffusion.load_stable_diffusion(f"{folder},variant=non_ema")
     assert loaded.unet.conv_in.weight.equal(weights["conv_in.weight"])
-    assert not load_stable_diffusion(str(folder)).unet.conv_in.weight.equal(weights["conv_in.weight"])
+    assert not stable_diffusion.load_stable_diffusion(str(folder)).unet.conv_in.weight.equal(weights["conv_in.weight"])
     with pytest.raises(ModelError, match="holds no weights of the variant 'fp16'; leave"):
-        load_stable_diffusion(f"{folder},variant=fp16")
+        stable_diffusion.load_stable_diffusion(f"{folder},variant=fp16")
     with pytest.raises(ModelError, match="'' is no variant of weights"):
-        load_stable_diffusion(f"{folder},variant=")
+        stable_diffusion.load_stable_diffusion(f"{folder},variant=")
 
 
 def test_weights_under_another_name_are_named(folder: Path) -> None:
@@ -396,7 +402,7 @@ def test_weights_under_another_name_are_named(folder: Path) -> None:
 def test_the_rest_of_a_clip_beside_its_text_encoder_is_left_alone(folder: Path) -> None:
     more = {"text_projection.weight": torch.zeros(2, 2), "vision_model.class_embedding": torch.zeros(2)}
     change(TEXT, lambda weights: weights.update(more))(folder)
-    assert load_stable_diffusion(str(folder)).suggested_size == 64
+    assert stable_diffusion.load_stable_diffusion(str(folder)).suggested_size == 64
 
 
 @pytest.mark.parametrize("name", ["./nope", "../nope", "/nope/sd", "~/sd", "a/b/c", "models/sd2", "sd 1.5", "sd\\v1"])
@@ -407,7 +413,7 @@ def test_a_folder_that_does_not_exist_is_not_asked_for_at_the_hub(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "HfApi", None)
     with pytest.raises(ModelError, match=r"cannot load the pipeline .*: there is no such folder; give a folder"):
-        load_stable_diffusion(name)
+        stable_diffusion.load_stable_diffusion(name)
 
 
 class Hub:
@@ -430,7 +436,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: p
     with pytest.raises(
         ModelError, match=rf"^cannot load the pipeline {name}: .* cannot be reached \(Name or .* give a"
     ):
-        load_stable_diffusion(name)
+        stable_diffusion.load_stable_diffusion(name)
     assert silent.asked == 1
 
 
@@ -455,7 +461,10 @@ def test_names_that_published_weights_have_are_understood(folder: Path, pipeline
     change(VAE, old_images)(folder)
     change(TEXT, old_texts)(folder)
     assert "decoder.mid_block.attentions.0.query.weight" in load((folder / VAE).read_bytes())
-    loaded, expected = load_stable_diffusion(str(folder)), load_stable_diffusion(str(pipeline_folder))
+    loaded, expected = (
+        stable_diffusion.load_stable_diffusion(str(folder)),
+        stable_diffusion.load_stable_diffusion(str(pipeline_folder)),
+    )
     for part in ("vae", "text_encoder"):
         weights = getattr(expected, part).state_dict()
         torch.testing.assert_close(dict(getattr(loaded, part).state_dict()), dict(weights), rtol=0, atol=0)

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnshift.diffusion.ddim import ddim_step
-from attnshift.diffusion.stable_diffusion import StableDiffusion
+from later import later
 from pipelines import tiny_pipeline
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 LEVELS = st.floats(0.01, 0.9999)
 
@@ -32,7 +34,7 @@ def test_a_step_keeps_the_clean_latent_that_the_noise_implies(source: float, tar
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_every_step_equals_the_one_of_diffusers(prediction_type: str) -> None:
-    backbone = StableDiffusion(tiny_pipeline(prediction_type, size=64), "tiny")
+    backbone = stable_diffusion.StableDiffusion(tiny_pipeline(prediction_type, size=64), "tiny")
     noise_schedule, text = backbone.noise_schedule(20, 5), backbone.embed(["a mug", "ball"])
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     backbone.scheduler.set_timesteps(20)

@@ -69,7 +69,7 @@ def test_values_are_the_same_to_the_bit_and_only_the_last_steps_maps_have_a_grad
         assert [each.requires_grad for each in found] == [False] * (STEPS - kept) + [True] * kept
 
 
-@with_and_without_guidance
+@pytest.mark.parametrize("guidance", fast_first([2.5, 1.0]))
 @whether_checkpointed
 def test_going_back_through_all_steps_is_the_same_as_no_limit(
     backbone: StableDiffusion, trajectories: Callable[[float], Trajectory], guidance: float, checkpointing: bool
@@ -80,7 +80,7 @@ def test_going_back_through_all_steps_is_the_same_as_no_limit(
     assert torch.equal(gradient, expected)
 
 
-@with_and_without_guidance
+@pytest.mark.parametrize("guidance", fast_first([2.5, 1.0]))
 @whether_checkpointed
 @pytest.mark.parametrize("kept", fast_first([2, 1, 4]))
 def test_the_gradient_is_that_of_the_last_steps_alone(

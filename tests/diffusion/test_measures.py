@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,11 +14,16 @@ from torch import Tensor
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Prediction
 from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.lab.weights import pipeline_folder
 from attnshift.testing.models import pictures
+from later import later
 from pipelines import tiny_pipeline
 from planted import edit_json
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 IMAGES = pictures(3)
 
@@ -25,7 +31,7 @@ IMAGES = pictures(3)
 @pytest.fixture(scope="module")
 def lab() -> StableDiffusion:
     loaded = load_pipeline("lab")
-    assert isinstance(loaded, StableDiffusion)
+    assert isinstance(loaded, stable_diffusion.StableDiffusion)
     return loaded
 
 
@@ -81,7 +87,7 @@ def test_flat_images_are_no_reason_for_doubt(lab: StableDiffusion) -> None:
 def test_an_epsilon_model_that_states_v_prediction_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(pipeline_folder(), tmp_path / "lab")
     edit_json(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
-    verdict = measure_pipeline(load_stable_diffusion(str(folder)), IMAGES).verdict
+    verdict = measure_pipeline(stable_diffusion.load_stable_diffusion(str(folder)), IMAGES).verdict
     assert verdict.kind == "refused"
     assert "states the prediction type v_prediction, and its outputs are those of epsilon; correct" in verdict.line
 
@@ -115,7 +121,7 @@ def test_a_wrong_scaling_factor_is_said_or_refused(
 
 @pytest.mark.parametrize("stated", ["epsilon", "v_prediction"])
 def test_a_random_pipeline_is_recognised_under_either_type(stated: str) -> None:
-    measures = measure_pipeline(StableDiffusion(tiny_pipeline(stated, size=64), "tiny"), IMAGES)
+    measures = measure_pipeline(stable_diffusion.StableDiffusion(tiny_pipeline(stated, size=64), "tiny"), IMAGES)
     assert measures.is_random
     assert measures.verdict.kind == "doubtful"
     assert "tiny predicts no noise at all, as networks with random weights do (3 images" in measures.verdict.line

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from attnshift.attention.rows import row_probabilities
-from attnshift.diffusion.attention import record_attention
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.reconstruction import Offset
 from attnshift.types import Site
+from later import later
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
     from diffusion.conftest import Inverted
+
+recorder = later("attnshift.diffusion.attention")
 
 Paths = dict[Pairing, "Inverted"]
 
@@ -87,7 +89,7 @@ def test_only_the_sites_asked_for_are_recorded(backbone: StableDiffusion, paths:
 
 def test_a_second_pass_overwrites_the_first(backbone: StableDiffusion, paths: Paths) -> None:
     path, site = paths["aligned"], backbone.sites(64)[1]
-    with torch.no_grad(), record_attention(backbone.unet, [Read(site)]) as recorded:
+    with torch.no_grad(), recorder.record_attention(backbone.unet, [Read(site)]) as recorded:
         backbone.unet(path.stored[0], 201, encoder_hidden_states=path.text)
         first = recorded[site]
         backbone.unet(path.stored[0], 201, encoder_hidden_states=path.empty)
@@ -102,7 +104,7 @@ def test_processors_are_restored(backbone: StableDiffusion, fails: bool) -> None
     failure = RuntimeError("in the middle of a pass")
 
     def use() -> None:
-        with record_attention(backbone.unet, [Read(site) for site in backbone.sites(64)]):
+        with recorder.record_attention(backbone.unet, [Read(site) for site in backbone.sites(64)]):
             assert not any(now is before[name] for name, now in backbone.unet.attn_processors.items())
             if fails:
                 raise failure
@@ -120,7 +122,7 @@ def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: Stab
     wrong = Site("conv_in", "cross", "down", 8, 1)
     with (
         pytest.raises(TypeError, match="conv_in is a Conv2d"),
-        record_attention(backbone.unet, [Read(backbone.sites(64)[0]), Read(wrong)]),
+        recorder.record_attention(backbone.unet, [Read(backbone.sites(64)[0]), Read(wrong)]),
     ):
         pass
     assert all(now is before[name] for name, now in backbone.unet.attn_processors.items())

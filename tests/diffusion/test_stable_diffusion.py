@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 from attnshift.diffusion.backbone import Read
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
+from later import later
 from pipelines import tiny_pipeline
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+diffusers = later("diffusers")
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 
 def words(backbone: StableDiffusion, prompt: str, phrase: str) -> list[str]:
@@ -125,7 +131,7 @@ def test_embedding_has_one_row_per_token_at_any_length(backbone: StableDiffusion
 
 
 def test_folder_gives_the_backbone_that_was_saved(backbone: StableDiffusion, pipeline_folder: Path) -> None:
-    loaded = load_stable_diffusion(str(pipeline_folder))
+    loaded = stable_diffusion.load_stable_diffusion(str(pipeline_folder))
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = backbone.denoise(latents, 201, backbone.embed(["snowman"])).noise
@@ -137,16 +143,16 @@ def test_folder_gives_the_backbone_that_was_saved(backbone: StableDiffusion, pip
 
 def test_folder_that_is_no_pipeline_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model_index\.json"):
-        load_stable_diffusion(str(tmp_path))
+        stable_diffusion.load_stable_diffusion(str(tmp_path))
 
 
 def test_models_that_do_not_fit_are_errors() -> None:
     with pytest.raises(ModelError, match="prediction type 'sample' is not supported"):
-        StableDiffusion(tiny_pipeline("sample", size=64), "tiny")
+        stable_diffusion.StableDiffusion(tiny_pipeline("sample", size=64), "tiny")
     inpainting = tiny_pipeline(size=64)
     inpainting.unet.register_to_config(in_channels=9)
     with pytest.raises(ModelError, match="takes 9 channels but the autoencoder makes 4"):
-        StableDiffusion(inpainting, "tiny")
+        stable_diffusion.StableDiffusion(inpainting, "tiny")
 
 
 def test_weights_are_constants(backbone: StableDiffusion) -> None:
@@ -157,6 +163,6 @@ def test_weights_are_constants(backbone: StableDiffusion) -> None:
 
 def test_a_scheduler_in_memory_without_betas_is_an_error() -> None:
     flow = tiny_pipeline(size=64)
-    flow.scheduler = FlowMatchEulerDiscreteScheduler()
+    flow.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ModelError, match=r"^tiny: its scheduler states no beta_schedule"):
-        StableDiffusion(flow, "tiny")
+        stable_diffusion.StableDiffusion(flow, "tiny")

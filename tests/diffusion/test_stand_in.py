@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,20 +16,26 @@ from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.remarks import idle_with
-from attnshift.classifiers.classifier import Classifier
-from attnshift.diffusion import hub
-from attnshift.diffusion.autoencoder import decode
-from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.diffusion.stand_in import StandIn, load_stand_in
 from attnshift.errors import ModelError, RecipeError
 from attnshift.execution.prepare import prepare_run
 from attnshift.execution.shipping import loaded_as, local_models
 from attnshift.execution.worker import Worker
 from attnshift.recipes.reading import load_recipe
 from hubs import empty_hubs
+from later import later
 from pipelines import taesd_pipeline, tiny_autoencoder, tiny_pipeline
 from planted import edit_json
 from small_runs import small_settings
+
+if TYPE_CHECKING:
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.diffusion.stand_in import StandIn
+
+autoencoder = later("attnshift.diffusion.autoencoder")
+hub = later("attnshift.diffusion.hub")
+stand_ins = later("attnshift.diffusion.stand_in")
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stand_in(folder: Path) -> StandIn:
-    return load_stand_in(str(folder))
+    return stand_ins.load_stand_in(str(folder))
 
 
 def tiny(folder: Path) -> tuple[str, str]:
@@ -63,7 +70,7 @@ def test_images_are_the_pipeline_s_and_the_gradient_is_the_tiny_decoder_s(
     assert torch.equal(decoded, backbone.decode(latents))
     direction = torch.randn(decoded.shape, generator=torch.Generator().manual_seed(1))
     (gradient,) = torch.autograd.grad((decoded * direction).sum(), leaf)
-    (expected,) = torch.autograd.grad((decode(stand_in.network, other) * direction).sum(), other)
+    (expected,) = torch.autograd.grad((autoencoder.decode(stand_in.network, other) * direction).sum(), other)
     torch.testing.assert_close(gradient, expected)
     assert gradient.abs().max() > 0
 
@@ -71,14 +78,14 @@ def test_images_are_the_pipeline_s_and_the_gradient_is_the_tiny_decoder_s(
 def test_without_a_gradient_the_tiny_decoder_does_not_run(
     folder: Path, backbone: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = StandIn(str(folder), tiny_autoencoder())
+    alone = stand_ins.StandIn(str(folder), tiny_autoencoder())
     monkeypatch.setattr(alone.network, "decode", lambda latents: pytest.fail("it ran"))
     latents = latents_of(backbone)
     assert torch.equal(alone.behind(backbone)(latents, False), backbone.decode(latents))
 
 
 def test_a_tiny_decoder_of_the_pipeline_s_own_is_kept_and_said(folder: Path, stand_in: StandIn) -> None:
-    own = StableDiffusion(taesd_pipeline(), "taesd")
+    own = stable_diffusion.StableDiffusion(taesd_pipeline(), "taesd")
     assert stand_in.behind(own) == own.decode
     method = Method.of(load_recipe("fast", [*tiny(folder), "diffusion.encoding=sample"]))
     first, second = idle_with(method, own)
@@ -138,7 +145,7 @@ def test_a_decoder_of_another_pipeline_is_refused(
 ) -> None:
     save(tmp_path)
     with pytest.raises(ModelError, match=expected), torch.no_grad():
-        load_stand_in(str(tmp_path)).check(backbone, 64)
+        stand_ins.load_stand_in(str(tmp_path)).check(backbone, 64)
 
 
 def a_large_one(folder: Path) -> None:
@@ -189,7 +196,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     empty_hubs(tmp_path, monkeypatch)
     monkeypatch.setattr(hub, "_refusal", lambda name: "the hub is away")
     with pytest.raises(ModelError, match=r"^cannot load diffusion.decoder_source nobody/decoder: the hub is away$"):
-        load_stand_in("nobody/decoder")
+        stand_ins.load_stand_in("nobody/decoder")
 
 
 @pytest.mark.parametrize("changes", [["diffusion.decoder=tiny"], ["diffusion.decoder_source=somewhere"]])
@@ -199,9 +206,9 @@ def test_the_decoder_and_its_source_go_together(changes: list[str]) -> None:
 
 
 def test_the_agreement_of_a_decoder_with_itself_is_infinite() -> None:
-    own = StableDiffusion(taesd_pipeline(), "taesd")
-    same = StandIn("same", tiny_autoencoder())
-    other = StandIn("other", tiny_autoencoder())
+    own = stable_diffusion.StableDiffusion(taesd_pipeline(), "taesd")
+    same = stand_ins.StandIn("same", tiny_autoencoder())
+    other = stand_ins.StandIn("other", tiny_autoencoder())
     with torch.no_grad():
         other.network.decoder.layers[-1].bias += 0.05
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

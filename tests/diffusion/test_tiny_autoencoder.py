@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.measures import measure_pipeline
-from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
 from attnshift.testing.backbones import BACKBONE_CHECKS
+from later import later
 from pipelines import taesd_pipeline, tiny_autoencoder
 from planted import edit_json
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(saved: Path) -> StableDiffusion:
-    return load_stable_diffusion(str(saved))
+    return stable_diffusion.load_stable_diffusion(str(saved))
 
 
 def pictures() -> torch.Tensor:
@@ -67,14 +72,14 @@ def test_checkpointing_keeps_the_gradient(loaded: StableDiffusion) -> None:
 def test_the_fingerprint_tells_how_it_enlarges(saved: Path, loaded: StableDiffusion, tmp_path: Path) -> None:
     other = shutil.copytree(saved, tmp_path / "other")
     edit_json(other / "vae" / "config.json", upsample_fn="bilinear")
-    assert load_stable_diffusion(str(other)).fingerprint() != loaded.fingerprint()
+    assert stable_diffusion.load_stable_diffusion(str(other)).fingerprint() != loaded.fingerprint()
 
 
 @torch.no_grad()
 def test_the_spread_of_latents_knows_the_scaling_factor(saved: Path, loaded: StableDiffusion, tmp_path: Path) -> None:
     other = shutil.copytree(saved, tmp_path / "other")
     edit_json(other / "vae" / "config.json", scaling_factor=0.25)
-    scaled = load_stable_diffusion(str(other))
+    scaled = stable_diffusion.load_stable_diffusion(str(other))
     right, wrong = (measure_pipeline(each, pictures()).spread for each in (loaded, scaled))
     assert wrong == pytest.approx(0.25 * right, rel=1e-4)
     latents = loaded.encode(pictures())
@@ -103,7 +108,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_a_line(saved: Path, tmp_path
     folder = shutil.copytree(saved, tmp_path / "pipeline")
     edit_json(folder / "vae" / "config.json", **changes)
     with pytest.raises(ModelError, match=re.escape(expected)) as caught:
-        load_stable_diffusion(str(folder))
+        stable_diffusion.load_stable_diffusion(str(folder))
     assert "\n" not in str(caught.value)
 
 

@@ -88,6 +88,18 @@ def cheap(cards: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return attack_prepared(painted(cards), tmp_path_factory.mktemp("cheap") / "run")
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images: a batch of two, and a last one."""
+    return write_cards(tmp_path_factory.mktemp("few"), 3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run on ``few`` to which nothing happens."""
+    return attack_prepared(painted(few), tmp_path_factory.mktemp("undisturbed") / "run")
+
+
 def rows(store: Store) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in row.items() if not key.endswith("seconds")} for row in records(store, "results")
@@ -146,14 +158,14 @@ def at_call(patch: pytest.MonkeyPatch, number: int, do: Callable[[int | None], o
 
 
 @pytest.fixture(scope="module")
-def calls(cards: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+def calls(few: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many syncs and renames an undisturbed run makes."""
     with pytest.MonkeyPatch.context() as patch:
         made = at_call(patch, -1, lambda file: None)
-        attack_prepared(painted(cards), tmp_path_factory.mktemp("counted") / "run")
+        attack_prepared(painted(few), tmp_path_factory.mktemp("counted") / "run")
     # Plan, recipe, run; two images and a row for each item; two events for each batch; the table.
-    writes = 3 + 5 * 3 + 1
-    assert Counter(made) == {"fsync": 2 * writes + 2 * 3, "replace": writes}
+    writes = 3 + 3 * 3 + 1
+    assert Counter(made) == {"fsync": 2 * writes + 2 * 2, "replace": writes}
     return len(made)
 
 
@@ -166,8 +178,10 @@ def cut_and_killed(file: int | None) -> NoReturn:
 
 
 @pytest.mark.parametrize("part", fast_first(range(PARTS)))
-def test_killed_before_every_sync_and_rename(cards: Path, cheap: Store, calls: int, tmp_path: Path, part: int) -> None:
-    prepared = painted(cards)
+def test_killed_before_every_sync_and_rename(
+    few: Path, undisturbed: Store, calls: int, tmp_path: Path, part: int
+) -> None:
+    prepared = painted(few)
     for number in range(part, calls, PARTS):
         out = tmp_path / f"run-{number}"
 
@@ -178,7 +192,7 @@ def test_killed_before_every_sync_and_rename(cards: Path, cheap: Store, calls: i
 
         assert fork(run).wait() == -signal.SIGKILL, number
         attack_prepared(prepared, out)
-        assert_whole(out, cheap)
+        assert_whole(out, undisturbed)
 
 
 def full(file: int | None) -> NoReturn:
@@ -189,19 +203,21 @@ def full(file: int | None) -> NoReturn:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_disk_that_is_full_at_any_moment(cards: Path, cheap: Store, calls: int, tmp_path: Path, part: int) -> None:
+def test_a_disk_that_is_full_at_any_moment(
+    few: Path, undisturbed: Store, calls: int, tmp_path: Path, part: int
+) -> None:
     for number in range(part, calls, PARTS):
         out = tmp_path / f"run-{number}"
         with pytest.MonkeyPatch.context() as patch:
             at_call(patch, number, full)
             with pytest.raises(RunError) as caught:
-                attack_prepared(painted(cards), out)
+                attack_prepared(painted(few), out)
         (line,) = str(caught.value).splitlines()
         assert line.startswith(f"cannot write to {out}/")
         assert line.endswith("No space left on device; free some and run the same command again")
         assert partials(out) == []
-        attack_prepared(painted(cards), out)
-        assert_whole(out, cheap)
+        attack_prepared(painted(few), out)
+        assert_whole(out, undisturbed)
 
 
 @pytest.mark.parametrize("place", range(5))

@@ -30,6 +30,7 @@ from forked import fork, killed_by_itself
 from ledgers import events
 from small_runs import Told, contents, pngs, write_labels
 from tables import records
+from tiers import fast_first
 
 if TYPE_CHECKING:
     from attnshift.attack.prepare import Task
@@ -284,7 +285,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [row | {"seconds": 0.0, "cpu_seconds": 0.0} for row in records(Store.open(out), "results")]
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", fast_first(range(PARTS)))
 def test_killed_before_every_sync_and_rename_of_a_second_generation(cards: Path, tmp_path: Path, part: int) -> None:
     """The second generation then ends with the bytes of an undisturbed one."""
     first, undisturbed = tmp_path / "first", tmp_path / "undisturbed"

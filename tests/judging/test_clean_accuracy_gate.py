@@ -19,11 +19,10 @@ from attnshift.cli import app
 from attnshift.data.images import write_png
 from attnshift.errors import RunError
 from attnshift.judging.verdicts import evaluate_run
-from attnshift.lab.render import render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.lab.weights import classifier_folder
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
+from lab_scenes import rendered
 from small_runs import contents, planned
 from tables import records, write_records
 from tiers import fast_first
@@ -36,7 +35,7 @@ def lab_run(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A run on lab images in which every arm shows the clean image: what an attack does has no say here."""
     spec = finished.spec().model_copy(update={"surrogates": ("lab:mobilevit",), "pipeline": "lab", "size": 64})
     store = Store.start(tmp_path_factory.mktemp("lab") / "run", spec, planned(*map(str, range(COUNT))))
-    for index, image in enumerate(render_scenes([scene(0, "test", index) for index in range(COUNT)]).images):
+    for index, image in enumerate(rendered(range(COUNT)).images):
         for arm in ARMS:
             write_png(store.image_path(str(index), arm), image, {})
     unused = {

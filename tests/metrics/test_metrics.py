@@ -6,20 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import piq
 import pytest
 import torch
-import torchmetrics.functional.image.dists
-import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
-from torchvision.models import vgg
 
 from attnshift import downloaded
 from attnshift.errors import UnavailableError
 from attnshift.metrics import METRICS, budget_metric, metrics
 from attnshift.metrics.metrics import dists, flat_noise, haarpsi, l2, linf, lpips_alex, ms_ssim, psnr, ssim
 from hubs import empty_hubs
+from later import later
+
+piq = later("piq")
+their_dists = later("torchmetrics.functional.image.dists")
+torchvision = later("torchvision")
+vgg = later("torchvision.models.vgg")
 
 ALEX, VGG, SQUEEZE = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth", "squeezenet1_1-b8a52dc0.pth"
 SMALLEST = {"ms_ssim": 176, "flat_noise": 8, "lpips-squeeze": 17, "lpips-alex": 31, "lpips-vgg": 16, "dists": 16}
@@ -56,7 +58,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, nn.
             torch.save({f"features.{key}": value for key, value in layers.state_dict().items()}, checkpoints / file)
             model = SimpleNamespace(features=layers)
             patch.setattr(torchvision.models, name, lambda weights, model=model: model)
-        patch.setattr(torchmetrics.functional.image.dists, "vgg16", torchvision.models.vgg16)
+        patch.setattr(their_dists, "vgg16", torchvision.models.vgg16)
         patch.setattr(piq.perceptual, "vgg16", lambda pretrained, progress: SimpleNamespace(features=features["vgg16"]))
         yield features
 

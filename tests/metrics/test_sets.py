@@ -6,22 +6,29 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy
-import piq.kid
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics.image.kid import KernelInceptionDistance
 
-from attnshift.metrics import sets
-from attnshift.metrics.sets import Cmmd, Fid, Kid, SetMetric, paired_mmd
 from attnshift.testing.metrics import paired_features
+from later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-MMDS = [pytest.param(Kid(), id="kid"), pytest.param(Cmmd(), id="cmmd")]
+    from attnshift.metrics.sets import SetMetric
+
+kid = later("torchmetrics.image.kid")
+piq = later("piq")
+piq_kid = later("piq.kid")
+sets = later("attnshift.metrics.sets")
+
+
+@pytest.fixture(params=["Kid", "Cmmd"])
+def metric(request: pytest.FixtureRequest) -> SetMetric:
+    return getattr(sets, request.param)()
 
 
 def in_numpy(pair: Sequence[Tensor]) -> list[NDArray[numpy.float64]]:
@@ -61,17 +68,17 @@ def test_fid_against_the_formula() -> None:
     root = vectors @ numpy.diag(values**0.5) @ vectors.T
     shared = numpy.sqrt(numpy.linalg.eigvalsh(root @ cov_y @ root)).sum()
     expected = ((mean_x - mean_y) ** 2).sum() + numpy.trace(cov_x) + numpy.trace(cov_y) - 2 * shared
-    assert Fid()(*pair).value == pytest.approx(expected, rel=1e-9)
+    assert sets.Fid()(*pair).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_fid_against_piq() -> None:
     """piq iterates towards the matrix root in fp32."""
     pair = paired_features()
-    assert Fid()(*pair).value == pytest.approx(float(piq.FID().compute_metric(*pair)), rel=5e-3)
+    assert sets.Fid()(*pair).value == pytest.approx(float(piq.FID().compute_metric(*pair)), rel=5e-3)
 
 
 def test_fid_has_no_interval() -> None:
-    estimate = Fid()(*paired_features())
+    estimate = sets.Fid()(*paired_features())
     assert math.isnan(estimate.low)
     assert math.isnan(estimate.high)
     assert estimate.count == 60
@@ -79,40 +86,41 @@ def test_fid_has_no_interval() -> None:
 
 def test_kid_against_the_formula() -> None:
     pair = paired_features(count=30)
-    assert Kid()(*pair).value == pytest.approx(u_statistic(cubic, *in_numpy(pair)), rel=1e-9)
+    assert sets.Kid()(*pair).value == pytest.approx(u_statistic(cubic, *in_numpy(pair)), rel=1e-9)
 
 
 def test_kid_against_piq() -> None:
     pair = [each.double() for each in paired_features()]
     x, y = pair
-    kernels = (piq.kid._polynomial_kernel(*each) for each in ((x, x), (x, y), (y, y)))
-    expected = piq.kid._mmd2_and_variance(*kernels, mmd_est="u-statistic")
-    assert Kid()(*pair).value == pytest.approx(float(expected), rel=1e-9)
+    kernels = (piq_kid._polynomial_kernel(*each) for each in ((x, x), (x, y), (y, y)))
+    expected = piq_kid._mmd2_and_variance(*kernels, mmd_est="u-statistic")
+    assert sets.Kid()(*pair).value == pytest.approx(float(expected), rel=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 def test_kid_is_that_of_torchmetrics_without_the_values_within_pairs() -> None:
     pair = [each.double() for each in paired_features()]
-    theirs = KernelInceptionDistance(sets._Identity(8), subsets=1, subset_size=60)
+    theirs = kid.KernelInceptionDistance(sets._Identity(8), subsets=1, subset_size=60)
     theirs.update(pair[0], real=True)
     theirs.update(pair[1], real=False)
     across = (pair[0] @ pair[1].T / 8 + 1) ** 3
     elsewhere = (across.sum() - across.trace()) / (60 * 59)
-    assert Kid()(*pair).value == pytest.approx(float(theirs.compute()[0] + 2 * (across.mean() - elsewhere)), rel=1e-9)
+    assert sets.Kid()(*pair).value == pytest.approx(
+        float(theirs.compute()[0] + 2 * (across.mean() - elsewhere)), rel=1e-9
+    )
 
 
 def test_cmmd_against_the_formula() -> None:
     pair = paired_features(count=30)
     unit = [each / numpy.linalg.norm(each, axis=1, keepdims=True) for each in in_numpy(pair)]
-    assert Cmmd()(*pair).value == pytest.approx(1000 * u_statistic(gaussian, *unit), rel=1e-7)
+    assert sets.Cmmd()(*pair).value == pytest.approx(1000 * u_statistic(gaussian, *unit), rel=1e-7)
 
 
 def test_cmmd_reads_directions_alone() -> None:
     first, second = paired_features()
-    assert Cmmd()(7 * first, second / 3).value == pytest.approx(Cmmd()(first, second).value, rel=1e-6)
+    assert sets.Cmmd()(7 * first, second / 3).value == pytest.approx(sets.Cmmd()(first, second).value, rel=1e-6)
 
 
-@pytest.mark.parametrize("metric", MMDS)
 def test_many_images_are_added_up_in_parts(metric: SetMetric, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = paired_features()
     whole = metric(*pair)
@@ -121,7 +129,6 @@ def test_many_images_are_added_up_in_parts(metric: SetMetric, monkeypatch: pytes
         assert getattr(metric(*pair), name) == pytest.approx(getattr(whole, name), rel=1e-9)
 
 
-@pytest.mark.parametrize("metric", MMDS)
 def test_the_interval_is_the_jackknife_s(metric: SetMetric) -> None:
     """Over pairs: each is left out once."""
     first, second = paired_features(count=20)
@@ -132,7 +139,6 @@ def test_the_interval_is_the_jackknife_s(metric: SetMetric) -> None:
     assert (whole.low, whole.high) == pytest.approx((whole.value - 1.96 * error, whole.value + 1.96 * error), rel=1e-3)
 
 
-@pytest.mark.parametrize("metric", MMDS)
 def test_edits_that_change_no_distribution_are_at_0_on_average(metric: SetMetric) -> None:
     """Each edit is close to its image; the statistic of unpaired sets would be negative."""
 
@@ -146,7 +152,6 @@ def test_edits_that_change_no_distribution_are_at_0_on_average(metric: SetMetric
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("metric", MMDS)
 def test_the_interval_holds_the_distance_of_many_images(metric: SetMetric) -> None:
     draw = torch.Generator().manual_seed(0)
 
@@ -160,11 +165,11 @@ def test_the_interval_holds_the_distance_of_many_images(metric: SetMetric) -> No
 
 
 def test_least_numbers_of_images() -> None:
-    assert [Fid().least(width) for width in (128, 2048)] == [640, 10_240]
-    assert Kid().least(2048) == Cmmd().least(768) == 100
+    assert [sets.Fid().least(width) for width in (128, 2048)] == [640, 10_240]
+    assert sets.Kid().least(2048) == sets.Cmmd().least(768) == 100
 
 
 def test_a_scale_is_a_factor() -> None:
     pair = paired_features()
-    plain, scaled = (paired_mmd(lambda left, right: left @ right.T, *pair, scale=scale) for scale in (1, 5))
+    plain, scaled = (sets.paired_mmd(lambda left, right: left @ right.T, *pair, scale=scale) for scale in (1, 5))
     assert (scaled.value, scaled.low, scaled.high) == pytest.approx((5 * plain.value, 5 * plain.low, 5 * plain.high))

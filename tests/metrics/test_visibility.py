@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from attnshift.data.images import quantise
-from attnshift.lab.render import Rendering, render_scenes
-from attnshift.lab.scenes import scene
 from attnshift.metrics.metrics import ssim
 from attnshift.metrics.visibility import contrast_kept, object_ssim, surroundings
+from lab_scenes import rendered
+from later import later
+
+if TYPE_CHECKING:
+    from attnshift.lab.render import Rendering
+
+filters = later("kornia.filters")
 
 
 @pytest.fixture(scope="module")
 def shown() -> Rendering:
     """Six classes, of different colours, on different floors."""
-    return render_scenes([scene(0, "test", index) for index in (0, 2, 3, 5, 7, 9)])
+    return rendered((0, 2, 3, 5, 7, 9))
 
 
 def seen(shown: Rendering, edit: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +52,7 @@ def noisy(shown: Rendering, deviation: float) -> Tensor:
 
 def blurred(shown: Rendering, sigma: float) -> Tensor:
     side = 2 * round(3 * sigma) + 1
-    return gaussian_blur2d(shown.images, (side, side), (sigma, sigma))
+    return filters.gaussian_blur2d(shown.images, (side, side), (sigma, sigma))
 
 
 def inpainted(shown: Rendering) -> Tensor:

@@ -19,16 +19,18 @@ from torch import Tensor
 from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
-from reference.handover import bare, prepared
-from reference.naive_diffattack import look, naive_diffattack
-from reference.setting import sharp_pipeline, smooth, two_tasks, whole_image_classifier
+from later import later
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
     from attnshift.classifiers.classifier import Classifier
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
+handover = later("reference.handover")
+setting = later("reference.setting")
+plainly = later("reference.naive_diffattack")
 
 ITERATIONS = 3
 
@@ -41,15 +43,17 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
     # The engine rounds attention and logits to single precision with .float(), which is not what is compared here.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     side, dtype = 128, torch.float64
-    classifier = whole_image_classifier(dtype)
-    tasks = two_tasks(side, dtype)
-    batch, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, [])
+    classifier = setting.whole_image_classifier(dtype)
+    tasks = setting.two_tasks(side, dtype)
+    batch, snapshots = _run_engine(setting.sharp_pipeline(prediction_type, side, dtype), classifier, tasks, [])
     gradients = _gradients(snapshots)
     assert [len(span) for span in batch.observe.tokens] == [2, 1]
     for at, task in enumerate(tasks):
-        pipeline = sharp_pipeline(prediction_type, side, dtype)
+        pipeline = setting.sharp_pipeline(prediction_type, side, dtype)
         draw = (batch.method.recipe.seed, task.id)
-        naive = naive_diffattack(pipeline, bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw)
+        naive = plainly.naive_diffattack(
+            pipeline, handover.bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw
+        )
         for engine, plain in zip(batch.render.trajectory.unconditional, naive.preparation.embeddings, strict=True):
             assert _error(engine[at], plain[0]) < 1e-7
         for snapshot, gradient, iterate in zip(snapshots, gradients, naive.iterates, strict=False):
@@ -64,19 +68,21 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_objective_in_single_precision(prediction_type: str) -> None:
     side, dtype = 224, torch.float32
-    classifier = whole_image_classifier(dtype)
-    smooth(classifier.network)
-    tasks = two_tasks(side, dtype)
+    classifier = setting.whole_image_classifier(dtype)
+    setting.smooth(classifier.network)
+    tasks = setting.two_tasks(side, dtype)
     # One update per step is enough: the trajectory is handed to the naive side.
     short = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
-    batch, snapshots = _run_engine(sharp_pipeline(prediction_type, side, dtype), classifier, tasks, short)
+    batch, snapshots = _run_engine(setting.sharp_pipeline(prediction_type, side, dtype), classifier, tasks, short)
     gradients = _gradients(snapshots)
-    pipeline = sharp_pipeline(prediction_type, side, dtype)
+    pipeline = setting.sharp_pipeline(prediction_type, side, dtype)
     pipeline.scheduler.set_timesteps(20)
     for at, task in enumerate(tasks):
-        preparation = prepared(batch, pipeline, at, task.class_name)
+        preparation = handover.prepared(batch, pipeline, at, task.class_name)
         for snapshot, gradient in zip(snapshots, gradients, strict=False):
-            iterate = look(pipeline, bare(classifier), preparation, snapshot.latents[at : at + 1], task.label)
+            iterate = plainly.look(
+                pipeline, handover.bare(classifier), preparation, snapshot.latents[at : at + 1], task.label
+            )
             _check_losses(snapshot, at, iterate.losses, 1e-4)
             assert _error(gradient[at], iterate.gradient[0]) < 1e-4
 
@@ -85,7 +91,7 @@ def _run_engine(
     pipeline: StableDiffusionPipeline, classifier: Classifier, tasks: list[Task], settings: list[str]
 ) -> tuple[PreparedBatch, list[Snapshot]]:
     recipe = load_recipe("diffattack", [f"optimiser.iterations={ITERATIONS}", *settings])
-    batch = prepare_batch(Method.of(recipe), StableDiffusion(pipeline, "tiny"), [classifier], tasks)
+    batch = prepare_batch(Method.of(recipe), stable_diffusion.StableDiffusion(pipeline, "tiny"), [classifier], tasks)
     return batch, list(optimise_latents(batch))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +14,12 @@ from attnshift.metrics.statistics import Change, bootstrap
 from attnshift.report.budget_page import budget_tables, write_budgets
 from attnshift.report.budgets import BudgetComparison, measure_budgets
 from attnshift.report.tables import write_tables
-from attnshift.results.store import Store
 from report.made_up import FIRST, SECOND, fail, made_up_run, results
 from report.test_rivals import spared
 from tables import write_records
+
+if TYPE_CHECKING:
+    from attnshift.results.store import Store
 
 BUDGET = "ssim=0.9"
 

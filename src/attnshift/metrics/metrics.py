@@ -11,11 +11,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 from attnshift import downloaded
 from attnshift.errors import UnavailableError
@@ -66,6 +61,8 @@ def ssim(reference: Tensor, candidate: Tensor) -> Tensor:
 
     The window is a Gaussian of 11 pixels with sigma 1.5. Borders are reflected and counted.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     values = structural_similarity_index_measure(candidate, reference, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values
@@ -78,12 +75,16 @@ def ms_ssim(reference: Tensor, candidate: Tensor) -> Tensor:
     paper's, and the window is SSIM's. Negative values count as 0. Borders are reflected, and
     counted on the coarsest scale alone.
     """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     _check_sides(reference, _MS_SSIM_SIDE)
     return multiscale_structural_similarity_index_measure(candidate, reference, data_range=1.0, reduction="none")
 
 
 def psnr(reference: Tensor, candidate: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB; infinite for equal images."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     return peak_signal_noise_ratio(candidate, reference, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from attnshift.metrics import FEATURES, METRICS, SETS
-from attnshift.metrics.features import Features
 from attnshift.metrics.metrics import Metric
-from attnshift.metrics.sets import SetMetric
 from attnshift.registry import check
 from attnshift.testing.models import pictures
 from attnshift.testing.requirements import require, require_close, require_finite, require_shape
+
+if TYPE_CHECKING:
+    from attnshift.metrics.features import Features
+    from attnshift.metrics.sets import SetMetric
 
 __all__ = ["check_features", "check_metric", "check_set_metric", "check_visibility", "paired_features"]
 

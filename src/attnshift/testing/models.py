@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from torch.nn.functional import interpolate
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
-from attnshift.diffusion.stable_diffusion import StableDiffusion
-from attnshift.lab.random_pipeline import random_pipeline
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 __all__ = ["SIDE", "pictures", "small_backbone", "small_classifier"]
 
@@ -22,6 +24,9 @@ SIDE = 64
 @cache
 def small_backbone() -> StableDiffusion:
     """A Stable Diffusion with random weights for images of ``SIDE`` pixels."""
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+    from attnshift.lab.random_pipeline import random_pipeline
+
     return StableDiffusion(random_pipeline(size=SIDE), "small")
 
 

@@ -150,7 +150,8 @@ def gradient_reaches_the_latents(term: Term) -> None:
     """In the attack itself, with nothing else to lower."""
     joint = getattr(term, "tokens", "") == "joint"
     template = ["prompt.template=a photo of a {} and a {interference}"] if joint else []
-    recipe = load_latent_recipe("fast", ["classification.weight=0.0", "diffusion.guidance=2.5", *template])
+    short = ["classification.weight=0.0", "diffusion.guidance=2.5", "diffusion.denoising_steps=2"]
+    recipe = load_latent_recipe("fast", [*short, *template])
     method = Method.of(recipe.model_copy(update={"terms": {}}), {"term": term})
     images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     tasks = [Task("first", images[0], 1, "snowman"), Task("second", images[1], 2, "mug")]

@@ -23,6 +23,7 @@ from attnshift.execution.coordinate import RunOptions, attack_folder
 from attnshift.execution.prepare import prepare_run
 from attnshift.results.ledger import DEATHS
 from attnshift.results.store import Store
+from later import later
 from small_runs import SHORT_PATH, SURROGATE, Told, pngs, run_small, small_settings
 
 if find_spec("ray") is None:
@@ -31,13 +32,14 @@ if find_spec("ray") is None:
 # First ours, which tells Ray to be quiet.
 from attnshift.execution.engines import ray_engine  # isort: skip
 from attnshift.execution.engines.ray_engine import RayEngine, _Actor  # isort: skip
-import ray
-from ray.cluster_utils import Cluster
 
 from tables import records
 
 if TYPE_CHECKING:
     from attnshift.data.datasets import Item
+
+ray = later("ray")
+cluster_utils = later("ray.cluster_utils")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         # Else Ray would keep a password in the home of whoever tests.
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("OMP_NUM_THREADS", "1")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         for _ in range(2):
             made.add_node(num_cpus=1)
         yield made

@@ -31,9 +31,15 @@ if find_spec("ray") is None:
 # First ours, which tells Ray to be quiet.
 from attnshift.execution.engines import ray_engine  # isort: skip
 from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
-import ray
+from later import later
 
-GONE = ray.exceptions.ActorDiedError()
+ray = later("ray")
+
+
+def gone() -> Exception:
+    return ray.exceptions.ActorDiedError()
+
+
 NEVER = object()
 """An outcome that does not come."""
 
@@ -77,7 +83,7 @@ class FakeRay:
     actors: list[Actor] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     waited: Callable[[], None] = lambda: None
-    exceptions: Any = ray.exceptions
+    exceptions: Any = field(default_factory=lambda: ray.exceptions)
 
     def is_initialized(self) -> bool:
         return self.initialised
@@ -185,7 +191,7 @@ def test_where_nothing_is_left_to_do_no_worker_starts(fake: FakeRay) -> None:
 
 
 def test_who_dies_gives_back_what_it_had_and_is_replaced(fake: FakeRay) -> None:
-    fake.plans = [[None, GONE]]
+    fake.plans = [[None, gone()]]
     (_, first), *others = RayEngine(spec(), workers=1)(assignments(3))
     assert isinstance(first, WorkerDied)
     assert "died unexpectedly" in first.reason
@@ -238,7 +244,7 @@ def test_more_workers_than_there_is_room_for_do_not_hold_up_those_that_started(f
 
 def test_workers_that_were_idle_are_asked_before_they_get_something(fake: FakeRay) -> None:
     """A host may go between two calls, and no item is to blame for that."""
-    fake.plans = [[None, ["one done"], GONE]]
+    fake.plans = [[None, ["one done"], gone()]]
     engine = RayEngine(spec(), workers=1)
     assert len(list(engine(assignments(1)))) == 1
     assert [results for _, results in engine(assignments(1))] == [["item0 done"]]
@@ -253,14 +259,14 @@ def test_a_worker_that_refuses_to_start_ends_the_run_in_one_line(fake: FakeRay) 
 
 
 def test_workers_that_always_end_while_they_start_are_given_up(fake: FakeRay) -> None:
-    fake.plans = [[GONE]] * 100
+    fake.plans = [[gone()]] * 100
     with pytest.raises(RunError, match="no Ray worker is left; 7 ended while they started, the last one: The actor"):
         list(RayEngine(spec(), workers=2)(assignments(1)))
     assert len(fake.actors) == 7
 
 
 def test_who_is_at_work_goes_on_where_others_cannot_start(fake: FakeRay) -> None:
-    fake.plans = [[], *[[GONE]] * 100]
+    fake.plans = [[], *[[gone()]] * 100]
     assert len(list(RayEngine(spec(), workers=2)(assignments(20)))) == 20
     assert len(fake.actors) < 10
 
@@ -298,7 +304,7 @@ def test_who_is_told_to_stop_in_the_midst_of_ray_stops_after_it(fake: FakeRay, n
 
 def test_a_host_that_comes_back_gets_workers_again(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "_PATIENCE", 60)
-    fake.plans = [[None, GONE]]
+    fake.plans = [[None, gone()]]
     working = RayEngine(spec(threads=2))(assignments(2))
     _, first = next(working)
     assert isinstance(first, WorkerDied)
