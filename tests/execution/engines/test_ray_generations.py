@@ -1,0 +1,46 @@
+"""A run with Ray that is given another list of images: it takes them in as a run in one process does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from attnshift.execution.coordinate import RunOptions, attack_folder
+from attnshift.results.generations import generations_of
+from attnshift.results.plan import Generation
+from attnshift.results.store import Store
+from small_runs import Told, pngs, small_settings
+from tables import records
+
+if find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
+
+# First ours, which tells Ray to be quiet.
+from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
+
+
+def rows(store: Store) -> list[dict[str, object]]:
+    return [row | {"seconds": 0, "cpu_seconds": 0} for row in records(store, "results")]
+
+
+@pytest.mark.heavy
+def test_a_trial_grows_into_a_run(
+    photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole = small_settings(photos, pipeline_folder, tmp_path / "ray")
+    with_ray = RunOptions(engine=partial(RayEngine, workers=1))
+    for settings, done in ((replace(whole, limit=2), 2), (whole, 1)):
+        told = Told()
+        store = attack_folder(settings, told.telemetry(), with_ray)
+        assert (len(told.done), len(told.failed)) == (done, 0)
+        other = attack_folder(replace(settings, out=tmp_path / "here"))
+    assert generations_of(store.folder) == (Generation(0, 2), Generation(1, 3, added=1, removed=0))
+    assert generations_of(store.folder) == generations_of(other.folder)
+    assert pngs(store.folder) == pngs(other.folder)
+    assert rows(store) == rows(other)
