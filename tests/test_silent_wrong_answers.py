@@ -385,6 +385,7 @@ def test_row_06_a_timm_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         "attnshift.classifiers.timm_source.hf_hub_download", lambda model, file, **_: str(folder / file)
     )
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
     classifier = load_classifier("timm:hf-hub:somebody/something")
     assert classifier.name == "timm:hf-hub:somebody/something"
     assert classifier.class_names == ("ball", "mug", "donut", "tree")
@@ -396,6 +397,9 @@ def test_row_06_the_hub_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(ModelError, match=r"cannot load 'timm:hf-hub:somebody/nothing': ") as caught:
         load_classifier("timm:hf-hub:somebody/nothing")
     assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("timm asks a dozen times"))
+    with pytest.raises(ModelError, match=r"cannot load 'resnet50': the Hugging Face hub gives no timm/resnet50"):
+        load_classifier("timm:resnet50")
     with pytest.raises(ModelError, match="hf-hub:somebody/nothing is a model of the hub"):
         load_classifier("timm:somebody/nothing")
 

@@ -42,6 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     save_file(made("test_resnet").state_dict(), tmp_path / "mine.safetensors")
     monkeypatch.setattr(timm, "create_model", made)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
     state = models.squeezenet1_1().state_dict()
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: state)
     return tmp_path

@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from safetensors.torch import load_file
 from timm.data import resolve_data_config
 from timm.data.imagenet_info import infer_imagenet_subset
@@ -35,6 +35,9 @@ by Lightning and other trainers, and by torch.compile."""
 
 _HUB = re.compile(r"hf[-_]hub:(?P<model>.+)")
 
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files in which the hub has weights of timm."""
+
 _HUB_SECONDS = 5.0
 """Longest wait for the first answer of the hub, in seconds."""
 
@@ -54,6 +57,9 @@ def load_timm(name: str) -> Classifier:
     if Path(name).is_dir():
         return _load_folder(name, Path(name))
     check_architecture(name)
+    source = timm.get_pretrained_cfg(name)
+    if source is not None and source.hf_hub_id:
+        _ask_hub(source.hf_hub_id, name)
     network = _create(name, pretrained=True)
     return _wrap(f"timm:{name}", network, _imagenet_names(network))
 
@@ -141,12 +147,28 @@ def _create(name: str, pretrained: bool, overlay: Mapping[str, Any] = {}) -> nn.
     return network
 
 
+def _ask_hub(model: str, name: str) -> None:
+    """Ask the hub once for ``model`` unless its cache holds weights of it: a library that gets no
+    answer asks a dozen times. Raises ``ModelError``, which calls it ``name``."""
+    if any(isinstance(try_to_load_from_cache(model, file), str) for file in _WEIGHTS):
+        return
+    try:
+        HfApi().model_info(model, timeout=_HUB_SECONDS)
+    except Exception as error:  # noqa: BLE001
+        # Each version of the library brings the exceptions of another network library.
+        raise ModelError(
+            f"cannot load '{name}': the Hugging Face hub gives no {model} ({reason(error)}); "
+            "check the name and the network, or give a folder: timm:FOLDER"
+        ) from None
+
+
 def _downloaded(model: str) -> Path:
     """Folder with config.json and model.safetensors of the hub's ``model``,
     out of the cache if they are there.
 
     Raises ``ModelError`` if the hub cannot be reached or does not have them.
     """
+    _ask_hub(model, f"timm:hf-hub:{model}")
     try:
         files = [
             hf_hub_download(model, file, etag_timeout=_HUB_SECONDS) for file in ("config.json", "model.safetensors")
