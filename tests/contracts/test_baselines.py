@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torchvision
+from safetensors.torch import save_file
 
 from attnshift.baselines import BASELINES
 from attnshift.errors import UnavailableError
@@ -13,10 +16,21 @@ from attnshift.testing import check_baseline
 
 QUICK: dict[str, dict[str, Any]] = {"ssa": {"num_spectrum": 2}, "bsr": {"num_scale": 2}}
 """Options that make an attack shorter; each takes two steps."""
-STEPS: dict[str, dict[str, Any]] = {"autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5}}
+STEPS: dict[str, dict[str, Any]] = {
+    "alma_budget": {"steps": 2, "first_spent": 0.5},
+    "ppgd": {"steps": 1, "solver_steps": 1, "bound": 2.0},
+    "autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5},
+}
 
 
 SLOW = {"autoattack", "adaea"}
+
+
+@pytest.fixture(autouse=True)
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights where a network of features is looked for."""
+    save_file(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "squeezenet1_1.safetensors")
+    monkeypatch.setenv("ATTNSHIFT_WEIGHTS", str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -40,12 +42,31 @@ def test_a_file_with_the_former_section_is_told_its_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_every_peer_has_a_complete_recipe(name: str) -> None:
-    recipe = baseline(name)
+def test_every_baseline_has_a_complete_recipe(name: str) -> None:
+    recipe = baseline(name, "budget={metric='ssim', limit=0.95}")
     assert recipe.name == recipe.baseline.attack == name
     attack = PixelWork.of(recipe).attack
-    assert recipe.baseline.options["epsilon"] == attack.epsilon
+    options = asdict(attack).items()
+    assert {key: list(value) if isinstance(value, tuple) else value for key, value in options} == json.loads(
+        json.dumps(recipe.baseline.options)
+    )
     assert attack == BASELINES[name].load()()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((), "optimises a budget, and recipe alma_budget has none; give it one, such as ssim = 0.95"),
+        (
+            ("budget={metric='linf', limit=0.05}",),
+            "follows the gradient of its budget, and linf has no useful one; take another metric, such as ssim",
+        ),
+    ],
+)
+def test_a_baseline_that_optimises_a_budget_needs_one_with_a_slope(settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        PixelWork.of(baseline("alma_budget", *settings))
+    assert str(caught.value) == f"baseline 'alma_budget' {message}"
 
 
 def test_presets_are_recipes_of_our_own() -> None:
@@ -89,3 +110,8 @@ def test_strength_scales_the_radius_and_a_given_step() -> None:
     assert half.baseline.options | {"epsilon": 16 / 255} == whole.baseline.options
     with pytest.raises(RecipeError, match="epsilon"):
         at_strength(whole, 100.0)
+    half = at_strength(baseline("ppgd"), 0.5)
+    assert isinstance(half, BaselineRecipe)
+    assert half.baseline.options["bound"] == 0.25
+    with pytest.raises(RecipeError, match="has no radius to scale; change the limit of its budget"):
+        at_strength(baseline("alma_budget", "budget={metric='ssim', limit=0.95}"), 0.5)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy
 import torch
@@ -16,15 +17,14 @@ from attnshift.attack.effort import Effort
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
-from attnshift.baselines import BASELINES
-from attnshift.baselines.pixel import Baseline
+from attnshift.baselines.pixel import Baseline, BudgetBaseline
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION
 from attnshift.metrics.budget import Budget
-from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.reading import baseline_of, load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.registry import build
 from attnshift.types import Goals, RandomKey
@@ -49,7 +49,7 @@ class PixelOutcome:
 
 
 class PixelAttack:
-    """Attack images pixel by pixel, within a radius of the image.
+    """Attack images pixel by pixel, within a radius of the image or within a budget.
 
     ``surrogates`` are names, as on the command line, or loaded objects. ``recipe`` is the name of a
     baseline, such as "mifgsm", the path of a recipe file, or a ``BaselineRecipe``. ``batch`` images
@@ -71,7 +71,7 @@ class PixelAttack:
         if not isinstance(loaded, BaselineRecipe):
             raise RecipeError(f"recipe '{loaded.name}' attacks latents; use attnshift.LatentAttack")
         self.recipe = loaded
-        self.baseline: Baseline = build(BASELINES, loaded.baseline.attack, loaded.baseline.options)
+        self.baseline = baseline_of(loaded)
         for line in idle_options("baseline", self.baseline):
             warnings.warn(line, stacklevel=3)
         check_batch(batch)
@@ -125,11 +125,12 @@ def run_baseline(
         attacked = _rounded(images, baseline(counted, images, key))
         return PixelOutcome(images, attacked, surrogates, key, None, effort)
     budget = Budget.of(recipe.budget.metric, recipe.budget.limit)
-    attacked = _within(budget, baseline, counted, images, key)
+    spend = baseline.spend if isinstance(baseline, BudgetBaseline) else partial(_searched, baseline)
+    attacked = spend(counted, images, key, budget)
     return PixelOutcome(images, attacked, surrogates, key, budget.spent(images, attacked), effort)
 
 
-def _within(budget: Budget, baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
+def _searched(baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
     """The attack run again at each radius of a bisection, image by image: the largest that keeps
     the budget. A finished change is never shrunk, which would waste the budget."""
 

@@ -18,6 +18,16 @@ BASELINES = Table(
             "Chen et al., ICCV 2023",
             "attnshift.baselines.pixel:AdaptiveEnsembleAttack",
         ),
+        "alma_budget": Entry(
+            "the smallest margin within a budget, by an augmented Lagrangian",
+            "after Rony et al. (ALMA), ICCV 2021",
+            "attnshift.baselines.alma:AlmaBudget",
+        ),
+        "ppgd": Entry(
+            "PGD within a ball of network features; needs weights",
+            "Laidlaw, Singla and Feizi, ICLR 2021",
+            "attnshift.baselines.perceptual:PPGD",
+        ),
         "difgsm": Entry(
             "MI-FGSM with randomly resized and padded images (extra baselines)",
             "Xie et al., CVPR 2019",

@@ -1,5 +1,5 @@
-"""Baselines of our own: sign steps on pixels within a radius
-of the image. Their options are read without torch."""
+"""The kinds of baselines, and those of our own that take sign steps
+within a radius of the image. Options are read without torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field
 
 from attnshift.ensemble import RULES
+from attnshift.errors import RecipeError
 from attnshift.registry import STRICT, build
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from attnshift.ensemble.fusion import FusionRule
     from attnshift.ensemble.surrogates import Surrogates
+    from attnshift.metrics.budget import Budget
     from attnshift.types import RandomKey
 
-__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "Baseline"]
+__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "Baseline", "BudgetBaseline", "RadiusBaseline"]
 
 Radius = Annotated[float, Field(gt=0, le=1)]
 
@@ -28,12 +30,12 @@ Radius = Annotated[float, Field(gt=0, le=1)]
 class Baseline(ABC):
     """Attack on pixels: images [batch,3,height,width] in [0,1] -> images of the same kind.
 
-    The result is within ``epsilon`` of the images (L-infinity). Options are fields. Random draws
-    depend on the key ``key`` of each image.
+    Options are fields; ``lengths`` names those that are as long as the change, which the strength
+    of an attack is a factor on. Random draws depend on the key ``key`` of each image.
     """
 
     __pydantic_config__ = STRICT
-    epsilon: Radius = 8 / 255
+    lengths: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
@@ -44,12 +46,12 @@ class Baseline(ABC):
         """Attacked images in [0,1], of the shape of ``images``."""
 
     def scaled(self, strength: float) -> Self:
-        """The same attack with ``strength`` times its radius, and its step if it has one."""
-        lengths = {name: getattr(self, name, None) for name in ("epsilon", "step_size")}
+        """The same attack with ``strength`` times its lengths; one that is None stays so."""
+        lengths = {name: getattr(self, name) for name in self.lengths}
         return replace(self, **{name: strength * each for name, each in lengths.items() if each is not None})
 
     def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
-        """As a call, but each image with its own of ``strengths`` [batch] on radius and step."""
+        """As a call, but each image with its own of ``strengths`` [batch] on the lengths."""
         import torch
 
         from attnshift.batching import select_rows
@@ -64,7 +66,41 @@ class Baseline(ABC):
 
 
 @dataclass(frozen=True)
-class PGD(Baseline):
+class RadiusBaseline(Baseline):
+    """Baseline whose result is within ``epsilon`` of the images (L-infinity)."""
+
+    lengths: ClassVar[tuple[str, ...]] = ("epsilon",)
+    epsilon: Radius = 8 / 255
+
+
+@dataclass(frozen=True)
+class BudgetBaseline(Baseline):
+    """Baseline that optimises a budget itself, where the others run again at each radius of a
+    search.
+
+    It runs only within a budget, and has no strength beside it.
+    """
+
+    @abstractmethod
+    def spend(self, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
+        """Attacked images in steps of 1/255 that keep ``budget``; an image for which none does
+        comes back unchanged.
+
+        ``images`` are in steps of 1/255 as well.
+        """
+
+    def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
+        raise self._misused("runs only within one; give it a budget, such as ssim = 0.95")
+
+    def scaled(self, strength: float) -> Self:
+        raise self._misused("has no radius to scale; change the limit of its budget")
+
+    def _misused(self, advice: str) -> RecipeError:
+        return RecipeError(f"{type(self).__name__} optimises a budget and {advice}")
+
+
+@dataclass(frozen=True)
+class PGD(RadiusBaseline):
     """Projected gradient descent from a random point of the ball: Madry et al.
 
     (ICLR 2018), section 2.1.
@@ -74,6 +110,7 @@ class PGD(Baseline):
     logits. The result is the last iterate.
     """
 
+    lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
     starts_at_random: ClassVar[bool] = True
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
     step_size: Radius | None = 2 / 255

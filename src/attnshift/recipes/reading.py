@@ -14,12 +14,22 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from attnshift.baselines import BASELINES
+from attnshift.baselines.pixel import Baseline, BudgetBaseline
 from attnshift.errors import RecipeError
+from attnshift.metrics import budget_metric
 from attnshift.recipes.presets import preset_names, preset_text
 from attnshift.recipes.schema import BaselineRecipe, BaselineSection, Recipe
 from attnshift.registry import build, describe, suggest
 
-__all__ = ["load_latent_recipe", "load_recipe", "override", "parse_recipe", "read_recipe_file", "recipe_of"]
+__all__ = [
+    "baseline_of",
+    "load_latent_recipe",
+    "load_recipe",
+    "override",
+    "parse_recipe",
+    "read_recipe_file",
+    "recipe_of",
+]
 
 _DEEPEST = 12
 """Tables and lists of a recipe that may lie within each other;
@@ -68,6 +78,24 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe | BaselineRecipe
     baseline = build(BASELINES, recipe.baseline.attack, recipe.baseline.options, ("attack",))
     complete = BaselineSection(attack=recipe.baseline.attack, **asdict(baseline))
     return recipe.model_copy(update={"baseline": complete})
+
+
+def baseline_of(recipe: BaselineRecipe) -> Baseline:
+    """The attack that ``recipe`` describes; a ``RecipeError`` where its budget is none for it."""
+    name, budget = recipe.baseline.attack, recipe.budget
+    baseline: Baseline = build(BASELINES, name, recipe.baseline.options, ("attack",))
+    if isinstance(baseline, BudgetBaseline):
+        if not budget.given:
+            raise RecipeError(
+                f"baseline '{name}' optimises a budget, and recipe {recipe.name} has none; "
+                "give it one, such as ssim = 0.95"
+            )
+        if not budget_metric(budget.metric).differentiable:
+            raise RecipeError(
+                f"baseline '{name}' follows the gradient of its budget, and {budget.metric} has no useful one; "
+                "take another metric, such as ssim"
+            )
+    return baseline
 
 
 def read_recipe_file(source: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ or the naturalness that it keeps."""
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 from attnshift.errors import RecipeError
-from attnshift.recipes.reading import recipe_of
+from attnshift.recipes.reading import baseline_of, recipe_of
 from attnshift.recipes.schema import BaselineRecipe, BudgetSection, Recipe
 
 __all__ = ["at_strength", "parse_budget", "within_budget"]
@@ -14,7 +15,7 @@ __all__ = ["at_strength", "parse_budget", "within_budget"]
 
 def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | BaselineRecipe:
     """``recipe`` with ``strength`` times its learning rate,
-    or a baseline with so many times its radius and step size.
+    or a baseline with so many times its lengths.
 
     Either scales how far every step goes; at 1 the recipe is as it stands.
     """
@@ -25,9 +26,8 @@ def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | Ba
     if isinstance(recipe, Recipe):
         values["optimiser"]["learning_rate"] *= strength
     else:
-        for key in ("epsilon", "step_size"):
-            if values["baseline"].get(key) is not None:
-                values["baseline"][key] *= strength
+        baseline = baseline_of(recipe).scaled(strength)
+        values["baseline"] = {"attack": recipe.baseline.attack, **asdict(baseline)}
     return recipe_of(values, values["name"])
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from attnshift.baselines import BASELINES
-from attnshift.baselines.pixel import Baseline
+from attnshift.baselines.pixel import Baseline, BudgetBaseline, RadiusBaseline
 from attnshift.batching import select_rows
+from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
+from attnshift.metrics.budget import Budget
 from attnshift.registry import check
 from attnshift.testing.models import pictures, small_classifier
 from attnshift.testing.requirements import require, require_shape
@@ -21,27 +24,47 @@ def check_baseline(baseline: Baseline) -> None:
     """Hold a baseline to its contract, on three images
     and a small random classifier that sees them rightly.
 
+    One that optimises a budget gets an L2 distance of 2.
+
     ``UnavailableError`` passes: a library is not there.
     """
     check(BASELINES, type(baseline).__name__, baseline)
-    shown = torch.cat([pictures(1), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)])
+    shown = quantise(torch.cat([pictures(1), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)]))
     labels = small_classifier()(shown).argmax(1)
     surrogates = Surrogates([small_classifier()], CrossEntropy(), Goals(labels))
     key = RandomKey(0, ("first", "second", "third"), 0)
     baseline.check(surrogates, shown)
     torch.manual_seed(1)
-    found = baseline(surrogates, shown, key)
+    found = _attack(baseline, surrogates, shown, key)
     require_shape(found, tuple(shown.shape), "the attacked images")
     require(not found.requires_grad, "the attacked images have a graph")
     require(0 <= found.min() <= found.max() <= 1, "the attacked images have values outside [0,1]")
     moved = float((found - shown).abs().max())
-    require(moved <= baseline.epsilon + 1e-6, f"a value moved by {moved:.4g}, and epsilon is {baseline.epsilon:.4g}")
     require(moved > 0, "nothing moved")
+    if isinstance(baseline, RadiusBaseline):
+        radius = baseline.epsilon
+        require(moved <= radius + 1e-6, f"a value moved by {moved:.4g}, and epsilon is {radius:.4g}")
+    if isinstance(baseline, BudgetBaseline):
+        require(_budget().keeps(shown, found).all(), "an image does not keep the budget")
+        require(torch.equal(found, quantise(found)), "an image has values between the steps of 1/255")
     torch.manual_seed(2)
-    require(torch.equal(baseline(surrogates, shown, key), found), "equal keys give other images; draw by the key alone")
+    require(
+        torch.equal(_attack(baseline, surrogates, shown, key), found),
+        "equal keys give other images; draw by the key alone",
+    )
     for at, id in enumerate(key.ids):
         rows = torch.tensor([at])
-        alone = baseline(select_rows(surrogates, rows), shown[rows], RandomKey(0, (id,), 0))
+        alone = _attack(baseline, select_rows(surrogates, rows), shown[rows], RandomKey(0, (id,), 0))
         # Rounding decides the sign of a gradient that is almost zero.
         same = ((alone[0] - found[at]).abs() < 1e-5).float().mean()
         require(same > 0.99, "an image is attacked otherwise when it is alone")
+
+
+def _attack(baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
+    if isinstance(baseline, BudgetBaseline):
+        return baseline.spend(surrogates, images, key, _budget())
+    return baseline(surrogates, images, key)
+
+
+def _budget() -> Budget:
+    return Budget.of("l2", 2.0)

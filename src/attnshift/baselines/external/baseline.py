@@ -7,7 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from attnshift.baselines.pixel import Baseline, Radius
+from attnshift.baselines.pixel import Radius, RadiusBaseline
 from attnshift.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["ExternalBaseline"]
 
 
 @dataclass(frozen=True)
-class ExternalBaseline(Baseline):
+class ExternalBaseline(RadiusBaseline):
     """Baseline that another library implements, on the mean of the surrogates' logits.
 
     The library gets one image at a time, and global generators are seeded for that image. Its

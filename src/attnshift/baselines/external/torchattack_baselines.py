@@ -34,6 +34,7 @@ class TorchattackBaseline(ExternalBaseline):
     towards the target if one is given."""
 
     libraries: ClassVar[tuple[str, ...]] = ("torchattack",)
+    lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
     step_size: Radius | None = None
     """Change of a value in each step; None stands for ``epsilon / steps``."""

@@ -12,15 +12,14 @@ from attnshift.attack.loop import Snapshot
 from attnshift.attack.pixel_attack import run_baseline, surrogates_of
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
-from attnshift.baselines import BASELINES
 from attnshift.baselines.pixel import Baseline
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
 from attnshift.execution.work import BatchResult, effort_columns
 from attnshift.randomness import random_step
+from attnshift.recipes.reading import baseline_of
 from attnshift.recipes.schema import BaselineRecipe
-from attnshift.registry import build
 from attnshift.types import Goals
 
 __all__ = ["PixelWork"]
@@ -34,7 +33,7 @@ class PixelWork:
     @classmethod
     def of(cls, recipe: BaselineRecipe) -> PixelWork:
         """Build the attack that ``recipe`` names, or raise ``RecipeError``."""
-        return cls(recipe, build(BASELINES, recipe.baseline.attack, recipe.baseline.options))
+        return cls(recipe, baseline_of(recipe))
 
     @property
     def weights(self) -> Mapping[str, str]:
