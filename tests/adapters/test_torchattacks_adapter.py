@@ -136,7 +136,7 @@ def test_wrong_models_are_named(
 def test_masks_that_need_the_network_itself_are_refused(
     whole: nn.Module, backbone: StableDiffusion, lab: Classifier, images: Tensor, labels: Tensor
 ) -> None:
-    masked = load_recipe("fast", ["mask.source=gradcam", "diffusion.denoising_steps=1"])
+    masked = load_recipe("fast", ["mask.source=gradcam", "mask.paste_back=true", "diffusion.denoising_steps=1"])
     attack = adapters.TorchattacksAdapter(whole, pipeline=backbone, recipe=masked, class_names=lab.class_names)
     with pytest.raises(ModelError, match="no Grad-CAM for classifier 'the model'"):
         attack(images[:1], labels[:1])

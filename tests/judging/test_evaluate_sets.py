@@ -124,7 +124,7 @@ def test_features_that_are_not_finite_are_a_reason(store: Store, monkeypatch: py
 
 
 def test_a_run_without_images(finished: Store, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no finished images"):
+    with pytest.raises(RunError, match="0 finished images"):
         sets.evaluate_sets(Store.start(tmp_path / "run", finished.spec(), planned("a")))
 
 

@@ -201,7 +201,7 @@ def test_a_file_that_is_gone_leaves_the_verdicts_as_they_were(store: Store) -> N
 
 def test_a_run_without_images_says_how_to_continue(tmp_path: Path, finished: Store) -> None:
     empty = Store.start(tmp_path / "run", finished.spec(), planned("a"))
-    with pytest.raises(RunError, match="no finished images"):
+    with pytest.raises(RunError, match="0 finished images"):
         evaluate_run(empty, [JUDGE])
 
 
