@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,6 +16,9 @@ from attnshift.errors import UnavailableError
 from attnshift.losses.classification import CrossEntropy
 from attnshift.testing.models import pictures, small_classifier
 from attnshift.types import Goals, RandomKey
+from later import later
+
+torchvision = later("torchvision")
 
 KEY = RandomKey(0, ("a", "b"), 0)
 
