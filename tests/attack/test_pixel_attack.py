@@ -59,6 +59,15 @@ def test_each_image_gets_the_largest_radius_that_keeps_a_budget(images: Tensor) 
     assert float(radii[0]) != float(radii[1]), "both images have one radius, so this test shows nothing"
 
 
+def test_a_baseline_that_optimises_a_budget_gets_it(images: Tensor) -> None:
+    recipe = load_recipe("alma_budget", ["budget={metric='ssim', limit=0.95}", "baseline.steps=15"])
+    result = PixelAttack(["lab:resnet"], recipe)(images, LABELS)
+    spent = Budget.of("ssim", 0.95).spent(images, result.images)
+    assert (spent <= 1).all()
+    assert (spent > 0.3).all()
+    assert result.fooled.all()
+
+
 def test_images_are_turned_into_their_targets(images: Tensor) -> None:
     attack = PixelAttack(["lab:resnet"], batch=1)
     result = attack(images, LABELS, targets=[0, 5])
