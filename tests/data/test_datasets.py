@@ -101,10 +101,11 @@ def test_a_row_that_is_too_short(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "missing"), [("file,class", "label"), ("name,label", "file"), ("x,y", "file and label")]
+    ("header", "missing"),
+    [("file,class", "column label is"), ("name,label", "column file is"), ("x,y", "columns file and label are")],
 )
 def test_missing_columns(folder: Path, header: str, missing: str) -> None:
-    assert f"column {missing} is missing" in complaint(folder, f"{header}\na.png,1\n")
+    assert f"{missing} missing; the first line names columns" in complaint(folder, f"{header}\na.png,1\n")
 
 
 @pytest.mark.parametrize("text", ["", "file,label\n"], ids=["empty", "only a header"])

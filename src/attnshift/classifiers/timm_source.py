@@ -57,7 +57,11 @@ def load_timm(name: str) -> Classifier:
     if Path(name).is_dir():
         return _load_folder(name, Path(name))
     check_architecture(name)
-    source = timm.get_pretrained_cfg(name)
+    try:
+        source = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        architecture = name.partition(".")[0]
+        raise ModelError(f"timm has no weights '{name}'; timm.list_pretrained('{architecture}*') lists them") from None
     if source is not None and source.hf_hub_id:
         _ask_hub(source.hf_hub_id, name)
     network = _create(name, pretrained=True)
