@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torchvision
 from safetensors.torch import save_file
 
 from attnshift.baselines import BASELINES
 from attnshift.errors import UnavailableError
 from attnshift.registry import build
 from attnshift.testing import check_baseline
+from later import later
+
+models = later("torchvision.models")
 
 QUICK: dict[str, dict[str, Any]] = {"ssa": {"num_spectrum": 2}, "bsr": {"num_scale": 2}}
 """Options that make an attack shorter; each takes two steps."""
@@ -29,7 +31,7 @@ SLOW = {"autoattack", "adaea"}
 @pytest.fixture(autouse=True)
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights where a network of features is looked for."""
-    save_file(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "squeezenet1_1.safetensors")
+    save_file(models.squeezenet1_1().state_dict(), tmp_path / "squeezenet1_1.safetensors")
     monkeypatch.setenv("ATTNSHIFT_WEIGHTS", str(tmp_path))
 
 

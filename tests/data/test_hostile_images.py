@@ -59,7 +59,9 @@ def refusal(content: bytes) -> str:
     return message
 
 
-TEXT_BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9))
+ZEROS = zlib.compress(bytes(10**8), 1)
+"""A hundred megabytes of zeros, in less than one."""
+TEXT_BOMB = chunk(b"zTXt", b"Comment\0\0" + ZEROS)
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 BAD_CHECKSUM = bytearray(picture(3))
 BAD_CHECKSUM[-20] ^= 255
@@ -76,7 +78,7 @@ BAD_CHECKSUM[-20] ^= 255
         (png(65500, 1000), "65500x1000 pixels; at most 64000000 are read; scale it down first"),
         (png(2**31 - 1, 2**31 - 1), "too many pixels"),
         (png(8, 8, TEXT_BOMB, rows(8, 8)), "not a readable image (Decompressed data too large"),
-        (png(8, 8, chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(10**8)))), "not a readable image"),
+        (png(8, 8, chunk(b"iTXt", b"x\0\1\0\0\0" + ZEROS)), "not a readable image"),
         (png(8, 8, chunk(b"IDAT", zlib.compress(bytes(200 * 8), 9)), depth=16), "is not 8-bit"),
         (saved(plain(0.5, "F"), "TIFF"), "pixel format F is not 8-bit"),
         (saved(plain(40, "I;16"), "TIFF"), "pixel format I;16 is not 8-bit"),
