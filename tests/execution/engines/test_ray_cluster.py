@@ -165,6 +165,9 @@ def test_others_do_what_a_killed_host_had(
         """On that host an attack does not end by itself."""
 
         def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...], images: Any) -> Any:
+            # Here, since a worker has no modules of the tests.
+            import ray
+
             if ray.get_runtime_context().get_node_id() == name:
                 at_work.touch()
                 time.sleep(600)
