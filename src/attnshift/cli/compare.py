@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,18 +93,19 @@ def compare_and_print(
         from attnshift.report.budgets import measure_budgets
 
         comparison = measure_budgets(compared.runs_by_budget, compared.judges)
-        path, data, tables = write_budgets(out, comparison), budget_data(out, comparison), budget_tables(comparison)
+        path = write_budgets(out, comparison)
+        data, tables = partial(budget_data, out, comparison), partial(budget_tables, comparison)
     else:
         from attnshift.report.curve_page import comparison_data, comparison_tables, write_comparison
         from attnshift.report.curves import measure_comparison
 
         comparison = measure_comparison(compared.runs, compared.judges, options.at)
-        path, data = write_comparison(out, comparison), comparison_data(out, comparison)
-        tables = comparison_tables(comparison)
+        path = write_comparison(out, comparison)
+        data, tables = partial(comparison_data, out, comparison), partial(comparison_tables, comparison)
     if output.as_json:
-        print_json(data)
+        print_json(data())
     else:
-        print(write_tables(tables, output.table or "markdown"))
+        print(write_tables(tables(), output.table or "markdown"))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
         print_message(remark)
     if comparison.missing:

@@ -3,16 +3,13 @@ compare.html, and tables."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from attnshift._version import __version__
-from attnshift.files import atomic_write
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.budgets import BudgetComparison, BudgetLine, BudgetTable
-from attnshift.report.curve_page import relative
+from attnshift.report.comparison_files import comparison_facts, relative, write_files
 from attnshift.report.figures import chance, percent
 from attnshift.report.rendering import render_page
 from attnshift.report.tables import Cell, FigureTable, estimate_data
@@ -37,26 +34,14 @@ def write_budgets(folder: Path, comparison: BudgetComparison) -> Path:
         titles=("run", "image", "reason"),
         failures=[(each.run, each.file, each.reason) for each in comparison.failures],
     )
-    atomic_write(folder / "compare.json", (json.dumps(budget_data(folder, comparison), indent=1) + "\n").encode())
-    atomic_write(folder / "compare.html", page)
-    return folder / "compare.html"
+    return write_files(folder, budget_data(folder, comparison), page)
 
 
 def budget_data(folder: Path, comparison: BudgetComparison) -> dict[str, Any]:
     """Every figure as data, null where there is none or where it is not finite; runs are named
     from ``folder``."""
-    spec = comparison.spec
-    return {
-        "attnshift": __version__,
-        "images": comparison.images,
-        "planned": comparison.planned,
+    return comparison_facts(comparison) | {
         "seeds": comparison.seeds,
-        "failures": [asdict(failure) for failure in comparison.failures],
-        "pipeline": spec.pipeline,
-        "size": spec.size,
-        "surrogates": list(spec.surrogates),
-        "judges": list(comparison.judges),
-        "judges_aside": list(comparison.aside),
         "budgets": [
             {"budget": table.budget, "recipes": [_line_data(folder, line) for line in table.lines]}
             for table in comparison.tables

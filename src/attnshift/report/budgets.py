@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from attnshift.metrics import METRICS
 from attnshift.metrics.statistics import Change, Estimate, bootstrap, holm, mcnemar
-from attnshift.report.shared_images import RunTables, shared_tables
+from attnshift.report.shared_images import RunTables, lost_images, shared_tables
 from attnshift.report.summary import judge_gains, summarise
-from attnshift.report.verdicts import fools_most, indexed
+from attnshift.report.verdicts import fools_most
 from attnshift.results.rows import FailedRow
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
-from attnshift.terminal import plural
 
 __all__ = ["BudgetComparison", "BudgetLine", "BudgetTable", "RunFailure", "measure_budgets"]
 
@@ -83,10 +82,7 @@ class BudgetComparison:
     @property
     def missing(self) -> str:
         """A sentence without its full stop; nothing where no image failed."""
-        lost = self.planned - self.images
-        verb = "is" if lost == 1 else "are"
-        what = f"{lost} of {plural(self.planned, 'image')} failed in at least one run and {verb} in no figure"
-        return what if lost else ""
+        return lost_images(self.images, self.planned)
 
 
 def measure_budgets(runs: Mapping[str, Mapping[str, Sequence[Store]]], judges: Sequence[str]) -> BudgetComparison:
@@ -166,13 +162,13 @@ def _lines(
 
 def _gains(tables: Sequence[RunTables], judges: Sequence[str]) -> list[list[float]]:
     """Attributable success, [seeds][images]; nan for an image that no judge knows."""
-    return [judge_gains(judges, each.ids, indexed(each.verdicts)) for each in tables]
+    return [judge_gains(judges, each.ids, each.seen) for each in tables]
 
 
 def _fooled(tables: Sequence[RunTables], judges: Sequence[str]) -> list[bool | None]:
     """Whether an image fools most of the judges in at least half of the seeds; None where no
     judge knows it."""
-    seen = [fools_most(judges, each.ids, indexed(each.verdicts)) for each in tables]
+    seen = [fools_most(judges, each.ids, each.seen) for each in tables]
     by_image = [
         [found[id] for found, id in zip(seen, ids, strict=True) if id in found]
         for ids in zip(*(each.ids for each in tables), strict=True)

@@ -3,17 +3,13 @@ compare.html with the curves, and tables."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from attnshift._version import __version__
-from attnshift.files import atomic_write
 from attnshift.metrics.curves import Reading
+from attnshift.report.comparison_files import comparison_facts, relative, write_files
 from attnshift.report.curves import Comparison, Line, Point, Rival
 from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
@@ -21,7 +17,7 @@ from attnshift.report.rendering import render_page
 from attnshift.report.tables import Cell, FigureTable, estimate_data
 from attnshift.results.store import Store
 
-__all__ = ["comparison_data", "comparison_tables", "relative", "write_comparison"]
+__all__ = ["comparison_data", "comparison_tables", "write_comparison"]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -39,25 +35,13 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         titles=("recipe", "strength", "image", "reason"),
         failures=[(each.name, f"{each.strength:g}", each.file, each.reason) for each in comparison.failures],
     )
-    atomic_write(folder / "compare.json", (json.dumps(comparison_data(folder, comparison), indent=1) + "\n").encode())
-    atomic_write(folder / "compare.html", page)
-    return folder / "compare.html"
+    return write_files(folder, comparison_data(folder, comparison), page)
 
 
 def comparison_data(folder: Path, comparison: Comparison) -> dict[str, Any]:
     """Every figure as data, null where there is none or where it is not finite;
     runs are named from ``folder``."""
-    spec = comparison.spec
-    return {
-        "attnshift": __version__,
-        "images": comparison.images,
-        "planned": comparison.planned,
-        "failures": [asdict(failure) for failure in comparison.failures],
-        "pipeline": spec.pipeline,
-        "size": spec.size,
-        "surrogates": list(spec.surrogates),
-        "judges": list(comparison.judges),
-        "judges_aside": list(comparison.aside),
+    return comparison_facts(comparison) | {
         "recipes": [
             {
                 "name": line.name,
@@ -154,11 +138,6 @@ def _report(folder: Path, run: Store) -> str:
     or nothing where none was written."""
     path = run.folder / "report.html"
     return quote(relative(folder, path)) if path.exists() else ""
-
-
-def relative(folder: Path, path: Path) -> str:
-    """``path`` as seen from ``folder``, with slashes."""
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _point(folder: Path, point: Point) -> dict[str, Any]:

@@ -12,13 +12,11 @@ import numpy
 from attnshift.metrics.curves import Curve, Reading, read_curves
 from attnshift.metrics.statistics import Change, Estimate, holm
 from attnshift.report.paired import compare_fooled
-from attnshift.report.shared_images import RunTables, shared_tables
+from attnshift.report.shared_images import RunTables, lost_images, shared_tables
 from attnshift.report.summary import judge_gains, summarise
-from attnshift.report.verdicts import indexed
 from attnshift.results.rows import FailedRow
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
-from attnshift.terminal import plural
 
 __all__ = ["Comparison", "ComparisonFailure", "Line", "Point", "Rival", "measure_comparison"]
 
@@ -84,10 +82,7 @@ class Comparison:
     @property
     def missing(self) -> str:
         """A sentence without its full stop; nothing where no image failed."""
-        lost = self.planned - self.images
-        verb = "is" if lost == 1 else "are"
-        what = f"{lost} of {plural(self.planned, 'image')} failed in at least one run and {verb} in no figure"
-        return what if lost else ""
+        return lost_images(self.images, self.planned)
 
 
 @dataclass(frozen=True)
@@ -154,7 +149,7 @@ def _curve(line: Sequence[RunTables], judges: Sequence[str]) -> Curve:
         ids = tables.ids
         similarity = {row.id: row.values["ssim"] for row in tables.quality if row.arm == "attack"}
         naturalness.append([similarity[each] for each in ids])
-        success.append(judge_gains(judges, ids, indexed(tables.verdicts)))
+        success.append(judge_gains(judges, ids, tables.seen))
     return Curve(numpy.array(naturalness), numpy.array(success))
 
 
@@ -166,8 +161,7 @@ def _rivals(
     for strength, store in ((strength, store) for line in others for strength, store in line.items()):
         if strength in first:
             old, new = tables[first[strength].folder], tables[store.folder]
-            verdicts = indexed(old.verdicts), indexed(new.verdicts)
-            changes[store.folder] = compare_fooled(judges, (old.ids, new.ids), verdicts)
+            changes[store.folder] = compare_fooled(judges, (old.ids, new.ids), (old.seen, new.seen))
     corrected = holm([change.p for change in changes.values()])
     return {folder: Rival(changes[folder], p) for folder, p in zip(changes, corrected, strict=True)}
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from attnshift.errors import RunError
+from attnshift.report.verdicts import Verdicts, indexed
 from attnshift.results.roles import counted_judges, roles_in
 from attnshift.results.rows import QualityRow, ResultRow, VerdictRow
 from attnshift.results.store import Store
+from attnshift.terminal import plural
 
-__all__ = ["RunTables", "shared_tables"]
+__all__ = ["RunTables", "lost_images", "shared_tables"]
 
 _Image = tuple[str, int, int | None]
 """File, label and target."""
@@ -40,6 +43,10 @@ class RunTables:
     @property
     def ids(self) -> list[str]:
         return [row.id for row in self.results]
+
+    @cached_property
+    def seen(self) -> Verdicts:
+        return indexed(self.verdicts)
 
 
 def shared_tables(stores: Sequence[Store], judges: Sequence[str]) -> tuple[dict[Path, RunTables], list[str], list[str]]:
@@ -73,3 +80,12 @@ def _tables(store: Store, judges: Sequence[str]) -> RunTables:
     if results and {row.classifier for row in verdicts} != set(judges):
         raise RunError(f"{store.folder} is not judged by all of {', '.join(judges)}; compare them again")
     return RunTables(results, verdicts, store.table(QualityRow))
+
+
+def lost_images(images: int, planned: int) -> str:
+    """A sentence, without its full stop, on those of ``planned`` images that are not among the
+    ``images`` that all runs have; nothing where all are."""
+    lost = planned - images
+    verb = "is" if lost == 1 else "are"
+    what = f"{lost} of {plural(planned, 'image')} failed in at least one run and {verb} in no figure"
+    return what if lost else ""
