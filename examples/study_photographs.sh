@@ -13,9 +13,10 @@ here=$(dirname "$0")/photographs
 [[ -d $out/classifiers ]] || "$python" "$here/prepare.py" "$material" "$out"
 photos=$out/photos/imagenette
 network() { echo "checkpoint:$out/classifiers/$1.safetensors"; }
-judges=()
+judges=() defended=()
 for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette10; do
     judges+=(--judge "$(network "$each")")
+    defended+=(--judge "jpeg(quality=60)+$(network "$each")")
 done
 shared=(--pipeline "$material/photo-pipeline" --surrogate "$(network resnet18_pqf)" --threads 1)
 ours=(--recipe strong --recipe fast --recipe diffattack --recipe seed --recipe attention --recipe p2p
@@ -48,9 +49,7 @@ if [[ $wanted == *" large "* ]]; then
 fi
 if [[ $wanted == *" defended "* ]]; then
     for run in "$out"/core/runs/{strong,difgsm}@lpips-squeeze=0.05; do
-        for judge in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette10; do
-            "$attnshift" evaluate "$run" --judge "$(network "$judge")" --judge "jpeg(quality=60)+$(network "$judge")"
-        done
+        "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}"
         "$attnshift" report "$run"
     done
 fi

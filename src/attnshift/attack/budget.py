@@ -12,9 +12,10 @@ from torch import Tensor
 from attnshift.batching import batch_record, constant, per_image
 from attnshift.metrics.budget import Budget
 from attnshift.randomness import generator
+from attnshift.recipes.schema import BudgetSection
 from attnshift.types import RandomKey
 
-__all__ = ["Holding", "dithered", "furthest_kept"]
+__all__ = ["Holding", "budget_of", "dithered", "furthest_kept"]
 
 _STIFFNESS = 1.0
 """Penalty coefficient rho: what one whole budget too much adds to the multiplier."""
@@ -54,6 +55,11 @@ class Holding:
         length = torch.where(length > 0, length, 1.0) / _norms(slope).clamp(min=1e-30)
         pull = (force * length).view(-1, *[1] * (slope.ndim - 1)) * slope
         return direction + pull, replace(self, multiplier=force)
+
+
+def budget_of(section: BudgetSection) -> Budget | None:
+    """The budget that a recipe states, or None; raises what ``Budget.of`` does."""
+    return Budget.of(section.metric, section.limit) if section.given else None
 
 
 def furthest_kept(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from attnshift.attack.budget import budget_of
 from attnshift.diffusion import RECONSTRUCTIONS
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import Reconstruction
@@ -89,7 +90,7 @@ class Method:
             ),
             schedule_of(logits.schedule, "classification"),
             schedule_of(recipe.optimiser.schedule, "optimiser"),
-            Budget.of(recipe.budget.metric, recipe.budget.limit) if recipe.budget.given else None,
+            budget_of(recipe.budget),
             stand_in_of(recipe, places),
         )
 

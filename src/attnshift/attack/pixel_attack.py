@@ -12,7 +12,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from attnshift.attack.budget import dithered, furthest_kept
+from attnshift.attack.budget import budget_of, dithered, furthest_kept
 from attnshift.attack.effort import Effort
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
@@ -71,7 +71,7 @@ class PixelAttack:
         if not isinstance(loaded, BaselineRecipe):
             raise RecipeError(f"recipe '{loaded.name}' attacks latents; use attnshift.LatentAttack")
         self.recipe = loaded
-        self.baseline = baseline_of(loaded)
+        self.baseline, self.budget = baseline_of(loaded), budget_of(loaded.budget)
         for line in idle_options("baseline", self.baseline):
             warnings.warn(line, stacklevel=3)
         check_batch(batch)
@@ -102,7 +102,7 @@ class PixelAttack:
         return in_batches(tasks, self.batch, self._attack)
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
-        outcome = run_baseline(self.baseline, self.recipe, self.classifiers, tasks, self.device)
+        outcome = run_baseline(self.baseline, self.budget, self.recipe.seed, self.classifiers, tasks, self.device)
         attacked = quantise(outcome.attacked)
         surrogates = outcome.surrogates
         return AttackResult(attacked, surrogates.judge(attacked)[1], surrogates.known(outcome.clean))
@@ -110,21 +110,21 @@ class PixelAttack:
 
 def run_baseline(
     baseline: Baseline,
-    recipe: BaselineRecipe,
+    budget: Budget | None,
+    seed: int,
     classifiers: Sequence[Classifier],
     tasks: Sequence[Task],
     device: torch.device | str,
 ) -> PixelOutcome:
-    """Attack ``tasks``, images of one size, with the ``baseline`` of ``recipe``; random draws are
-    named by its seed and the images' ids."""
+    """Attack ``tasks``, images of one size, with ``baseline``, within ``budget`` if there is one;
+    random draws are named by ``seed`` and the images' ids."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
     surrogates, effort = surrogates_of(classifiers, goals), Effort()
-    counted, key = effort.of_surrogates(surrogates), RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
-    if not recipe.budget.given:
+    counted, key = effort.of_surrogates(surrogates), RandomKey(seed, tuple(task.id for task in tasks), 0)
+    if budget is None:
         attacked = _rounded(images, baseline(counted, images, key))
         return PixelOutcome(images, attacked, surrogates, key, None, effort)
-    budget = Budget.of(recipe.budget.metric, recipe.budget.limit)
     spend = baseline.spend if isinstance(baseline, BudgetBaseline) else partial(_searched, baseline)
     attacked = spend(counted, images, key, budget)
     return PixelOutcome(images, attacked, surrogates, key, budget.spent(images, attacked), effort)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from attnshift.attack.budget import budget_of
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.pixel_attack import run_baseline, surrogates_of
@@ -17,6 +18,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
 from attnshift.execution.work import BatchResult, effort_columns
+from attnshift.metrics.budget import Budget
 from attnshift.randomness import random_step
 from attnshift.recipes.reading import baseline_of
 from attnshift.recipes.schema import BaselineRecipe
@@ -29,11 +31,12 @@ __all__ = ["PixelWork"]
 class PixelWork:
     recipe: BaselineRecipe
     attack: Baseline
+    budget: Budget | None = None
 
     @classmethod
     def of(cls, recipe: BaselineRecipe) -> PixelWork:
         """Build the attack that ``recipe`` names, or raise ``RecipeError``."""
-        return cls(recipe, baseline_of(recipe))
+        return cls(recipe, baseline_of(recipe), budget_of(recipe.budget))
 
     @property
     def weights(self) -> Mapping[str, str]:
@@ -55,7 +58,7 @@ class PixelWork:
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        outcome = run_baseline(self.attack, self.recipe, classifiers, tasks, backbone.device)
+        outcome = run_baseline(self.attack, self.budget, self.recipe.seed, classifiers, tasks, backbone.device)
         images, attacked, key = outcome.clean, outcome.attacked, outcome.key
         noise = random_step(images, attacked, key.seed, key.ids).clamp(0, 1)
         arms = {"clean": images, "noise": noise, "attack": attacked}
