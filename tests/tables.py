@@ -23,6 +23,13 @@ def records(store: Store, name: str) -> list[dict[str, Any]]:
     return pyarrow.parquet.read_table(path).to_pylist() if path.exists() else []
 
 
+def untimed(store: Store) -> list[dict[str, Any]]:
+    """Rows of the table results without the columns that no two runs have alike."""
+    return [
+        {key: value for key, value in row.items() if not key.endswith("seconds")} for row in records(store, "results")
+    ]
+
+
 def write_records(store: Store, name: str, rows: Sequence[Record]) -> None:
     store.write_table(ROW_TYPES[name], typed(ROW_TYPES[name], rows))
 

@@ -37,7 +37,7 @@ from small_runs import (
     write_labels,
     write_photos,
 )
-from tables import records
+from tables import records, untimed
 
 COLUMNS = {
     "key",
@@ -72,12 +72,6 @@ COLUMNS = {
 def listed(photos: Path) -> list[dict[str, str]]:
     with (photos / "labels.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-def without_seconds(store: Store) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in row.items() if not key.endswith("seconds")} for row in records(store, "results")
-    ]
 
 
 def test_a_run_holds_exactly_these_files(finished: Store) -> None:
@@ -165,7 +159,7 @@ def test_a_fresh_run_elsewhere_is_the_same(
     torch.manual_seed(12345)
     again = run_small(small_settings(photos, pipeline_folder, tmp_path / "run"))
     assert pngs(again.folder) == pngs(finished.folder)
-    assert without_seconds(again) == without_seconds(finished)
+    assert untimed(again) == untimed(finished)
 
 
 @pytest.mark.heavy
@@ -183,7 +177,7 @@ def test_an_interrupted_run_is_continued(
     # Of a batch both images are saved before the first is reported.
     assert len(rest.done) == (1 if after == 1 else 0)
     assert pngs(store.folder) == pngs(finished.folder)
-    assert without_seconds(store) == without_seconds(finished)
+    assert untimed(store) == untimed(finished)
     assert lasting(store.folder) == lasting(finished.folder)
 
 

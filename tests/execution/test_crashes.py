@@ -34,7 +34,7 @@ from doubles import items_of, killing, painted, write_cards
 from forked import fork, killed_by_itself
 from ledgers import events
 from small_runs import SIDE, SURROGATE, Told, pixels, pngs, small_settings, write_photos
-from tables import records
+from tables import records, untimed
 from tiers import fast_first
 
 if TYPE_CHECKING:
@@ -100,12 +100,6 @@ def undisturbed(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return attack_prepared(painted(few), tmp_path_factory.mktemp("undisturbed") / "run")
 
 
-def rows(store: Store) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in row.items() if not key.endswith("seconds")} for row in records(store, "results")
-    ]
-
-
 def partials(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.endswith(".partial")]
 
@@ -114,7 +108,7 @@ def assert_whole(out: Path, undisturbed: Store) -> None:
     """``out`` holds what the undisturbed run holds, and nothing is left of what went wrong."""
     store = Store.open(out)
     assert pngs(out) == pngs(undisturbed.folder)
-    assert rows(store) == rows(undisturbed)
+    assert untimed(store) == untimed(undisturbed)
     assert records(store, "failed") == []
     assert partials(out) == []
     status = read_status(out)
@@ -431,7 +425,7 @@ def test_an_image_that_overflows_fails_alone(
     assert (failed["id"], failed["reason"]) == (items[chosen].id, NOT_FINITE)
     others = {name: digest for name, digest in pngs(whole.store.folder).items() if failed["id"] not in name}
     assert pngs(store.folder) == others
-    assert rows(store) == [row for row in rows(whole.store) if row["id"] != failed["id"]]
+    assert untimed(store) == [row for row in untimed(whole.store) if row["id"] != failed["id"]]
 
 
 def test_two_processes_share_a_real_run(tiny: PreparedRun, whole: Whole, tmp_path: Path) -> None:

@@ -21,12 +21,11 @@ from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import inversions_in
 from attnshift.fingerprint import fingerprint_of
 from small_runs import pngs, small_settings
-from tables import records
+from tables import untimed
 from tiers import fast_first
 
 if TYPE_CHECKING:
     from attnshift.attack.method import Method
-    from attnshift.results.store import Store
 
 SHORT = ("diffusion.denoising_steps=1", "diffusion.guidance=2.0", "optimiser.iterations=1")
 NULL_TEXT = ("reconstruction.method=null_text", "reconstruction.updates=1")
@@ -68,12 +67,6 @@ def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
     return attack
 
 
-def rows(store: Store) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in row.items() if not key.endswith("seconds")} for row in records(store, "results")
-    ]
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("method", fast_first(METHODS))
 def test_the_next_run_makes_none_and_the_same_bytes(make: Make, made: list[int], tmp_path: Path, method: str) -> None:
@@ -84,7 +77,7 @@ def test_the_next_run_makes_none_and_the_same_bytes(make: Make, made: list[int],
     second = attack_prepared(prepared, tmp_path / "second")
     assert made == [2, 2]
     assert pngs(without.folder) == pngs(first.folder) == pngs(second.folder)
-    assert rows(without) == rows(first) == rows(second)
+    assert untimed(without) == untimed(first) == untimed(second)
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
     assert not list((tmp_path / "cache").rglob("*.partial"))
 

@@ -12,19 +12,14 @@ import pytest
 from attnshift.execution.coordinate import RunOptions, attack_folder
 from attnshift.results.generations import generations_of
 from attnshift.results.plan import Generation
-from attnshift.results.store import Store
 from small_runs import Told, pngs, small_settings
-from tables import records
+from tables import untimed
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 # First ours, which tells Ray to be quiet.
 from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
-
-
-def rows(store: Store) -> list[dict[str, object]]:
-    return [row | {"seconds": 0, "cpu_seconds": 0} for row in records(store, "results")]
 
 
 @pytest.mark.heavy
@@ -43,4 +38,4 @@ def test_a_trial_grows_into_a_run(
     assert generations_of(store.folder) == (Generation(0, 2), Generation(1, 3, added=1, removed=0))
     assert generations_of(store.folder) == generations_of(other.folder)
     assert pngs(store.folder) == pngs(other.folder)
-    assert rows(store) == rows(other)
+    assert untimed(store) == untimed(other)
