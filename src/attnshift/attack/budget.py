@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image
+from attnshift.data.images import quantise
 from attnshift.metrics.budget import Budget
 from attnshift.randomness import generator
 from attnshift.recipes.schema import BudgetSection
@@ -19,8 +20,9 @@ __all__ = ["Holding", "budget_of", "dithered", "furthest_kept"]
 
 _STIFFNESS = 1.0
 """Penalty coefficient rho: what one whole budget too much adds to the multiplier."""
-_DOUBLINGS, _HALVINGS = 2, 8
-"""Steps of the search for the strength at the edge of the budget."""
+_TRIALS, _FURTHEST, _AIM = 7, 4.0, 0.995
+"""Trials of the search for the edge of the budget, the greatest strength among them, and the share
+of the budget that they aim at."""
 
 
 @batch_record
@@ -65,22 +67,38 @@ def budget_of(section: BudgetSection) -> Budget | None:
 def furthest_kept(
     budget: Budget, images: Tensor, start: Tensor, show: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The greatest strength [batch] whose 8-bit file keeps the limit, and what it shows.
+    """The greatest strength [batch] found whose 8-bit file keeps the limit, and what it shows.
 
     ``show`` maps strengths [batch] to edits [batch,3,height,width] of ``images``: at 1 the edit as
-    it was found, at 0 ``start``. Bisection finds the edge of the budget up to 4 times the found
-    edit, to 1/256 of what it searches. Where even ``start`` breaks the limit, the images themselves
-    come back.
+    it was found, at 0 ``start``. The search goes up to 4 times the found edit. Where even ``start``
+    breaks the limit, the images themselves come back.
+
+    Between a strength that keeps the limit and one that does not, the next trial is where the line
+    through the square roots of what both spend meets the limit (regula falsi, in the Illinois form:
+    Dowell and Jarratt, BIT 1971). Most metrics grow with the square of a small change.
     """
-    low, high = images.new_zeros(len(images)), images.new_ones(len(images))
-    found = torch.where(_over(budget.keeps(images, start)), start, images)
-    for step in range(_DOUBLINGS + _HALVINGS):
-        growing = step < _DOUBLINGS
-        trial = high if growing else (low + high) / 2
+    clean, aim = quantise(images), _AIM**0.5
+
+    def gap(shown: Tensor) -> Tensor:
+        return budget.spent(clean, quantise(shown)).clamp(min=0).sqrt()
+
+    low, high = images.new_zeros(len(images)), images.new_full((len(images),), torch.inf)
+    reached, above = gap(start), torch.full_like(low, torch.inf)
+    found = torch.where(_over(reached <= 1), start, images)
+    below, moved = reached - aim, torch.zeros_like(low)
+    for _ in range(_TRIALS):
+        grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
+        between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
+        trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)
         shown = show(trial)
-        kept = budget.keeps(images, shown)
-        low, found = torch.where(kept, trial, low), torch.where(_over(kept), shown, found)
-        high = torch.where(kept, 2 * high if growing else high, high if growing else trial)
+        spent = gap(shown)
+        kept = spent <= 1
+        # An end that stays for a second time counts half: the next trial comes nearer to it.
+        below = torch.where(kept, spent - aim, torch.where(moved < 0, below / 2, below))
+        above = torch.where(kept, torch.where(moved > 0, above / 2, above), spent - aim)
+        reached, found = torch.where(kept, spent, reached), torch.where(_over(kept), shown, found)
+        low, high = torch.where(kept, trial, low), torch.where(kept, high, trial)
+        moved = kept.to(low) * 2 - 1
     return low, found
 
 

@@ -131,7 +131,7 @@ def run_baseline(
 
 
 def _searched(baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
-    """The attack run again at each radius of a bisection, image by image: the largest that keeps
+    """The attack run again at each radius of a search, image by image: the largest that keeps
     the budget. A finished change is never shrunk, which would waste the budget."""
 
     def attack(strengths: Tensor) -> Tensor:

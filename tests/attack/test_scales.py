@@ -1,0 +1,70 @@
+"""What an attack within a budget does not depend on: the scale of the latents. What it does: the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.method import Method
+from attnshift.attack.prepare import Task, prepare_batch
+from attnshift.attack.run import run_attack
+from attnshift.recipes.reading import load_recipe
+from small_runs import SHORT_PATH
+
+if TYPE_CHECKING:
+    from attack.conftest import Prepare
+    from attnshift.classifiers.classifier import Classifier
+    from attnshift.diffusion.backbone import Prediction, Read
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+WITHIN = ["finish.early=false", "optimiser.relative=true", "optimiser.iterations=2"]
+
+
+class Rescaled:
+    """The same model with latents ``factor`` times as large."""
+
+    def __init__(self, backbone: StableDiffusion, factor: float):
+        self.backbone, self.factor = backbone, factor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backbone, name)
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.factor * self.backbone.encode(images, noise)
+
+    def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
+        return self.backbone.decode(latents / self.factor, checkpointing)
+
+    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
+        predicted = self.backbone.denoise(latents / self.factor, timestep, text, reads)
+        return replace(predicted, noise=self.factor * predicted.noise)
+
+
+def test_the_scale_of_the_latents_changes_nothing(
+    exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]
+) -> None:
+    recipe = load_recipe("fast", [SHORT_PATH, *WITHIN, "budget={metric='ssim', limit=0.9}"])
+    # A factor that no power of two is, so that rounding differs where it can.
+    plain, rescaled = (
+        run_attack(prepare_batch(Method.of(recipe), backbone, exact_classifiers[1:2], tasks[:2]))
+        for backbone in (exact, Rescaled(exact, 7.3))
+    )
+    assert (plain.images != torch.stack([task.image for task in tasks[:2]])).any()
+    torch.testing.assert_close(rescaled.images, plain.images, rtol=0, atol=1.01 / 255)
+    assert (rescaled.images != plain.images).double().mean() < 0.001, "more than rounding at a half"
+    assert torch.equal(rescaled.iterations, plain.iterations)
+
+
+def test_a_looser_budget_goes_further(prepared: Prepare) -> None:
+    within = ["finish.early=false", "optimiser.relative=true", "optimiser.iterations=3"]
+    clean = prepared("fast", within, slice(1))
+    worst = [clean.surrogates.judge(clean.images)[1].max()]
+    for limit in (0.99, 0.8):
+        batch = prepared("fast", [*within, f"budget={{metric='ssim', limit={limit}}}"], slice(1))
+        worst.append(batch.surrogates.judge(run_attack(batch).images)[1].max())
+    assert all(looser < tighter for tighter, looser in pairwise(worst))
