@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study ablation tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs ablation tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,6 +56,12 @@ coverage: $(INSTALLED)  ## the fast tests with the lines that they reach; fails 
 
 study: $(INSTALLED)  ## the table of docs/results.md
 	bash examples/study_lab.sh $(BIN)/attnshift runs/study
+
+PHOTOGRAPHS := runs/study-photographs
+study-photographs: $(INSTALLED)  ## docs/results-photographs.md; MATERIAL=FOLDER, PARTS="core large …" (many hours)
+	@test -d "$(MATERIAL)" || { echo "make study-photographs MATERIAL=FOLDER: docs/results-photographs.md says what it holds" >&2; exit 2; }
+	bash examples/study_photographs.sh $(BIN)/attnshift $(BIN)/python "$(MATERIAL)" $(PHOTOGRAPHS) $(PARTS)
+	$(BIN)/python examples/photographs/page.py $(PHOTOGRAPHS) docs
 
 ablation: $(INSTALLED)  ## one run for each term added to the baseline or taken out of preset full
 	bash examples/ablation_lab.sh $(BIN)/attnshift runs/ablation

@@ -3,53 +3,80 @@
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. N
-# photographs are taken that the surrogate gets right. Parts are core, large and defended; without
-# PART all are run. The same command continues an interrupted study.
+# photographs are taken that the surrogate gets right. Parts are core, copies, large, defended, fusion,
+# nips and seeds; without PART all are run, in this order. The same command continues an interrupted
+# study, and page.py makes tables of what there is.
 set -euo pipefail
 attnshift=$1 python=$2 material=$3 out=$4
 shift 4
-wanted=" ${*:-core large defended} "
+wanted=" ${*:-core copies large defended fusion nips seeds} "
 here=$(dirname "$0")/photographs
 [[ -d $out/classifiers ]] || "$python" "$here/prepare.py" "$material" "$out"
-photos=$out/photos/imagenette
 network() { echo "checkpoint:$out/classifiers/$1.safetensors"; }
+first=$(network resnet18_pqf) second=$(network tf_efficientnet_lite0)
 judges=() defended=()
 for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette10; do
     judges+=(--judge "$(network "$each")")
-    defended+=(--judge "jpeg(quality=60)+$(network "$each")")
+    defended+=(--judge "jpeg(quality=60)+$(network "$each")" --judge "purification+$(network "$each")")
 done
-shared=(--pipeline "$material/photo-pipeline" --surrogate "$(network resnet18_pqf)" --threads 1)
-ours=(--recipe strong --recipe fast --recipe diffattack --recipe seed --recipe attention --recipe p2p
-    --recipe full --recipe ensemble)
-theirs=(--recipe mifgsm --recipe pgd --recipe adaea --recipe difgsm --recipe tifgsm --recipe ssa
-    --recipe bsr)
+budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
+main=(--recipe strong --recipe fast --recipe diffattack)
+core=(mifgsm difgsm pgd adaea tifgsm alma_budget ppgd attention seed p2p full ensemble)
 
-known() { # SIZE: label file of the photographs that the surrogate gets right
-    local labels=$out/photos/known-$1.csv
-    [[ -f $labels ]] || "$python" "$here/known.py" "$photos" "$out/photos/imagenette-test.csv" \
-        "$(network resnet18_pqf)" "$1" "$labels" >&2
+labels_for() { # SIZE PHOTOGRAPHS: label file of those that the surrogate gets right
+    local labels=$out/photos/known-$2-$1.csv
+    [[ -f $labels ]] || "$python" "$here/known.py" "$out/photos/${2%-*}" "$out/photos/$2.csv" "$first" "$1" \
+        "$labels" >&2
     echo "$labels"
 }
 
 compare() { # NAME SIZE COUNT ARGUMENT…
-    local name=$1 size=$2 count=$3 labels
+    local name=$1 size=$2 count=$3 labels photographs=imagenette-test
     shift 3
-    labels=$(known "$size")
-    "$attnshift" --weights "$out/lpips" compare "$photos" --labels "$labels" --limit "$count" --size "$size" \
-        "${shared[@]}" "$@" --out "$out/$name" | tee "$out/$name.md"
+    [[ $name == nips ]] && photographs=nips2017
+    labels=$(labels_for "$size" "$photographs")
+    MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 "$attnshift" --weights "$out/lpips" \
+        compare "$out/photos/${photographs%-*}" --labels "$labels" --limit "$count" --size "$size" --threads 1 \
+        --pipeline "$material/photo-pipeline" "$@" --out "$out/$name" | tee "$out/$name.md"
 }
 
-if [[ $wanted == *" core "* ]]; then
-    compare core 128 "${count:-100}" "${judges[@]}" "${ours[@]}" "${theirs[@]}" --budget lpips-squeeze=0.02 \
-        --budget lpips-squeeze=0.05 --budget lpips-squeeze=0.1 --budget ssim=0.95
+is() { [[ $wanted == *" $1 "* ]]; }
+
+if is core; then
+    asked=()
+    for budget in "${budgets[@]}"; do # one after the other, so that there is a table after each
+        asked+=(--budget "$budget")
+        compare core 128 "${count:-100}" --surrogate "$first" "${judges[@]}" "${main[@]}" \
+            "${core[@]/#/--recipe=}" "${asked[@]}"
+    done
 fi
-if [[ $wanted == *" large "* ]]; then
-    compare large 224 "${count:-40}" "${judges[@]}" --recipe strong --recipe fast --recipe diffattack \
-        --recipe difgsm --recipe bsr --budget lpips-squeeze=0.05
+if is copies; then # twenty copies of the image in every step: twenty times the gradients
+    compare copies 128 24 --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe difgsm --recipe ssa \
+        --recipe bsr --budget "${budgets[0]}"
 fi
-if [[ $wanted == *" defended "* ]]; then
-    for run in "$out"/core/runs/{strong,difgsm}@lpips-squeeze=0.05; do
-        "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}"
+if is large; then
+    compare large 224 40 --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe difgsm --recipe tifgsm \
+        --budget "${budgets[0]}"
+fi
+if is defended; then
+    for run in "$out"/core/runs/{strong,fast,difgsm,tifgsm}@"${budgets[0]}"; do
+        "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" \
+            --reference "smoothing(sigma=0.1)+$(network resnet50_pqf_large)"
         "$attnshift" report "$run"
     done
+fi
+if is fusion; then
+    for rule in uniform consensus progress laggard worst logits adaea; do
+        recipe=$out/recipes/strong-$rule.toml
+        "$python" "$here/variant.py" strong "$recipe" "classification.fusion=$rule"
+    done
+    compare fusion 128 32 --surrogate "$first" --surrogate "$second" "${judges[@]}" \
+        $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "${budgets[0]}"
+fi
+if is nips; then # no class words that the small text encoder saw, and no judge of ten classes
+    compare nips 128 32 --surrogate "$first" "${judges[@]:0:4}" "${main[@]}" --recipe difgsm --recipe tifgsm \
+        --budget "${budgets[0]}"
+fi
+if is seeds; then
+    compare seeds 128 32 --surrogate "$first" "${judges[@]}" --recipe strong --budget "${budgets[0]}" --seeds 3
 fi

@@ -4,7 +4,7 @@
 
 IMAGES is the folder that LABELS names files of, CLASSIFIER a name such as
 `checkpoint:OUT/classifiers/resnet18_pqf.safetensors`. Every photograph is read at SIZE pixels, as an
-attack of that size reads it. OUT has the rows of LABELS in their order.
+attack of that size reads it. OUT has the rows of LABELS in their order, without targets.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from attnshift.files import atomic_write
 def main(images: Path, labels: Path, classifier: str, size: int, out: Path) -> None:
     network = load_classifier(classifier)
     with labels.open(newline="", encoding="utf-8") as stream:
-        header, *rows = csv.reader(stream)
-    file, label = header.index("file"), header.index("label")
-    kept = [header]
+        rows = list(csv.DictReader(stream))
+    columns = [name for name in rows[0] if name != "target"]
+    kept = []
     with torch.no_grad():
         for row in rows:
-            if int(network(read_image(images / row[file], size)[None]).argmax()) == int(row[label]):
+            if int(network(read_image(images / row["file"], size)[None]).argmax()) == int(row["label"]):
                 kept.append(row)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(kept)
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
     atomic_write(out, text.getvalue().encode())
-    print(f"{classifier} is right about {len(kept) - 1} of {len(rows)} photographs at {size} px: {out}")
+    print(f"{classifier} is right about {len(kept)} of {len(rows)} photographs at {size} px: {out}")
 
 
 if __name__ == "__main__":

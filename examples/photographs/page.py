@@ -1,0 +1,156 @@
+"""Tables and pictures of docs/results-photographs.md, made from the comparisons of the study.
+
+    page.py STUDY DOCS
+
+STUDY is the folder of study_photographs.sh. Every comparison that it holds becomes tables in
+DOCS/results-photographs.md, between the two marks there. DOCS/photographs-curve.png has the success
+at each limit of LPIPS, DOCS/photographs-pairs.png clean and attacked images at full size.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+from PIL import Image, ImageDraw
+
+from attnshift.metrics.statistics import Estimate
+from attnshift.report.figures import chance, percent, pixels
+from attnshift.results.rows import ResultRow
+from attnshift.results.store import Store
+
+START, END = "<!-- from here on written by examples/photographs/page.py -->", "<!-- to here -->"
+PIXEL = ("mifgsm", "pgd", "adaea", "difgsm", "tifgsm", "ssa", "bsr", "alma_budget", "ppgd")
+OURS = "strong"
+PAIRED = "lpips-squeeze=0.05"
+"""Budget of the pairs."""
+METRICS = ("ssim", "haarpsi", "psnr", "lpips-squeeze", "flat_noise")
+DIGITS = {"psnr": 1, "flat_noise": 2}
+Facts = Mapping[str, Any]
+
+
+def main(study: Path, docs: Path) -> None:
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(study.glob("*/compare.json"))}
+    page = docs / "results-photographs.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    tables = "\n".join(line for name, facts in found.items() for line in comparison(name, facts))
+    page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    draw_curve(found["core"], docs / "photographs-curve.png")
+    draw_pairs(study / "core", found["core"], docs / "photographs-pairs.png")
+
+
+def comparison(name: str, facts: Facts) -> Iterator[str]:
+    """Lines of Markdown: for each budget success, then naturalness and cost, the best attack first."""
+    for table in facts["budgets"]:
+        lines = sorted(table["recipes"], key=lambda line: -line["success"]["value"])
+        judges = [Path(judge).stem for judge in lines[0]["judges"]]
+        yield f"### {name}: {table['budget']}, {facts['images']} photographs at {facts['size']} px\n"
+        yield from rows(
+            ["attack", "success", *judges, f"difference to {table['recipes'][0]['name']}", "won / lost", "p"],
+            ([label(line), *successes(line), *against(line)] for line in lines),
+        )
+        metrics = [metric for metric in METRICS if all(metric in line["quality"] for line in lines)]
+        yield from rows(
+            ["attack", "spent", *metrics, "surrogate gradients", "denoiser evaluations", "CPU s"],
+            ([label(line), percent(estimate(line["spent"])).split(" [")[0], *means(line, metrics)] for line in lines),
+        )
+
+
+def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    yield from (f"| {' | '.join(cells)} |" for cells in body)
+    yield ""
+
+
+def label(line: Facts) -> str:
+    return f"{line['name']} (pixels)" if line["name"] in PIXEL else f"**{line['name']}**"
+
+
+def successes(line: Facts) -> Iterator[str]:
+    yield from (percent(estimate(each)) for each in (line["success"], *line["judges"].values()))
+
+
+def against(line: Facts) -> Iterator[str]:
+    if not line["gap"]:
+        yield from ("–", "–", "–")
+    else:
+        yield percent(estimate(line["gap"]))
+        yield f"{line['change']['won']} / {line['change']['lost']}"
+        yield chance(line["change"]["p_holm"])
+
+
+def means(line: Facts, metrics: list[str]) -> Iterator[str]:
+    for metric in metrics:
+        yield f"{line['quality'][metric]['value']:.{DIGITS.get(metric, 3)}f}"
+    for cost in ("surrogate_gradients", "denoiser_evaluations", "cpu_seconds"):
+        value = line["costs"][cost]["value"]
+        yield "–" if value is None else f"{value:.1f}"
+
+
+def estimate(data: Facts) -> Estimate:
+    known = {key: float("nan") if value is None else value for key, value in data.items()}
+    return Estimate(known["value"], known["low"], known["high"], int(known["count"]))
+
+
+def draw_curve(facts: Facts, target: Path) -> None:
+    """Success at each limit of LPIPS, with intervals; ours in full lines, pixels dashed."""
+    from matplotlib import pyplot
+
+    limits = {
+        float(table["budget"].partition("=")[2]): {line["name"]: estimate(line["success"]) for line in table["recipes"]}
+        for table in facts["budgets"]
+        if table["budget"].startswith("lpips")
+    }
+    names = [line["name"] for line in facts["budgets"][0]["recipes"]]
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=110)
+    for place, name in enumerate(names):
+        found = [(limit, each[name]) for limit, each in sorted(limits.items()) if name in each]
+        # Beside each other, so that no interval hides another.
+        at = [limit * (1 + 0.012 * (place - len(names) / 2)) for limit, _ in found]
+        values = [100 * each.value for _, each in found]
+        lengths = [[100 * (e.value - e.low) for _, e in found], [100 * (e.high - e.value) for _, e in found]]
+        style = "--" if name in PIXEL else "-"
+        axes.errorbar(at, values, lengths, label=name, linestyle=style, marker="o", markersize=3, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(limits), [f"{each:g}" for each in sorted(limits)])
+    axes.minorticks_off()
+    axes.set_xlabel("LPIPS (SqueezeNet) that every image keeps")
+    axes.set_ylabel("attributable success on the judges, %")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=7, ncols=2)
+    figure.tight_layout()
+    figure.savefig(target)
+
+
+def draw_pairs(folder: Path, facts: Facts, target: Path, count: int = 6) -> None:
+    """Clean, ours and the best attack on pixels, at full size: the first photographs of the study."""
+    table = next(each for each in facts["budgets"] if each["budget"] == PAIRED)
+    best = max((line for line in table["recipes"] if line["name"] in PIXEL), key=lambda line: line["success"]["value"])[
+        "name"
+    ]
+    stores = [Store.open(folder / "runs" / f"{name}@{PAIRED}") for name in (OURS, best)]
+    ids = [row.id for row in stores[0].table(ResultRow)][:count]
+    columns = [("clean", stores[0], "clean"), (OURS, stores[0], "attack"), (best, stores[1], "attack")]
+    size, gap, head = facts["size"], 4, 16
+    sheet = Image.new("RGB", (2 * (3 * (size + gap) + 2 * gap), head + (count + 1) // 2 * (size + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for half in range(2):
+        left = half * (3 * (size + gap) + 3 * gap)
+        for column, (title, store, arm) in enumerate(columns):
+            x = left + column * (size + gap)
+            draw.text((x + 2, 2), title, fill="black")
+            for row, id in enumerate(ids[half::2]):
+                image = Image.fromarray(numpy.ascontiguousarray(pixels(store.image_path(id, arm))))
+                sheet.paste(image, (x, head + row * (size + gap)))
+    sheet.save(target, optimize=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
