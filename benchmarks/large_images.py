@@ -158,7 +158,7 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = ()) -> int:
     The image is ``side`` pixels wide. ``settings`` change a recipe whose terms and steps are
     those of ``diffattack``.
     """
-    method = Method.of(load_recipe("fast", [*GUIDED, *settings]))
+    method = Method.of(load_recipe("quick", [*GUIDED, *settings]))
     gc.collect()
     with model.mode, Alive(model.held()) as alive:
         task = Task("one", torch.zeros(3, side, side), 0, "mug")

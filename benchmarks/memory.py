@@ -30,7 +30,7 @@ VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
     "checkpointed": lambda model: Prepared.of(model, "diffattack", SAVING).ours,
     "floor": lambda model: Prepared.of(model, "diffattack").floor,
     "bf16": lambda model: Prepared.of(model, "diffattack").ours,
-    "fast": lambda model: Prepared.of(model, "fast").ours,
+    "quick": lambda model: Prepared.of(model, "quick").ours,
 }
 
 

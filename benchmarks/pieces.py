@@ -29,7 +29,7 @@ __all__ = ["Images", "Iteration", "Prepared", "batches", "check_agreement", "ite
 Iteration = Callable[[], object]
 Images = Callable[[], Tensor]
 
-EXACT, FAST = "diffattack", "fast"
+EXACT, FAST = "diffattack", "quick"
 # Null-text tuning has no part in the cost of an iteration.
 QUICK = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
 NUMBER = 3
@@ -96,7 +96,7 @@ def iterations(model: Model) -> dict[str, Iteration]:
         "floor": exact.floor,
         "bf16": Prepared.of(rounded, EXACT).ours,
         "bf16_pair": Prepared.of(rounded, EXACT, batch=2).ours,
-        "fast": Prepared.of(model, FAST).ours,
+        "quick": Prepared.of(model, FAST).ours,
     }
 
 
@@ -109,12 +109,12 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
     """Return whole attacks on ``count`` images, from the image to the saved values.
 
     DiffAttack attacks one image at a time, ours as many together as ``attnshift attack`` does.
-    ``settings`` change ``fast``.
+    ``settings`` change ``quick``.
     """
     classifiers = model.classifiers()
     tasks = model.tasks(count, classifiers[0])
     network = bare(classifiers[0])
-    methods = {"exact": Method.of(load_recipe(EXACT)), "fast": Method.of(load_recipe(FAST, settings))}
+    methods = {"exact": Method.of(load_recipe(EXACT)), "quick": Method.of(load_recipe(FAST, settings))}
 
     def attacked(task: Task) -> Tensor:
         image, draw = task.image.to(model.device), (0, task.id)

@@ -61,8 +61,8 @@ VARIANTS: dict[str, Variant] = {
     "naive": Variant(lambda model, batch: Prepared.of(model, EXACT).naive),
     "exact": Variant(lambda model, batch: Prepared.of(model, EXACT, batch=batch).ours),
     "bf16": Variant(lambda model, batch: Prepared.of(in_bf16(model), EXACT, batch=batch).ours, torch.bfloat16),
-    "fast": Variant(lambda model, batch: Prepared.of(model, FAST, batch=batch).ours),
-    "fast, bf16": Variant(lambda model, batch: Prepared.of(in_bf16(model), FAST, batch=batch).ours, torch.bfloat16),
+    "quick": Variant(lambda model, batch: Prepared.of(model, FAST, batch=batch).ours),
+    "quick, bf16": Variant(lambda model, batch: Prepared.of(in_bf16(model), FAST, batch=batch).ours, torch.bfloat16),
 }
 
 

@@ -54,7 +54,7 @@ def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     seconds = take_turns(iterations(model), rounds)
     faster = {
         f"{name}_vs_naive_iteration": median_ratio(seconds, "naive", name)
-        for name in ("exact", "fast", "bf16", "floor")
+        for name in ("exact", "quick", "bf16", "floor")
     }
     return {
         **faster,
@@ -67,7 +67,7 @@ def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
 def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     """Time whole images.
 
-    An attack may end early on the lab alone; elsewhere ``fast`` runs all its iterations.
+    An attack may end early on the lab alone; elsewhere ``quick`` runs all its iterations.
     """
     count = 1 if quick else model.batch
     work = whole_images(model, count, () if model.name == "lab" else ("finish.early=false",))
@@ -80,10 +80,10 @@ def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     seconds = take_turns({name: lambda name=name: keeping(name) for name in work}, rounds, warm_up=0)
     return {
         "exact_vs_naive_image": median_ratio(seconds, "naive", "exact"),
-        "fast_vs_naive_image": median_ratio(seconds, "naive", "fast"),
+        "quick_vs_naive_image": median_ratio(seconds, "naive", "quick"),
         "seconds_image": {name: value / count for name, value in medians(seconds).items()},
         "images": count,
-        "profile": {name: shares(work[name]) for name in ("exact", "fast")},
+        "profile": {name: shares(work[name]) for name in ("exact", "quick")},
         **({"judged": judged(model, images)} if model.name == "lab" else {}),
     }
 
@@ -99,7 +99,7 @@ def shares(work: Images) -> dict[str, float]:
 def time_batches(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     """Return images per second in one iteration, by preset and number of images."""
     sizes, curves = BATCHES[:2] if quick else BATCHES, {}
-    for preset in ("diffattack", "fast"):
+    for preset in ("diffattack", "quick"):
         seconds = medians(take_turns(batches(model, preset, sizes), rounds))
         curves[preset] = {str(size): size / taken for size, taken in seconds.items()}
     return {"batch": curves}

@@ -20,7 +20,7 @@ from timing import machine, median_ratio, medians, take_turns
 
 from results import record
 
-PRESETS = ("diffattack", "fast")
+PRESETS = ("diffattack", "quick")
 LATENT = ("classification.space=latent",)
 
 

@@ -1,4 +1,4 @@
-"""Measure each switch of the preset ``fast``: its gain in time, and its cost in success at equal
+"""Measure each switch of the preset ``quick``: its gain in time, and its cost in success at equal
 naturalness.
 
     python benchmarks/switches.py [--count 64] [--variants guided steps-3] [--strengths 0.35 1] [--at 0.95] [--quick]
@@ -68,9 +68,9 @@ ROUNDS, TOLERANCE, SETTLING = 9, 1e-3, 3
 
 @dataclass(frozen=True)
 class Variant:
-    """``fast`` with one thing changed, compared with the variant ``against``.
+    """``quick`` with one thing changed, compared with the variant ``against``.
 
-    ``every`` = N shows the views of preset ``strong`` in every N-th iteration; 0 shows none.
+    ``every`` = N shows the views of preset ``nearest`` in every N-th iteration; 0 shows none.
     """
 
     title: str
@@ -83,14 +83,14 @@ class Variant:
         recipe = load_recipe(FAST, [*self.settings, *settings])
         if not self.every:
             return recipe
-        views = load_recipe("strong").expectation.model_copy(update={"every": self.every})
+        views = load_recipe("nearest").expectation.model_copy(update={"every": self.every})
         return recipe.model_copy(update={"expectation": views})
 
 
 GUIDED = ("diffusion.guidance=2.5",)
 # References come before the variants that are compared with them.
 VARIANTS = {
-    FAST: Variant("`fast` as it is"),
+    FAST: Variant("`quick` as it is"),
     "guided": Variant("guidance 2.5", GUIDED),
     "null-text": Variant(
         "guidance 2.5, null-text in place of the offset", (*GUIDED, "reconstruction.method=null_text")
@@ -111,7 +111,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Same:
-    """Another way to compute the numbers of ``fast``.
+    """Another way to compute the numbers of ``quick``.
 
     ``work`` makes two things of the prepared images: a piece of work to time, and the prepared
     images whose gradient is compared.
@@ -351,7 +351,7 @@ def _told(estimate: Estimate | None) -> list[float | None] | None:
 
 
 def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Time other ways to compute the numbers of ``fast`` in turn with it.
+    """Time other ways to compute the numbers of ``quick`` in turn with it.
 
     The gradients are compared first. A row says how many times as fast a way is, or why this
     machine cannot run it.

@@ -51,7 +51,7 @@ def markdown() -> str:
             ("images per second in one iteration, by batch", _batches),
             ("share of the matrix rate in one iteration", _rates),
             ("what more surrogates cost", _surrogates),
-            ("what each switch of `fast` gives and costs", _switches),
+            ("what each switch of `quick` gives and costs", _switches),
             ("two Ray workers of one thread", _workers),
         ):
             lines = tabled(models)
@@ -62,7 +62,7 @@ def markdown() -> str:
 
 def _iterations(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "seconds_iteration" in each}
-    names = {"bf16": "bf16", "bf16_pair": "bf16, two together", "fast": "fast"}
+    names = {"bf16": "bf16", "bf16_pair": "bf16, two together", "quick": "quick"}
     further = [key for key in names if any(f"{key}_vs_naive_iteration" in each for each in shown.values())]
     rows = []
     for name, each in shown.items():
@@ -72,13 +72,13 @@ def _iterations(models: Mapping[str, Figures]) -> list[str]:
         rows.append(
             [
                 name,
-                *(_seconds(seconds[variant]) for variant in ("naive", "floor", "exact", "bf16", "fast")),
+                *(_seconds(seconds[variant]) for variant in ("naive", "floor", "exact", "bf16", "quick")),
                 f"**{told['exact']}**",
                 f"{each['exact_vs_floor_iteration']:.2f}",
                 *(told[key] for key in further),
             ]
         )
-    titles = ["", "naive, s", "floor, s", "exact, s", "bf16, s", "fast, s"]
+    titles = ["", "naive, s", "floor, s", "exact, s", "bf16, s", "quick, s"]
     titles += ["exact: times as fast as naive", "exact / floor"]
     titles += [f"{names[key]}: times as fast" for key in further]
     return [*_table(titles, rows), *_circumstances(shown, "iterations", "speed")]
@@ -98,7 +98,7 @@ def _images(models: Mapping[str, Figures]) -> list[str]:
                 *([f"{found[variant][key]:.0%}" for key in ("attacked", "others")] if found else ["", ""]),
                 f"{found[variant]['ssim']:.3f}" if found else "",
             ]
-            for variant in ("naive", "exact", "fast")
+            for variant in ("naive", "exact", "quick")
         ]
     titles = ["", "", "seconds an image", "times as fast", "fools the one attacked", "the seven others", "SSIM"]
     return [*_table(titles, rows), *_circumstances(shown, "images", "speed", ("images",))]
@@ -117,7 +117,7 @@ def _profiles(models: Mapping[str, Figures]) -> list[str]:
 
 def _memory(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "bytes" in each}
-    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "fast")
+    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "quick")
     rows = [
         [
             name,
@@ -185,7 +185,7 @@ def _surrogates(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "surrogates8_vs_1" in each}
     rows = []
     for name, each in shown.items():
-        for preset, start in (("diffattack", ""), ("fast", "fast_")):
+        for preset, start in (("diffattack", ""), ("quick", "fast_")):
             ratios = {"1": 1.0, "8": each[f"{start}surrogates8_vs_1"]}
             ratios["8 at the latents"] = each.get(f"{start}surrogates8_at_latents_vs_1", float("nan"))
             for kind, seconds in each[f"{start}seconds_surrogates"].items():
@@ -215,7 +215,7 @@ def _switches(models: Mapping[str, Figures]) -> list[str]:
         for row in measured["same"]:
             factor = row["times_as_fast"]
             told = f"unavailable: {row['reason']}" if factor is None else f"{factor:.2f} ({row['timed']})"
-            rows.append([row["switch"], "`fast` as it is", told, *(["same images", ""] * len(at))])
+            rows.append([row["switch"], "`quick` as it is", told, *(["same images", ""] * len(at))])
         titles = ["switch", "compared with", "times as fast"]
         titles += [title for level in at for title in (f"success at SSIM {level}", f"gap at SSIM {level}")]
         lines += _table(titles, rows)

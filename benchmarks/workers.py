@@ -1,5 +1,5 @@
 """Time two single-threaded Ray workers against one, on whole images of the lab with preset
-``fast``.
+``quick``.
 
     python benchmarks/workers.py [--count 48] [--rounds 5] [--quick]
 
@@ -99,7 +99,7 @@ def _check(returned: object) -> None:
 
 def _settings(folder: Path, count: int, changes: Sequence[str]) -> AttackSettings:
     export_images(folder, 0, "tuning", count)
-    recipe = load_recipe("fast", changes)
+    recipe = load_recipe("quick", changes)
     inputs = {"images": folder, "labels": folder / "labels.csv", "surrogates": ("lab:resnet",)}
     return AttackSettings(**inputs, batch=BATCH, threads=1, recipe=recipe, out=folder / "run")
 

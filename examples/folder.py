@@ -13,7 +13,7 @@ settings = AttackSettings(
     labels=labels,
     pipeline="lab",
     surrogates=["lab:resnet", "lab:mobilevit"],
-    recipe=load_recipe("fast"),
+    recipe=load_recipe("quick"),
     out=out / "run",
 )
 store = attack_folder(settings)

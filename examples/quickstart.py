@@ -9,7 +9,7 @@ from attnshift.lab.scenes import CLASSES, scene
 images = render_scenes([scene(0, "test", index) for index in (3, 7)]).images
 labels = torch.tensor([3, 7])
 
-attack = LatentAttack("lab", ["lab:resnet", "lab:mobilevit"], "fast")
+attack = LatentAttack("lab", ["lab:resnet", "lab:mobilevit"], "quick")
 result = attack(images, labels)
 
 judge = load_classifier("lab:coatnet")

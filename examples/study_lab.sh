@@ -6,7 +6,7 @@
 # N is the number of images. The same command continues an interrupted study.
 source "$(dirname "$0")/lab.sh"
 labels=$out/images/labels.csv
-recipes=(diffattack@1 strong@0.25,1 fast@0.25,0.5,1 attention@0.3,1,1.5 ensemble@0.3,1 p2p@0.3,1 full@0.3,1 seed@1)
+recipes=(diffattack@1 nearest@0.25,1 quick@0.25,0.5,1 attention@0.3,1,1.5 ensemble@0.3,1 p2p@0.3,1 full@0.3,1 seed@1)
 baselines=(mifgsm@0.125,0.25,0.5,1 pgd@0.25,0.5,1,2 adaea@0.125,0.25,0.5,1 difgsm@0.125,0.25,0.5,1 tifgsm@0.25,0.5,1 ssa@0.25,1
     bsr@0.25,0.5,1 autoattack@0.5)
 defended=() entrants=()

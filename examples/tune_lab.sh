@@ -16,7 +16,7 @@ tune() { # NAME ARGUMENT…
 
 images 32 tuning tuning
 images 48
-tune baseline --preset fast --set finish.keep=last --set finish.early=false
+tune baseline --preset quick --set finish.keep=last --set finish.early=false
 tune full --preset full
 run baseline "${three[@]}" --preset attention --set terms.entropy.weight=0.0 --set terms.contrast.weight=0.0 \
     --set terms.variance.weight=3.0 --set terms.self_attention.weight=3.0

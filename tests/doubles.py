@@ -83,7 +83,7 @@ def items_of(cards: Path) -> list[Item]:
 
 def painted(cards: Path, batch: int = 2, before: Hook = nothing) -> PreparedRun:
     """A run on what ``write_cards`` wrote, for which nothing is loaded."""
-    plan, recipe = Plan.draw(items_of(cards)), load_recipe("fast")
+    plan, recipe = Plan.draw(items_of(cards)), load_recipe("quick")
     spec = RunSpec(
         images="images",
         labels="labels.csv",

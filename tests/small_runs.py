@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SURROGATE = "random:test_resnet"
 SIDE = 64
 SHORT_PATH = "diffusion.denoising_steps=2"
-"""Half the steps of preset ``fast``, for tests of what is around an attack."""
+"""Half the steps of preset ``quick``, for tests of what is around an attack."""
 
 
 def write_photos(folder: Path, count: int = 3, seed: int = 0) -> Path:
@@ -56,11 +56,11 @@ def write_labels(folder: Path, rows: Sequence[tuple[str, int | str, str]]) -> Pa
 
 
 def small_settings(photos: Path, pipeline: Path, out: Path, *changes: str, **others: Any) -> AttackSettings:
-    """Preset ``fast`` cut to two iterations; ``photos`` is what ``write_photos`` filled.
+    """Preset ``quick`` cut to two iterations; ``photos`` is what ``write_photos`` filled.
 
     The last iterate is kept: against an untrained surrogate the best one is often the first, where nothing is changed.
     """
-    recipe = load_recipe("fast", ["optimiser.iterations=2", "finish.keep=last", SHORT_PATH, *changes])
+    recipe = load_recipe("quick", ["optimiser.iterations=2", "finish.keep=last", SHORT_PATH, *changes])
     usual: dict[str, Any] = {
         "images": photos / "images",
         "labels": photos / "labels.csv",

@@ -1,4 +1,4 @@
-"""The smallest study: preset ``fast`` cut to two iterations, two keys searched, three photos."""
+"""The smallest study: preset ``quick`` cut to two iterations, two keys searched, three photos."""
 
 from __future__ import annotations
 

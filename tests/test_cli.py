@@ -103,7 +103,7 @@ class Command:
     pipeline: Path
     out: Path
     surrogates: tuple[str, ...] = (SURROGATE,)
-    preset: str = "fast"
+    preset: str = "quick"
     more: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
@@ -364,7 +364,7 @@ def test_a_corrupt_image_fails_alone_and_status_says_why(command: Command, call:
 
     told = call("status", command.out)
     assert told.status == 0
-    assert told.out.splitlines()[0] == "fast, 3 images: 2 done, 1 failed, 0 left"
+    assert told.out.splitlines()[0] == "quick, 3 images: 2 done, 1 failed, 0 left"
     assert "failed: photo-1.png: photo-1.png: not a readable image" in told.out
     found = json.loads(call("status", command.out, "--json").out)
     assert (found["images"], found["done"], found["left"], len(found["failed"])) == (3, 2, 0, 1)
@@ -515,7 +515,7 @@ def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> N
     images, out = tmp_path / "images", tmp_path / "run"
     assert call("lab", "render", images, "--count", "2").status == 0
     arguments = ["attack", images, "--labels", images / "labels.csv", "--surrogate", "lab:resnet", "--out", out]
-    attacked = call(*arguments, "--preset", "fast", "--target", "tree", "--threads", "1")
+    attacked = call(*arguments, "--preset", "quick", "--target", "tree", "--threads", "1")
     assert attacked.status == 0, attacked.err
     lines = attacked.out.splitlines()
     assert [line.partition(", ")[0] for line in lines] == [
@@ -531,7 +531,7 @@ def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> N
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "targeted at tree</h1>" in html
     assert "die → tree" in html
-    other = call(*arguments, "--preset", "fast", "--target", "snowman", "--threads", "1")
+    other = call(*arguments, "--preset", "quick", "--target", "snowman", "--threads", "1")
     assert_one_line(other)
     assert "holds another run" in other.err
 
@@ -631,9 +631,9 @@ def test_recipes_are_compared_where_ssim_is_fixed(command: Command, call: Call) 
     [
         ((), "--recipe"),
         (("--recipe", "fsat"), "did you mean 'fast'"),
-        (("--recipe", "fast", "--at", "1.5"), "--at is 1.5"),
-        (("--recipe", "fast", "--strength", "-1"), "--strength of fast: -1"),
-        (("--recipe", "fast", "--min-clean-accuracy", "2"), "--min-clean-accuracy is 2"),
+        (("--recipe", "quick", "--at", "1.5"), "--at is 1.5"),
+        (("--recipe", "quick", "--strength", "-1"), "--strength of quick: -1"),
+        (("--recipe", "quick", "--min-clean-accuracy", "2"), "--min-clean-accuracy is 2"),
     ],
 )
 def test_a_comparison_that_cannot_be_meant(command: Command, call: Call, more: tuple[str, ...], expected: str) -> None:
@@ -786,4 +786,4 @@ def test_every_entry_can_be_loaded() -> None:
 
 def test_presets_are_listed(call: Call) -> None:
     names = [entry["name"] for entry in catalogue()["presets"]]
-    assert names == ["attention", "diffattack", "ensemble", "fast", "full", "p2p", "seed", "strong"]
+    assert names == ["attention", "diffattack", "ensemble", "quick", "full", "p2p", "seed", "nearest"]

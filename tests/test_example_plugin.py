@@ -143,8 +143,8 @@ def test_a_limit_may_be_on_its_metric(plugged: None, monkeypatch: pytest.MonkeyP
 
 
 def test_a_run_records_the_versions_of_the_plugins_that_it_names(plugged: None) -> None:
-    with_term = load_recipe("fast", ["terms.change_tv.weight=5"])
+    with_term = load_recipe("quick", ["terms.change_tv.weight=5"])
     assert software(with_term, "lab", ("lab:resnet",))["attnshift-example"]
-    assert software(load_recipe("fast"), "lab", ("grey+lab:resnet",)).keys() >= {"attnshift-example"}
-    assert software(load_recipe("fast"), "lab", ("lab:resnet",)).keys() == {"attnshift", "torch"}
-    assert software(load_recipe("fast", ["terms.change_tv.weight=0"]), "lab", ()).keys() == {"attnshift", "torch"}
+    assert software(load_recipe("quick"), "lab", ("grey+lab:resnet",)).keys() >= {"attnshift-example"}
+    assert software(load_recipe("quick"), "lab", ("lab:resnet",)).keys() == {"attnshift", "torch"}
+    assert software(load_recipe("quick", ["terms.change_tv.weight=0"]), "lab", ()).keys() == {"attnshift", "torch"}

@@ -76,7 +76,7 @@ def test_name_is_what_it_says(name: str) -> None:
 
 
 def test_settings_take_strings_for_paths_and_a_list_of_surrogates() -> None:
-    recipe = load_recipe("fast")
+    recipe = load_recipe("quick")
     given = AttackSettings(images="a", labels="b", masks="c", surrogates=["d"], recipe=recipe, out="e", cache="f")  # type: ignore[arg-type]
     paths = {"labels": Path("b"), "masks": Path("c"), "out": Path("e"), "cache": Path("f")}
     assert given == AttackSettings(images="a", surrogates=("d",), recipe=recipe, **paths)
@@ -84,9 +84,9 @@ def test_settings_take_strings_for_paths_and_a_list_of_surrogates() -> None:
 
 def test_settings_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"`surrogates` is the text 'lab:resnet'; give a list"):
-        AttackSettings(images="a", surrogates="lab:resnet", recipe=load_recipe("fast"), out=tmp_path)  # type: ignore[arg-type]
-    settings = AttackSettings(images="a", surrogates=("lab:resnet",), recipe="fast", out=tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"`recipe` is the text 'fast'; give load_recipe\('fast'\)"):
+        AttackSettings(images="a", surrogates="lab:resnet", recipe=load_recipe("quick"), out=tmp_path)  # type: ignore[arg-type]
+    settings = AttackSettings(images="a", surrogates=("lab:resnet",), recipe="quick", out=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"`recipe` is the text 'quick'; give load_recipe\('quick'\)"):
         attack_folder(settings)
 
 

@@ -87,7 +87,7 @@ SHORT = ("optimiser.iterations=1", "diffusion.denoising_steps=1", "diffusion.sch
 
 @pytest.fixture(scope="module")
 def on_latents(backbone: StableDiffusion) -> LatentAttack:
-    return LatentAttack(backbone, ["lab:resnet"], load_latent_recipe("fast", SHORT))
+    return LatentAttack(backbone, ["lab:resnet"], load_latent_recipe("quick", SHORT))
 
 
 class Picked(torch.nn.Module):
@@ -374,7 +374,7 @@ def test_row_05_a_model_card_says_that_the_classes_are_imagenets(tmp_path: Path)
 
 def test_row_05_an_attack_without_names_asks_for_them(backbone: StableDiffusion) -> None:
     nameless = replace(load_classifier("random:test_resnet"), class_names=())
-    recipe = load_latent_recipe("fast", ["terms.contrast.weight=1.0"])
+    recipe = load_latent_recipe("quick", ["terms.contrast.weight=1.0"])
     attack = LatentAttack(backbone, [nameless], recipe)
     with pytest.raises(RecipeError, match=r"one a line, in class_names\.txt beside the weights"):
         attack(torch.rand(1, 3, 64, 64), [0], ["mug"])
@@ -837,7 +837,7 @@ def test_row_15_class_names_that_name_no_image(
 
 
 def test_row_15_masks_as_people_have_them(backbone: StableDiffusion, lab_images: Tensor) -> None:
-    recipe = load_latent_recipe("fast", [*SHORT, "mask.source=given", "mask.paste_back=true"])
+    recipe = load_latent_recipe("quick", [*SHORT, "mask.source=given", "mask.paste_back=true"])
     attack = LatentAttack(backbone, ["lab:resnet"], recipe)
     masks = torch.zeros(2, 1, 64, 64)
     masks[..., 16:48, 16:48] = 1
@@ -1005,9 +1005,9 @@ def test_images_that_are_not_square_are_said_before_the_attack_and_in_the_report
     ],
 )
 def test_settings_that_cannot_act_are_said(changes: list[str], message: str) -> None:
-    without = dict.fromkeys(load_latent_recipe("fast").terms, 0.0)
+    without = dict.fromkeys(load_latent_recipe("quick").terms, 0.0)
     off = [f"terms.{name}.weight={weight}" for name, weight in without.items()]
-    lines = idle_settings(Method.of(load_latent_recipe("fast", [*off, *changes])))
+    lines = idle_settings(Method.of(load_latent_recipe("quick", [*off, *changes])))
     assert len(lines) == bool(message)
     assert all(line.startswith(message) for line in lines)
 
@@ -1018,7 +1018,7 @@ def test_every_setting_of_a_preset_acts(name: str) -> None:
 
 
 def test_python_warns_of_settings_that_cannot_act(backbone: StableDiffusion) -> None:
-    recipe = load_latent_recipe("fast", ["expectation.every=2"])
+    recipe = load_latent_recipe("quick", ["expectation.every=2"])
     with pytest.warns(UserWarning, match=r"expectation\.every cannot act") as caught:
         LatentAttack(backbone, ["lab:resnet"], recipe)
     assert [each.filename for each in caught] == [__file__]
@@ -1032,14 +1032,18 @@ def test_python_warns_of_settings_that_cannot_act(backbone: StableDiffusion) -> 
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("fast", ["terms.contrast.weight=1.0", "terms.contrast.margn=1"], "known: form, delta, tokens, select, weight"),
-        ("fast", ["terms.entropy.weight=1.0", "terms.entropy.wieght=1"], "did you mean 'weight'"),
-        ("fast", ["terms.replace.wieght=1.0"], "terms.replace.weight: Field required; is 'wieght' meant for it"),
-        ("fast", ["classification.los=margin"], "did you mean 'loss'"),
-        ("fast", ["classification.schedule.strt=1"], "did you mean 'start'"),
-        ("fast", ["reconstruction.methd=null_text"], "did you mean 'method'"),
-        ("fast", ["expectation.draws=2", "expectation.transforms.rotate.degres=3"], "did you mean 'degrees'"),
-        ("fast", ["classification.fusion=consensus", "classification.fusion_options.zz=1.0"], "known: scale, tau"),
+        (
+            "quick",
+            ["terms.contrast.weight=1.0", "terms.contrast.margn=1"],
+            "known: form, delta, tokens, select, weight",
+        ),
+        ("quick", ["terms.entropy.weight=1.0", "terms.entropy.wieght=1"], "did you mean 'weight'"),
+        ("quick", ["terms.replace.wieght=1.0"], "terms.replace.weight: Field required; is 'wieght' meant for it"),
+        ("quick", ["classification.los=margin"], "did you mean 'loss'"),
+        ("quick", ["classification.schedule.strt=1"], "did you mean 'start'"),
+        ("quick", ["reconstruction.methd=null_text"], "did you mean 'method'"),
+        ("quick", ["expectation.draws=2", "expectation.transforms.rotate.degres=3"], "did you mean 'degrees'"),
+        ("quick", ["classification.fusion=consensus", "classification.fusion_options.zz=1.0"], "known: scale, tau"),
         ("mifgsm", ["baseline.epsilom=0.1"], "did you mean 'epsilon'"),
         ("mifgsm", ["baseline.atack=pgd"], "did you mean 'attack'"),
     ],

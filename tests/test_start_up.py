@@ -82,7 +82,7 @@ def test_a_report_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_recipes_are_read_without_torch() -> None:
-    names = ["fast", *(name for name, entry in BASELINES.items() if not entry.package)]
+    names = ["quick", *(name for name, entry in BASELINES.items() if not entry.package)]
     program = (
         f"import attnshift, sys; print([attnshift.load_recipe(name).name for name in {names}], 'torch' in sys.modules)"
     )

@@ -35,7 +35,7 @@ def lab() -> Classifier:
 def recipe() -> Recipe:
     """Two coarse steps, which is enough to fool."""
     short = ["optimiser.iterations=2", "diffusion.denoising_steps=1", "diffusion.schedule_steps=4"]
-    return load_recipe("fast", [*short, "optimiser.learning_rate=0.4"])
+    return load_recipe("quick", [*short, "optimiser.learning_rate=0.4"])
 
 
 @pytest.fixture(scope="package")

@@ -135,7 +135,7 @@ def test_defences_in_pytorch_are_attacked_with_the_classifier(
 def test_parameters_are_arts(attack: Attack, estimator: Estimator) -> None:
     built = attack(estimator())
     assert {"pipeline", "recipe", "class_names", "targeted", "batch_size"} <= set(built.attack_params)
-    built.set_params(recipe=load_recipe("strong"), batch_size=2)
+    built.set_params(recipe=load_recipe("nearest"), batch_size=2)
     assert built.batch_size == 2
     assert "batch_size=2" in repr(built)
     with pytest.raises(ValueError, match='"epsilon" cannot be set'):

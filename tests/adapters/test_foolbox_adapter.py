@@ -55,7 +55,7 @@ def test_images_are_the_attacks_own(
     assert success.tolist() == (model(expected).argmax(1) != labels).tolist()
     assert success.any()
     assert torch.equal(built(model, images, labels, epsilons=None)[0], expected)
-    assert "recipe=fast" in repr(built)
+    assert "recipe=quick" in repr(built)
 
 
 def test_weights_keep_their_gradients(

@@ -92,7 +92,7 @@ def test_it_joins_other_attacks(wrapped: Wrapped, whole: nn.Module, images: Tens
 
 def test_it_shows_its_recipe(wrapped: Wrapped, whole: nn.Module) -> None:
     assert "attnshift(" in repr(wrapped(whole))
-    assert "recipe=fast" in repr(wrapped(whole))
+    assert "recipe=quick" in repr(wrapped(whole))
 
 
 def test_wrong_input_is_named(wrapped: Wrapped, whole: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -136,7 +136,7 @@ def test_wrong_models_are_named(
 def test_masks_that_need_the_network_itself_are_refused(
     whole: nn.Module, backbone: StableDiffusion, lab: Classifier, images: Tensor, labels: Tensor
 ) -> None:
-    masked = load_recipe("fast", ["mask.source=gradcam", "mask.paste_back=true", "diffusion.denoising_steps=1"])
+    masked = load_recipe("quick", ["mask.source=gradcam", "mask.paste_back=true", "diffusion.denoising_steps=1"])
     attack = adapters.TorchattacksAdapter(whole, pipeline=backbone, recipe=masked, class_names=lab.class_names)
     with pytest.raises(ModelError, match="no Grad-CAM for classifier 'the model'"):
         attack(images[:1], labels[:1])

@@ -158,7 +158,7 @@ def gradients_apart(batch: PreparedBatch, latents: Tensor, iteration: int) -> di
 @pytest.mark.heavy
 def test_the_slope_is_the_hand_combination_of_separate_gradients(prepared: Prepare) -> None:
     batch = prepared(
-        "fast", [*BALANCED, "optimiser.iterations=4", "terms.entropy.schedule.window=[0.5, 1.0]"], slice(2)
+        "quick", [*BALANCED, "optimiser.iterations=4", "terms.entropy.schedule.window=[0.5, 1.0]"], slice(2)
     )
     weights = {"classification": 2.0, "variance": 30.0, "self_attention": 30.0, "entropy": 0.3}
     norms: dict[str, Tensor] = {}
@@ -184,7 +184,7 @@ def test_the_slope_is_the_hand_combination_of_separate_gradients(prepared: Prepa
 
 
 def test_without_balance_the_slope_is_the_plain_sum(prepared: Prepare) -> None:
-    batch = prepared("fast", ENTROPY, slice(2))
+    batch = prepared("quick", ENTROPY, slice(2))
     found = value_and_grad(batch, away(batch), 3, carried(batch))
     weights = {"classification": 2.0, "variance": 30.0, "self_attention": 30.0, "entropy": 0.3}
     apart = gradients_apart(batch, away(batch), 3)
@@ -226,7 +226,7 @@ class InOtherUnits:
     ],
 )
 def test_a_terms_units_do_not_matter_where_terms_are_balanced(prepared: Prepare, balance: str, name: str) -> None:
-    batch = prepared("fast", [*ENTROPY, f"optimiser.balance={balance}"], slice(1))
+    batch = prepared("quick", [*ENTROPY, f"optimiser.balance={balance}"], slice(1))
     if name == "classification":
         surrogates = replace(batch.surrogates, criterion=InOtherUnits(batch.surrogates.criterion, 1000.0))
         scaled = replace(batch, surrogates=surrogates)
@@ -245,7 +245,7 @@ def test_a_terms_units_do_not_matter_where_terms_are_balanced(prepared: Prepare,
 
 
 def test_losses_say_the_same_with_and_without_balance(prepared: Prepare) -> None:
-    plain, balanced = prepared("fast", ENTROPY, slice(1)), prepared("fast", BALANCED, slice(1))
+    plain, balanced = prepared("quick", ENTROPY, slice(1)), prepared("quick", BALANCED, slice(1))
     losses = [value_and_grad(each, away(each), 3, carried(each)).losses for each in (plain, balanced)]
     assert set(losses[0]) == set(losses[1]) == {"classification", "variance", "self_attention", "entropy"}
     for name, values in losses[0].items():
@@ -255,7 +255,7 @@ def test_losses_say_the_same_with_and_without_balance(prepared: Prepare) -> None
 @pytest.mark.heavy
 def test_a_balanced_attack_carries_its_norms_and_cuts_them_with_its_images(prepared: Prepare) -> None:
     settings = [*BALANCED, "optimiser.iterations=4"]
-    loop, undisturbed = optimise_latents(prepared("fast", settings)), optimise_latents(prepared("fast", settings))
+    loop, undisturbed = optimise_latents(prepared("quick", settings)), optimise_latents(prepared("quick", settings))
     assert next(loop).state.balance.norms == {}
     next(undisturbed)
     whole = next(undisturbed).state.balance.norms
@@ -272,5 +272,5 @@ def test_an_iteration_in_which_nothing_is_switched_on(prepared: Prepare) -> None
     late = ["classification.schedule.window=[0.6, 1.0]", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     for balance in ("none", "gradnorm"):
         settings = [*late, "optimiser.iterations=2", "diffusion.denoising_steps=1", f"optimiser.balance={balance}"]
-        first, second, _ = optimise_latents(prepared("fast", settings, slice(1)))
+        first, second, _ = optimise_latents(prepared("quick", settings, slice(1)))
         assert torch.equal(first.latents, second.latents)

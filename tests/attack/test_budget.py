@@ -97,7 +97,7 @@ def test_dithering_keeps_the_mean_and_whole_levels() -> None:
 def test_every_file_keeps_its_limit_and_spends_it_as_if_its_image_were_alone(prepared: Prepare, metric: str) -> None:
     limit = {"ssim": 0.9, "haarpsi": 0.95, "l2": 1.0, "linf": 0.05}[metric]
     settings = [*SHORT, f"budget={{metric='{metric}', limit={limit}}}"]
-    batch = prepared("fast", settings, slice(2))
+    batch = prepared("quick", settings, slice(2))
     together = run_attack(batch)
     spent = Budget.of(metric, limit).spent(batch.images, together.images)
     assert (spent <= 1).all()
@@ -105,12 +105,12 @@ def test_every_file_keeps_its_limit_and_spends_it_as_if_its_image_were_alone(pre
     steps = len(batch.render.trajectory.noise_schedule)
     # Two iterations, the last iterate, and seven strengths of the search.
     assert together.effort == Effort(gradients=2 * 2, denoisings=2 * steps * (2 + 1 + 7))
-    alone = run_attack(prepared("fast", settings, slice(1, 2)))
+    alone = run_attack(prepared("quick", settings, slice(1, 2)))
     torch.testing.assert_close(alone.images[0], together.images[1], rtol=0, atol=1.01 / 255)
     assert alone.iterations[0] == together.iterations[1]
 
 
 def test_where_the_clean_path_breaks_the_limit_the_clean_image_is_saved(prepared: Prepare) -> None:
     settings = [*SHORT, "optimiser.iterations=1", "diffusion.residual=false", "budget={metric='linf', limit=0.004}"]
-    batch = prepared("fast", settings, slice(1))
+    batch = prepared("quick", settings, slice(1))
     assert torch.equal(run_attack(batch).images, batch.images)

@@ -50,7 +50,7 @@ class Counting:
 
 
 def test_given_objects_take_part_in_the_attack(backbone: StableDiffusion, classifiers: list[Classifier]) -> None:
-    recipe = load_latent_recipe("fast", ["optimiser.iterations=2"])
+    recipe = load_latent_recipe("quick", ["optimiser.iterations=2"])
     term, rule = Redness(), Counting()
     attack = LatentAttack(backbone, classifiers[:1], recipe, terms={"redness": term}, rule=rule)
     result = attack(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), [1], ["mug"])
@@ -61,19 +61,19 @@ def test_given_objects_take_part_in_the_attack(backbone: StableDiffusion, classi
 
 def test_the_recipe_sets_weight_and_schedule_of_a_given_term() -> None:
     term = Redness()
-    alone = Method.of(load_latent_recipe("fast"), {"redness": term}).objective.terms["redness"]
+    alone = Method.of(load_latent_recipe("quick"), {"redness": term}).objective.terms["redness"]
     assert (alone.term, alone.weight, alone.at(0.5)) == (term, 1.0, 1.0)
-    recipe = load_latent_recipe("fast", ["terms.redness.weight=2.0"])
+    recipe = load_latent_recipe("quick", ["terms.redness.weight=2.0"])
     assert Method.of(recipe, {"redness": term}).objective.terms["redness"].weight == 2.0
-    replaced = Method.of(load_latent_recipe("fast", ["terms.variance.weight=3.0"]), {"variance": term})
+    replaced = Method.of(load_latent_recipe("quick", ["terms.variance.weight=3.0"]), {"variance": term})
     assert replaced.objective.terms["variance"].term == term
 
 
 def test_what_cannot_be_meant_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"^term 'mine' lacks reads_interference$"):
-        Method.of(load_latent_recipe("fast"), {"mine": object()})  # type: ignore[dict-item]
+        Method.of(load_latent_recipe("quick"), {"mine": object()})  # type: ignore[dict-item]
     with pytest.raises(RecipeError, match=r"^fusion rule 'given' lacks __call__\(surrogates, points, state\)$"):
-        Method.of(load_latent_recipe("fast"), rule=object())  # type: ignore[arg-type]
-    recipe = load_latent_recipe("fast", ["terms.mine.weight=2.0", "terms.mine.colour=red"])
+        Method.of(load_latent_recipe("quick"), rule=object())  # type: ignore[arg-type]
+    recipe = load_latent_recipe("quick", ["terms.mine.weight=2.0", "terms.mine.colour=red"])
     with pytest.raises(RecipeError, match="term 'mine' is a given object; set its options there"):
         Method.of(recipe, {"mine": Redness()})

@@ -68,7 +68,7 @@ def greys(count: int) -> Tensor:
 
 
 def wanting(choice: str, *settings: str) -> Recipe:
-    return load_recipe("fast", [f"interference.choose={choice}", *settings])
+    return load_recipe("quick", [f"interference.choose={choice}", *settings])
 
 
 def chosen(
@@ -420,17 +420,17 @@ def test_the_interference_prompt_is_like_the_own_one_unless_told(
 )
 def test_a_wrong_interference_is_refused_when_loaded(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        load_recipe("fast", settings)
+        load_recipe("quick", settings)
 
 
 def test_joint_tokens_need_a_prompt_that_names_both() -> None:
     joint = ["terms.contrast.weight=1.0", "terms.contrast.tokens=joint"]
     with pytest.raises(RecipeError, match=r"'contrast' reads tokens 'joint', but prompt\.template does not name both"):
-        Method.of(load_recipe("fast", joint))
+        Method.of(load_recipe("quick", joint))
     with pytest.raises(RecipeError, match="does not name both"):
-        Method.of(load_recipe("fast", [*joint, "prompt.interference_template={} and more"]))
+        Method.of(load_recipe("quick", [*joint, "prompt.interference_template={} and more"]))
     for template in (BOTH, REVERSED):
-        assert Method.of(load_recipe("fast", [*joint, template])).reads_interference
+        assert Method.of(load_recipe("quick", [*joint, template])).reads_interference
 
 
 def words(batch: PreparedBatch, prompt: str, span: Sequence[int]) -> str:
@@ -456,7 +456,7 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
     ]  # fmt: skip
     names = (true, "snowman")
     shown = [replace(task, class_name=name) for task, name in zip(tasks, names, strict=False)]
-    batch = prepare_batch(Method.of(load_recipe("fast", settings)), exact, exact_classifiers[:1], shown)
+    batch = prepare_batch(Method.of(load_recipe("quick", settings)), exact, exact_classifiers[:1], shown)
     assert batch.observe.interference is not None
     assert batch.observe.interference.joint is not None
     for image, (own, other) in enumerate(zip(batch.observe.tokens, batch.observe.interference.joint, strict=True)):
@@ -470,7 +470,7 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
 
 def steered(prepared: Prepare, *settings: str, rows: slice = slice(None)) -> tuple[PreparedBatch, Interference]:
     given = ["interference.choose=given", "interference.phrase=crane", "diffusion.denoising_steps=3", *settings]
-    batch = prepared("fast", given, rows)
+    batch = prepared("quick", given, rows)
     assert batch.observe.interference is not None
     return batch, batch.observe.interference
 
@@ -520,7 +520,7 @@ def test_phrases_of_unequal_length_are_filled_up_and_not_mixed(
 ) -> None:
     """Each image's own phrase, whatever stands beside it."""
     names = ("mug", "crane", "snowman")
-    recipe = load_recipe("fast", ["terms.contrast.weight=1.0"])
+    recipe = load_recipe("quick", ["terms.contrast.weight=1.0"])
     subjects = [Subject(task.id, task.label, task.class_name) for task in tasks]
     choices = [Choice(name, -1) for name in names]
     interference, spoken = observe_interference(recipe, exact, exact.noise_schedule(20, 5), (), subjects, choices, ())
@@ -540,7 +540,7 @@ def test_goals_know_the_class_of_the_phrase(prepared: Prepare, phrase: str, labe
 
 
 def test_nothing_is_chosen_where_nothing_reads_it(prepared: Prepare) -> None:
-    batch = prepared("fast", ["diffusion.denoising_steps=1"], slice(1))
+    batch = prepared("quick", ["diffusion.denoising_steps=1"], slice(1))
     assert batch.observe.interference is None
     assert batch.render.trajectory.interference is None
     assert batch.surrogates.goals.interference is None

@@ -24,7 +24,7 @@ def images() -> Tensor:
 
 
 def attack(*settings: str) -> LatentAttack:
-    return LatentAttack("lab", ["lab:resnet"], load_recipe("fast", settings))
+    return LatentAttack("lab", ["lab:resnet"], load_recipe("quick", settings))
 
 
 @pytest.mark.heavy

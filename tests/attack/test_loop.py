@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from attnshift.attack.prepare import PreparedBatch
 
 FEW = [SHORT_PATH, "diffusion.schedule_steps=10", "reconstruction.updates=1", "reconstruction.updates_per_step=1"]
-PRESETS = [("fast", [SHORT_PATH]), ("diffattack", FEW)]
+PRESETS = [("quick", [SHORT_PATH]), ("diffattack", FEW)]
 
 
 def away(batch: PreparedBatch, seed: int = 0) -> Tensor:
@@ -76,7 +76,7 @@ def test_one_pull_back_is_the_gradient_of_the_whole_loss(prepared: Prepare, pres
 
 
 def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(prepared: Prepare) -> None:
-    batch = prepared("fast", ["terms.self_attention.select.grid=half"])
+    batch = prepared("quick", ["terms.self_attention.select.grid=half"])
     expected = {site for site in batch.render.backbone.sites(64) if (site.kind, site.side) == ("self", 4)}
     expected |= {site for site in batch.render.backbone.sites(64) if (site.kind, site.side) == ("cross", 2)}
     assert set(batch.observe.sites) == expected
@@ -87,23 +87,23 @@ def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(p
 @pytest.mark.heavy
 @pytest.mark.parametrize("guidance", fast_first(["2.5", "1.0"]))
 def test_residual_makes_iteration_zero_the_image_itself(prepared: Prepare, guidance: str) -> None:
-    with_residual = prepared("fast", [f"diffusion.guidance={guidance}"])
+    with_residual = prepared("quick", [f"diffusion.guidance={guidance}"])
     first = next(optimise_latents(with_residual))
     torch.testing.assert_close(first.images, with_residual.images, rtol=0, atol=1e-6)
     torch.testing.assert_close(with_residual.observe.clean.images, with_residual.images, rtol=0, atol=1e-6)
-    without = prepared("fast", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
+    without = prepared("quick", [f"diffusion.guidance={guidance}", "diffusion.residual=false"])
     assert (next(optimise_latents(without)).images - without.images).abs().max() > 0.01
 
 
 def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
-    plain, saving = prepared("fast"), prepared("fast", ["diffusion.checkpointing=true"])
+    plain, saving = prepared("quick"), prepared("quick", ["diffusion.checkpointing=true"])
     expected, gradient = attention_clean(plain).gradient, attention_clean(saving).gradient
     assert (gradient - expected).norm() < 1e-6 * expected.norm()
 
 
 @pytest.mark.heavy
 def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(prepared: Prepare) -> None:
-    whole, last, all_of_them = (prepared("fast", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
+    whole, last, all_of_them = (prepared("quick", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
     expected, found = attention_clean(whole), attention_clean(last)
     assert torch.equal(found.images, expected.images)
     assert all(torch.equal(values, expected.losses[name]) for name, values in found.losses.items())
@@ -115,11 +115,14 @@ def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient
 def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepared: Prepare, balance: str) -> None:
     settings = ["terms.variance.select.steps=[0, 1]", "terms.self_attention.weight=0.0", f"optimiser.balance={balance}"]
     settings.append("diffusion.denoising_steps=4")
-    batch = prepared("fast", [*settings, "diffusion.gradient_steps=2"])
-    found, without = attention_clean(batch), attention_clean(prepared("fast", [*settings, "terms.variance.weight=0.0"]))
+    batch = prepared("quick", [*settings, "diffusion.gradient_steps=2"])
+    found, without = (
+        attention_clean(batch),
+        attention_clean(prepared("quick", [*settings, "terms.variance.weight=0.0"])),
+    )
     assert found.losses["variance"].min() > 0
     assert found.gradient.norm() > 0
-    pulled = attention_clean(prepared("fast", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
+    pulled = attention_clean(prepared("quick", [*settings, "terms.variance.weight=0.0", "diffusion.gradient_steps=2"]))
     torch.testing.assert_close(
         found.gradient, pulled.gradient, rtol=1e-4, atol=1e-5 * float(pulled.gradient.abs().max())
     )
@@ -129,7 +132,7 @@ def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepa
 @pytest.mark.heavy
 def test_snapshots_stay_as_they_were_yielded(prepared: Prepare) -> None:
     kept: list[tuple[Snapshot, list[Tensor]]] = []
-    for snapshot in optimise_latents(prepared("fast", ["optimiser.iterations=4"])):
+    for snapshot in optimise_latents(prepared("quick", ["optimiser.iterations=4"])):
         kept.append((snapshot, [each.clone() for each in tensors(snapshot)]))
     assert [snapshot.iteration for snapshot, _ in kept] == [0, 1, 2, 3, 4]
     for snapshot, copies in kept:
@@ -142,7 +145,7 @@ def test_snapshots_stay_as_they_were_yielded(prepared: Prepare) -> None:
 
 
 def test_snapshot_holds_latents_and_the_image_that_they_show(prepared: Prepare) -> None:
-    batch = prepared("fast", ["optimiser.iterations=2"])
+    batch = prepared("quick", ["optimiser.iterations=2"])
     for snapshot in optimise_latents(batch):
         with torch.no_grad():
             shown = batch.render(snapshot.latents).images
@@ -153,7 +156,7 @@ def test_snapshot_holds_latents_and_the_image_that_they_show(prepared: Prepare) 
 
 
 def test_finished_images_leave_after_their_update_and_the_loop_ends_without_images(prepared: Prepare) -> None:
-    loop = optimise_latents(prepared("fast", ["optimiser.iterations=5"]))
+    loop = optimise_latents(prepared("quick", ["optimiser.iterations=5"]))
     assert next(loop).rows.tolist() == [0, 1, 2]
     assert loop.send(torch.tensor([False, True, False])).rows.tolist() == [0, 2]
     left = loop.send(torch.tensor([True, False]))
@@ -190,7 +193,7 @@ VIEWS = [
 def test_gradients_at_the_latents_give_what_those_at_the_image_give(prepared: Prepare, settings: list[str]) -> None:
     """For a linear rule; also through views, and with the other terms beside it."""
     at_image, at_latents = (
-        attention_clean(prepared("fast", [*settings, f"classification.space={space}"], slice(0, 2), slice(0, 3)))
+        attention_clean(prepared("quick", [*settings, f"classification.space={space}"], slice(0, 2), slice(0, 3)))
         for space in ("image", "latent")
     )
     assert (at_latents.gradient - at_image.gradient).norm() < 1e-4 * at_image.gradient.norm()
@@ -200,7 +203,7 @@ def test_gradients_at_the_latents_give_what_those_at_the_image_give(prepared: Pr
 def test_scaled_fusion_differs_between_the_two_spaces(prepared: Prepare) -> None:
     """Normalising before the pull-back or after it is not the same; the image is where models are compared."""
     found = [
-        attention_clean(prepared("fast", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
+        attention_clean(prepared("quick", [f"classification.space={space}"], slice(1), slice(0, 3))).gradient
         for space in ("image", "latent")
     ]
     assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
@@ -211,19 +214,19 @@ def test_scaled_fusion_differs_between_the_two_spaces(prepared: Prepare) -> None
 def test_a_rule_s_gradient_ignores_batch_mates_and_order(prepared: Prepare, rule: str) -> None:
     """Two rules, one of them with a state: the contract of rules holds each one to it at the image."""
     settings = [SHORT_PATH, f"classification.fusion={rule}", *VIEWS]
-    batch = prepared("fast", settings, models=slice(0, 3))
+    batch = prepared("quick", settings, models=slice(0, 3))
     whole = attention_clean(batch)
     models = batch.surrogates
     turned = replace(batch, surrogates=replace(models, classifiers=[*models.classifiers[1:], models.classifiers[0]]))
     assert (attention_clean(turned).gradient - whole.gradient).norm() < 1e-5 * whole.gradient.norm()
-    alone = attention_clean(prepared("fast", settings, slice(2, 3), slice(0, 3)), seed=2)
+    alone = attention_clean(prepared("quick", settings, slice(2, 3), slice(0, 3)), seed=2)
     assert (alone.gradient[0] - whole.gradient[2]).norm() < 1e-5 * alone.gradient.norm()
 
 
 @pytest.mark.heavy
 def test_views_are_drawn_anew_in_each_iteration_that_has_them(prepared: Prepare) -> None:
-    batch = prepared("fast", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
-    plain = prepared("fast", [], slice(1), slice(0, 2))
+    batch = prepared("quick", [*VIEWS, "expectation.every=2"], slice(1), slice(0, 2))
+    plain = prepared("quick", [], slice(1), slice(0, 2))
     latents, state = away(batch), AttackState.start(batch)
     found = [value_and_grad(batch, latents, iteration, state).gradient for iteration in (0, 1, 2, 2)]
     assert torch.equal(found[2], found[3])
@@ -237,7 +240,7 @@ def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     """Two images of a batch whose third one left go on as they would have without it."""
     settings = [SHORT_PATH, "optimiser.method=gradient", "optimiser.learning_rate=0.01", "classification.momentum=0.9"]
     settings += ["classification.clip=0.5", "classification.fusion=progress", "optimiser.iterations=4"]
-    loop = optimise_latents(prepared("fast", settings, models=slice(0, 3)))
+    loop = optimise_latents(prepared("quick", settings, models=slice(0, 3)))
     first = next(loop)
     assert first.state.momentum.past is None
     assert first.state.fusion is None
@@ -245,7 +248,7 @@ def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
     assert second.state.momentum.past is not None
     assert second.state.momentum.past.shape == second.images.shape
     assert (second.state.momentum.past.flatten(1).norm(dim=1) <= 0.5 + 1e-9).all()
-    pair = optimise_latents(select_rows(prepared("fast", settings, models=slice(0, 3)), torch.tensor([0, 2])))
+    pair = optimise_latents(select_rows(prepared("quick", settings, models=slice(0, 3)), torch.tensor([0, 2])))
     expected = [next(pair), next(pair), next(pair)]
     found = [first, second, next(loop)]
     for ours, theirs in zip(found[1:], expected[1:], strict=True):
@@ -256,7 +259,7 @@ def test_momentum_and_memory_leave_with_their_images(prepared: Prepare) -> None:
 def test_classification_enters_the_update_once(prepared: Prepare) -> None:
     """With momentum the update is the weight times m, and nothing else of the classification."""
     settings = ["classification.momentum=0.5", "terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
-    batch = prepared("fast", settings, slice(1), slice(0, 2))
+    batch = prepared("quick", settings, slice(1), slice(0, 2))
     latents, state = away(batch), AttackState.start(batch)
     before = value_and_grad(batch, latents, 0, state)
     after = value_and_grad(batch, latents, 1, before.state)
@@ -266,7 +269,7 @@ def test_classification_enters_the_update_once(prepared: Prepare) -> None:
 
 def test_white_pixels_can_be_moved(prepared: Prepare) -> None:
     """With residual, iteration 0 shows the image itself, and a white pixel lies exactly at the bound."""
-    batch = prepared("fast", [], slice(1))
+    batch = prepared("quick", [], slice(1))
     white = torch.ones_like(batch.images)
     leaf = batch.render.trajectory.start.clone().requires_grad_()
     with torch.no_grad():

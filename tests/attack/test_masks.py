@@ -250,7 +250,7 @@ def test_pixel_weights_count_little_outside_and_one_inside() -> None:
 
 def test_a_problems_mask_is_made_of_the_guided_clean_paths_conditional_maps(prepared: Prepare) -> None:
     settings = ["mask.source=attention", "mask.refine=1", "mask.outside=0.3", "diffusion.guidance=2.5"]
-    batch = prepared("fast", settings)
+    batch = prepared("quick", settings)
     section, backbone = batch.method.recipe.mask, batch.render.backbone
     sites = mask_sites(section, backbone.sites(64), 8)
     with torch.no_grad():
@@ -270,7 +270,7 @@ def test_a_problems_mask_is_made_of_the_guided_clean_paths_conditional_maps(prep
 
 
 def test_gradcam_of_a_problem_asks_for_the_true_class(prepared: Prepare) -> None:
-    batch = prepared("fast", ["mask.source=gradcam", "diffusion.denoising_steps=1"], slice(2), slice(0, 2))
+    batch = prepared("quick", ["mask.source=gradcam", "diffusion.denoising_steps=1"], slice(2), slice(0, 2))
     models = batch.surrogates.classifiers
     maps = torch.stack([grad_cam(model, batch.images, batch.surrogates.goals.labels) for model in models])  # type: ignore[arg-type]
     assert batch.masks is not None
@@ -278,7 +278,7 @@ def test_gradcam_of_a_problem_asks_for_the_true_class(prepared: Prepare) -> None
 
 
 def test_without_a_mask_all_pixels_count_the_same(prepared: Prepare) -> None:
-    batch = prepared("fast", ["diffusion.denoising_steps=1"], slice(2))
+    batch = prepared("quick", ["diffusion.denoising_steps=1"], slice(2))
     assert batch.masks is None
     assert torch.equal(batch.observe.weights, torch.ones_like(batch.images[:, :1]))
 
@@ -292,7 +292,7 @@ def boxed(exact: StableDiffusion, models: list[Classifier], tasks: list[Task], *
     mask = torch.zeros(1, 64, 64)
     mask[BOX] = 1
     shown = [replace(task, mask=mask) for task in tasks[:2]]
-    return prepare_batch(Method.of(load_recipe("fast", [*PASTED, *settings])), exact, models[1:2], shown)
+    return prepare_batch(Method.of(load_recipe("quick", [*PASTED, *settings])), exact, models[1:2], shown)
 
 
 def outside(images: Tensor) -> Tensor:
@@ -330,7 +330,7 @@ def test_a_soft_mask_blends(exact: StableDiffusion, exact_classifiers: list[Clas
     shown = [replace(tasks[0], mask=ramp)]
     problems = [
         prepare_batch(
-            Method.of(load_recipe("fast", [*PASTED, f"mask.paste_back={paste}"])), exact, exact_classifiers[1:2], shown
+            Method.of(load_recipe("quick", [*PASTED, f"mask.paste_back={paste}"])), exact, exact_classifiers[1:2], shown
         )
         for paste in ("true", "false")
     ]
@@ -365,7 +365,7 @@ def lab() -> Lab:
         for at, (each, image) in enumerate(zip(scenes, quantise(rendering.images), strict=True))
     ]
     backbone, settings = shipped.load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
-    batch = prepare_batch(Method.of(load_recipe("fast", settings)), backbone, [load_classifier("lab:resnet")], tasks)
+    batch = prepare_batch(Method.of(load_recipe("quick", settings)), backbone, [load_classifier("lab:resnet")], tasks)
     sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
     with torch.no_grad():
         _, attention = denoise(backbone, batch.render.trajectory, batch.render.trajectory.start, sites)

@@ -79,8 +79,8 @@ def test_images_are_turned_into_their_targets(images: Tensor) -> None:
 def test_each_attack_names_the_other_for_a_recipe_of_the_other_kind() -> None:
     with pytest.raises(RecipeError, match=r"^recipe 'mifgsm' attacks pixels; use attnshift\.PixelAttack$"):
         LatentAttack("lab", ["lab:resnet"], "mifgsm")
-    with pytest.raises(RecipeError, match=r"^recipe 'fast' attacks latents; use attnshift\.LatentAttack$"):
-        PixelAttack(["lab:resnet"], "fast")
+    with pytest.raises(RecipeError, match=r"^recipe 'quick' attacks latents; use attnshift\.LatentAttack$"):
+        PixelAttack(["lab:resnet"], "quick")
 
 
 def test_input_that_does_not_fit_is_refused(images: Tensor) -> None:

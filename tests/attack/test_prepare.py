@@ -36,14 +36,14 @@ def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, 
 
 
 def test_tokens_are_those_of_each_images_own_prompt(prepared: Prepare) -> None:
-    assert prepared("fast").observe.tokens == ((5, 6), (5,), (5,))
+    assert prepared("quick").observe.tokens == ((5, 6), (5,), (5,))
     assert prepared("diffattack", FEW).observe.tokens == ((1, 2), (1,), (1,))
 
 
 def test_goals_are_the_tasks_own(
     exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]
 ) -> None:
-    method = Method.of(load_recipe("fast", ["diffusion.denoising_steps=1"]))
+    method = Method.of(load_recipe("quick", ["diffusion.denoising_steps=1"]))
     labels = [task.label for task in tasks]
     aims = [(label + 1 + at) % 1000 for at, label in enumerate(labels)]
     shown = [replace(task, target=aim) for task, aim in zip(tasks, aims, strict=True)]
@@ -54,7 +54,7 @@ def test_goals_are_the_tasks_own(
 
 
 def test_rows_cut_everything_alike(prepared: Prepare) -> None:
-    batch = prepared("fast", ["diffusion.guidance=2.5"])
+    batch = prepared("quick", ["diffusion.guidance=2.5"])
     part = select_rows(batch, torch.tensor([2, 0]))
     assert part.observe.tokens == (batch.observe.tokens[2], batch.observe.tokens[0])
     assert torch.equal(part.surrogates.goals.labels, batch.surrogates.goals.labels[[2, 0]])

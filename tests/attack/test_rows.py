@@ -67,7 +67,7 @@ def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
 ) -> None:
     settings = [f"terms.self_attention.distance={distance}", f"diffusion.guidance={guidance}"]
     alone = [*settings, "classification.weight=0.0", "terms.variance.weight=0.0"]
-    whole, batch = prepared("fast", alone), prepared("fast", [*alone, *SAMPLED])
+    whole, batch = prepared("quick", alone), prepared("quick", [*alone, *SAMPLED])
     leaf = away(whole).requires_grad_()
     term = SelfAttention(distance, "sum", rows=ROWS)  # type: ignore[arg-type]
     values = 30 * term(picked(whole, whole.render(leaf, whole.observe.sites)))
@@ -79,7 +79,7 @@ def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
 
 
 def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(prepared: Prepare) -> None:
-    batch = prepared("fast", SAMPLED)
+    batch = prepared("quick", SAMPLED)
     selves = {site.side: site.sample for site in batch.observe.sites if site.kind == "self"}
     assert selves == {8: ROWS, 4: ROWS, 2: 0, 1: 0}
     branch = batch.render(away(batch), batch.observe.sites)
@@ -95,7 +95,7 @@ def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(prepared: Pr
 
 
 def test_at_the_start_the_branches_are_one(prepared: Prepare) -> None:
-    batch = prepared("fast", SAMPLED)
+    batch = prepared("quick", SAMPLED)
     first = next(optimise_latents(batch))
     assert torch.equal(first.losses["self_attention"], torch.zeros(3))
     torch.testing.assert_close(first.images, batch.images, rtol=0, atol=1e-6)
@@ -103,9 +103,9 @@ def test_at_the_start_the_branches_are_one(prepared: Prepare) -> None:
 
 @pytest.mark.heavy
 def test_an_image_is_attacked_as_if_it_were_alone(prepared: Prepare) -> None:
-    whole = looked(prepared("fast", SAMPLED))
+    whole = looked(prepared("quick", SAMPLED))
     for row in range(3):
-        own = looked(prepared("fast", SAMPLED, slice(row, row + 1)))
+        own = looked(prepared("quick", SAMPLED, slice(row, row + 1)))
         assert (own.gradient[0] - whole.gradient[row]).norm() < 1e-5 * own.gradient.norm()
         torch.testing.assert_close(
             own.losses["self_attention"][0], whole.losses["self_attention"][row], rtol=1e-5, atol=0
@@ -113,7 +113,7 @@ def test_an_image_is_attacked_as_if_it_were_alone(prepared: Prepare) -> None:
 
 
 def test_images_that_stay_see_what_they_saw(prepared: Prepare) -> None:
-    batch = prepared("fast", SAMPLED)
+    batch = prepared("quick", SAMPLED)
     whole, rest = looked(batch), looked(select_rows(batch, torch.tensor([2, 0])))
     for place, row in enumerate((2, 0)):
         assert (rest.gradient[place] - whole.gradient[row]).norm() < 1e-5 * whole.gradient[row].norm()
@@ -123,7 +123,7 @@ def test_images_that_stay_see_what_they_saw(prepared: Prepare) -> None:
 
 
 def test_twice_is_the_same_to_the_bit(prepared: Prepare) -> None:
-    batch = prepared("fast", SAMPLED)
+    batch = prepared("quick", SAMPLED)
     first, second = looked(batch), looked(batch)
     assert torch.equal(first.gradient, second.gradient)
     assert torch.equal(first.losses["self_attention"], second.losses["self_attention"])
@@ -133,15 +133,15 @@ def test_twice_is_the_same_to_the_bit(prepared: Prepare) -> None:
 
 def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
     plain, saving = (
-        looked(prepared("fast", SAMPLED)),
-        looked(prepared("fast", [*SAMPLED, "diffusion.checkpointing=true"])),
+        looked(prepared("quick", SAMPLED)),
+        looked(prepared("quick", [*SAMPLED, "diffusion.checkpointing=true"])),
     )
     assert (saving.gradient - plain.gradient).norm() < 1e-6 * plain.gradient.norm()
     torch.testing.assert_close(saving.losses["self_attention"], plain.losses["self_attention"], rtol=1e-6, atol=0)
 
 
 def test_the_output_of_a_sampled_site_is_that_of_one_that_nobody_reads(prepared: Prepare) -> None:
-    batch = prepared("fast", [*SAMPLED, "terms.self_attention.select.grid=full", "terms.variance.weight=0.0"])
+    batch = prepared("quick", [*SAMPLED, "terms.self_attention.select.grid=full", "terms.variance.weight=0.0"])
     latents = away(batch)
     assert batch.observe.sites
     assert all(site.sample for site in batch.observe.sites)

@@ -29,7 +29,7 @@ def watched(batch: PreparedBatch) -> tuple[Outcome, list[Snapshot]]:
 
 @pytest.mark.parametrize(
     ("preset", "settings"),
-    [("fast", []), ("diffattack", ["reconstruction.updates=1", "reconstruction.updates_per_step=0", BRIEF])],
+    [("quick", []), ("diffattack", ["reconstruction.updates=1", "reconstruction.updates_per_step=0", BRIEF])],
 )
 def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(
     prepared: Prepare, preset: str, settings: list[str]
@@ -55,10 +55,10 @@ def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(
 @pytest.mark.parametrize("keep", fast_first(["best", "last"]))
 def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(prepared: Prepare, keep: str) -> None:
     settings = [*SHORT, f"finish.keep={keep}"]
-    together = run_attack(prepared("fast", settings))
+    together = run_attack(prepared("quick", settings))
     assert len(set(together.evaluated.tolist())) > 1, "nobody left early, so this test shows nothing"
     for row in range(3):
-        alone = run_attack(prepared("fast", settings, slice(row, row + 1)))
+        alone = run_attack(prepared("quick", settings, slice(row, row + 1)))
         torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-4)
         assert alone.iterations[0] == together.iterations[row]
         assert alone.evaluated[0] == together.evaluated[row]
@@ -69,7 +69,7 @@ def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(prepared:
 @pytest.fixture(scope="module")
 def to_the_end(prepared: Prepare) -> tuple[Outcome, list[Snapshot]]:
     """An attack whose images all stay until its third and last update."""
-    return watched(prepared("fast", [*SHORT, "optimiser.iterations=3", "finish.keep=last", "finish.early=false"]))
+    return watched(prepared("quick", [*SHORT, "optimiser.iterations=3", "finish.keep=last", "finish.early=false"]))
 
 
 def test_keep_last_is_the_iterate_after_the_last_update(to_the_end: tuple[Outcome, list[Snapshot]]) -> None:
@@ -81,7 +81,7 @@ def test_keep_last_is_the_iterate_after_the_last_update(to_the_end: tuple[Outcom
 
 
 def test_keep_last_with_early_is_the_iterate_that_fooled(prepared: Prepare) -> None:
-    batch = prepared("fast", [*SHORT, "finish.keep=last"])
+    batch = prepared("quick", [*SHORT, "finish.keep=last"])
     outcome, seen = watched(batch)
     for row in range(3):
         own = [snapshot for snapshot in seen if row in snapshot.rows]
@@ -100,7 +100,7 @@ def test_keep_best_is_the_nearest_that_fools_else_the_lowest_margin(
 ) -> None:
     settings = [*SHORT, "optimiser.iterations=3", "finish.early=false", "finish.keep=best"]
     settings += [f"finish.confidence={confidence}"]
-    batch = prepared("fast", settings, models=models)
+    batch = prepared("quick", settings, models=models)
     outcome, seen = watched(batch)
     for row in range(3):
         candidates = []
@@ -118,7 +118,7 @@ def test_keep_best_is_the_nearest_that_fools_else_the_lowest_margin(
 
 def test_image_that_nobody_gets_right_is_done_at_once_and_stays_as_it_is(prepared: Prepare) -> None:
     """The second classifier is wrong about the third image."""
-    batch = prepared("fast", SHORT, slice(2, 3))
+    batch = prepared("quick", SHORT, slice(2, 3))
     outcome = run_attack(batch)
     assert outcome.iterations.tolist() == [0]
     assert outcome.evaluated.tolist() == [1]
@@ -134,7 +134,7 @@ def test_attention_is_reported_before_and_after(to_the_end: tuple[Outcome, list[
 
 
 def test_shares_are_kept_for_every_iteration_of_every_image(prepared: Prepare) -> None:
-    outcome, seen = watched(prepared("fast", [*SHORT, "classification.fusion=laggard"], models=slice(0, 3)))
+    outcome, seen = watched(prepared("quick", [*SHORT, "classification.fusion=laggard"], models=slice(0, 3)))
     for row in range(3):
         assert len(outcome.weights[row]) == len(outcome.history[row])
     for snapshot in seen[:-1] if not seen[-1].losses else seen:

@@ -65,7 +65,7 @@ def steered(world: World, *settings: str) -> Steered:
         "optimiser.iterations=3", "optimiser.learning_rate=0.05", "finish.keep=last",
     ]  # fmt: skip
     batch = prepare_batch(
-        Method.of(load_recipe("fast", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks
+        Method.of(load_recipe("quick", [*usual, *settings])), world.backbone, [world.surrogate], world.tasks
     )
     *_, last = optimise_latents(batch)
     sites = tuple(world.backbone.sites(64))

@@ -84,7 +84,9 @@ ITERATIONS, STEPS = 3, 4
 def test_backward_passes_count_for_what_they_go_through(
     prepared: Prepare, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]
 ) -> None:
-    plain = prepared("fast", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes])
+    plain = prepared(
+        "quick", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes]
+    )
     backbone = Slow(plain.render.backbone, clock)  # type: ignore[arg-type]
     with profiled() as seen:
         batch = prepare_batch(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]

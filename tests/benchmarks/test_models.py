@@ -52,7 +52,7 @@ def test_ours_and_the_baseline_agree_and_the_floor_is_the_same_chain() -> None:
 
 def test_a_batch_s_first_image_is_that_of_the_batch_of_one() -> None:
     model = models.build("tiny")
-    one, two = (pieces.Prepared.of(model, "fast", batch=batch).ours().images for batch in (1, 2))
+    one, two = (pieces.Prepared.of(model, "quick", batch=batch).ours().images for batch in (1, 2))
     # Up to rounding, which differs from processor to processor.
     torch.testing.assert_close(one[0], two[0], rtol=0, atol=1e-4)
 

@@ -49,21 +49,21 @@ def test_the_page_shows_what_was_measured() -> None:
 
 def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"processor": "a processor", "device": "cpu", "cores": 2, "torch": "2", "threads": 1, "rounds": 3}
-    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "fast")
+    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "quick")
     figures = {
         "seconds_iteration": {name: float(at) for at, name in enumerate(variants, 1)},
-        **{f"{name}_vs_naive_iteration": 10.0 + at for at, name in enumerate(("exact", "bf16", "bf16_pair", "fast"))},
+        **{f"{name}_vs_naive_iteration": 10.0 + at for at, name in enumerate(("exact", "bf16", "bf16_pair", "quick"))},
         "exact_vs_floor_iteration": 1.07,
-        "seconds_image": {"naive": 41.0, "exact": 42.0, "fast": 43.0},
+        "seconds_image": {"naive": 41.0, "exact": 42.0, "quick": 43.0},
         "exact_vs_naive_image": 2.3,
-        "fast_vs_naive_image": 11.7,
+        "quick_vs_naive_image": 11.7,
         "images": 8,
-        "judged": {name: {"attacked": 0.25, "others": 0.125, "ssim": 0.875} for name in ("naive", "exact", "fast")},
+        "judged": {name: {"attacked": 0.25, "others": 0.125, "ssim": 0.875} for name in ("naive", "exact", "quick")},
         "profile": {"exact": {"denoising": 0.7, "bookkeeping_in_iterations": 0.021}},
         "bytes": {name: 1e6 * at for at, name in enumerate(variants, 51)},
         "memory_vs_naive": 0.52,
         "memory_checkpointed_vs_naive": 0.18,
-        "batch": {"fast": {"16": 9.25, "2": 7.5}},
+        "batch": {"quick": {"16": 9.25, "2": 7.5}},
         "large_images": {
             "512": {"bfloat16": {"whole": 44.14e9, "checkpointed": 33.57e9, "rows": 5.06e9, "weights": 2e9}},
             "64": {"float32": {"whole": 4e9, "checkpointed": 3e9, "rows": 2e9, "weights": 1e9}},
@@ -73,11 +73,11 @@ def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "read", lambda device: {"lab": figures} if device == "cpu" else {})
     shown = table.markdown()
     assert "| lab | 1 | 2 | 3 | 5 | 6 | **10.00** | 1.07 | 11.00 | 12.00 | 13.00 |" in shown
-    assert "|  | fast | 43 | **11.7** | 25% | 12% | 0.875 |" in shown
+    assert "|  | quick | 43 | **11.7** | 25% | 12% | 0.875 |" in shown
     assert "|  |  | denoising | bookkeeping in iterations |" in shown
     assert "| lab | exact | 70.0% | 2.1% |" in shown
     assert "| lab | 51 | 52 | 53 | 54 | 55 | 56 | **0.52** | **0.18** |" in shown
-    assert "|  | preset | 2 | 16 |\n|---|---|---|---|\n| lab | `fast` | 7.50 | 9.25 |" in shown
+    assert "|  | preset | 2 | 16 |\n|---|---|---|---|\n| lab | `quick` | 7.50 | 9.25 |" in shown
     large = ["| lab | 64 | float32 | 4.0 | 3.0 | 2.0 | 1.0 |", "| lab | 512 | bfloat16 | 44.1 | 33.6 | 5.1 | 2.0 |"]
     assert "\n".join(large) in shown
     assert "a processor, 2 cores, torch 2. lab: threads 1, rounds 3" in shown

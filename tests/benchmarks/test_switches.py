@@ -1,4 +1,4 @@
-"""The switches of ``fast``: what is compared, that a sitting continues, and how it is read and shown."""
+"""The switches of ``quick``: what is compared, that a sitting continues, and how it is read and shown."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_each_variant_changes_one_thing_of_what_it_is_compared_with() -> None:
             each.recipe().model_dump(mode="json") for each in (variant, switches.VARIANTS[variant.against])
         )
         changed = [key for key in recipe if recipe[key] != plain[key]]
-        assert len(changed) == (2 if name == "null-text" else 0 if name in ("fast", "bf16") else 1), name
+        assert len(changed) == (2 if name == "null-text" else 0 if name in ("quick", "bf16") else 1), name
         assert list(switches.VARIANTS).index(variant.against) <= list(switches.VARIANTS).index(name)
-    assert switches.VARIANTS["fast"].recipe() == load_recipe("fast")
-    assert switches.VARIANTS["views-2"].recipe().expectation == load_recipe("strong").expectation
+    assert switches.VARIANTS["quick"].recipe() == load_recipe("quick")
+    assert switches.VARIANTS["views-2"].recipe().expectation == load_recipe("nearest").expectation
 
 
 def test_what_is_compared_comes_along() -> None:
-    assert switches.with_references(["views-4", "steps-3", "compiled"]) == ["fast", "steps-3", "views-1", "views-4"]
+    assert switches.with_references(["views-4", "steps-3", "compiled"]) == ["quick", "steps-3", "views-1", "views-4"]
     assert switches.with_references(["compiled"]) == []
 
 
@@ -78,22 +78,22 @@ def test_finished_batches_are_not_done_again_and_give_the_same_figures(
             "variants"
         ]
 
-    first = sitting("fast", "bf16", strengths=(0.5, 1.0))
+    first = sitting("quick", "bf16", strengths=(0.5, 1.0))
     # One attack warms everything up.
     assert len(calls) == 1 + 4
-    assert sitting("fast", "bf16", strengths=(0.5, 1.0)) == first
+    assert sitting("quick", "bf16", strengths=(0.5, 1.0)) == first
     assert not calls
     # A new variant is timed against its reference of the same sitting.
-    more = sitting("fast", "bf16", "guided")
+    more = sitting("quick", "bf16", "guided")
     assert len(calls) == 1 + 2
-    assert [row["switch"] for row in more] == [switches.VARIANTS[name].title for name in ("fast", "bf16", "guided")]
+    assert [row["switch"] for row in more] == [switches.VARIANTS[name].title for name in ("quick", "bf16", "guided")]
     stored = json.loads((tmp_path / "guided_1_0.json").read_text())
     assert stored["reference"] != json.loads((tmp_path / "fast_1_0.json").read_text())["seconds"]
     assert [row["times_as_fast"] for row in more[:2]] == [row["times_as_fast"] for row in first]
     # Another recipe is another attack, and so is another surrogate.
-    sitting("fast", settings=(*SHORT, "terms.variance.weight=1.0"))
+    sitting("quick", settings=(*SHORT, "terms.variance.weight=1.0"))
     assert len(calls) == 1 + 1
-    sitting("fast", settings=(*SHORT, "terms.variance.weight=1.0"), surrogates=("lab:mobilevit",))
+    sitting("quick", settings=(*SHORT, "terms.variance.weight=1.0"), surrogates=("lab:mobilevit",))
     assert len(calls) == 1 + 1
 
 
@@ -125,7 +125,7 @@ def test_what_has_the_same_numbers_is_checked_and_timed(tiny: Model, name: str) 
 
 
 def test_keys_and_values_are_projected_once() -> None:
-    case = pieces.Prepared.of(models.build("tiny"), "fast")
+    case = pieces.Prepared.of(models.build("tiny"), "quick")
     work, changed = switches.SAME["projected-once"].work(case)
     projections = [each for each in changed.batch.render.backbone.unet.modules() if isinstance(each, switches.Kept)]  # type: ignore[attr-defined]
     done = []
@@ -197,6 +197,6 @@ def test_the_table_holds_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = table.markdown()
     assert "| plain | plain | 1.00 | 50 % [25, 75] |  | stays above |  |" in shown
     assert "| 2 steps | plain | 1.62 | 50 % [25, 75] | -12 % [-25, +0] | stays above |  |" in shown
-    assert "| other | `fast` as it is | 1.12 (iteration) | same images |  | same images |  |" in shown
-    assert "| compiled | `fast` as it is | unavailable: no compiler | same images |  | same images |  |" in shown
+    assert "| other | `quick` as it is | 1.12 (iteration) | same images |  | same images |  |" in shown
+    assert "| compiled | `quick` as it is | unavailable: no compiler | same images |  | same images |  |" in shown
     assert "lab: threads 1, images 64.\n\nMeasured by `python benchmarks/switches.py`." in shown

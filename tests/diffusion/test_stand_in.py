@@ -87,7 +87,7 @@ def test_without_a_gradient_the_tiny_decoder_does_not_run(
 def test_a_tiny_decoder_of_the_pipeline_s_own_is_kept_and_said(folder: Path, stand_in: StandIn) -> None:
     own = stable_diffusion.StableDiffusion(taesd_pipeline(), "taesd")
     assert stand_in.behind(own) == own.decode
-    method = Method.of(load_recipe("fast", [*tiny(folder), "diffusion.encoding=sample"]))
+    method = Method.of(load_recipe("quick", [*tiny(folder), "diffusion.encoding=sample"]))
     first, second = idle_with(method, own)
     assert first.startswith("diffusion.decoder is 'tiny' and cannot act, since taesd's own decoder is a tiny one; ")
     assert second.startswith("diffusion.encoding is 'sample' and cannot act, since taesd's tiny autoencoder gives one")
@@ -96,7 +96,7 @@ def test_a_tiny_decoder_of_the_pipeline_s_own_is_kept_and_said(folder: Path, sta
 def test_an_iterate_shows_what_the_pipeline_s_own_decoder_shows(
     folder: Path, backbone: StableDiffusion, classifiers: list[Classifier]
 ) -> None:
-    method = Method.of(load_recipe("fast", [*tiny(folder), "diffusion.denoising_steps=1"]))
+    method = Method.of(load_recipe("quick", [*tiny(folder), "diffusion.denoising_steps=1"]))
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     batch = prepare_batch(method, backbone, classifiers[:1], [Task("a", image, 3, "mug")])
     moved = batch.render.trajectory.start + 0.1
@@ -115,7 +115,7 @@ def test_a_run_records_the_decoder_and_doubts_one_of_other_latents(
     spec = prepared.worker.spec
     assert spec.weights["decoder"] == stand_in.fingerprint()
     assert any("shows other images than" in line and "usual are 20 and more" in line for line in prepared.notes)
-    assert prepared.with_recipe(load_recipe("fast")).worker.spec.weights.keys() == spec.weights.keys() - {"decoder"}
+    assert prepared.with_recipe(load_recipe("quick")).worker.spec.weights.keys() == spec.weights.keys() - {"decoder"}
     models = local_models(spec)
     assert models[str(folder)] == (folder, "")
     moved = loaded_as(models, {folder: tmp_path / "elsewhere"})
@@ -187,7 +187,7 @@ def test_what_is_no_tiny_decoder_is_refused_in_a_line(
         folder.mkdir(parents=True)
         save(folder)
     with pytest.raises(ModelError, match=f"^cannot load diffusion.decoder_source {re.escape(str(folder))}: ") as caught:
-        Method.of(load_recipe("fast", tiny(folder)))
+        Method.of(load_recipe("quick", tiny(folder)))
     assert re.search(expected, str(caught.value))
     assert "\n" not in str(caught.value)
 
@@ -202,7 +202,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("changes", [["diffusion.decoder=tiny"], ["diffusion.decoder_source=somewhere"]])
 def test_the_decoder_and_its_source_go_together(changes: list[str]) -> None:
     with pytest.raises(RecipeError, match="decoder_source goes with decoder = 'tiny', and only with it"):
-        load_recipe("fast", changes)
+        load_recipe("quick", changes)
 
 
 def test_the_agreement_of_a_decoder_with_itself_is_infinite() -> None:

@@ -191,7 +191,7 @@ def test_the_command_line_hands_masks_over_and_complains_in_one_line(
     def call(out: Path, *more: str) -> tuple[int, str]:
         arguments = [
             "attnshift", "attack", photos / "images", "--labels", photos / "labels.csv", "--pipeline", pipeline_folder,
-            "--surrogate", SURROGATE, "--preset", "fast", "--out", out, "--batch", "2", "--set",
+            "--surrogate", SURROGATE, "--preset", "quick", "--out", out, "--batch", "2", "--set",
             "optimiser.iterations=2", "--set", "finish.keep=last", "--set", SHORT_PATH, *more,
         ]  # fmt: skip
         monkeypatch.setattr(sys, "argv", [str(each) for each in arguments])

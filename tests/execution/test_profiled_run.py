@@ -31,7 +31,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("preset", "settings"), fast_first([("fast", []), ("diffattack", QUICK)]))
+@pytest.mark.parametrize(("preset", "settings"), fast_first([("quick", []), ("diffattack", QUICK)]))
 def test_bytes_are_the_same_and_parts_sum_to_the_whole(
     photos: Path, pipeline_folder: Path, tmp_path: Path, preset: str, settings: list[str]
 ) -> None:

@@ -21,7 +21,7 @@ from attnshift.results.spec import RunSpec
 def spec(pipeline: str, *surrogates: str) -> RunSpec:
     return RunSpec(
         images="photos", labels=None, items="", pipeline=pipeline, surrogates=surrogates, size=64, batch=1,
-        device="cpu", threads=1, recipe=load_recipe("fast"),
+        device="cpu", threads=1, recipe=load_recipe("quick"),
     )  # fmt: skip
 
 

@@ -209,4 +209,4 @@ def test_progress_reaches_the_end(store: Store) -> None:
     calls: list[tuple[int, int]] = []
     evaluate_run(store, [], batch=2, report=lambda done, count: calls.append((done, count)))
     assert calls == [(2, 3), (3, 3)]
-    assert load_recipe("fast").name == store.spec().recipe.name
+    assert load_recipe("quick").name == store.spec().recipe.name

@@ -264,7 +264,7 @@ def test_reference_of_an_attack_is_a_constant(
     backbone: StableDiffusion, classifiers: list[Classifier], form: Any
 ) -> None:
     objective = Objective({"replace": WeightedTerm(Replace(form), 1.0, Schedule())})
-    method = replace(Method.of(load_recipe("fast", ["classification.weight=0.0"])), objective=objective)
+    method = replace(Method.of(load_recipe("quick", ["classification.weight=0.0"])), objective=objective)
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     batch = prepare_batch(method, backbone, classifiers[:1], [Task("only", image, 1, "snowman")])
     assert batch.observe.interference is not None

@@ -70,7 +70,7 @@ def test_a_baseline_that_optimises_a_budget_needs_one_with_a_slope(settings: tup
 
 
 def test_presets_are_recipes_of_our_own() -> None:
-    assert isinstance(load_recipe("fast", ["seed=3"]), Recipe)
+    assert isinstance(load_recipe("quick", ["seed=3"]), Recipe)
 
 
 def test_a_file_may_describe_a_baseline(tmp_path: Path) -> None:

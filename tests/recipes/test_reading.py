@@ -41,19 +41,19 @@ def test_baseline_holds_the_published_numbers() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("optimiser.iteration=10", r"recipe fast: optimiser\.iteration: Extra inputs are not permitted \(got 10\)"),
-        ("optimizer.iterations=10", "recipe fast: optimizer: Extra inputs are not permitted"),
+        ("optimiser.iteration=10", r"recipe quick: optimiser\.iteration: Extra inputs are not permitted \(got 10\)"),
+        ("optimizer.iterations=10", "recipe quick: optimizer: Extra inputs are not permitted"),
         ("optimiser.iterations=true", r"optimiser\.iterations: .*integer \(got True\)"),
         ("optimiser.iterations=10.5", r"optimiser\.iterations: .*integer.*got 10\.5"),
         ("optimiser.iterations=ten", r"optimiser\.iterations: .*integer \(got 'ten'\)"),
         ("optimiser.iterations=0", r"optimiser\.iterations: .*greater than or equal to 1"),
         ("optimiser.learning_rate=inf", r"optimiser\.learning_rate: .*finite"),
         ("optimiser.learning_rate=nan", r"optimiser\.learning_rate: .*finite"),
-        ("budget.metric=ssim", "recipe fast: budget: .*limit goes with a metric, and a metric with a limit"),
+        ("budget.metric=ssim", "recipe quick: budget: .*limit goes with a metric, and a metric with a limit"),
         ("budget={metric='sim', limit=0.9}", "unknown metric 'sim'; did you mean 'ssim'"),
         (
             "budget={metric='ssim', limit=0.9}",
-            r"recipe fast: .*finish\.early .*; leave finish\.early or budget out",
+            r"recipe quick: .*finish\.early .*; leave finish\.early or budget out",
         ),
         ("diffusion.residual=1", r"diffusion\.residual: .*boolean \(got 1\)"),
         ('diffusion.residual="False"', r"diffusion\.residual: .*boolean"),
@@ -61,17 +61,17 @@ def test_baseline_holds_the_published_numbers() -> None:
         ("diffusion.gradient_steps=-1", r"diffusion\.gradient_steps: .*greater than or equal to 0"),
         (
             "diffusion.gradient_steps=5",
-            r"recipe fast: diffusion: .*gradient_steps is 5 and cannot exceed denoising_steps, which is 4; 0 goes back",
+            r"recipe quick: diffusion: .*gradient_steps is 5 and cannot exceed denoising_steps, which is 4; 0 goes",
         ),
         ("terms.variance.weight=-1.0", r"terms\.variance\.weight: .*greater than or equal to 0"),
         ("terms.variance.weight=inf", r"terms\.variance\.weight: .*finite"),
-        ("seed=2024-01-01", "recipe fast: seed: a recipe cannot hold dates or times"),
-        ("terms.variance.weight=10:30:00", r"recipe fast: terms\.variance\.weight: a recipe cannot hold dates"),
+        ("seed=2024-01-01", "recipe quick: seed: a recipe cannot hold dates or times"),
+        ("terms.variance.weight=10:30:00", r"recipe quick: terms\.variance\.weight: a recipe cannot hold dates"),
     ],
 )
 def test_wrong_value_is_refused_when_loaded(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        load_recipe("fast", [setting])
+        load_recipe("quick", [setting])
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_wrong_value_is_refused_when_loaded(setting: str, message: str) -> None:
 )
 def test_wrong_name_or_option_is_refused_when_built(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        Method.of(load_recipe("fast", settings))
+        Method.of(load_recipe("quick", settings))
 
 
 @pytest.mark.parametrize("name", ["mug", "{}", "{0}"])
 def test_other_braces_of_a_template_or_a_name_are_plain_text(name: str) -> None:
-    recipe = load_recipe("fast", ["prompt.template={} on {place} in { braces"])
+    recipe = load_recipe("quick", ["prompt.template={} on {place} in { braces"])
     assert recipe.prompt.prompt(name).text == f"{name} on {{place}} in {{ braces"
 
 
@@ -116,11 +116,11 @@ def test_other_braces_of_a_template_or_a_name_are_plain_text(name: str) -> None:
 )
 def test_setting_that_cannot_be_read_is_refused(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        load_recipe("fast", [setting])
+        load_recipe("quick", [setting])
 
 
 def test_settings_reach_sections_that_the_file_does_not_have() -> None:
-    recipe = load_recipe("fast", ["terms.variance.select.steps=[1, 3]", "finish.confidence=0.5", "seed = 7"])
+    recipe = load_recipe("quick", ["terms.variance.select.steps=[1, 3]", "finish.confidence=0.5", "seed = 7"])
     assert recipe.terms["variance"].options == {"select": {"steps": [1, 3]}}
     assert (recipe.finish.confidence, recipe.seed) == (0.5, 7)
 

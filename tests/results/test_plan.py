@@ -127,7 +127,7 @@ class OneRow(Store):
             batch=8,
             device="cpu",
             threads=1,
-            recipe=load_recipe("fast"),
+            recipe=load_recipe("quick"),
         )
 
 

@@ -47,7 +47,7 @@ def finish(store: Store, *ids: str) -> None:
 def test_a_run_that_has_not_begun(run: Store) -> None:
     status = read_status(run.folder)
     assert status.run == run.spec().digest
-    assert status.recipe == "fast"
+    assert status.recipe == "quick"
     assert (status.images, status.done, status.left) == (10, 0, 10)
     assert (status.failed, status.troubled, status.working) == ((), {}, False)
     assert (status.rate, status.seconds_left) == (None, None)

@@ -38,7 +38,7 @@ def spec() -> RunSpec:
         batch=2,
         device="cpu",
         threads=1,
-        recipe=load_recipe("fast"),
+        recipe=load_recipe("quick"),
     )
 
 
@@ -104,7 +104,7 @@ def test_a_run_of_another_format_is_one_line(tmp_path: Path, spec: RunSpec) -> N
 
 
 def test_differences_are_shown_by_key(spec: RunSpec) -> None:
-    other = spec.model_copy(update={"batch": 3, "recipe": load_recipe("fast", ["terms.variance.weight=1.0"])})
+    other = spec.model_copy(update={"batch": 3, "recipe": load_recipe("quick", ["terms.variance.weight=1.0"])})
     assert other.differences(spec) == ["batch: 3, not 2", "recipe.terms.variance.weight: 1.0, not 30.0"]
     assert spec.differences(spec) == []
 

@@ -35,7 +35,7 @@ JUDGE, OTHER = "random:test_convnext", "random:test_efficientnet"
 
 
 def short(*changes: str) -> Recipe:
-    return load_recipe("fast", ["optimiser.iterations=1", "finish.keep=last", SHORT_PATH, *changes])
+    return load_recipe("quick", ["optimiser.iterations=1", "finish.keep=last", SHORT_PATH, *changes])
 
 
 def entered(*strengths: float, **recipes: Recipe | BaselineRecipe) -> tuple[Entrant, ...]:
@@ -118,9 +118,9 @@ def test_strength_is_a_factor_of_the_learning_rate_and_nothing_else() -> None:
     assert at_strength(recipe, 1.0) is recipe
     half = at_strength(recipe, 0.5)
     assert half.optimiser.learning_rate == 0.02
-    assert half.name == "fast@0.5"
+    assert half.name == "quick@0.5"
     optimiser = half.optimiser.model_copy(update={"learning_rate": 0.04})
-    assert half.model_copy(update={"name": "fast", "optimiser": optimiser}) == recipe
+    assert half.model_copy(update={"name": "quick", "optimiser": optimiser}) == recipe
 
 
 @pytest.mark.heavy
@@ -301,18 +301,18 @@ def test_the_pipeline_is_measured_where_the_first_recipe_does_without_it(
 def test_recipes_are_called_by_preset_peer_or_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('name = "anything"\n')
     (tmp_path / "me@home.toml").write_text('name = "other"\n')
-    sources = ["fast", str(tmp_path / "mine.toml"), "mifgsm@0.5,2", str(tmp_path / "me@home.toml"), "strong@4"]
+    sources = ["quick", str(tmp_path / "mine.toml"), "mifgsm@0.5,2", str(tmp_path / "me@home.toml"), "nearest@4"]
     entrants = read_entrants(sources, [1.0, 3.0])
     assert [(each.name, each.recipe.name, each.strengths) for each in entrants] == [
-        ("fast", "fast", (1.0, 3.0)),
+        ("quick", "quick", (1.0, 3.0)),
         ("mine", "anything", (1.0, 3.0)),
         ("mifgsm", "mifgsm", (0.5, 2.0)),
         ("me@home", "other", (1.0, 3.0)),
-        ("strong", "strong", (4.0,)),
+        ("nearest", "nearest", (4.0,)),
     ]
-    shutil.copy(tmp_path / "mine.toml", tmp_path / "fast.toml")
-    with pytest.raises(UserError, match="two recipes are called fast"):
-        read_entrants(["fast", str(tmp_path / "fast.toml")], [1.0])
+    shutil.copy(tmp_path / "mine.toml", tmp_path / "quick.toml")
+    with pytest.raises(UserError, match="two recipes are called quick"):
+        read_entrants(["quick", str(tmp_path / "quick.toml")], [1.0])
 
 
 def test_a_peer_is_compared_like_a_recipe(settings: ComparisonSettings) -> None:
@@ -380,5 +380,5 @@ def test_within_a_budget_each_recipe_runs_once_for_each_seed(settings: Compariso
 
 
 def test_a_budget_leaves_no_strength_to_choose() -> None:
-    with pytest.raises(UserError, match="fast@2: within a budget no strength is chosen; write fast alone"):
-        read_entrants(["fast@2"], (), ["ssim=0.9"])
+    with pytest.raises(UserError, match="quick@2: within a budget no strength is chosen; write quick alone"):
+        read_entrants(["quick@2"], (), ["ssim=0.9"])

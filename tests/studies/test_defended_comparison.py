@@ -28,7 +28,7 @@ def quietly(settings: ComparisonSettings) -> Compared:
 def settings(photos: Path, pipeline_folder: Path, tmp_path: Path) -> ComparisonSettings:
     """Two recipes at one strength, two images, and judges that all have a defence."""
     short = ["optimiser.iterations=1", "finish.keep=last", SHORT_PATH]
-    recipes = [load_recipe("fast", [*short, f"seed={seed}"]) for seed in (0, 1)]
+    recipes = [load_recipe("quick", [*short, f"seed={seed}"]) for seed in (0, 1)]
     return ComparisonSettings(
         images=photos / "images",
         labels=photos / "labels.csv",

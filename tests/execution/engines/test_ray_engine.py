@@ -144,7 +144,7 @@ def spec(device: str = "cpu", threads: int = 1) -> RunSpec:
         batch=1,
         device=device,
         threads=threads,
-        recipe=load_recipe("fast"),
+        recipe=load_recipe("quick"),
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
-    """Settings of a small study of preset ``fast`` on three photos; without Optuna the test is skipped."""
+    """Settings of a small study of preset ``quick`` on three photos; without Optuna the test is skipped."""
     pytest.importorskip("optuna")
 
     def settings(**others: Any) -> TuningSettings:

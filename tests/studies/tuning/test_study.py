@@ -105,7 +105,7 @@ def test_a_study_holds_exactly_these_files(make: Make, instant: list[Recipe]) ->
 def test_the_first_trial_is_the_preset_itself(make: Make, instant: list[Recipe]) -> None:
     settings = make()
     result = tune_recipe(settings, silent)
-    assert instant[0] == load_recipe("fast", settings.changes)
+    assert instant[0] == load_recipe("quick", settings.changes)
     assert result.preset == result.trials[0]
     assert instant[1] != instant[0]
 
@@ -115,7 +115,7 @@ def test_a_term_that_the_preset_lacks_has_weight_zero_in_the_first_trial(make: M
     result = tune_recipe(settings, silent)
     assert result.trials[0].values == {"terms.entropy.weight": 0.0}
     assert result.preset == result.trials[0]
-    assert Method.of(instant[0]).objective == Method.of(load_recipe("fast", settings.changes)).objective
+    assert Method.of(instant[0]).objective == Method.of(load_recipe("quick", settings.changes)).objective
 
 
 def test_a_preset_outside_the_space_is_no_trial(make: Make, instant: list[Recipe]) -> None:
@@ -126,7 +126,7 @@ def test_a_preset_outside_the_space_is_no_trial(make: Make, instant: list[Recipe
 
 def test_every_trial_is_the_preset_with_its_values(make: Make, instant: list[Recipe]) -> None:
     result = tune_recipe(make(trials=4), silent)
-    base = load_recipe("fast", make().changes)
+    base = load_recipe("quick", make().changes)
     for recipe, trial in zip(instant, result.trials, strict=True):
         assert (recipe.optimiser.learning_rate, recipe.classification.loss) == (trial.values[RATE], trial.values[LOSS])
         neutral = {"optimiser": base.optimiser, "classification": base.classification}
