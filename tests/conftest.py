@@ -6,13 +6,13 @@ from __future__ import annotations
 import shapes  # noqa: F401
 
 # isort: split
-import copy
 import gc
 import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
     from attnshift.diffusion.stable_diffusion import StableDiffusion
-    from attnshift.registry import Table
     from attnshift.results.store import Store
 
 
@@ -76,36 +75,19 @@ def imported_by_collection(pytestconfig: pytest.Config) -> frozenset[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _classifiers_once() -> Iterator[None]:
-    """Classifiers of the lab and with random weights are loaded and probed once; each who asks is handed a copy.
+    from small_classifiers import loaded_once
 
-    ``tests/contracts/test_sources.py`` and ``tests/classifiers`` hold sources and probe themselves to account.
-    """
-    # Imported before the probe is replaced: these two have it under its own name, and keep it.
-    import attnshift.classifiers.classifier
-    import attnshift.testing.sources  # noqa: F401
-    from attnshift import classifiers
-    from attnshift.classifiers import probe
+    with loaded_once():
+        yield
 
-    look_up, tested, known = classifiers.look_up, probe.probe, {}
 
-    def look_up_once(table: Table, source: str) -> Any:
-        load = look_up(table, source)
-        if source not in ("lab", "random"):
-            return load
-
-        def loaded(name: str) -> Classifier:
-            if (source, name) not in known:
-                known[source, name] = tested(load(name))
-            return copy.deepcopy(known[source, name])
-
-        return loaded
-
-    def probe_once(classifier: Classifier) -> Classifier:
-        return classifier if tuple(classifier.name.split(":", 1)) in known else tested(classifier)
+@pytest.fixture(scope="session", autouse=True)
+def _commands_once() -> Iterator[None]:
+    """The commands are put together once, and not for each of the many that the tests give."""
+    import typer.main
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifiers, "look_up", look_up_once)
-        patch.setattr(probe, "probe", probe_once)
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         yield
 
 

@@ -18,6 +18,7 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -143,7 +144,7 @@ def build(table: Table, name: str, options: Mapping[str, object], beside: Iterab
     """
     implementation = load(table, name)
     try:
-        adapter = TypeAdapter(implementation)
+        adapter = _adapter(implementation) if isinstance(implementation, type) else TypeAdapter(implementation)
         _check_strict(table, name, implementation)
         made = adapter.validate_json(json.dumps(dict(options)))
     except ValidationError as error:
@@ -151,6 +152,11 @@ def build(table: Table, name: str, options: Mapping[str, object], beside: Iterab
     except PydanticUserError as error:
         raise _refused(table, name, f"is no dataclass whose fields are its options ({error.code})") from error
     return check(table, name, made)
+
+
+@cache
+def _adapter(implementation: type) -> TypeAdapter[Any]:
+    return TypeAdapter(implementation)
 
 
 def check(table: Table, name: str, made: Any) -> Any:

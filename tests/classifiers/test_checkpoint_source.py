@@ -16,6 +16,7 @@ from later import later
 from planted import declare_giant, plant_pickle
 
 timm = later("timm")
+timm_source = later("attnshift.classifiers.timm_source")
 
 NAMES = ["ball", "mug", "donut", "tree"]
 
@@ -46,7 +47,7 @@ def complaint(name: str) -> str:
 def test_classes_are_counted_and_the_architecture_states_the_preprocessing(weights: Path) -> None:
     classifier = load_classifier(f"checkpoint:test_resnet@{weights}")
     assert (classifier.name, classifier.classes, classifier.class_names) == (f"checkpoint:test_resnet@{weights}", 4, ())
-    assert classifier.preprocessing == load_classifier("random:test_resnet").preprocessing
+    assert classifier.preprocessing == timm_source.load_random("test_resnet").preprocessing
     network = timm.create_model("test_resnet", num_classes=4).eval()
     network.load_state_dict(read(weights))
     images = torch.rand(2, 3, 64, 64)

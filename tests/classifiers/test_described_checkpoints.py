@@ -20,6 +20,7 @@ from later import later
 from planted import plant_pickle
 
 timm = later("timm")
+timm_source = later("attnshift.classifiers.timm_source")
 torchvision = later("torchvision")
 transformers = later("transformers")
 
@@ -113,7 +114,7 @@ def test_names_may_lie_beside_the_weights(tmp_path: Path) -> None:
 def test_an_architecture_in_front_is_taken_without_the_description(tmp_path: Path) -> None:
     path = save(tmp_path)
     named = load_classifier(f"checkpoint:test_efficientnet@{path}")
-    assert named.preprocessing == load_classifier("random:test_efficientnet").preprocessing
+    assert named.preprocessing == timm_source.load_random("test_efficientnet").preprocessing
 
 
 def test_a_worker_elsewhere_gets_the_description(tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ def sharp_pipeline(prediction_type: str, side: int, dtype: torch.dtype) -> Stabl
 
 
 def whole_image_classifier(dtype: torch.dtype) -> Classifier:
-    """The baseline shows classifiers the whole image."""
+    """The baseline shows classifiers the whole image, and this one at the size of its architecture."""
     classifier = load_classifier("random:test_resnet")
     classifier.network.to(dtype)
-    return replace(classifier, preprocessing=replace(classifier.preprocessing, resized=None))
+    return replace(classifier, preprocessing=replace(classifier.preprocessing, size=(160, 160), resized=None))
 
 
 def smooth(network: nn.Module) -> None:

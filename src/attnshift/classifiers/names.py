@@ -99,7 +99,7 @@ def positions(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
     >>> positions(["mug", "house", "Ball"], ["house", "ball, globe", "tree"])
     (-1, 0, 1)
     """
-    if [*map(plain, names)] == [*map(plain, others)]:
+    if [*names] == [*others] or [*map(plain, names)] == [*map(plain, others)]:
         return tuple(range(len(names)))
     found = [-1] * len(names)
     for key in (plain, lambda name: plain(_first(name))):

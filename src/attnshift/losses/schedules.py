@@ -49,12 +49,15 @@ class Schedule:
         return self.start + (self.end - self.start) * eased
 
 
+_SCHEDULE = TypeAdapter(Schedule)
+
+
 def schedule_of(values: Mapping[str, Any], name: str) -> Schedule:
     """The schedule that a recipe describes by ``values``; a ``RecipeError`` says where it is none.
 
     ``name`` says what follows it.
     """
     try:
-        return TypeAdapter(Schedule).validate_json(json.dumps(dict(values)))
+        return _SCHEDULE.validate_json(json.dumps(dict(values)))
     except ValidationError as error:
         raise RecipeError(f"schedule of {name}: {describe(error, Schedule)}") from None

@@ -29,7 +29,7 @@ def _send(consumer: Consumer, events: Sequence[Event]) -> None:
     """Send ``events`` as an attack does, and close ``consumer``."""
     for event in events:
         if consumer.iterations or not isinstance(event, Iteration):
-            before = deepcopy(event)
-            consumer(event)
-            require(event == before, f"it changes the {type(event).__name__} that others are sent too")
+            sent = deepcopy(event)
+            consumer(sent)
+            require(sent == event, f"it changes the {type(event).__name__} that others are sent too")
     consumer.close()

@@ -24,7 +24,8 @@ from attnshift.execution.prepare import prepare_run
 from attnshift.results.ledger import DEATHS
 from attnshift.results.store import Store
 from later import later
-from small_runs import SHORT_PATH, SURROGATE, Told, pngs, run_small, small_settings
+from small_classifiers import as_elsewhere
+from small_runs import SHORT_PATH, SURROGATE, Told, pngs, run_small, small_settings, write_photos
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
@@ -54,6 +55,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             made.add_node(num_cpus=1)
         yield made
         made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Labelled by what Ray's workers see, and attacked by the same."""
+    with as_elsewhere():
+        yield write_photos(tmp_path_factory.mktemp("photos")).parent
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """An undisturbed run, in batches of two. Not to be written to."""
+    return run_small(small_settings(photos, pipeline_folder, tmp_path_factory.mktemp("finished") / "run"))
 
 
 @pytest.fixture(scope="module")
