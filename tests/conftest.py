@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
+
+# Until the tests are collected: of what is imported nearly all stays.
+gc.disable()
+import torch  # noqa: E402
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
@@ -64,8 +67,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Note what is imported by now, and let the collector of garbage leave alone what stays for the whole session."""
     session.config.stash[LOADED] = frozenset(sys.modules)
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from attnshift.diffusion import load_pipeline
 from later import later
 
 LARGE = {
-    *("art", "captum", "diffusers", "foolbox", "kornia", "mlflow", "optuna", "piq", "scipy", "sympy"),
+    *("art", "captum", "diffusers", "foolbox", "kornia", "mlflow", "optuna", "piq", "ray", "scipy", "sympy"),
     *("timm", "torchattack", "torchattacks", "torchmetrics", "torchvision", "transformers"),
 }
 

@@ -59,8 +59,8 @@ def refusal(content: bytes) -> str:
     return message
 
 
-ZEROS = zlib.compress(bytes(10**8), 1)
-"""A hundred megabytes of zeros, in less than one."""
+ZEROS = zlib.compress(bytes(10**7), 1)
+"""Ten megabytes of zeros, in a fraction of one."""
 TEXT_BOMB = chunk(b"zTXt", b"Comment\0\0" + ZEROS)
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 BAD_CHECKSUM = bytearray(picture(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pytest
 from attnshift.errors import RunError
 from attnshift.files import atomic_write
 from attnshift.recipes.reading import load_recipe
-from attnshift.results.plan import read_plan
+from attnshift.results.plan import Plan, read_plan
 from attnshift.results.rows import ResultRow
 from attnshift.results.spec import FORMAT, RunSpec
 from attnshift.results.store import Store
@@ -23,7 +24,10 @@ from tables import records
 if TYPE_CHECKING:
     from attnshift.data.datasets import Item
 
-PLAN = planned("b", "a")
+
+@cache
+def plan() -> Plan:
+    return planned("b", "a")
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def spec() -> RunSpec:
     return RunSpec(
         images="images",
         labels="labels.csv",
-        items=PLAN.digest,
+        items=plan().digest,
         pipeline="lab",
         surrogates=("random:test_resnet",),
         size=64,
@@ -47,9 +51,9 @@ def row(id: str, **others: Any) -> ResultRow:
 
 
 def test_a_started_run_can_be_opened(tmp_path: Path, spec: RunSpec) -> None:
-    Store.start(tmp_path / "deep" / "run", spec, PLAN)
+    Store.start(tmp_path / "deep" / "run", spec, plan())
     assert Store.open(tmp_path / "deep" / "run").spec() == spec
-    assert Store.start(tmp_path / "deep" / "run", spec, PLAN).spec() == spec
+    assert Store.start(tmp_path / "deep" / "run", spec, plan()).spec() == spec
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty folder"])
@@ -72,13 +76,13 @@ def test_places_where_no_run_can_be(tmp_path: Path, spec: RunSpec, place: str) -
         "below a device": Path("/dev/null/x"),
     }
     with pytest.raises(RunError, match="choose another `out`"):
-        Store.start(out[place], spec, PLAN)
+        Store.start(out[place], spec, plan())
     assert (tmp_path / "file").read_text() == "precious"
 
 
 @pytest.mark.parametrize("damage", ["cut", "unknown key", "binary"])
 def test_a_damaged_run_file_is_one_line(tmp_path: Path, spec: RunSpec, damage: str) -> None:
-    store = Store.start(tmp_path / "run", spec, PLAN)
+    store = Store.start(tmp_path / "run", spec, plan())
     path = store.folder / "run.json"
     values = json.loads(path.read_text())
     damaged = {
@@ -94,10 +98,10 @@ def test_a_damaged_run_file_is_one_line(tmp_path: Path, spec: RunSpec, damage: s
 
 
 def test_a_run_of_another_format_is_one_line(tmp_path: Path, spec: RunSpec) -> None:
-    store = Store.start(tmp_path / "run", spec, PLAN)
+    store = Store.start(tmp_path / "run", spec, plan())
     path = store.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT - 1}))
-    for use in (lambda: Store.open(store.folder), lambda: Store.start(store.folder, spec, PLAN)):
+    for use in (lambda: Store.open(store.folder), lambda: Store.start(store.folder, spec, plan())):
         with pytest.raises(RunError, match=f"run.json: format: .*reads format {FORMAT}; make the run again") as caught:
             use()
         assert len(str(caught.value).splitlines()) == 1
@@ -110,7 +114,7 @@ def test_differences_are_shown_by_key(spec: RunSpec) -> None:
 
 
 def test_half_written_items_do_not_count(tmp_path: Path, spec: RunSpec) -> None:
-    store = Store.start(tmp_path / "run", spec, PLAN)
+    store = Store.start(tmp_path / "run", spec, plan())
     store.finish(row("a"), {"attack": b"png"})
     (store.folder / "items" / ".b.json.1-abcdef.partial").write_text('{"id": ')
     assert (store.is_finished("a"), store.is_finished("b"), store.count()) == (True, False, 1)
@@ -138,7 +142,7 @@ def test_what_is_finished_while_a_table_is_written_waits_for_the_next(
     tmp_path: Path, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may finish an item at any moment."""
-    store = Store.start(tmp_path / "run", spec, PLAN)
+    store = Store.start(tmp_path / "run", spec, plan())
     store.finish(row("a"), {})
     read: list[Path] = []
 
@@ -157,14 +161,14 @@ def test_what_is_finished_while_a_table_is_written_waits_for_the_next(
 
 
 def test_a_run_of_which_nothing_is_finished_has_no_table(tmp_path: Path, spec: RunSpec) -> None:
-    store = Store.start(tmp_path / "run", spec, PLAN)
+    store = Store.start(tmp_path / "run", spec, plan())
     assert store.compact({"a": "cut off"}) == 0
     assert not (store.folder / "results.parquet").exists()
     assert [row["id"] for row in records(store, "failed")] == ["a"]
 
 
 def test_only_what_is_half_written_is_swept_away(tmp_path: Path, spec: RunSpec) -> None:
-    store = Store.start(tmp_path / "run", spec, PLAN)
+    store = Store.start(tmp_path / "run", spec, plan())
     store.finish(row("a"), {"attack": b"png"})
     before = set(store.folder.rglob("*"))
     for part in (".", "images", "items"):
@@ -188,4 +192,4 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_table_that_was_not_written_is_empty(tmp_path: Path, spec: RunSpec) -> None:
-    assert records(Store.start(tmp_path / "run", spec, PLAN), "verdicts") == []
+    assert records(Store.start(tmp_path / "run", spec, plan()), "verdicts") == []

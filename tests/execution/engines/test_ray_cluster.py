@@ -26,26 +26,25 @@ from attnshift.results.store import Store
 from later import later
 from small_classifiers import as_elsewhere
 from small_runs import SHORT_PATH, SURROGATE, Told, pngs, run_small, small_settings, write_photos
+from tables import records, untimed
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-# First ours, which tells Ray to be quiet.
-from attnshift.execution.engines import ray_engine  # isort: skip
-from attnshift.execution.engines.ray_engine import RayEngine, _Actor  # isort: skip
-
-from tables import records, untimed
-
 if TYPE_CHECKING:
     from attnshift.data.datasets import Item
+    from attnshift.execution.engines.ray_engine import RayEngine, _Actor
 
 ray = later("ray")
+ray_engine = later("attnshift.execution.engines.ray_engine")
 cluster_utils = later("ray.cluster_utils")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A head without room for workers, and two hosts of one CPU."""
+    # First ours, which tells Ray to be quiet.
+    assert ray_engine.RayEngine
     with pytest.MonkeyPatch.context() as patch:
         # Else Ray would keep a password in the home of whoever tests.
         patch.setenv("RAY_AUTH_MODE", "disabled")
@@ -89,7 +88,7 @@ def assert_same(store: Store, other: Store) -> None:
 def killing(file: str, once: Path | None = None) -> type[_Actor]:
     """Workers that are killed over the image ``file``, every time or only the first."""
 
-    class Killed(_Actor):
+    class Killed(ray_engine._Actor):
         def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...], images: Any) -> Any:
             if any(item.file == file for item in items) and not (once and once.exists()):
                 if once:
@@ -114,7 +113,9 @@ def test_the_same_bytes_as_in_one_process(
     once = tmp_path / "killed"
     monkeypatch.setattr(ray_engine, "_Actor", killing(records(finished, "results")[0]["file"], once))
     settings, told = small_settings(photos, pipeline_folder, tmp_path / "run"), Told()
-    store = attack_folder(settings, told.telemetry(), RunOptions(engine=partial(RayEngine, address=cluster.address)))
+    store = attack_folder(
+        settings, told.telemetry(), RunOptions(engine=partial(ray_engine.RayEngine, address=cluster.address))
+    )
     assert once.exists()
     assert_same(store, finished)
     first, second, third = (row["id"] for row in records(finished, "results"))
@@ -132,7 +133,7 @@ def test_a_worker_with_other_weights_does_not_start(
 
     def make(_: Any) -> RayEngine:
         changed = spec.model_copy(update={"weights": spec.weights | {SURROGATE: "another"}})
-        return RayEngine(changed, cluster.address, 1)
+        return ray_engine.RayEngine(changed, cluster.address, 1)
 
     with pytest.raises(RunError) as caught:
         attack_folder(settings, options=RunOptions(engine=make))
@@ -148,7 +149,7 @@ def test_an_image_that_ends_every_worker_is_left_out_and_its_mates_are_not(
     fatal, mate, other = records(finished, "results")
     monkeypatch.setattr(ray_engine, "_Actor", killing(fatal["file"]))
     settings = small_settings(photos, pipeline_folder, tmp_path / "run")
-    store = attack_folder(settings, options=RunOptions(engine=partial(RayEngine, address=cluster.address)))
+    store = attack_folder(settings, options=RunOptions(engine=partial(ray_engine.RayEngine, address=cluster.address)))
     rows = records(store, "results")
     assert [row["id"] for row in rows] == [mate["id"], other["id"]]
     assert rows[1] | {"seconds": 0, "cpu_seconds": 0} == other | {"seconds": 0, "cpu_seconds": 0}
@@ -172,7 +173,7 @@ def test_others_do_what_a_killed_host_had(
     host = cluster.add_node(num_cpus=1)
     name, at_work = host.node_id, tmp_path / "at work"
 
-    class Held(_Actor):
+    class Held(ray_engine._Actor):
         """On that host an attack does not end by itself."""
 
         def attack(self, items: tuple[Item, ...], wanted: tuple[str, ...], images: Any) -> Any:
@@ -196,7 +197,7 @@ def test_others_do_what_a_killed_host_had(
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", batch=1)
-    store = attack_folder(settings, options=RunOptions(engine=partial(RayEngine, address=cluster.address)))
+    store = attack_folder(settings, options=RunOptions(engine=partial(ray_engine.RayEngine, address=cluster.address)))
     killer.join(10)
     assert_same(store, finished_singly)
     assert Counter(each["event"] for each in events(store)) == {"begun": 4, "ended": 3, "died": 1}

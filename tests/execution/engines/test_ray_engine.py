@@ -24,15 +24,14 @@ from attnshift.execution.engines import Assignment, WorkerDied
 from attnshift.execution.shipping import files_of, read_blocks
 from attnshift.recipes.reading import load_recipe
 from attnshift.results.spec import RunSpec
+from later import later
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-# First ours, which tells Ray to be quiet.
-from attnshift.execution.engines import ray_engine  # isort: skip
-from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
-from later import later
-
+# Ours is used first in each test, and tells Ray to be quiet.
+HOME = "attnshift.execution.engines.ray_engine"
+ray_engine = later(HOME)
 ray = later("ray")
 
 
@@ -162,7 +161,7 @@ def failed(cause: Exception) -> Exception:
 
 
 def test_each_assignment_comes_back_once_with_what_its_worker_made(fake: FakeRay) -> None:
-    returned = list(RayEngine(spec())(assignments(5)))
+    returned = list(ray_engine.RayEngine(spec())(assignments(5)))
     assert sorted((each.number, results) for each, results in returned) == [(n, [f"item{n} done"]) for n in range(5)]
     assert len(fake.actors) == 2
 
@@ -171,7 +170,7 @@ def test_nothing_is_taken_before_somebody_is_free_for_it(fake: FakeRay) -> None:
     """The rest may be claimed by another process; and what is taken counts as begun."""
     drawn: list[int] = []
     fake.plans = [[None, NEVER], [None, NEVER]]
-    working = RayEngine(spec())(assignments(5, drawn))
+    working = ray_engine.RayEngine(spec())(assignments(5, drawn))
     seen: list[int] = []
 
     def look() -> None:
@@ -186,13 +185,13 @@ def test_nothing_is_taken_before_somebody_is_free_for_it(fake: FakeRay) -> None:
 
 
 def test_where_nothing_is_left_to_do_no_worker_starts(fake: FakeRay) -> None:
-    assert list(RayEngine(spec())(assignments(0))) == []
+    assert list(ray_engine.RayEngine(spec())(assignments(0))) == []
     assert not fake.actors
 
 
 def test_who_dies_gives_back_what_it_had_and_is_replaced(fake: FakeRay) -> None:
     fake.plans = [[None, gone()]]
-    (_, first), *others = RayEngine(spec(), workers=1)(assignments(3))
+    (_, first), *others = ray_engine.RayEngine(spec(), workers=1)(assignments(3))
     assert isinstance(first, WorkerDied)
     assert "died unexpectedly" in first.reason
     assert [results for _, results in others] == [["item1 done"], ["item2 done"]]
@@ -202,7 +201,7 @@ def test_who_dies_gives_back_what_it_had_and_is_replaced(fake: FakeRay) -> None:
 def test_a_worker_whose_work_raises_is_replaced_too(fake: FakeRay) -> None:
     """What it leaves behind on a GPU cannot be known."""
     fake.plans = [[None, failed(RuntimeError("device-side assert"))]]
-    (_, first), (_, second) = RayEngine(spec(), workers=1)(assignments(2))
+    (_, first), (_, second) = ray_engine.RayEngine(spec(), workers=1)(assignments(2))
     assert first == WorkerDied("device-side assert")
     assert second == ["item1 done"]
 
@@ -220,7 +219,7 @@ def test_as_many_workers_as_fit_into_the_machines(
     fake: FakeRay, device: str, threads: int, machines: list[dict[str, float]], count: int
 ) -> None:
     fake.machines = machines
-    list(RayEngine(spec(device, threads))(assignments(1)))
+    list(ray_engine.RayEngine(spec(device, threads))(assignments(1)))
     assert len(fake.actors) == count
     wanted = (threads, 0) if device == "cpu" else (1, 1)
     assert {(actor.options["num_cpus"], actor.options["num_gpus"]) for actor in fake.actors} == {wanted}
@@ -234,18 +233,18 @@ def test_where_not_even_one_fits_nobody_waits(
     fake: FakeRay, device: str, threads: int, workers: int, shown: str
 ) -> None:
     with pytest.raises(RunError, match=f"room for one worker, which takes {shown}$"):
-        RayEngine(spec(device, threads), workers=workers)
+        ray_engine.RayEngine(spec(device, threads), workers=workers)
 
 
 def test_more_workers_than_there_is_room_for_do_not_hold_up_those_that_started(fake: FakeRay) -> None:
     fake.plans = [[], [NEVER], [NEVER]]
-    assert len(list(RayEngine(spec(), workers=3)(assignments(4)))) == 4
+    assert len(list(ray_engine.RayEngine(spec(), workers=3)(assignments(4)))) == 4
 
 
 def test_workers_that_were_idle_are_asked_before_they_get_something(fake: FakeRay) -> None:
     """A host may go between two calls, and no item is to blame for that."""
     fake.plans = [[None, ["one done"], gone()]]
-    engine = RayEngine(spec(), workers=1)
+    engine = ray_engine.RayEngine(spec(), workers=1)
     assert len(list(engine(assignments(1)))) == 1
     assert [results for _, results in engine(assignments(1))] == [["item0 done"]]
     assert [actor.calls for actor in fake.actors] == [[(), ("item0",), ()], [(), ("item0",)]]
@@ -254,27 +253,27 @@ def test_workers_that_were_idle_are_asked_before_they_get_something(fake: FakeRa
 def test_a_worker_that_refuses_to_start_ends_the_run_in_one_line(fake: FakeRay) -> None:
     fake.plans = [[failed(RunError("this worker differs from its run in weights.pipeline"))]]
     with pytest.raises(RunError) as caught:
-        list(RayEngine(spec())(assignments(1)))
+        list(ray_engine.RayEngine(spec())(assignments(1)))
     assert str(caught.value) == "a worker cannot start: this worker differs from its run in weights.pipeline"
 
 
 def test_workers_that_always_end_while_they_start_are_given_up(fake: FakeRay) -> None:
     fake.plans = [[gone()]] * 100
     with pytest.raises(RunError, match="no Ray worker is left; 7 ended while they started, the last one: The actor"):
-        list(RayEngine(spec(), workers=2)(assignments(1)))
+        list(ray_engine.RayEngine(spec(), workers=2)(assignments(1)))
     assert len(fake.actors) == 7
 
 
 def test_who_is_at_work_goes_on_where_others_cannot_start(fake: FakeRay) -> None:
     fake.plans = [[], *[[gone()]] * 100]
-    assert len(list(RayEngine(spec(), workers=2)(assignments(20)))) == 20
+    assert len(list(ray_engine.RayEngine(spec(), workers=2)(assignments(20)))) == 20
     assert len(fake.actors) < 10
 
 
 def test_nobody_waits_for_ever(fake: FakeRay) -> None:
     fake.plans = [[NEVER], [NEVER]]
     with pytest.raises(RunError, match="no Ray worker has started for"):
-        list(RayEngine(spec())(assignments(1)))
+        list(ray_engine.RayEngine(spec())(assignments(1)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -294,7 +293,7 @@ def test_who_is_told_to_stop_in_the_midst_of_ray_stops_after_it(fake: FakeRay, n
     before = signal.signal(number, stop)
     try:
         with pytest.raises(SystemExit) as end:
-            list(RayEngine(spec())(assignments(1)))
+            list(ray_engine.RayEngine(spec())(assignments(1)))
         assert signal.getsignal(number) is stop
     finally:
         signal.signal(number, before)
@@ -305,7 +304,7 @@ def test_who_is_told_to_stop_in_the_midst_of_ray_stops_after_it(fake: FakeRay, n
 def test_a_host_that_comes_back_gets_workers_again(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "_PATIENCE", 60)
     fake.plans = [[None, gone()]]
-    working = RayEngine(spec(threads=2))(assignments(2))
+    working = ray_engine.RayEngine(spec(threads=2))(assignments(2))
     _, first = next(working)
     assert isinstance(first, WorkerDied)
     fake.machines = []
@@ -323,7 +322,7 @@ def test_a_host_that_comes_back_gets_workers_again(fake: FakeRay, monkeypatch: p
 @pytest.mark.parametrize("address", [None, "auto"])
 def test_what_was_started_ends_with_the_run(fake: FakeRay, address: str | None) -> None:
     fake.initialised = False
-    engine = RayEngine(spec(), address)
+    engine = ray_engine.RayEngine(spec(), address)
     list(engine(assignments(1)))
     engine.close()
     assert fake.log == [f"init {address or 'local'}", "shutdown"]
@@ -331,7 +330,7 @@ def test_what_was_started_ends_with_the_run(fake: FakeRay, address: str | None) 
 
 def test_somebody_else_s_ray_is_used_and_left_alone(fake: FakeRay) -> None:
     fake.plans = [[], [NEVER]]
-    engine = RayEngine(spec())
+    engine = ray_engine.RayEngine(spec())
     list(engine(assignments(1)))
     engine.close()
     assert fake.log == []
@@ -351,7 +350,7 @@ def test_somebody_else_s_ray_is_used_and_left_alone(fake: FakeRay) -> None:
 def test_an_address_where_nobody_is(fake: FakeRay, address: str, shown: str) -> None:
     fake.initialised = False
     with pytest.raises(RunError, match=f"`address` is {address}.*{shown}"):
-        RayEngine(spec(), address)
+        ray_engine.RayEngine(spec(), address)
     assert fake.log == []
 
 
@@ -360,14 +359,14 @@ def test_an_address_where_nobody_is(fake: FakeRay, address: str, shown: str) -> 
 )
 def test_what_cannot_be_meant_is_refused(fake: FakeRay, device: str, workers: int, shown: str) -> None:
     with pytest.raises(RunError, match=shown):
-        RayEngine(spec(device), workers=workers)
+        ray_engine.RayEngine(spec(device), workers=workers)
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, ray_engine.__name__)
+    monkeypatch.delitem(sys.modules, HOME)
     with pytest.raises(UnavailableError, match=r"pip install 'attnshift\[ray\]'"):
-        importlib.import_module(ray_engine.__name__)
+        importlib.import_module(HOME)
 
 
 def test_who_cannot_start_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +398,7 @@ def test_images_that_are_files_come_with_the_micro_batch_and_others_do_not(fake:
         Item("b", "b.png", url, 0, "mug"),
         Item("c", "gone.png", gone, 0, "mug"),
     ]
-    engine = RayEngine(spec(), workers=1)
+    engine = ray_engine.RayEngine(spec(), workers=1)
     assert len([*engine([Assignment(0, tuple(items), ("a", "b", "c"))])]) == 1
     assert fake.actors[0].given[-1] == {file: b"image", mask: b"mas"}
 
@@ -407,7 +406,7 @@ def test_images_that_are_files_come_with_the_micro_batch_and_others_do_not(fake:
 def test_models_are_put_into_the_store_once_for_all_that_lack_them(fake: FakeRay, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b"{}")
     fake.plans = [[[tmp_path]], [[tmp_path]], []]
-    engine = RayEngine(spec(), workers=3)
+    engine = ray_engine.RayEngine(spec(), workers=3)
     assert len([*engine(assignments(3))]) == 3
     sent = [actor.given[1] for actor in fake.actors[:2]]
     assert [each[tmp_path].files["config.json"][0].outcome for each in sent] == [b"{}", b"{}"]
@@ -423,7 +422,7 @@ def test_a_worker_loads_what_it_was_sent_under_its_own_name(
     fingerprint = load_pipeline(str(pipeline_folder)).fingerprint()
     lacked = Path("models/tiny")
     wanted = spec().model_copy(update={"pipeline": "models/tiny", "weights": {}})
-    engine = RayEngine(wanted)
+    engine = ray_engine.RayEngine(wanted)
     files = {name: [fake.put(block) for block in read_blocks(file)] for name, file in files_of(pipeline_folder).items()}
     loaded: list[RunSpec] = []
     monkeypatch.setattr(RunSpec, "differences", lambda found, _: loaded.append(found) or [])
