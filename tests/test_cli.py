@@ -719,6 +719,7 @@ def test_help_names_every_command(call: Call) -> None:
         "validate",
         "status",
         "evaluate",
+        "inspect",
         "tune",
         "compare",
         "sweep",

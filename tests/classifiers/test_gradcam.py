@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attnshift.lab.render import Rendering
 
 timm = later("timm")
+torchvision = later("torchvision")
 vision_transformer = later("timm.models.vision_transformer")
 
 SWIN = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 7}
@@ -153,6 +154,28 @@ def test_maps_are_the_papers_formula(network: _Pooled, height: int, width: int) 
     maps = grad_cam(_pooled(network, height, width), images, torch.zeros(4, dtype=torch.long))
     assert expected.amax((1, 2, 3)).gt(0).any()
     assert torch.allclose(maps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "layer"), [("resnet18", "layer4"), ("densenet121", "features")])
+def test_torchvisions_last_convolutions(architecture: str, layer: str) -> None:
+    """The formula again, with the part behind the features written out; DenseNet's works in place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.get_model(architecture, weights=None, num_classes=10)
+    classifier = Classifier(
+        architecture, network.eval(), Preprocessing((64, 64), "bilinear", (0.5,) * 3, (0.25,) * 3), 10
+    )
+    images, labels = _images(2, 64, 64), torch.tensor([3, 8])
+    seen: list[Tensor] = []
+    with getattr(network, layer).register_forward_hook(lambda *each: seen.append(each[2].clone())):
+        logits = network(classifier.preprocessing(images))
+    head = network.fc if layer == "layer4" else network.classifier
+    features = seen[0] if layer == "layer4" else seen[0].relu()
+    assert torch.allclose(logits, head(features.mean((2, 3))), atol=1e-5)
+    slope = head.weight[labels][:, :, None, None] / seen[0][0, 0].numel()
+    gradients = slope if layer == "layer4" else slope * (seen[0] > 0)
+    maps = (gradients.mean((2, 3), keepdim=True) * seen[0]).sum(1, keepdim=True)
+    assert torch.allclose(grad_cam(classifier, images, labels), _finish(maps, images.shape[-2:]), atol=1e-4)
 
 
 def test_a_map_is_all_zeros_where_nothing_speaks_for_the_label() -> None:

@@ -30,9 +30,17 @@ def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     tokens. There, the features are the patch tokens that enter the last block's attention,
     ``blocks[-1].norm1``: the last tokens that such a logit depends on.
 
+    A convolutional network of torchvision has its features where ``layer4`` or ``features`` ends.
+
     Raises ``ModelError`` for a network whose features cannot be read as a map.
     """
     inputs, labels = classifier.preprocessing(images), classifier.own_labels(labels)
+    block = _last_convolutions(classifier.network)
+    if block is not None:
+        features, gradients = _at_output(block, lambda: classifier.network(inputs), labels)
+        if features.ndim != 4 or features[0, 0].numel() < 2:
+            raise _refusal(classifier, f"features of shape {tuple(features.shape)} are not understood")
+        return _finished(classifier, features, gradients, images)
     features = _final_features(classifier, inputs)
     as_maps = _layout(classifier, features)
     with torch.enable_grad():
@@ -42,11 +50,39 @@ def grad_cam(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
         features, gradients = _before_last_attention(classifier, inputs, labels)
         if not as_maps(gradients).any():
             raise _refusal(classifier, "its logits do not depend on the patch tokens at blocks[-1].norm1")
-    weights = as_maps(gradients).mean((2, 3), keepdim=True)
-    maps = (weights * as_maps(features)).sum(1, keepdim=True).relu().float()
+    return _finished(classifier, as_maps(features), as_maps(gradients), images)
+
+
+def _finished(classifier: Classifier, features: Tensor, gradients: Tensor, images: Tensor) -> Tensor:
+    """Maps of ``images``, of ``features`` and ``gradients`` [batch,channels,rows,columns]."""
+    weights = gradients.mean((2, 3), keepdim=True)
+    maps = (weights * features).sum(1, keepdim=True).relu().float()
     maps = classifier.preprocessing.lay_over(maps, images.shape[-2:])
     peaks = maps.amax((2, 3), keepdim=True)
     return maps / torch.where(peaks > 0, peaks, 1)
+
+
+def _last_convolutions(network: nn.Module) -> nn.Module | None:
+    """The block of a convolutional network of torchvision that ends with its last features; None
+    for other networks. torchvision's Swin keeps channels last and permutes its features."""
+    if hasattr(network, "forward_features") or hasattr(network, "permute"):
+        return None
+    block = getattr(network, "layer4", getattr(network, "features", None))
+    return block if isinstance(block, nn.Module) else None
+
+
+def _at_output(block: nn.Module, run: Callable[[], Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Output of ``block`` in the pass that ``run`` makes, as a leaf, and its gradient."""
+    leaves: list[Tensor] = []
+
+    def cut(_module: nn.Module, _arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        # What follows may work in place, as DenseNet's last relu does.
+        return leaves[-1].clone()
+
+    with block.register_forward_hook(cut), torch.enable_grad():
+        logits = run()
+        return leaves[-1], _logit_gradients(logits, labels, leaves[-1])
 
 
 def _final_features(classifier: Classifier, inputs: Tensor) -> Tensor:
@@ -102,15 +138,7 @@ def _before_last_attention(classifier: Classifier, inputs: Tensor, labels: Tenso
     norm = getattr(blocks[-1], "norm1", None) if blocks else None  # type: ignore[index]
     if norm is None:
         raise _refusal(classifier, "its logits do not depend on its final patch tokens and blocks[-1].norm1 is missing")
-    leaves: list[Tensor] = []
-
-    def cut(_module: nn.Module, _arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        leaves.append(output.detach().requires_grad_())
-        return leaves[-1]
-
-    with norm.register_forward_hook(cut), torch.enable_grad():
-        logits = network.forward_head(network.forward_features(inputs))  # type: ignore[operator]
-        return leaves[-1], _logit_gradients(logits, labels, leaves[-1])
+    return _at_output(norm, lambda: network.forward_head(network.forward_features(inputs)), labels)  # type: ignore[operator]
 
 
 def _refusal(classifier: Classifier, found: str) -> ModelError:

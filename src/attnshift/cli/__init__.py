@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from attnshift._version import __version__
-from attnshift.cli import attack, compare, demo, evaluate, lab, report, status, sweep, tune, validate
+from attnshift.cli import attack, compare, demo, evaluate, inspect, lab, report, status, sweep, tune, validate
 from attnshift.cli import list as listing
 from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
@@ -32,6 +32,7 @@ app.command()(attack.attack)
 app.command()(validate.validate)
 app.command()(status.status)
 app.command()(evaluate.evaluate)
+app.command()(inspect.inspect)
 app.command()(tune.tune)
 app.command()(compare.compare)
 app.command()(sweep.sweep)

@@ -14,10 +14,12 @@ from attnshift.cli.tolerance import MaxFailed
 from attnshift.errors import UserError
 
 __all__ = [
+    "PIPELINE",
     "AsJson",
     "AttackOptions",
     "Changes",
     "CompareOptions",
+    "ImageOptions",
     "InputOptions",
     "Judges",
     "MinCleanAccuracy",
@@ -25,6 +27,7 @@ __all__ = [
     "Preset",
     "RetryFailed",
     "TelemetryOptions",
+    "WorkOptions",
     "check_share",
     "expand_options",
 ]
@@ -39,12 +42,13 @@ MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+PIPELINE = "Stable Diffusion folder or hub name, with ,variant=fp16 for a variant; or 'lab'."
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputOptions:
-    """Input of an attack: its images, and the networks that it meets."""
+class ImageOptions:
+    """Images of an attack, and the classifiers that it meets."""
 
     images: Annotated[
         str,
@@ -54,9 +58,6 @@ class InputOptions:
         Path | None,
         typer.Option(help="CSV or JSON lines with file,label[,class_name][,target], where the images do not say it."),
     ] = None
-    pipeline: Annotated[
-        str, typer.Option(help="Stable Diffusion folder or hub name, with ,variant=fp16 for a variant; or 'lab'.")
-    ] = "lab"
     surrogates: Annotated[
         tuple[str, ...],
         typer.Option(
@@ -82,11 +83,23 @@ class InputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackOptions(InputOptions):
-    """Input of an attack that is carried out."""
+class InputOptions(ImageOptions):
+    """Input of an attack: its images, and the networks that it meets."""
+
+    pipeline: Annotated[str, typer.Option(help=PIPELINE)] = "lab"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    """Size of a piece of work."""
 
     batch: Annotated[int, typer.Option(help="Images attacked together; part of a run's identity.")] = 0
     threads: Annotated[int, typer.Option(help="CPU threads; part of a run's identity.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(InputOptions, WorkOptions):
+    """Input of an attack that is carried out."""
 
 
 BudgetOption = Annotated[

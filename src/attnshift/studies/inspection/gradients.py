@@ -1,0 +1,202 @@
+"""Alignment at one point of an attack's path: cosines, at the start latents, of what a term lowers
+with what lowers the margins of unseen classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attnshift.attack.prepare import PreparedBatch
+from attnshift.classifiers.classifier import Classifier
+from attnshift.data.images import into_range
+from attnshift.diffusion.denoising import Trajectory, denoise
+from attnshift.losses.classification import margins
+from attnshift.losses.objective import evaluate_term
+from attnshift.randomness import normal
+from attnshift.results.inspection import ALL
+from attnshift.studies.inspection.probes import Probe
+from attnshift.types import Branch, Goals
+
+__all__ = ["Alignment", "Prompts", "align_with"]
+
+_FLOOR = 1e-6
+"""Least norm of a gradient, relative to that of the surrogates' margins. Below it there is rounding
+alone, and rounding is no direction."""
+
+_REST = 1e-6
+"""Value of a term without sites, a distance between images, at which it is at rest. The images then
+differ by rounding, far below a step of 1/255, and the slope of a norm or an absolute value there
+follows the signs of rounding."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """One direction of a batch. ``cosine`` and ``ratio`` are [batch], nan where there is no
+    gradient."""
+
+    kind: str
+    name: str
+    place: str
+    side: int
+    head: int
+    step: int
+    cosine: Tensor
+    ratio: Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Text states [batch,tokens,width] beside those of the image's own prompt: of the interference
+    prompt, of one that names both classes, and of the empty prompt."""
+
+    other: Tensor
+    both: Tensor
+    empty: Tensor
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What all directions at one point are compared with.
+
+    ``unseen`` are the unit gradients of the tuning classifiers' margins, [models,batch,size];
+    ``unit`` [batch] is the norm of the recipe's classification gradient, ``least`` [batch] the norm
+    from which on a gradient is more than rounding.
+    """
+
+    unseen: Tensor
+    unit: Tensor
+    least: Tensor
+
+    def compare(self, gradient: Tensor, kind: str, name: str, probe: Probe | None = None) -> Alignment:
+        """``gradient`` [batch,channels,rows,columns] of what is lowered."""
+        flat = gradient.flatten(1)
+        norm = flat.norm(dim=1)
+        there = norm > self.least
+        cosine = (self.unseen * flat).sum(2).mean(0) / norm
+        ratio = torch.where(self.unit > 0, norm / self.unit, torch.nan)
+        read = ("", 0, ALL, ALL) if probe is None else (probe.place, probe.side, probe.head, probe.step)
+        return Alignment(kind, name, *read, torch.where(there, cosine, torch.nan), torch.where(there, ratio, torch.nan))
+
+
+def align_with(
+    tuning: Sequence[Classifier],
+    batch: PreparedBatch,
+    probes: Sequence[Probe],
+    latents: Tensor,
+    iteration: int,
+    prompts: Prompts | None = None,
+) -> tuple[list[Alignment], Branch]:
+    """All directions at ``latents`` [batch,channels,rows,columns], and the branch that they show.
+
+    ``iteration`` counts the updates before this point. ``batch`` is prepared for the sites of all
+    ``probes``. Gradients are those of the whole chain, as in the attack; terms have weight 1.
+    """
+    iteration = min(iteration, batch.observe.iterations - 1)
+    latents = latents.detach().requires_grad_()
+    with torch.enable_grad():
+        branch = batch.render(latents, batch.observe.sites)
+        seen = batch.observe(branch, iteration)
+        goals = batch.surrogates.goals
+        unseen = [_units(_pulled(_margin(each, branch.images, goals), latents)) for each in tuning]
+        own = [_pulled(_margin(each, branch.images, goals), latents) for each in batch.surrogates.classifiers]
+        fused = _classification(batch, branch, latents, iteration)
+        least = _FLOOR * torch.stack([_norms(each) for each in own]).mean(0)
+        norms = _norms(fused)
+        point = _Point(torch.stack(unseen), torch.where(norms > least, norms, 0), least)
+        found = [point.compare(each, "surrogate", name) for name, each in zip(batch.surrogates.names, own, strict=True)]
+        found.append(point.compare(fused, "classification", "the recipe's classification"))
+        for probe in probes:
+            value = evaluate_term(probe.term, seen)[0]
+            found.append(point.compare(_moving(probe, value, _pulled(value, latents)), "term", probe.name, probe))
+    key = batch.key
+    drawn = [normal(tuple(latents.shape[1:]), key.seed, id, iteration, "inspection") for id in key.ids]
+    null = torch.stack(drawn).to(latents)
+    found.append(replace(point.compare(null, "random", "random direction"), ratio=torch.full_like(least, torch.nan)))
+    if prompts is not None:
+        found += _directions(tuning, batch, latents.detach(), prompts)
+    return found, _constant(branch)
+
+
+def _classification(batch: PreparedBatch, branch: Branch, latents: Tensor, iteration: int) -> Tensor:
+    """Gradient at the latents of the recipe's classification, with its views and fusion, at weight
+    1."""
+    points = latents if batch.method.recipe.classification.space == "latent" else branch.images
+    direction = batch.method.rule(batch.surrogates_at(iteration), points, None).direction.detach()
+    return _pulled((points * direction).flatten(1).sum(1), latents)
+
+
+def _directions(
+    tuning: Sequence[Classifier], batch: PreparedBatch, latents: Tensor, prompts: Prompts
+) -> Iterator[Alignment]:
+    """Differences of two prompts' noise predictions, step by step, each against the gradients at
+    the latents that enter its step.
+
+    ``prompts``: from the image's own prompt to the interference prompt. ``boundary``: from the
+    empty prompt to one that names both (NatADiff, ICLR 2026). A step takes noise away, so that
+    following a prediction moves the latents against it.
+    """
+    trajectory, backbone, goals = batch.render.trajectory, batch.render.backbone, batch.surrogates.goals
+    texts = (prompts.other, trajectory.text, prompts.both, prompts.empty)
+    nothing = torch.zeros(len(latents), device=latents.device)
+    for step in range(len(trajectory.noise_schedule)):
+        rest = replace(batch.render, trajectory=_steps(trajectory, step, None))
+        entering = latents.detach().requires_grad_()
+        with torch.enable_grad():
+            images = rest(entering).images
+            unseen = [_units(_pulled(_margin(each, images, goals), entering)) for each in tuning]
+        point = _Point(torch.stack(unseen), nothing, nothing)
+        with torch.no_grad():
+            timestep = trajectory.noise_schedule.timesteps[step]
+            noise = backbone.denoise(torch.cat([latents] * len(texts)), timestep, torch.cat(texts)).noise
+            other, own, both, empty = noise.chunk(len(texts))
+            for name, difference in (("prompts", other - own), ("boundary", both - empty)):
+                yield replace(point.compare(difference, "direction", name), step=step)
+            latents, _ = denoise(backbone, _steps(trajectory, step, step + 1), latents)
+
+
+def _steps(trajectory: Trajectory, first: int, end: int | None) -> Trajectory:
+    """The denoising steps of ``trajectory`` from ``first`` on, before ``end``."""
+    schedule, offsets = trajectory.noise_schedule, trajectory.offsets
+    levels = schedule.levels[first : None if end is None else end + 1]
+    return replace(
+        trajectory,
+        noise_schedule=replace(schedule, timesteps=schedule.timesteps[first:end], levels=levels),
+        unconditional=trajectory.unconditional[first:end],
+        offsets=None if offsets is None else offsets[first:end],
+    )
+
+
+def _margin(classifier: Callable[[Tensor], Tensor], images: Tensor, goals: Goals) -> Tensor:
+    return margins(classifier(into_range(images)), goals)
+
+
+def _pulled(values: Tensor, latents: Tensor) -> Tensor:
+    """Gradient of ``values`` [batch] at ``latents``; zero for a constant."""
+    if not values.requires_grad:
+        return torch.zeros_like(latents)
+    (gradient,) = torch.autograd.grad(values.sum(), latents, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(latents) if gradient is None else gradient
+
+
+def _moving(probe: Probe, value: Tensor, gradient: Tensor) -> Tensor:
+    """``gradient`` [batch,...], zero where a distance between images [batch] is at rest."""
+    if probe.place:
+        return gradient
+    return gradient * (value.detach() > _REST).view(-1, *[1] * (gradient.ndim - 1))
+
+
+def _norms(values: Tensor) -> Tensor:
+    return values.flatten(1).norm(dim=1)
+
+
+def _units(gradient: Tensor) -> Tensor:
+    """Unit vectors [batch,size]; zero where there is no gradient."""
+    return gradient.flatten(1) / _norms(gradient).clamp(min=1e-30)[:, None]
+
+
+def _constant(branch: Branch) -> Branch:
+    attention = {site: tuple(each.detach() for each in maps) for site, maps in branch.attention.items()}
+    return Branch(branch.latents.detach(), branch.images.detach(), attention)

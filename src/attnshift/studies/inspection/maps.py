@@ -1,0 +1,60 @@
+"""Entropy and mass of the class word's maps, and their pointing: whether they look where the object
+is, by its mask or by Grad-CAM of a reference classifier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnshift.attention.maps import phrase_map, resized
+from attnshift.studies.inspection.probes import MapProbe
+from attnshift.types import Branch, TokenSpan
+
+__all__ = ["MapFigures", "map_figures"]
+
+_REGION = 0.5
+"""Value of a mask, or share of Grad-CAM's maximum, from which on a pixel belongs to the object."""
+
+
+@dataclass(frozen=True)
+class MapFigures:
+    """Figures of one map of one image; the last three are None without a region."""
+
+    probe: MapProbe
+    values: Tensor
+    """The phrase's map, [side,side]."""
+    mass: float
+    entropy: float
+    peak_inside: bool | None
+    share_inside: float | None
+    area: float | None
+
+
+def map_figures(
+    branch: Branch, probes: Sequence[MapProbe], span: TokenSpan, image: int, shown: Tensor | None
+) -> Iterator[MapFigures]:
+    """Figures of every map of the phrase ``span`` in one ``image`` of the batch.
+
+    The maximum is sought in the map at the size of the picture, as the pointing game does (Zhang et
+    al., "Top-down neural attention by excitation backprop", ECCV 2016), without its tolerance. Mass
+    counts by the share of each position's pixels that belong to the object. ``shown``
+    [1,height,width] in [0,1] is the object's mask or Grad-CAM; None, or one that is 0 everywhere,
+    says nothing.
+    """
+    region = None if shown is None or not bool(shown.any()) else (shown[0] >= _REGION).float()
+    for probe in probes:
+        values = phrase_map(branch.attention, probe.sites, probe.select, span, image)
+        share = values / values.sum().clamp(min=1e-12)
+        positions = max(2, values.numel())
+        entropy = float(-(share * share.clamp(min=1e-12).log()).sum() / math.log(positions))
+        peak = inside = area = None
+        if region is not None:
+            at = int(resized(values[None], region.shape[-1])[0].argmax())
+            peak = bool(region.flatten()[at])
+            pooled = torch.nn.functional.adaptive_avg_pool2d(region[None], values.shape[-1])[0]
+            inside, area = float((share * pooled).sum()), float(region.mean())
+        yield MapFigures(probe, values, float(values.mean()), entropy, peak, inside, area)
