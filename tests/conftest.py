@@ -156,6 +156,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder as ``photos``, labelled by what other processes see, which this one sees too in a test that has it."""
+    from small_classifiers import as_elsewhere
+    from small_runs import write_photos
+
+    with as_elsewhere():
+        yield write_photos(tmp_path / "elsewhere").parent
+
+
 @pytest.fixture(scope="session")
 def finished(photos: Path, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """An undisturbed run, in batches of two. Not to be written to."""

@@ -28,7 +28,6 @@ from attnshift.cli.printing import with_flags
 from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.registry import Table
 from attnshift.results.store import Store
-from small_classifiers import as_elsewhere
 from small_runs import SHORT_PATH, SURROGATE, contents, pngs, write_labels, write_photos
 from tables import records
 
@@ -654,12 +653,6 @@ def test_some_images_of_a_comparison_may_fail(command: Command, call: Call, most
     assert f"1 of 2 images failed in at least one run and is in no figure{shown}; " in ended.err
 
 
-@pytest.fixture
-def elsewhere() -> Iterator[None]:
-    with as_elsewhere():
-        yield
-
-
 @pytest.mark.heavy
 def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
     """Late enough that all libraries were imported and the pipeline was loaded: none of them may add a line."""
@@ -672,9 +665,9 @@ def test_a_mistake_is_one_line_in_a_real_process(command: Command) -> None:
 
 @pytest.mark.heavy
 def test_an_attack_stopped_by_ctrl_c_is_continued_by_the_same_command(
-    command: Command, call: Call, tmp_path: Path, elsewhere: None
+    command: Command, call: Call, tmp_path: Path, elsewhere: Path
 ) -> None:
-    command.photos = write_photos(tmp_path / "own").parent
+    command.photos = elsewhere
     command.more = ("--batch", "1", "--set", "optimiser.iterations=20", "--set", "finish.early=false")
     process = in_a_process(*command.arguments())
     assert process.stdout is not None

@@ -114,9 +114,11 @@ def test_its_own_tests_pass(name: str) -> None:
 
 
 @pytest.mark.heavy
-def test_processes_and_ray_workers_use_it(photos: Path, pipeline_folder: Path, installed: Path, tmp_path: Path) -> None:
+def test_processes_and_ray_workers_use_it(
+    elsewhere: Path, pipeline_folder: Path, installed: Path, tmp_path: Path
+) -> None:
     local = tmp_path / "local"
-    command(installed, *attack_arguments(photos, pipeline_folder, local))
+    command(installed, *attack_arguments(elsewhere, pipeline_folder, local))
     command(installed, "evaluate", local, "--judge", "grey(amount=0.5)+random:test_convnext", "--min-clean-accuracy", 0)
     store = Store.open(local)
     assert all(row.values["mean_change"] > 0 for row in store.table(QualityRow) if row.arm == "attack")
@@ -125,7 +127,7 @@ def test_processes_and_ray_workers_use_it(photos: Path, pipeline_folder: Path, i
         pytest.skip("Ray is not installed")
     with_ray = tmp_path / "ray"
     ray = ("--engine", "ray", "--workers", 1)
-    command(installed, *attack_arguments(photos, pipeline_folder, with_ray), *ray)
+    command(installed, *attack_arguments(elsewhere, pipeline_folder, with_ray), *ray)
     images = sorted(path.relative_to(local) for path in (local / "images").rglob("*.png"))
     assert len(images) >= 3
     for image in images:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnshift.errors import ModelError
 from hubs import empty_hubs
@@ -23,6 +23,7 @@ from planted import declare_giant, edit_json, plant_module, plant_pickle
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
 
+checks = later("attnshift.diffusion.checks")
 diffusers = later("diffusers")
 hub = later("attnshift.diffusion.hub")
 stable_diffusion = later("attnshift.diffusion.stable_diffusion")
@@ -31,6 +32,22 @@ UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_m
 TEXT = "text_encoder/model.safetensors"
 
 Spoil = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _outlines_once() -> Iterator[None]:
+    """What a configuration describes is built once: of a spoilt pipeline's three networks most are as they were."""
+    outline, known = checks._outline, {}
+
+    def outline_once(folder: Path, part: str, config: dict[str, Any]) -> nn.Module:
+        key = (part, json.dumps(config, sort_keys=True))
+        if key not in known:
+            known[key] = outline(folder, part, config)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "_outline", outline_once)
+        yield
 
 
 @pytest.fixture

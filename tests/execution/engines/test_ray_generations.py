@@ -12,24 +12,24 @@ import pytest
 from attnshift.execution.coordinate import RunOptions, attack_folder
 from attnshift.results.generations import generations_of
 from attnshift.results.plan import Generation
+from later import later
 from small_runs import Told, pngs, small_settings
 from tables import untimed
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-# First ours, which tells Ray to be quiet.
-from attnshift.execution.engines.ray_engine import RayEngine  # isort: skip
+ray_engine = later("attnshift.execution.engines.ray_engine")
 
 
 @pytest.mark.heavy
 def test_a_trial_grows_into_a_run(
-    photos: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    elsewhere: Path, pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    whole = small_settings(photos, pipeline_folder, tmp_path / "ray")
-    with_ray = RunOptions(engine=partial(RayEngine, workers=1))
+    whole = small_settings(elsewhere, pipeline_folder, tmp_path / "ray")
+    with_ray = RunOptions(engine=partial(ray_engine.RayEngine, workers=1))
     for settings, done in ((replace(whole, limit=2), 2), (whole, 1)):
         told = Told()
         store = attack_folder(settings, told.telemetry(), with_ray)

@@ -154,6 +154,7 @@ def attacks(host: str) -> bool:
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("elsewhere")
 def test_hosts_that_share_nothing_do_all_the_work(pipeline_folder: Path, tmp_path: Path) -> None:
     """Images, labels, pipeline and surrogate lie on the first host alone, which does none of the work. One of the two
     others loses its power while it attacks. All results arrive once, with the bytes of a run in one process."""
