@@ -213,6 +213,7 @@ def test_ctrl_c_ends_the_ray_of_this_machine_and_one_process_continues(
     command = [
         *(sys.executable, "-c", "from attnshift.cli import main; main()", "attack", str(settings.images)),
         *("--labels", str(settings.labels), "--pipeline", str(pipeline_folder), "--surrogate", SURROGATE),
+        *("--preset", "quick"),
         *("--batch", "2", "--out", str(settings.out), *(part for each in changes for part in ("--set", each))),
     ]
     environment = os.environ | {"HOME": str(tmp_path), "RAY_TMPDIR": "/tmp", "OMP_NUM_THREADS": "1"}

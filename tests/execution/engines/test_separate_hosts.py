@@ -177,7 +177,7 @@ def test_hosts_that_share_nothing_do_all_the_work(pipeline_folder: Path, tmp_pat
         while test ! -e '{base}/complete'; do sleep 0.1; done
         exec '{sys.executable}' -m attnshift attack '{photos}/images' --labels '{photos}/labels.csv' \
             --pipeline '{pipeline}' --surrogate '{surrogate}' --batch 1 --threads 1 --out '{out}' {changes} \
-            --engine ray --address {address} --workers 2
+            --preset quick --engine ray --address {address} --workers 2
     """
     with hosts(logs) as network:
         until = time.monotonic() + SECONDS
