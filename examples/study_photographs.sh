@@ -3,13 +3,14 @@
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. N
-# photographs are taken that the surrogate gets right. Parts are core, copies, large, defended, fusion,
-# nips and seeds; without PART all are run, in this order. The same command continues an interrupted
-# study, and page.py makes tables of what there is.
+# photographs are taken that the surrogate gets right. Parts are main (six attacks), core (all attacks
+# on the same photographs), copies, large, defended, fusion, nips and seeds; without PART all are run,
+# in this order. The same command continues an interrupted study, and page.py makes tables of what
+# there is.
 set -euo pipefail
 attnshift=$1 python=$2 material=$3 out=$4
 shift 4
-wanted=" ${*:-core copies large defended fusion nips seeds} "
+wanted=" ${*:-main core copies large defended fusion nips seeds} "
 here=$(dirname "$0")/photographs
 [[ -d $out/classifiers ]] || "$python" "$here/prepare.py" "$material" "$out"
 network() { echo "checkpoint:$out/classifiers/$1.safetensors"; }
@@ -20,8 +21,10 @@ for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette
     defended+=(--judge "jpeg(quality=60)+$(network "$each")" --judge "purification+$(network "$each")")
 done
 budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
-main=(--recipe strong --recipe fast --recipe diffattack)
-core=(mifgsm difgsm pgd adaea tifgsm alma_budget ppgd attention seed p2p full ensemble)
+ours=(--recipe strong --recipe fast --recipe diffattack)
+main=("${ours[@]}" --recipe difgsm --recipe tifgsm --recipe mifgsm)
+core=(--recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd --recipe attention --recipe seed --recipe p2p
+    --recipe full --recipe ensemble)
 
 labels_for() { # SIZE PHOTOGRAPHS: label file of those that the surrogate gets right
     local labels=$out/photos/known-$2-$1.csv
@@ -42,20 +45,22 @@ compare() { # NAME SIZE COUNT ARGUMENT…
 
 is() { [[ $wanted == *" $1 "* ]]; }
 
-if is core; then
-    asked=()
-    for budget in "${budgets[@]}"; do # one after the other, so that there is a table after each
+by_budget() { # ARGUMENT…: one budget after the other, so that there is a table after each
+    local budget asked=()
+    for budget in "${budgets[@]}"; do
         asked+=(--budget "$budget")
-        compare core 128 "${count:-100}" --surrogate "$first" "${judges[@]}" "${main[@]}" \
-            "${core[@]/#/--recipe=}" "${asked[@]}"
+        compare core 128 "${count:-100}" --surrogate "$first" "${judges[@]}" "$@" "${asked[@]}"
     done
-fi
+}
+
+if is main; then by_budget "${main[@]}"; fi
+if is core; then by_budget "${main[@]}" "${core[@]}"; fi
 if is copies; then # twenty copies of the image in every step: twenty times the gradients
-    compare copies 128 24 --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe difgsm --recipe ssa \
+    compare copies 128 24 --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe ssa \
         --recipe bsr --budget "${budgets[0]}"
 fi
 if is large; then
-    compare large 224 40 --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe difgsm --recipe tifgsm \
+    compare large 224 40 --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe tifgsm \
         --budget "${budgets[0]}"
 fi
 if is defended; then
@@ -74,7 +79,7 @@ if is fusion; then
         $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "${budgets[0]}"
 fi
 if is nips; then # no class words that the small text encoder saw, and no judge of ten classes
-    compare nips 128 32 --surrogate "$first" "${judges[@]:0:4}" "${main[@]}" --recipe difgsm --recipe tifgsm \
+    compare nips 128 32 --surrogate "$first" "${judges[@]:0:4}" "${ours[@]}" --recipe difgsm --recipe tifgsm \
         --budget "${budgets[0]}"
 fi
 if is seeds; then
