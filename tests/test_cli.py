@@ -643,6 +643,28 @@ def test_a_comparison_that_cannot_be_meant(command: Command, call: Call, more: t
     assert not command.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), "give at least one in --tuning"),
+        (("--tuning", SURROGATE), f"{SURROGATE} cannot be a tuning classifier: it is a surrogate"),
+        (("--tuning", "lab:coatnet"), "it is one of the lab's judges"),
+        (("--tuning", "lab:mobilenet", "--at", "2"), "--at is 2"),
+        (("--tuning", "lab:mobilenet", "--top", "-1"), "--top is -1"),
+        (("--tuning", "lab:mobilenet", "--preset", "pgd"), "recipe pgd attacks pixels"),
+        (("--tuning", "lab:mobilenet", "--term", "entropie"), "did you mean 'entropy'"),
+        (("--tuning", "lab:mobilenet", "--term", "contrast,form"), "--term is contrast,form"),
+    ],
+)
+def test_an_inspection_that_cannot_be_meant(command: Command, call: Call, more: tuple[str, ...], said: str) -> None:
+    images, labels = command.photos / "images", command.photos / "labels.csv"
+    known = ("--labels", labels, "--surrogate", SURROGATE, "--out", command.out)
+    ended = call("inspect", command.pipeline, images, *known, *more)
+    assert_one_line(ended)
+    assert said in ended.err
+    assert not command.out.exists()
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(("most", "status"), [("0", 1), ("1", 0), ("49%", 1), ("50%", 0)])
 def test_some_images_of_a_comparison_may_fail(command: Command, call: Call, most: str, status: int) -> None:

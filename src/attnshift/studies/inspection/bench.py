@@ -19,6 +19,7 @@ from attnshift.errors import ModelError
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import settings_with
 from attnshift.execution.work.latents import LatentWork
+from attnshift.execution.worker import Worker
 from attnshift.results.inspection import InspectionSpec, Measured
 from attnshift.studies.inspection.gradients import Prompts, align_with
 from attnshift.studies.inspection.maps import map_figures
@@ -49,8 +50,8 @@ def set_up(settings: InspectionSettings) -> Bench:
     attack = prepare_run(settings_with(settings, settings.recipe, settings.out))
     worker = attack.worker
     backbone, classifiers, size = worker.backbone, worker.classifiers, worker.spec.size
-    tuning = [_like(classifiers, name, settings.device) for name in settings.tuning]
-    reference = _like(classifiers, settings.reference, settings.device) if settings.reference else None
+    tuning = [_like(worker, name) for name in settings.tuning]
+    reference = _like(worker, settings.reference) if settings.reference else None
     if reference is not None:
         probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
         grad_cam(reference, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
@@ -98,9 +99,10 @@ def _reading_maps(batch: PreparedBatch, probes: Probes) -> PreparedBatch:
     return replace(batch, observe=replace(batch.observe, sites=tuple(dict.fromkeys(read))))
 
 
-def _like(classifiers: Sequence[Classifier], name: str, device: str) -> Classifier:
+def _like(worker: Worker, name: str) -> Classifier:
     """The classifier ``name`` with logits in the surrogates' order of classes."""
-    own = load_defended(name).to(device)
+    classifiers = worker.classifiers
+    own = load_defended(name, lambda: worker.backbone).to(worker.spec.device)
     classifier, classes = in_order_of(vocabulary(classifiers), own), classifiers[0].classes
     if classifier.classes != classes:
         raise ModelError(f"{own.name} has {own.classes} classes, the surrogates have {classes}")

@@ -177,7 +177,7 @@ def _probes(
         yield Probe(name, own, "own" if own.sites(available, side) else "")
         return
     kinds = _kinds(own, available, side)
-    if kinds and not any(_too_large(own, each, available, side) for each in groups if each.kind in kinds):
+    if _own_fits(own, groups, available, side):
         yield Probe(name, own, "own")
     base = {key: value for key, value in options.items() if key != "select"}
     for group in groups:
@@ -192,6 +192,17 @@ def _selects(term: str) -> bool:
     """Whether the term has a selection among its options."""
     implementation = load(TERMS, term)
     return is_dataclass(implementation) and any(each.name == "select" for each in fields(implementation))
+
+
+def _own_fits(term: Any, groups: Sequence[Group], available: Sequence[Site], side: int) -> bool:
+    """Whether the model has the sites that ``term`` selects, none of them too large."""
+    try:
+        chosen = {(site.kind, site.place, site.side) for site in term.sites(available, side)}
+    except RecipeError:
+        return False
+    return not any(
+        _too_large(term, each, available, side) for each in groups if (each.kind, each.place, each.side) in chosen
+    )
 
 
 def _kinds(term: Any, available: Sequence[Site], side: int) -> set[Kind]:

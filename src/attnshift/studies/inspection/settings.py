@@ -11,6 +11,7 @@ from attnshift.errors import UserError
 from attnshift.execution.early import check_surrogates
 from attnshift.execution.settings import Inputs, check_settings, settings_with
 from attnshift.recipes.schema import Recipe
+from attnshift.studies.inspection.probes import term_options
 
 __all__ = ["InspectionSettings", "check_inspection", "check_roles", "path_points"]
 
@@ -36,7 +37,7 @@ class InspectionSettings(Inputs):
 
 
 def check_inspection(settings: InspectionSettings) -> None:
-    """Refuse numbers, roles and points of the path that cannot be meant."""
+    """Refuse numbers, roles, terms and points of the path that cannot be meant."""
     for share in settings.at:
         if not 0 <= share <= 1:
             raise UserError(f"`at` is {share}; it must lie between 0 and 1")
@@ -44,6 +45,7 @@ def check_inspection(settings: InspectionSettings) -> None:
         raise UserError("no point of the path is to be measured; give at least one in `at`, such as 0")
     check_surrogates(settings.surrogates)
     check_roles(settings.surrogates, settings.tuning, settings.reference)
+    term_options(settings.terms, settings.recipe)
     check_settings(settings_with(settings, settings.recipe, settings.out))
 
 
