@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnshift.attention.maps import phrase_map, resized
+from attnshift.attention.maps import phrase_map
 from attnshift.studies.inspection.probes import MapProbe
 from attnshift.types import Branch, TokenSpan
 
@@ -39,11 +39,11 @@ def map_figures(
 ) -> Iterator[MapFigures]:
     """Figures of every map of the phrase ``span`` in one ``image`` of the batch.
 
-    The maximum is sought in the map at the size of the picture, as the pointing game does (Zhang et
-    al., "Top-down neural attention by excitation backprop", ECCV 2016), without its tolerance. Mass
-    counts by the share of each position's pixels that belong to the object. ``shown``
-    [1,height,width] in [0,1] is the object's mask or Grad-CAM; None, or one that is 0 everywhere,
-    says nothing.
+    The maximum of a map stands for the pixel in the middle of its position, as in the pointing
+    game, without its tolerance (Zhang et al., "Top-down neural attention by excitation backprop",
+    ECCV 2016). Mass counts by the share of each position's pixels that belong to the object.
+    ``shown`` [1,height,width] in [0,1] is the object's mask or Grad-CAM; None, or one that is 0
+    everywhere, says nothing.
     """
     region = None if shown is None or not bool(shown.any()) else (shown[0] >= _REGION).float()
     for probe in probes:
@@ -53,8 +53,15 @@ def map_figures(
         entropy = float(-(share * share.clamp(min=1e-12).log()).sum() / math.log(positions))
         peak = inside = area = None
         if region is not None:
-            at = int(resized(values[None], region.shape[-1])[0].argmax())
-            peak = bool(region.flatten()[at])
+            peak = bool(region[_centre(values, region.shape[-1])])
             pooled = torch.nn.functional.adaptive_avg_pool2d(region[None], values.shape[-1])[0]
             inside, area = float((share * pooled).sum()), float(region.mean())
         yield MapFigures(probe, values, float(values.mean()), entropy, peak, inside, area)
+
+
+def _centre(values: Tensor, side: int) -> tuple[int, int]:
+    """Row and column of the pixel in the middle of the highest position of a map [rows,rows], in a
+    picture of ``side`` x ``side`` pixels."""
+    row, column = divmod(int(values.argmax()), values.shape[-1])
+    scale = side / values.shape[-1]
+    return int((row + 0.5) * scale), int((column + 0.5) * scale)
