@@ -25,7 +25,7 @@ change +perceptual attention "${terms[@]}" terms.perceptual.weight=2.0
 change +l2 attention "${terms[@]}" terms.l2.weight=5.0
 change +margin attention "${terms[@]}" classification.loss=margin classification.kappa=10.0
 change +distribution attention "${terms[@]}" classification.loss=distribution classification.weight=5.0
-change +gradnorm attention "${terms[@]}" optimiser.balance=gradnorm
+change +balance attention terms.entropy.weight=0.2 terms.contrast.weight=0.35 optimiser.balance=share
 change full full
 change -entropy full terms.entropy.weight=0.0
 change -contrast full terms.contrast.weight=0.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.balance import GradNorm
+from attnshift.attack.balance import Balance
 from attnshift.attack.loop import AttackState
 from attnshift.attack.optimiser import AdamW, Descent
 from attnshift.attack.prepare import Background, Observer, PreparedBatch, Renderer
@@ -20,7 +20,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.types import Branch, Goals, Interference, Observation, RandomKey
 
 RECORDS = (
-    AdamW, AttackState, Background, Branch, Descent, Goals, GradNorm, Interference, InterferenceText, Momentum,
+    AdamW, AttackState, Background, Branch, Descent, Goals, Balance, Interference, InterferenceText, Momentum,
     Observation, Observer, PreparedBatch, Probe, RandomKey, Renderer, Surrogates, Trajectory,
 )  # fmt: skip
 

@@ -55,9 +55,10 @@ def test_the_force_is_that_of_the_augmented_lagrangian_in_units_of_the_direction
     changed = points + torch.tensor([0.05, 0.15]).view(-1, 1, 1, 1)
     direction = torch.full_like(images, -3.0)
     holding = Holding.start(Budget.of("l2", 0.1 * images[0].numel() ** 0.5), images)
-    held, once = holding.step(images, changed, points, direction)
+    force, once = holding.step(images, changed, points, direction)
     torch.testing.assert_close(once.multiplier, torch.tensor([0.0, 0.5]))
-    torch.testing.assert_close(held, torch.stack([direction[0], direction[1] * (1 - 0.5)]))
+    torch.testing.assert_close(force, torch.stack([0 * direction[0], -0.5 * direction[1]]))
+    torch.testing.assert_close(once.spent, torch.tensor([0.5, 1.5]))
     _, twice = once.step(images, changed, points, direction)
     torch.testing.assert_close(twice.multiplier, torch.tensor([0.0, 1.0]))
 

@@ -103,7 +103,7 @@ def test_checkpointing_changes_nothing(prepared: Prepare) -> None:
 
 @pytest.mark.heavy
 def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient(prepared: Prepare) -> None:
-    whole, last, all_of_them = (prepared("quick", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 4))
+    whole, last, all_of_them = (prepared("quick", [f"diffusion.gradient_steps={kept}"]) for kept in (0, 1, 2))
     expected, found = attention_clean(whole), attention_clean(last)
     assert torch.equal(found.images, expected.images)
     assert all(torch.equal(values, expected.losses[name]) for name, values in found.losses.items())
@@ -111,7 +111,7 @@ def test_a_gradient_through_the_last_steps_only_changes_nothing_but_the_gradient
     assert (found.gradient - expected.gradient).norm() > 0.01 * expected.gradient.norm()
 
 
-@pytest.mark.parametrize("balance", ["none", "gradnorm"])
+@pytest.mark.parametrize("balance", ["none", "share"])
 def test_a_term_that_reads_only_steps_without_a_gradient_counts_as_a_value(prepared: Prepare, balance: str) -> None:
     settings = ["terms.variance.select.steps=[0, 1]", "terms.self_attention.weight=0.0", f"optimiser.balance={balance}"]
     settings.append("diffusion.denoising_steps=4")

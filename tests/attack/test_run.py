@@ -39,12 +39,10 @@ def test_two_runs_are_equal_to_the_bit_and_results_are_8_bit(
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.iterations, second.iterations)
     assert first.history == second.history
-    for one, other in zip(
-        first.attention_clean + first.attention_attacked,
-        second.attention_clean + second.attention_attacked,
-        strict=True,
-    ):
-        assert torch.equal(one, other)
+    for one, other in zip(first.on_path + first.on_file, second.on_path + second.on_file, strict=True):
+        assert (one.true, one.interference) == (other.true, other.interference)
+        assert all(map(torch.equal, one.maps, other.maps))
+    assert first.measured == second.measured
     steps = first.images * 255
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
     assert first.images.min() >= 0
@@ -62,7 +60,7 @@ def test_an_image_ends_as_if_it_were_alone_although_others_leave_early(prepared:
         torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-4)
         assert alone.iterations[0] == together.iterations[row]
         assert alone.evaluated[0] == together.evaluated[row]
-        torch.testing.assert_close(alone.attention_attacked[0], together.attention_attacked[row], rtol=0, atol=1e-4)
+        torch.testing.assert_close(alone.on_path[0].maps, together.on_path[row].maps, rtol=0, atol=1e-4)
         assert len(alone.history[0]) == len(together.history[row])
 
 
@@ -127,7 +125,7 @@ def test_image_that_nobody_gets_right_is_done_at_once_and_stays_as_it_is(prepare
 
 def test_attention_is_reported_before_and_after(to_the_end: tuple[Outcome, list[Snapshot]]) -> None:
     outcome, _ = to_the_end
-    for before, after in zip(outcome.attention_clean, outcome.attention_attacked, strict=True):
+    for before, after in (each.maps for each in outcome.on_path):
         assert before.shape == after.shape == (8, 8)
         assert ((before >= 0) & (before <= 1)).all()
         assert not torch.equal(before, after)

@@ -84,9 +84,8 @@ ITERATIONS, STEPS = 3, 4
 def test_backward_passes_count_for_what_they_go_through(
     prepared: Prepare, tasks: list[Task], clock: Clock, slow_classifier: Classifier, changes: list[str]
 ) -> None:
-    plain = prepared(
-        "quick", [f"optimiser.iterations={ITERATIONS}", "finish.keep=last", "finish.early=false", *changes]
-    )
+    usual = [f"optimiser.iterations={ITERATIONS}", f"diffusion.denoising_steps={STEPS}", "finish.keep=last"]
+    plain = prepared("quick", [*usual, "finish.early=false", *changes])
     backbone = Slow(plain.render.backbone, clock)  # type: ignore[arg-type]
     with profiled() as seen:
         batch = prepare_batch(plain.method, backbone, [slow_classifier], tasks)  # type: ignore[arg-type]
@@ -95,17 +94,19 @@ def test_backward_passes_count_for_what_they_go_through(
     passes = 2 if latent else 1
     # The last iterate is rendered once more, and its classes are read. At the latents a second pass carries the
     # classification back, and only that one goes through the decoder.
-    there = ITERATIONS * (passes + checkpointing) + 1
+    # In iteration 1 the pulls of variance and classification are measured, the latter at the latents without a pass.
+    measured = 1 + (not latent)
+    there = ITERATIONS * (passes + checkpointing) + 1 + measured * checkpointing
     expected = {
-        "denoising": STEPS * (there * FORWARD["denoise"] + ITERATIONS * passes * BACKWARD["denoise"]),
-        "decoder": (ITERATIONS * passes + 1) * FORWARD["decode"] + ITERATIONS * BACKWARD["decode"],
+        "denoising": STEPS * (there * FORWARD["denoise"] + (ITERATIONS * passes + measured) * BACKWARD["denoise"]),
+        "decoder": (ITERATIONS * passes + 1) * FORWARD["decode"] + (ITERATIONS + (not latent)) * BACKWARD["decode"],
         "classifiers": (ITERATIONS + 1) * FORWARD["classify"] + ITERATIONS * BACKWARD["classify"],
         "fusion": 0,
         "terms": 0,
         "bookkeeping": 0,
-        # Noise arm and attention before and after, and in the preparation the clean path and the round trip.
-        "controls": 3 * STEPS * FORWARD["denoise"] + FORWARD["decode"],
-        "inversion": STEPS * FORWARD["denoise"],
+        # Noise arm, and attention before and after on the path and on the file, which is inverted for it.
+        "controls": 5 * STEPS * FORWARD["denoise"] + FORWARD["decode"],
+        "inversion": 2 * STEPS * FORWARD["denoise"],
         "reconstruction": STEPS * FORWARD["denoise"],
         "preparation": STEPS * FORWARD["denoise"] + 2 * FORWARD["decode"],
         "loading": 0,

@@ -1,43 +1,284 @@
-"""Terms on one scale: each is divided by a running norm of its own gradient."""
+"""The pull of each term on the latents: measured, and balanced so that a coefficient is a share.
+
+A term's *slope* is its gradient at what it reads (images and attention maps); its *gradient* is
+that at the latents, behind the denoising steps and the decoder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from attnshift.batching import batch_record, per_image
+from attnshift.batching import batch_record, constant, per_image
+from attnshift.metrics.budget import Budget
+from attnshift.types import Branch
 
-__all__ = ["GradNorm"]
+__all__ = ["BOUND", "CLASSIFICATION", "Balance", "Parts", "Pulls", "idle_terms", "readable"]
 
-_DECAY = 0.9
+BOUND = 1e4
+"""Highest factor by which balance amplifies a term. In fp32 the rounding of a term's gradient is at
+most 1e-8 of the classification's, and at the bound 1e-4."""
+CLASSIFICATION = "classification"
+_EVERY = 15
+"""Iterations between two measurements of a gain that is known."""
+_DECAY = 0.8
+"""Share of the past in a running mean."""
+
+Slope = Mapping[int, Tensor]
+"""A gradient at some of the outputs of the denoiser and the decoder, by their place."""
 
 
 @batch_record
-class GradNorm:
-    """Running gradient norm of every term, [batch] each; 0 while a term has had no gradient yet.
+class Pulls:
+    """Norms [batch] of gradients at the latents, by term; the classification is one of them.
 
-    A weight then says how far a term pulls and no longer depends on the units of its value. The
-    idea is that of Chen et al., "GradNorm" (ICML 2018), with running norms in place of trained
-    weights. Costs one backward pass a term.
+    ``norms`` are those before weight and balance, ``pulls`` those of the parts of the update.
     """
 
-    norms: Mapping[str, Tensor] = per_image(depth=1, default_factory=dict)
+    norms: Mapping[str, Tensor] = per_image(depth=1)
+    pulls: Mapping[str, Tensor] = per_image(depth=1)
 
-    def combine(self, gradients: Mapping[str, Tensor], weights: Mapping[str, float]) -> tuple[Tensor, GradNorm]:
-        """Sum of w * g / |g|'s running mean over terms, and the norms after it.
 
-        ``gradients`` [batch,...] are those of the weighted terms.
+@dataclass(frozen=True)
+class Parts:
+    """All that pulls on ``latents`` [batch,...] in an iteration.
+
+    ``branch`` shows the latents. ``direction`` [batch,...] is the classification's gradient at
+    ``points``, the images or the latents, and ``force`` that of a budget, if there is one.
+    ``values`` are the weighted terms [batch], and ``weights`` theirs and the classification's.
+    """
+
+    latents: Tensor
+    branch: Branch
+    points: Tensor
+    direction: Tensor
+    force: Tensor | None
+    values: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+
+    def summed(self) -> Tensor:
+        """The gradient of the objective as the recipe weighs it, by one backward pass."""
+        pressed = self.direction if self.force is None else self.direction + self.force
+        pull = self.weights[CLASSIFICATION] * (self.points * pressed).flatten(1).sum(1)
+        return torch.autograd.grad(torch.stack([pull, *self.values.values()]).sum(), self.latents)[0]
+
+    def measured(self, holding: Collection[str]) -> Pulls | None:
+        """The pulls of the terms that steer in that objective, and the classification's, by one
+        backward pass each; the graph stays. None where no term steers."""
+        steering = {name: value / self.weights[name] for name, value in self.values.items() if name not in holding}
+        if not steering:
+            return None
+        pulling = {CLASSIFICATION: (self.points * self.direction).flatten(1).sum(1)} | steering
+        norms = {}
+        for name, value in pulling.items():
+            norms[name] = self.latents.new_zeros(len(self.latents))
+            # A term that reads only steps without a gradient is a constant.
+            if value.requires_grad:
+                norms[name] = _norms(torch.autograd.grad(value.sum(), self.latents, retain_graph=True)[0])
+        return Pulls(norms, {name: self.weights[name] * norm for name, norm in norms.items()})
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """All that a slope can be taken at: what terms read of the branch, and the latents."""
+        return (*_outputs(self.branch), self.latents)
+
+    def slopes(self, read: Branch) -> dict[str, Slope]:
+        """The slopes of the classification and of the terms, before their weights.
+
+        The terms have read the branch ``read``, which is ``readable``.
         """
-        norms, total = dict(self.norms), torch.zeros_like(next(iter(gradients.values())))
-        for name, weighted in gradients.items():
-            gradient = weighted / weights[name]
-            latest = gradient.flatten(1).norm(dim=1)
-            before = norms.get(name, torch.zeros_like(latest))
-            # A norm of 0 is no information: the self-attention term has none at the start.
-            mean = torch.where(before > 0, _DECAY * before + (1 - _DECAY) * latest, latest)
-            norms[name] = torch.where(latest > 0, mean, before)
-            scale = weights[name] / norms[name].clamp(min=1e-30)
-            total = total + gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
-        return total, GradNorm(norms)
+        slopes = {CLASSIFICATION: self._at_points(self.direction)}
+        leaves = {at: leaf for at, leaf in enumerate(_outputs(read)) if leaf.requires_grad}
+        for name, value in self.values.items():
+            slopes[name] = {}
+            if value.requires_grad:
+                found = torch.autograd.grad(value.sum(), [*leaves.values()], retain_graph=True, allow_unused=True)
+                there = ((at, each) for at, each in zip(leaves, found, strict=True) if each is not None)
+                slopes[name] = {at: each / self.weights[name] for at, each in there}
+        return slopes
+
+    def size(self, slope: Slope) -> Tensor:
+        """Norm [batch] of a slope over all outputs, of attention at the scores before its softmax.
+
+        A saturated map hardly moves with its scores, and the gradient changes with that.
+        """
+        norms = [_norms(self._at_scores(at, each)) for at, each in slope.items()]
+        return torch.stack(norms).norm(dim=0) if norms else self.latents.new_zeros(len(self.latents))
+
+    def _at_scores(self, at: int, slope: Tensor) -> Tensor:
+        whole = [not site.sample for site, steps in self.branch.attention.items() for _ in steps]
+        if not (2 <= at < 2 + len(whole) and whole[at - 2]):
+            return slope
+        maps = self.outputs[at].detach()
+        return maps * (slope - (maps * slope).sum(-1, keepdim=True))
+
+    def pressed(self) -> Slope:
+        """The slope of the budget's force, weighted as the classification is."""
+        return {} if self.force is None else self._at_points(self.weights[CLASSIFICATION] * self.force)
+
+    def back(self, slope: Slope) -> Tensor:
+        """The gradient at the latents of what has the gradient ``slope`` at the outputs."""
+        outputs = self.outputs
+        there = {at: each for at, each in slope.items() if outputs[at].requires_grad and bool(each.any())}
+        if not there:
+            return torch.zeros_like(self.latents)
+        starts = [outputs[at] for at in there]
+        return torch.autograd.grad(starts, self.latents, [*there.values()], retain_graph=True)[0]
+
+    def _at_points(self, slope: Tensor) -> Slope:
+        return {next(at for at, each in enumerate(self.outputs) if each is self.points): slope}
+
+
+def readable(branch: Branch) -> Branch:
+    """``branch`` cut off from the latents, so that a gradient ends at what terms read."""
+
+    def cut(output: Tensor) -> Tensor:
+        return output.detach().requires_grad_(output.requires_grad)
+
+    attention = {site: tuple(map(cut, steps)) for site, steps in branch.attention.items()}
+    return Branch(cut(branch.latents), cut(branch.images), attention)
+
+
+@batch_record
+class Balance:
+    """Coefficients as shares of the classification's pull, for each image by itself.
+
+    A term that steers is scaled by U / N, with U and N running means of the norms of the
+    classification's gradient and of its own: its coefficient is its share. A term that holds back
+    keeps its shape: it is scaled by U R, with R the running mean of spent / norm, so that its share
+    is 0 at the clean image and its coefficient where ``edge`` is spent. Neither factor exceeds
+    ``BOUND``; a gradient of 0 stays 0. While the classification has had no gradient, terms count as
+    they are.
+
+    The norm of a gradient is estimated as a *gain* times the norm of the term's slope, which is
+    known in every iteration. The gain changes slowly, as the denoiser does around the latents: it
+    is measured by a backward pass when the term first has a slope, and every 15 iterations. The
+    idea of norms on one scale is that of Chen et al., "GradNorm" (ICML 2018).
+    """
+
+    edge: Budget = constant()
+    holding: frozenset[str] = constant()
+    gains: Mapping[str, Tensor] = per_image(depth=1, default_factory=dict)
+    """Norm at the latents for a slope of norm 1, [batch]; below 0 while it is not known."""
+    means: Mapping[str, Tensor] = per_image(depth=1, default_factory=dict)
+    """U, N or R of each term, [batch]; 0 while there is none."""
+
+    @classmethod
+    def start(cls, edge: Budget, holding: Iterable[str]) -> Balance:
+        return cls(edge, frozenset(holding))
+
+    def step(self, parts: Parts, read: Branch, spent: Tensor, iteration: int) -> tuple[Tensor, Pulls, Balance]:
+        """The gradient of the balanced objective at the latents, its pulls, and the record after
+        it.
+
+        The terms have read the branch ``read``, which is ``readable``; ``spent`` [batch] is the
+        share of ``edge`` that each image spends. The force of a budget is added as it is.
+        """
+        slopes, weights = parts.slopes(read), parts.weights
+        sizes = {name: parts.size(slope) for name, slope in slopes.items()}
+        known = {name: self.gains.get(name, torch.full_like(size, -1.0)) for name, size in sizes.items()}
+        due = self._due(sizes, known, iteration)
+        measured = {name: parts.back(slopes[name]) for name, rows in due.items() if bool(rows.any())}
+        gains, norms = dict(self.gains), {}
+        for name, size in sizes.items():
+            norms[name] = known[name].clamp(min=0) * size
+            if name in measured:
+                exact = _norms(measured[name])
+                latest = exact / size.clamp(min=1e-30)
+                mean = torch.where(known[name] < 0, latest, (known[name] + latest) / 2)
+                gains[name] = torch.where(due[name], mean, known[name])
+                norms[name] = torch.where(due[name], exact, norms[name])
+        after = replace(self, gains=gains, means=self._means_after(norms, spent))
+        factors = {name: weights[name] * after.factor(name, norm) for name, norm in norms.items()}
+        rest = _summed(
+            [parts.pressed(), *(_scaled(slopes[name], factors[name]) for name in slopes if name not in measured)]
+        )
+        gradient = parts.back(rest)
+        for name, each in measured.items():
+            gradient = gradient + _over(factors[name], each) * each
+        return gradient, Pulls(norms, {name: factors[name] * norm for name, norm in norms.items()}), after
+
+    def factor(self, name: str, like: Tensor) -> Tensor:
+        """Factor [batch] on the term ``name`` beside its weight."""
+        if name == CLASSIFICATION:
+            return torch.ones_like(like)
+        unit = self.means.get(CLASSIFICATION, torch.zeros_like(like))
+        own = self.means.get(name, torch.zeros_like(like))
+        balanced = unit * own if name in self.holding else unit / own.clamp(min=1e-30)
+        return torch.where(unit > 0, balanced.clamp(max=BOUND), 1.0) * (own > 0)
+
+    def _due(self, sizes: Mapping[str, Tensor], known: Mapping[str, Tensor], iteration: int) -> dict[str, Tensor]:
+        """Images [batch] whose gain of a term is to be measured now; the classification's is
+        measured with every other one."""
+        due = {
+            name: (size > 0) & ((known[name] < 0) | (iteration % _EVERY == 0))
+            for name, size in sizes.items()
+            # The clean image says nothing of a term that keeps images near it.
+            if iteration or name not in self.holding
+        }
+        if CLASSIFICATION in due:
+            due[CLASSIFICATION] = torch.stack([*due.values()]).any(0) & (sizes[CLASSIFICATION] > 0)
+        return due
+
+    def _means_after(self, norms: Mapping[str, Tensor], spent: Tensor) -> dict[str, Tensor]:
+        means = dict(self.means)
+        for name, norm in norms.items():
+            holds = name in self.holding
+            latest = spent.clamp(min=0) / norm.clamp(min=1e-30) * (norm > 0) if holds else norm
+            before = means.get(name, torch.zeros_like(latest))
+            mean = torch.where(before > 0, torch.lerp(latest, before, _DECAY), latest)
+            # A gradient of 0 is no information.
+            means[name] = torch.where(latest > 0, mean, before)
+        return means
+
+
+def idle_terms(
+    norms: Mapping[int, Mapping[str, float]], losses: Sequence[Mapping[str, float]], holding: Collection[str]
+) -> tuple[str, ...]:
+    """One line for each term that never acted on an image, with the reason.
+
+    ``norms`` are the image's gradients before weight and balance, by iteration, ``losses`` its
+    weighted terms in every iteration. The first iteration, at the clean image, says nothing of a
+    term that ``holding`` names.
+    """
+    names = dict.fromkeys(name for each in norms.values() for name in each if name != CLASSIFICATION)
+    lines = []
+    for name in names:
+        seen = [each for iteration, each in norms.items() if name in each and (iteration or name not in holding)]
+        if not seen:
+            continue
+        if not any(each[name] for each in seen):
+            satisfied = all(each.get(name, 0.0) == 0 for each in losses)
+            lines.append(f"{name} never acted: {'already satisfied' if satisfied else 'no gradient at its sites'}")
+        elif all(each[name] * BOUND < each[CLASSIFICATION] for each in seen):
+            lines.append(f"{name} never acted: its gradient is below 1/{BOUND:.0f} of the classification's")
+    return tuple(lines)
+
+
+def _outputs(branch: Branch) -> tuple[Tensor, ...]:
+    """The last latents, the images and the maps of ``branch``."""
+    return branch.latents, branch.images, *(step for steps in branch.attention.values() for step in steps)
+
+
+def _scaled(slope: Slope, factors: Tensor) -> Slope:
+    return {at: _over(factors, each) * each for at, each in slope.items()}
+
+
+def _summed(slopes: Iterable[Slope]) -> Slope:
+    total: dict[int, Tensor] = {}
+    for slope in slopes:
+        for at, each in slope.items():
+            total[at] = total[at] + each if at in total else each
+    return total
+
+
+def _norms(values: Tensor) -> Tensor:
+    return values.flatten(1).norm(dim=1)
+
+
+def _over(factors: Tensor, values: Tensor) -> Tensor:
+    """Factors [batch] with the rank of ``values`` and in their precision."""
+    return factors.to(values.dtype).view(-1, *[1] * (values.ndim - 1))

@@ -37,13 +37,16 @@ class Holding:
 
     multiplier: Tensor = per_image()
     budget: Budget = constant()
+    spent: Tensor = per_image()
+    """Share [batch] of the budget that the last images spent."""
 
     @classmethod
     def start(cls, budget: Budget, images: Tensor) -> Holding:
-        return cls(images.new_zeros(len(images)), budget)
+        return cls(images.new_zeros(len(images)), budget, images.new_zeros(len(images)))
 
     def step(self, images: Tensor, changed: Tensor, points: Tensor, direction: Tensor) -> tuple[Tensor, Holding]:
-        """``direction`` [batch,...] with the force of the budget added, and the record after it.
+        """The force of the budget, to be added to ``direction`` [batch,...], and the record after
+        it.
 
         ``changed`` are the images that ``points`` [batch,...] show; the direction is a gradient at
         the points. Its norm is the unit of the force.
@@ -56,7 +59,7 @@ class Holding:
         length = _norms(direction)
         length = torch.where(length > 0, length, 1.0) / _norms(slope).clamp(min=1e-30)
         pull = (force * length).view(-1, *[1] * (slope.ndim - 1)) * slope
-        return direction + pull, replace(self, multiplier=force)
+        return pull, replace(self, multiplier=force, spent=spent.detach())
 
 
 def budget_of(section: BudgetSection) -> Budget | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnshift.attack.balance import GradNorm
+from attnshift.attack.balance import CLASSIFICATION, Balance, Parts, Pulls, readable
 from attnshift.attack.budget import Holding
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.prepare import PreparedBatch
@@ -20,21 +20,25 @@ from attnshift.types import Fused
 
 __all__ = ["AttackState", "Gradient", "Snapshot", "optimise_latents", "value_and_grad"]
 
+_MEASURED = 1
+"""The iteration in which the pulls of terms that steer are measured without balance, the first one
+away from the clean image."""
+
 
 @batch_record
 class AttackState:
     """All that an iteration hands to the next beside the latents.
 
     These are the optimiser, the fused direction's momentum, the states of the fusion rule and of
-    the terms, and the running norms of the terms' gradients. An image that leaves the batch takes
-    its part along.
+    the terms, what the balance of the terms has measured, and the multiplier of a budget. An image
+    that leaves the batch takes its part along.
     """
 
     optimiser: Optimiser = per_image()
     momentum: Momentum = per_image(default_factory=Momentum)
     fusion: Tensor | None = per_image(default=None)
     terms: TermStates = per_image(depth=1, default_factory=dict)
-    balance: GradNorm = per_image(default_factory=GradNorm)
+    balance: Balance | None = per_image(default=None)
     holding: Holding | None = per_image(default=None)
 
     @classmethod
@@ -45,6 +49,7 @@ class AttackState:
         return cls(
             start(recipe.optimiser, batch.render.trajectory.start),
             momentum,
+            balance=batch.method.edge and Balance.start(batch.method.edge, batch.method.objective.holding),
             holding=budget and Holding.start(budget, batch.images),
         )
 
@@ -63,6 +68,8 @@ class Gradient:
     losses: dict[str, Tensor]
     fused: Fused
     state: AttackState
+    pulls: Pulls | None = None
+    """None in an iteration in which they are not measured."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Snapshot:
     margins: Tensor
     weights: Tensor
     state: AttackState
+    pulls: Pulls | None = None
+    """None where they are not measured."""
 
 
 def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
@@ -98,7 +107,9 @@ def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None,
     for iteration in range(iterations):
         now = value_and_grad(batch, latents, iteration, state)
         weights = now.fused.weights
-        finished = yield Snapshot(iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, state)
+        finished = yield Snapshot(
+            iteration, rows, latents, now.images, now.losses, now.fused.margins, weights, state, now.pulls
+        )
         latents, optimiser = state.optimiser.step(latents, now.gradient)
         state = replace(now.state, optimiser=optimiser)
         if finished is not None and bool(finished.any()):
@@ -118,39 +129,33 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
     """Gradient of the whole objective at ``latents``.
 
     The classifiers' gradients are taken and fused at the image; one backward pass then carries the
-    fused direction and all other terms through decoder and denoiser. Only ``balance = "gradnorm"``
-    takes one pass for each term, and ``space = "latent"`` one for each classifier.
+    fused direction and all other terms through decoder and denoiser. Only ``space = "latent"``
+    takes one pass for each classifier, and measured iterations (``attack/balance.py``) take one for
+    each term.
     """
-    method = batch.method
+    method, balance = batch.method, state.balance
     latents = latents.detach().requires_grad_()
     with torch.enable_grad():
         branch = batch.render(latents, batch.observe.sites)
         points = latents if method.recipe.classification.space == "latent" else branch.images
         fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
         direction, momentum = state.momentum.step(fused.direction.detach())
-        holding = state.holding
+        holding, force = state.holding, None
         if holding:
-            direction, holding = holding.step(batch.images, branch.images, points, direction)
-        seen = batch.observe(branch, iteration)
+            force, holding = holding.step(batch.images, branch.images, points, direction)
+        read = branch if balance is None else readable(branch)
+        seen = batch.observe(read, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
-        pull = weight * (points * direction).flatten(1).sum(1)
         values, term_states = method.objective(seen, state.terms)
-        terms = {"classification": pull} | values
-        balance = state.balance
-        if method.recipe.optimiser.balance == "gradnorm":
-            weights = {"classification": weight} | method.objective.weights(seen.progress)
-            gradients = {
-                name: torch.autograd.grad(value.sum(), latents, retain_graph=True)[0]
-                for name, value in terms.items()
-                # A term that reads only steps without a gradient is a constant.
-                if weights[name] and value.requires_grad
-            }
-            gradient, balance = (
-                balance.combine(gradients, weights) if gradients else (torch.zeros_like(latents), balance)
-            )
+        weights = {CLASSIFICATION: weight} | method.objective.weights(seen.progress)
+        parts = Parts(latents, branch, points, direction, force, values, weights)
+        if balance is None:
+            pulls = parts.measured(method.objective.holding) if iteration == _MEASURED else None
+            gradient = parts.summed()
         else:
-            (gradient,) = torch.autograd.grad(torch.stack([*terms.values()]).sum(), latents)
-    losses = {name: value.detach() for name, value in terms.items()}
-    losses["classification"] = weight * (fused.weights * fused.losses).sum(0)
+            spent = holding.spent if holding else balance.edge.spent(batch.images, branch.images.detach())
+            gradient, pulls, balance = balance.step(parts, read, spent, iteration)
+    losses = {CLASSIFICATION: weight * (fused.weights * fused.losses).sum(0)}
+    losses |= {name: value.detach() for name, value in values.items()}
     after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding)
-    return Gradient(gradient, branch.images.detach(), losses, fused, after)
+    return Gradient(gradient, branch.images.detach(), losses, fused, after, pulls)

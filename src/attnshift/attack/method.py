@@ -21,7 +21,7 @@ from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, WeightedTerm
 from attnshift.losses.schedules import Schedule, schedule_of
 from attnshift.metrics.budget import Budget
-from attnshift.recipes.schema import ClassificationSection, Recipe, TermSection
+from attnshift.recipes.schema import BudgetSection, ClassificationSection, Recipe, TermSection
 from attnshift.registry import build, check
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Method:
     pace: Schedule
     """Factor on ``recipe.optimiser.learning_rate``."""
     budget: Budget | None = None
+    edge: Budget | None = None
+    """The naturalness at which terms that hold back reach their shares; None without balance."""
     stand_in: StandIn | None = None
     """Decoder for the gradient in the place of the pipeline's own."""
     invert: Callable[..., tuple[Tensor, ...]] = invert
@@ -91,6 +93,7 @@ class Method:
             schedule_of(logits.schedule, "classification"),
             schedule_of(recipe.optimiser.schedule, "optimiser"),
             budget_of(recipe.budget),
+            _edge_of(recipe),
             stand_in_of(recipe, places),
         )
 
@@ -109,6 +112,16 @@ def stand_in_of(recipe: Recipe, places: Mapping[str, str] = {}) -> StandIn | Non
 
     source = recipe.diffusion.decoder_source
     return load_stand_in(places.get(source, source))
+
+
+_EDGE = BudgetSection(metric="ssim", limit=0.95)
+"""The edge of a recipe that states no budget."""
+
+
+def _edge_of(recipe: Recipe) -> Budget | None:
+    if recipe.optimiser.balance == "none":
+        return None
+    return budget_of(recipe.budget if recipe.budget.given else _EDGE)
 
 
 def _term(name: str, section: TermSection, given: Mapping[str, LossTerm | StatefulTerm]) -> LossTerm | StatefulTerm:

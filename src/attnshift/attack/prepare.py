@@ -128,6 +128,10 @@ class PreparedBatch:
     masks: Tensor | None = per_image()
     """Masks of the objects, [batch,1,height,width] in [0,1]; None where the recipe asks for
     none."""
+    stored: tuple[Tensor, ...] = per_image(depth=1)
+    """Latents of the inversion, before each denoising step and after the last one."""
+    empty: Tensor = per_image()
+    """States of the empty prompt, [batch,tokens,width]."""
     round_trip: Tensor = per_image()
     """Images through the autoencoder and back, [batch,3,height,width]; a control arm."""
 
@@ -211,6 +215,8 @@ def prepare_batch(
         ),
         surrogates=Surrogates(classifiers, method.criterion, goals),
         masks=masks,
+        stored=stored,
+        empty=empty,
         round_trip=backbone.decode(latents).clamp(0, 1),
     )
 

@@ -17,7 +17,7 @@ __all__ = ["idle_options", "idle_settings", "idle_with"]
 def idle_settings(method: Method) -> tuple[str, ...]:
     """One line for each setting of ``method.recipe`` that changes nothing,
     with what would let it act."""
-    kinds = (_mask, _interference, _classification, _views, _choice, _options)
+    kinds = (_mask, _interference, _classification, _balance, _views, _choice, _options)
     return tuple(line for kind in kinds for line in kind(method))
 
 
@@ -116,6 +116,11 @@ def _classification(method: Method) -> Iterator[str]:
 
 def _signed(method: Method) -> bool:
     return method.recipe.optimiser.method == "sign"
+
+
+def _balance(method: Method) -> Iterator[str]:
+    if method.edge and not method.objective.terms:
+        yield "optimiser.balance cannot act, since the recipe has no terms; leave it out"
 
 
 def _views(method: Method) -> Iterator[str]:

@@ -3,30 +3,37 @@ is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from attnshift.attack.balance import idle_terms
 from attnshift.attack.budget import furthest_kept
 from attnshift.attack.effort import Effort
 from attnshift.attack.loop import Snapshot, optimise_latents
+from attnshift.attack.movement import Movement, attention_on_file, attention_on_path
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.timing import timed_batch
-from attnshift.attention.maps import phrase_map
-from attnshift.attention.selection import Selection
 from attnshift.batching import select_rows
 from attnshift.data.images import quantise
-from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.metrics.budget import Budget
 from attnshift.profiling import part
 from attnshift.randomness import random_step
 
-__all__ = ["Outcome", "run_attack"]
+__all__ = ["Measured", "Outcome", "run_attack"]
 
-_EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
+
+@dataclass(frozen=True)
+class Measured:
+    """Pulls of an image's terms in ``iteration``, by name: the norm of each gradient at the latents
+    before weight and balance, and that of its part of the update."""
+
+    iteration: int
+    norms: dict[str, float]
+    pulls: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,11 @@ class Outcome:
     moved them (L2 norm), but in a random direction. ``iterations`` [batch] is the iterate that was
     kept, ``evaluated`` [batch] the number of compared iterates; ``history`` holds for each image
     the weighted losses of every iteration, ``weights`` the share of each surrogate in its
-    direction. ``attention_clean`` and ``attention_attacked`` are the true phrase's attention before
-    and after the attack, one [side,side] for each image. ``spent`` [batch] is the share of the
-    budget that each image spends, None without one. ``effort`` is that of the whole batch.
+    direction. ``on_path`` and ``on_file`` say for each image how far attention has moved on the
+    attack's own path, and on the saved file. ``spent`` [batch] is the share of the budget that each
+    image spends, None without one. ``measured`` holds for each image the pulls of
+    its terms in the iterations in which they were measured, and ``idle_terms`` one line for each
+    term that never acted on it. ``effort`` is that of the whole batch.
     """
 
     images: Tensor
@@ -49,9 +58,11 @@ class Outcome:
     evaluated: Tensor
     history: tuple[tuple[dict[str, float], ...], ...]
     weights: tuple[tuple[tuple[float, ...], ...], ...]
-    attention_clean: tuple[Tensor, ...]
-    attention_attacked: tuple[Tensor, ...]
+    on_path: tuple[Movement, ...]
+    on_file: tuple[Movement, ...]
     spent: Tensor | None
+    measured: tuple[tuple[Measured, ...], ...]
+    idle_terms: tuple[tuple[str, ...], ...]
     effort: Effort
 
 
@@ -95,6 +106,7 @@ class _Best:
     evaluated: Tensor
     history: list[list[dict[str, float]]]
     weights: list[list[tuple[float, ...]]]
+    measured: list[list[Measured]]
 
     @classmethod
     def start(cls, batch: PreparedBatch) -> _Best:
@@ -108,6 +120,7 @@ class _Best:
             evaluated=torch.zeros(count, dtype=torch.long),
             history=[[] for _ in range(count)],
             weights=[[] for _ in range(count)],
+            measured=[[] for _ in range(count)],
         )
 
     def select_best(self, snapshot: Snapshot, rounded: Tensor, rank: Tensor | None) -> None:
@@ -129,6 +142,9 @@ class _Best:
             for place, row in enumerate(rows.tolist()):
                 self.history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
                 self.weights[row].append(tuple(snapshot.weights[:, place].tolist()))
+                if snapshot.pulls is not None:
+                    norms, pulls = (_at(place, each) for each in (snapshot.pulls.norms, snapshot.pulls.pulls))
+                    self.measured[row].append(Measured(snapshot.iteration, norms, pulls))
 
     @torch.no_grad()
     def spend_rest(self, budget: Budget, batch: PreparedBatch, last: Snapshot) -> None:
@@ -147,7 +163,6 @@ class _Best:
 
     def outcome(self, batch: PreparedBatch, effort: Effort) -> Outcome:
         """The kept iterates, with their control and their attention."""
-        attention_clean, attention_attacked = _attention(batch, self.latents)
         images, budget = quantise(self.images), batch.method.budget
         return Outcome(
             images=images,
@@ -156,9 +171,14 @@ class _Best:
             evaluated=self.evaluated,
             history=tuple(tuple(each) for each in self.history),
             weights=tuple(tuple(each) for each in self.weights),
-            attention_clean=attention_clean,
-            attention_attacked=attention_attacked,
+            on_path=attention_on_path(batch, self.latents),
+            on_file=attention_on_file(batch, images),
             spent=budget and budget.spent(quantise(batch.images), images),
+            measured=tuple(map(tuple, self.measured)),
+            idle_terms=tuple(
+                idle_terms({each.iteration: each.norms for each in measured}, losses, batch.method.objective.holding)
+                for measured, losses in zip(self.measured, self.history, strict=True)
+            ),
             effort=effort,
         )
 
@@ -200,6 +220,10 @@ def _rank_within(budget: Budget, batch: PreparedBatch, images: Tensor, compared:
     return rounded, rank.where(kept[:, None], torch.inf).to(rounded)
 
 
+def _at(place: int, values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(each[place]) for name, each in values.items()}
+
+
 def _less(left: Tensor, right: Tensor) -> Tensor:
     return (left[:, 0] < right[:, 0]) | ((left[:, 0] == right[:, 0]) & (left[:, 1] < right[:, 1]))
 
@@ -211,17 +235,3 @@ def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
     direction."""
     seed = batch.method.recipe.seed
     return batch.render(random_step(batch.render.trajectory.start, latents, seed, batch.key.ids)).images
-
-
-@part("controls")
-@torch.no_grad()
-def _attention(batch: PreparedBatch, latents: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The true phrase's attention at every cross-attention site, on the clean path and on the kept
-    one."""
-    backbone, trajectory, tokens = batch.render.backbone, batch.render.trajectory, batch.observe.tokens
-    sites = _EVERYWHERE.sites(backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
-    before, after = (
-        tuple(phrase_map(attention, sites, _EVERYWHERE, span, image).cpu() for image, span in enumerate(tokens))
-        for _, attention in (denoise(backbone, trajectory, start, sites) for start in (trajectory.start, latents))
-    )
-    return before, after

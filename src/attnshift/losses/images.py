@@ -27,7 +27,8 @@ __all__ = ["L2", "Frequency", "Lpips", "Perceptual"]
 
 @dataclass(frozen=True)
 class _ImageTerm(ABC):
-    """A term on the images alone: it reads no attention and no interference.
+    """A term on the images alone, which holds them back: it reads no attention and no
+    interference.
 
     Its options are its fields.
     """
@@ -35,6 +36,7 @@ class _ImageTerm(ABC):
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
     reads_mask: ClassVar[bool] = False
+    holds: ClassVar[bool] = True
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return ()

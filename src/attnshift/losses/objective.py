@@ -21,6 +21,7 @@ __all__ = [
     "TermStates",
     "WeightedTerm",
     "evaluate_term",
+    "holds",
     "is_stateful",
 ]
 
@@ -79,6 +80,14 @@ def is_stateful(term: LossTerm | StatefulTerm) -> TypeGuard[StatefulTerm]:
     return bool(getattr(term, "stateful", False))
 
 
+def holds(term: LossTerm | StatefulTerm) -> bool:
+    """Tell a term that holds the image back, 0 where nothing has changed, from one that steers.
+
+    A term says so by ``holds = True``; one that does not say it steers.
+    """
+    return bool(getattr(term, "holds", False))
+
+
 def evaluate_term(
     term: LossTerm | StatefulTerm, observation: Observation, state: TermState | None = None
 ) -> tuple[Float[Tensor, "batch"], TermState | None]:
@@ -108,6 +117,11 @@ class Objective:
     @property
     def reads_interference(self) -> bool:
         return any(weighted.term.reads_interference for weighted in self.terms.values())
+
+    @property
+    def holding(self) -> frozenset[str]:
+        """Names of the terms that hold the image back at the clean one."""
+        return frozenset(name for name, weighted in self.terms.items() if holds(weighted.term))
 
     @property
     def reads_mask(self) -> bool:

@@ -43,6 +43,7 @@ class SelfAttention:
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
     reads_mask: ClassVar[bool] = False
+    holds: ClassVar[bool] = True
     acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"gamma": ("reduction", "layered")}
     distance: Literal["js", "kl", "mse"] = "js"
     reduction: Literal["layered", "mean", "sum"] = "layered"

@@ -156,10 +156,12 @@ class BudgetSection(Section):
 
 class OptimiserSection(Section):
     method: Literal["adamw", "gradient", "sign"] = "adamw"
-    balance: Literal["none", "gradnorm"] = "none"
-    """``gradnorm`` divides each term by a running norm of its own gradient.
+    balance: Literal["none", "share"] = "none"
+    """``share``: the coefficient of a term is its share of the classification's pull, the ratio of
+    their gradients at the latents.
 
-    It takes one backward pass for each term.
+    A term that steers has that share throughout; one that holds back has it where the budget is
+    spent, or SSIM 0.95 without a budget, and none at the clean image.
     """
     learning_rate: float = Field(default=0.01, gt=0)
     relative: bool = False

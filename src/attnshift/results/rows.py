@@ -161,6 +161,14 @@ class ResultRow(Row):
     iteration: Annotated[int, "the iterate that was kept, from 0"] = 0
     evaluated: Annotated[int, "iterates that were compared; 0 in an attack on pixels"] = 0
     losses: Annotated[Series, "each weighted loss term in every iteration"] = field(default_factory=dict)
+    measured: Annotated[tuple[int, ...], "iterations in which the pulls of the terms were measured"] = ()
+    gradients: Annotated[
+        Series,
+        "norm at the latents of the classification's gradient and of each term's before weight and balance, in these "
+        "iterations; 0 where a term was switched off",
+    ] = field(default_factory=dict)
+    pulls: Annotated[Series, "norm of their parts in the update, in these iterations"] = field(default_factory=dict)
+    idle_terms: Annotated[tuple[str, ...], "one line for each term that never acted, with the reason"] = ()
     shares: Annotated[Series, "each surrogate's share of the fused direction in every iteration, in [0,1]"] = field(
         default_factory=dict
     )
@@ -173,6 +181,20 @@ class ResultRow(Row):
     ] = ()
     attention_attack: Annotated[tuple[float, ...], "the same map of the attacked image"] = ()
     attention_side: Annotated[int, "rows and columns of these two maps"] = 0
+    class_on_path: Annotated[
+        Series,
+        "the class's phrase on the attack's own path: for `all` cross-attention layers and for each, its mass (the "
+        "mean attention to it, in [0,1]) before and after, and the total variation distance of its map",
+    ] = field(default_factory=dict)
+    class_on_file: Annotated[
+        Series, "the same on the saved file against the clean image, both encoded and inverted again"
+    ] = field(default_factory=dict)
+    interference_on_path: Annotated[
+        Series, "the same of the interference phrase, read beside the prompt as a probe, on the attack's own path"
+    ] = field(default_factory=dict)
+    interference_on_file: Annotated[Series, "the same of the interference phrase on the saved file"] = field(
+        default_factory=dict
+    )
     interference: Annotated[str, "the phrase that attention is steered towards; empty without one"] = ""
     known: Annotated[
         tuple[bool, ...],

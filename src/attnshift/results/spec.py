@@ -15,7 +15,7 @@ from attnshift.results.arms import ARMS
 
 __all__ = ["FORMAT", "RunSpec"]
 
-FORMAT = 5
+FORMAT = 6
 """Version of the run folder; part of a run's identity."""
 
 _ASIDE = {"images", "labels", "admitted"}

@@ -95,7 +95,8 @@ class ImageDone:
     ``seconds`` is its share of the time of its micro-batch. ``iteration`` is the kept iterate of
     the ``evaluated`` ones; both are 0 in an attack on pixels. ``margins`` are those of the saved
     file, by surrogate. ``unknown`` are the surrogates that saw another class before the attack, on
-    which it cannot succeed. ``fooled`` is true if it succeeds on every surrogate.
+    which it cannot succeed. ``fooled`` is true if it succeeds on every surrogate. ``idle_terms``
+    are lines on terms that never acted.
     """
 
     id: str
@@ -108,6 +109,7 @@ class ImageDone:
     margins: dict[str, float]
     fooled: bool
     unknown: tuple[str, ...] = ()
+    idle_terms: tuple[str, ...] = ()
 
     @property
     def succeeds_on(self) -> int:
@@ -130,6 +132,7 @@ class ImageDone:
             margins=margins,
             fooled=not unknown and all(each < 0 for each in margins.values()),
             unknown=unknown,
+            idle_terms=row.idle_terms,
         )
 
 

@@ -107,7 +107,7 @@ def _outcome(event: ImageDone) -> str:
     kept = f", iterate {event.iteration} of {event.evaluated}" if event.evaluated else ""
     return (
         f"({classes}): succeeds on {event.succeeds_on} of {len(event.margins)} surrogates{wrong}{kept}, "
-        f"{event.seconds:.2f} s"
+        f"{event.seconds:.2f} s{''.join(f'; {line}' for line in event.idle_terms)}"
     )
 
 

@@ -15,7 +15,7 @@ from attnshift.attack.method import Method
 from attnshift.attack.optimiser import AdamW
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.losses import TERMS
-from attnshift.losses.objective import LossTerm, StatefulTerm, evaluate_term
+from attnshift.losses.objective import LossTerm, StatefulTerm, evaluate_term, holds
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.registry import check
 from attnshift.testing.models import SIDE, small_backbone, small_classifier
@@ -113,6 +113,20 @@ def mask_only_where_it_says_so(term: Term) -> None:
         require_close(other, _values(term, seen), "reads_mask is False, and it reads it", rtol=0, atol=0)
 
 
+def holds_where_it_says_so(term: Term) -> None:
+    """A term that is 0 where nothing has changed says ``holds = True``, and no other does."""
+    seen = _seen()
+    same = {site: maps for site, maps in seen.clean.attention.items() if site in seen.adversarial.attention}
+    clean = replace(seen.clean, images=seen.images)
+    still = replace(seen, clean=clean, adversarial=replace(seen.adversarial, images=seen.images, attention=same))
+    is_restoring = bool((_values(term, still).abs() < 1e-6).all())
+    require(
+        holds(term) or not is_restoring,
+        "the value is 0 where nothing has changed; say holds = True, so that balance keeps its shape",
+    )
+    require(is_restoring or not holds(term), "holds is True, and the value is not 0 where nothing has changed")
+
+
 def gradient_is_right(term: Term) -> None:
     """Compared with finite differences in float64."""
     with in_double():
@@ -183,6 +197,7 @@ TERM_CHECKS: tuple[Callable[[Term], None], ...] = (
     only_its_sites_are_read,
     interference_only_where_it_says_so,
     mask_only_where_it_says_so,
+    holds_where_it_says_so,
     gradient_is_right,
     gradient_steps_lower_it,
     gradient_reaches_the_latents,

@@ -22,6 +22,7 @@ class ChangeTotalVariation:
 
     __pydantic_config__ = STRICT
     reads_interference: ClassVar[bool] = False
+    holds: ClassVar[bool] = True
     power: Annotated[float, Field(ge=1, le=4)] = 2.0
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:

@@ -14,6 +14,7 @@ from attnshift.attack.interference import Subject, check_choice, class_of
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
+from attnshift.attack.movement import Moved
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.remarks import idle_settings, idle_with
 from attnshift.attack.run import Outcome, run_attack
@@ -105,15 +106,35 @@ class LatentWork:
 
 
 def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, Any]:
-    history = outcome.history[place]
+    history, measured = outcome.history[place], outcome.measured[place]
+    path, file = outcome.on_path[place], outcome.on_file[place]
+    before, after = path.maps
     return {
         "spent": None if outcome.spent is None else float(outcome.spent[place]),
         "iteration": int(outcome.iterations[place]),
         "evaluated": int(outcome.evaluated[place]),
-        "losses": {name: tuple(each[name] for each in history) for name in (history[0] if history else {})},
+        "losses": _series(history),
+        "measured": tuple(each.iteration for each in measured),
+        "gradients": _series([each.norms for each in measured]),
+        "pulls": _series([each.pulls for each in measured]),
+        "idle_terms": outcome.idle_terms[place],
         "shares": dict(zip(surrogates, zip(*outcome.weights[place], strict=True), strict=True)),
         "effective_models": effective_models(outcome.weights[place]),
-        "attention_clean": tuple(outcome.attention_clean[place].flatten().tolist()),
-        "attention_attack": tuple(outcome.attention_attacked[place].flatten().tolist()),
-        "attention_side": outcome.attention_clean[place].shape[-1],
+        "attention_clean": tuple(before.flatten().tolist()),
+        "attention_attack": tuple(after.flatten().tolist()),
+        "attention_side": before.shape[-1],
+        "class_on_path": _moved(path.true),
+        "class_on_file": _moved(file.true),
+        "interference_on_path": _moved(path.interference),
+        "interference_on_file": _moved(file.interference),
     }
+
+
+def _series(values: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    """Name -> its values, 0 where a term was switched off."""
+    names = dict.fromkeys(name for each in values for name in each)
+    return {name: tuple(each.get(name, 0.0) for each in values) for name in names}
+
+
+def _moved(layers: Mapping[str, Moved]) -> dict[str, tuple[float, float, float]]:
+    return {name: (each.before, each.after, each.distance) for name, each in layers.items()}
