@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_run_is_opened_from_the_package(run: Run) -> None:
     again = attnshift.open_run(str(run.folder))
-    assert (again.spec, again.recipe.name) == (run.spec, "quick")
+    assert (again.spec, again.recipe.name) == (run.spec, "fast")
 
 
 def test_tables_are_typed_rows(run: Run) -> None:

@@ -25,6 +25,7 @@ def make(photos: Path, pipeline_folder: Path, tmp_path: Path) -> Make:
 
     def settings(**others: Any) -> TuningSettings:
         usual: dict[str, Any] = {
+            "preset": "quick",
             "images": photos / "images",
             "labels": photos / "labels.csv",
             "pipeline": str(pipeline_folder),

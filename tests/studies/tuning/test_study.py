@@ -38,7 +38,7 @@ def test_the_best_recipe_attacks_as_its_trial_did(make: Make, tmp_path: Path) ->
     settings = make(floor=0.4)
     result = tune_recipe(settings, silent)
     recipe = load_recipe(str(result.recipe))
-    assert (recipe.name, recipe.tuned_on) == ("fast-tuned", (TUNING,))
+    assert (recipe.name, recipe.tuned_on) == ("quick-tuned", (TUNING,))
     assert (recipe.optimiser.learning_rate, recipe.classification.loss) == (
         result.best.values[RATE],
         result.best.values[LOSS],
