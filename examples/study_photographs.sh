@@ -3,7 +3,7 @@
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. N
-# photographs are taken that the surrogate gets right. Parts are main (six attacks), core (all attacks
+# photographs are taken that the surrogate gets right. Parts are main (five attacks), core (all attacks
 # on the same photographs), copies, large, defended, fusion, nips and seeds; without PART all are run,
 # in this order. The same command continues an interrupted study, and page.py makes tables of what
 # there is.
@@ -22,8 +22,8 @@ for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette
 done
 budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
 ours=(--recipe strong --recipe fast --recipe diffattack)
-main=("${ours[@]}" --recipe difgsm --recipe tifgsm --recipe mifgsm)
-core=(--recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd --recipe attention --recipe seed --recipe p2p
+main=(--recipe strong --recipe fast --recipe difgsm --recipe tifgsm --recipe mifgsm)
+core=(--recipe diffattack --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd --recipe attention --recipe seed --recipe p2p
     --recipe full --recipe ensemble)
 
 labels_for() { # SIZE PHOTOGRAPHS: label file of those that the surrogate gets right
