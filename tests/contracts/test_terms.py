@@ -21,7 +21,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "entropy": [
         {}, EVERYWHERE, {"order": "per_head"}, {"dropout": 0.5}, {"dropout": 0.9, "order": "per_head"},
         {"smoothing": "ema"}, {"smoothing": "tv"}, {"smoothing": "ema", "order": "per_head", "dropout": 0.5},
-        {"select": {"heads": [0.0, 1.0]}},
+        {"temperature": 8.0}, {"select": {"heads": [0.0, 1.0]}},
     ],
     "contrast": [
         {"form": form, "tokens": tokens, "delta": 3.0}

@@ -435,3 +435,19 @@ def test_tv_of_random_maps_by_hand(order: Any) -> None:
                     distances.append(abs(one / one.sum() - other / other.sum()).sum() / 2)
         expected = by_hand(attention, 2, image, order, (0.5, 0.5)) + 0.7 * sum(distances) / len(distances)
         assert float(values[image]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_saturated_map_has_a_gradient_at_a_temperature() -> None:
+    """All attention to the phrase stands on one position; its scores are 20 lower everywhere else."""
+    token = TOKENS[0][0]
+    scores = torch.zeros(3, 1, 4, 6)
+    scores[:, :, 0, token], scores[:, :, 1:, token] = 8.0, -12.0
+    slopes = []
+    for temperature in (1.0, 8.0):
+        leaf = scores.clone().requires_grad_()
+        observed = with_maps(observation(), {up(1): [leaf.softmax(-1)]})
+        value, _ = Entropy(temperature=temperature, select=Selection(places=("up",)))(observed, None)
+        (slope,) = torch.autograd.grad(value[0], leaf)
+        slopes.append(float(slope.norm()))
+    assert slopes[0] < 1e-4
+    assert slopes[1] > 1e-2

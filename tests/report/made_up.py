@@ -71,6 +71,10 @@ def results(
             "attention_clean": [0.0] * 5 + [1.0] + [0.0] * 10,
             "attention_attack": [0.25] * 16,
             "attention_side": 4,
+            "measured": [0, 1],
+            "pulls": [{"name": "classification", "values": [2.0, 0.0]}, {"name": "entropy", "values": [0.5, 0.1]}],
+            "idle_terms": ["contrast never acted: already satisfied"] if id == "a" else [],
+            "class_on_file": [{"name": "all", "values": [0.2, 0.1 + 0.05 * place, 0.3]}],
             "interference": "",
             **{f"{arm}_margins": [0.5] for arm in ARMS},
         }

@@ -151,3 +151,13 @@ def test_shares_are_means_over_the_images_that_are_still_attacked() -> None:
     assert seen.shares[HELPER] == pytest.approx((1.4 / 3, 0.5))
     assert seen.effective_models.value == pytest.approx(1.25)
     assert seen.effective_models.count == 3
+
+
+def test_attention_pulls_and_idle_terms() -> None:
+    summary = summarise(results(), verdicts(), quality())
+    (mass, distance) = summary.movement["class, saved file"]
+    assert list(summary.movement) == ["class, saved file"]
+    assert mass.value == pytest.approx((0.5 + 0.75 + 1.0) / 3)
+    assert distance.value == pytest.approx(0.3)
+    assert summary.pulls == {"entropy": (0.25,)}, "in iteration 1 the classification has no gradient"
+    assert summary.idle_terms == {"contrast never acted: already satisfied": 1}

@@ -112,7 +112,8 @@ def run(tmp_path: Path) -> Store:
 
 
 def test_tables_of_a_run(run: Store) -> None:
-    success, naturalness = run_tables(run)
+    success, naturalness, attention = run_tables(run)
+    assert attention.rows[0][0] == "class, saved file"
     assert success.columns[:3] == ("classifier", "role", "clean accuracy")
     assert [row[0] for row in success.rows][-2:] == [FIRST, "mean of 2 judges"]
     header, *rows = read_csv(write_tables([naturalness], "csv"))
@@ -125,7 +126,7 @@ def test_labels_visibility_and_sets_have_tables_of_their_own(run: Store) -> None
     write_records(run, "verdicts", with_reference())
     write_records(run, "visibility", VISIBLE)
     run.write_table(SetRow, [SetRow("kid", "attack", "lab:resnet", False, 200, 1.0, 0.5, 2.0, "")])
-    _, _, kept, with_label, visibility, sets = run_tables(run)
+    _, _, kept, with_label, visibility, _, sets = run_tables(run)
     assert kept.columns == ("arm", f"label kept, says {REFERENCE}")
     assert [row[0] for row in with_label.rows][-1] == "mean of 2 judges"
     assert visibility.columns == ("arm", "object_ssim", "contrast_kept")

@@ -66,7 +66,8 @@ class Entropy:
     for all steps; one head always stays. ``smoothing``: ``ema`` takes the entropy of a mean in
     which the maps of the iterations before weigh ``strength`` (constants; the gradient goes through
     the newest map); ``tv`` adds ``strength`` times the mean total variation between successive
-    denoising steps, itself in [0,1].
+    denoising steps, itself in [0,1]. ``temperature`` T takes the entropy of maps to the power 1/T:
+    a map with all of its mass on one position has next to no gradient at 1, and one above.
     """
 
     __pydantic_config__ = STRICT
@@ -78,6 +79,7 @@ class Entropy:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     smoothing: Literal["none", "ema", "tv"] = "none"
     strength: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    temperature: Annotated[float, Field(ge=1, le=100)] = 1.0
     select: Selection = field(default_factory=Selection)
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
@@ -99,9 +101,10 @@ class Entropy:
         if self.order == "mean_then_entropy":
             side = max(site.side for site in maps)
             means = [resized(_over_heads(each, shares).mean(0), side) for each, shares in kept]
-            value = 1 - _entropy(torch.stack(means).mean(0)).mean()
+            value = 1 - _entropy(torch.stack(means).mean(0), self.temperature).mean()
         else:
-            value = 1 - torch.stack([_over_heads(_entropy(each), shares).mean() for each, shares in kept]).mean()
+            per_site = [_over_heads(_entropy(each, self.temperature), shares).mean() for each, shares in kept]
+            value = 1 - torch.stack(per_site).mean()
         if self.smoothing == "tv":
             value = value + self.strength * torch.stack([_variation(each, shares) for each, shares in kept]).mean()
         return value
@@ -144,10 +147,15 @@ def _over_heads(
     return torch.einsum("sh...,h->s...", values, shares)
 
 
-def _entropy(maps: Float[Tensor, "*maps side side"]) -> Float[Tensor, "*maps"]:
-    """Entropy of maps scaled to sum to 1, relative to log(side * side); 1 for a map of zeros."""
+def _entropy(maps: Float[Tensor, "*maps side side"], temperature: float) -> Float[Tensor, "*maps"]:
+    """Entropy of maps scaled to sum to 1, relative to log(side * side); 1 for a map of zeros.
+
+    Their ``temperature`` is that of a softmax over positions of the maps' logarithms.
+    """
     positions = maps.shape[-1] * maps.shape[-2]
     share = _shares(maps).flatten(-2)
+    if temperature != 1:
+        share = (share.clamp(min=1e-30).log() / temperature).softmax(-1)
     return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
 
 

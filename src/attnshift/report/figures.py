@@ -51,11 +51,13 @@ def decimal(value: float, digits: int = 2) -> str:
     return f"{value:.{max(digits, len(f'{value:g}'.partition('.')[2]))}f}"
 
 
-def curve(values: Sequence[float], width: int, height: int) -> str:
-    """Points of an SVG polyline through ``values`` in [0,1],
+def curve(values: Sequence[float], width: int, height: int, highest: float = 1.0) -> str:
+    """Points of an SVG polyline through ``values`` from 0 to ``highest``,
     from the left edge to the right, 0 at the bottom."""
     step = width / max(1, len(values) - 1)
-    return " ".join(f"{at * step:.1f},{1 + (1 - value) * (height - 2):.2f}" for at, value in enumerate(values))
+    return " ".join(
+        f"{at * step:.1f},{1 + (1 - value / highest) * (height - 2):.2f}" for at, value in enumerate(values)
+    )
 
 
 def data_url(pixels: numpy.ndarray) -> str:

@@ -51,6 +51,12 @@ def run_data(store: Store) -> dict[str, Any]:
         "sets": [row.to_record() | _interval(row) for row in store.table(SetRow)] if sets_of(store) else [],
         "outdated": outdated(store),
         "unavailable": unavailable(store.table(QualityRow), store.table(UnavailableRow)),
+        "movement": {
+            name: {"mass_after_of_before": estimate_data(mass), "total_variation": estimate_data(distance)}
+            for name, (mass, distance) in summary.movement.items()
+        },
+        "pulls": {name: list(values) for name, values in summary.pulls.items()},
+        "idle_terms": dict(summary.idle_terms),
         "effective_models": estimate_data(summary.effective_models),
         "seconds": estimate_data(summary.seconds),
     }
@@ -74,6 +80,11 @@ def _tables(store: Store, summary: Summary) -> Iterator[FigureTable]:
         measures = list(dict.fromkeys(name for values in summary.visibility.values() for name in values))
         rows = (_arm_row(arm, values, measures) for arm, values in summary.visibility.items())
         yield FigureTable(("arm", *measures), tuple(rows))
+    if summary.movement:
+        moved = (
+            (name, _number("", mass), _number("", distance)) for name, (mass, distance) in summary.movement.items()
+        )
+        yield FigureTable(("attention to", "mass after / before", "total variation"), tuple(moved))
     sets = [each for each in sets_of(store) if each.arms]
     if sets:
         rows = (

@@ -4,6 +4,7 @@ and naturalness, with intervals."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -89,6 +90,14 @@ class Summary:
     shares: Mapping[str, tuple[float, ...]]
     """Surrogate -> its share of the fused direction in each iteration,
     averaged over the images still attacked."""
+    movement: Mapping[str, tuple[Estimate, Estimate]]
+    """Phrase and path -> its mass after the attack as a share of before, and the total variation
+    distance of its map, over all layers; empty for an attack on pixels."""
+    pulls: Mapping[str, tuple[float, ...]]
+    """Term -> its pull in each measured iteration, relative to the classification's, averaged over
+    images."""
+    idle_terms: Mapping[str, int]
+    """Line on a term that never acted -> the number of images of which it is said."""
     effective_models: Estimate
     """1 / sum of squared shares, averaged over iterations and images."""
     seconds: Estimate
@@ -157,6 +166,9 @@ def summarise(
             if rows
         },
         _shares_of_surrogates(results),
+        _movement(results),
+        _pulls(results),
+        Counter(line for row in results for line in row.idle_terms),
         bootstrap([_nan(row.effective_models) for row in results], ("effective models",)),
         bootstrap([row.seconds for row in results], ("seconds",)),
         len(results),
@@ -288,6 +300,38 @@ def _mean(arm: str, metric: str, rows: Sequence[Mapping[str, float]]) -> Estimat
 
 def _nan(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+_MOVED = {
+    "class, saved file": "class_on_file",
+    "class, own path": "class_on_path",
+    "interference, saved file": "interference_on_file",
+    "interference, own path": "interference_on_path",
+}
+"""Phrase and path -> the field of a ``ResultRow``."""
+
+
+def _movement(results: Sequence[ResultRow]) -> dict[str, tuple[Estimate, Estimate]]:
+    movement = {}
+    for name, column in _MOVED.items():
+        figures = [each["all"] for row in results if (each := getattr(row, column))]
+        if figures:
+            shares = [after / before if before else math.nan for before, after, _ in figures]
+            distances = [distance for *_, distance in figures]
+            movement[name] = bootstrap(shares, ("mass", name)), bootstrap(distances, ("distance", name))
+    return movement
+
+
+def _pulls(results: Sequence[ResultRow]) -> dict[str, tuple[float, ...]]:
+    """Images whose classification had no gradient in an iteration do not count there."""
+    ratios: dict[str, dict[int, list[float]]] = {}
+    for row in results:
+        for name, values in row.pulls.items():
+            if name != "classification":
+                triples = zip(row.measured, values, row.pulls["classification"], strict=True)
+                for iteration, pull, unit in ((at, each, unit) for at, each, unit in triples if unit):
+                    ratios.setdefault(name, {}).setdefault(iteration, []).append(pull / unit)
+    return {name: tuple(fmean(by[at]) for at in sorted(by)) for name, by in ratios.items()}
 
 
 def _shares_of_surrogates(results: Sequence[ResultRow]) -> dict[str, tuple[float, ...]]:
