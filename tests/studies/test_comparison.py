@@ -368,14 +368,17 @@ def test_a_run_of_which_all_images_failed_says_so(settings: ComparisonSettings, 
 
 
 def test_within_a_budget_each_recipe_runs_once_for_each_seed(settings: ComparisonSettings) -> None:
-    entrant = Entrant("pgd", load_any("pgd", ["baseline.steps=1"]), budgets=("linf=0.05",), seeds=2)
-    compared = compare_recipes(replace(settings, entrants=(entrant,), limit=1))
-    assert {path.name for path in (settings.out / "runs").iterdir()} == {"pgd@linf=0.05", "pgd@linf=0.05,seed+1"}
-    first, second = compared.runs_by_budget["pgd"]["linf=0.05"]
+    """One of them cannot run without a budget at all."""
+    pgd = Entrant("pgd", load_any("pgd", ["baseline.steps=1"]), budgets=("ssim=0.9",), seeds=2)
+    alma = Entrant("alma_budget", load_any("alma_budget", ["baseline.steps=2"]), budgets=("ssim=0.9",))
+    compared = compare_recipes(replace(settings, entrants=(alma, pgd), limit=1))
+    names = {path.name for path in (settings.out / "runs").iterdir()}
+    assert names == {"alma_budget@ssim=0.9", "pgd@ssim=0.9", "pgd@ssim=0.9,seed+1"}
+    first, second = compared.runs_by_budget["pgd"]["ssim=0.9"]
     assert [store.spec().recipe.seed for store in (first, second)] == [0, 1]
-    for store in (first, second):
-        (changed,) = [row["linf"] for row in records(store, "quality") if row["arm"] == "attack"]
-        assert 0 < changed <= 0.05
+    for store in (first, second, *compared.runs_by_budget["alma_budget"]["ssim=0.9"]):
+        (kept,) = [row["ssim"] for row in records(store, "quality") if row["arm"] == "attack"]
+        assert 0.9 <= kept <= 1
     assert pngs(first.folder) != pngs(second.folder)
 
 

@@ -118,7 +118,7 @@ def _prepare(settings: ComparisonSettings) -> list[_Arm]:
     inversions = settings.cache or settings.out / "inversions"
     # An attack on latents comes first, since the pipeline is measured for no other one.
     for entrant in sorted(settings.entrants, key=lambda each: isinstance(each.recipe, BaselineRecipe)):
-        name, recipe = entrant.name, entrant.recipe
+        name, recipe = entrant.name, _checked(entrant)
         if wanted[name] in shared:
             _check_recipe(name, recipe, shared[wanted[name]])
             continue
@@ -135,6 +135,12 @@ def _prepare(settings: ComparisonSettings) -> list[_Arm]:
         for entrant in settings.entrants
         for setting in entrant.settings
     ]
+
+
+def _checked(entrant: Entrant) -> Recipe | BaselineRecipe:
+    """The recipe that stands for all runs of ``entrant``: some recipes run only within a budget."""
+    first = entrant.settings[0]
+    return first.of(entrant.recipe) if first.budget else entrant.recipe
 
 
 def _set(entrant: Entrant, setting: Setting) -> Recipe | BaselineRecipe:
