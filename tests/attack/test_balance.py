@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attack.balance import BOUND, Balance, Parts, Pulls, idle_terms, readable
+from attnshift.attack.balance import BOUND, Balance, Pulling, Pulls, idle_terms, readable_branch
 from attnshift.attack.loop import AttackState, Gradient, optimise_latents, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.optimiser import Descent
@@ -36,17 +36,17 @@ shipped = later("attnshift.lab.shipped")
 EDGE = Budget.of("ssim", 0.95)
 
 
-def toy(latents: Tensor, pulls: Mapping[str, Tensor], weights: Mapping[str, float]) -> tuple[Parts, Branch]:
-    """Parts whose gradient at the latents [batch,2] is given for each name; images are thrice the latents."""
+def toy(latents: Tensor, pulls: Mapping[str, Tensor], weights: Mapping[str, float]) -> tuple[Pulling, Branch]:
+    """Pulling whose gradient at the latents [batch,2] is given for each name; images are thrice the latents."""
     latents = latents.requires_grad_()
     branch = Branch(latents * 1, latents * 3, {})
-    read = readable(branch)
+    read = readable_branch(branch)
     values = {
         name: weights[name] * (read.images * each / 3).sum(1)
         for name, each in pulls.items()
         if name != "classification"
     }
-    parts = Parts(latents, branch, branch.images, pulls["classification"] / 3, None, values, weights)
+    parts = Pulling(latents, branch, branch.images, pulls["classification"] / 3, None, values, weights)
     return parts, read
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from attnshift.attack.movement import ALL, Moved, attention_on_file, attention_on_path
+from attnshift.attack.movement import ALL_LAYERS, Moved, attention_on_file, attention_on_path
 from attnshift.data.images import quantise
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def test_two_maps_by_hand() -> None:
 def test_an_image_that_is_not_changed_has_not_moved_and_a_changed_one_has(prepared: Prepare, preset: str) -> None:
     """Layer by layer, for the true phrase and, where there is one, for the interference phrase."""
     batch = prepared(preset, (), slice(2))
-    layers = {ALL} | {site.layer for site in batch.render.backbone.sites(64) if site.kind == "cross"}
+    layers = {ALL_LAYERS} | {site.layer for site in batch.render.backbone.sites(64) if site.kind == "cross"}
     draw = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(batch.images.shape, generator=draw, dtype=batch.images.dtype)
     still, noisy = (attention_on_file(batch, quantise((batch.images + each).clamp(0, 1))) for each in (0.0, noise))
@@ -39,8 +39,8 @@ def test_an_image_that_is_not_changed_has_not_moved_and_a_changed_one_has(prepar
         for before, after in phrases:
             assert set(before) == set(after) == layers
             assert all(each.before == pytest.approx(each.after) and each.distance < 1e-9 for each in before.values())
-            assert after[ALL].distance > 1e-4
-            assert after[ALL].before == pytest.approx(before[ALL].before)
+            assert after[ALL_LAYERS].distance > 1e-4
+            assert after[ALL_LAYERS].before == pytest.approx(before[ALL_LAYERS].before)
 
 
 def test_the_clean_path_has_not_moved_on_itself(prepared: Prepare) -> None:
@@ -48,4 +48,4 @@ def test_the_clean_path_has_not_moved_on_itself(prepared: Prepare) -> None:
     for each in attention_on_path(batch, batch.render.trajectory.start):
         assert all(moved.distance == 0 for moved in each.true.values())
         assert torch.equal(*each.maps)
-        assert each.true[ALL].before == pytest.approx(float(each.maps[0].mean()))
+        assert each.true[ALL_LAYERS].before == pytest.approx(float(each.maps[0].mean()))

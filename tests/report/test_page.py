@@ -74,7 +74,7 @@ def test_the_summary_is_on_the_page(tmp_path: Path) -> None:
         "mean of 2 judges",
         "round trip 1.000 [1.000, 1.000] equal",
         "recipe, complete",
-        "denoising_steps = 4",
+        "denoising_steps = 2",
     ):
         assert words in text
 

@@ -16,12 +16,12 @@ from attnshift.batching import batch_record, constant, per_image
 from attnshift.metrics.budget import Budget
 from attnshift.types import Branch
 
-__all__ = ["BOUND", "CLASSIFICATION", "Balance", "Parts", "Pulls", "idle_terms", "readable"]
+__all__ = ["BOUND", "CLASSIFIERS", "Balance", "Pulling", "Pulls", "idle_terms", "readable_branch"]
 
 BOUND = 1e4
 """Highest factor by which balance amplifies a term. In fp32 the rounding of a term's gradient is at
 most 1e-8 of the classification's, and at the bound 1e-4."""
-CLASSIFICATION = "classification"
+CLASSIFIERS = "classification"
 _EVERY = 15
 """Iterations between two measurements of a gain that is known."""
 _DECAY = 0.8
@@ -43,7 +43,7 @@ class Pulls:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Pulling:
     """All that pulls on ``latents`` [batch,...] in an iteration.
 
     ``branch`` shows the latents. ``direction`` [batch,...] is the classification's gradient at
@@ -62,7 +62,7 @@ class Parts:
     def summed(self) -> Tensor:
         """The gradient of the objective as the recipe weighs it, by one backward pass."""
         pressed = self.direction if self.force is None else self.direction + self.force
-        pull = self.weights[CLASSIFICATION] * (self.points * pressed).flatten(1).sum(1)
+        pull = self.weights[CLASSIFIERS] * (self.points * pressed).flatten(1).sum(1)
         return torch.autograd.grad(torch.stack([pull, *self.values.values()]).sum(), self.latents)[0]
 
     def measured(self, holding: Collection[str]) -> Pulls | None:
@@ -71,7 +71,7 @@ class Parts:
         steering = {name: value / self.weights[name] for name, value in self.values.items() if name not in holding}
         if not steering:
             return None
-        pulling = {CLASSIFICATION: (self.points * self.direction).flatten(1).sum(1)} | steering
+        pulling = {CLASSIFIERS: (self.points * self.direction).flatten(1).sum(1)} | steering
         norms = {}
         for name, value in pulling.items():
             norms[name] = self.latents.new_zeros(len(self.latents))
@@ -88,9 +88,9 @@ class Parts:
     def slopes(self, read: Branch) -> dict[str, Slope]:
         """The slopes of the classification and of the terms, before their weights.
 
-        The terms have read the branch ``read``, which is ``readable``.
+        The terms have read the branch ``read``, which is ``readable_branch``.
         """
-        slopes = {CLASSIFICATION: self._at_points(self.direction)}
+        slopes = {CLASSIFIERS: self._at_points(self.direction)}
         leaves = {at: leaf for at, leaf in enumerate(_outputs(read)) if leaf.requires_grad}
         for name, value in self.values.items():
             slopes[name] = {}
@@ -117,7 +117,7 @@ class Parts:
 
     def pressed(self) -> Slope:
         """The slope of the budget's force, weighted as the classification is."""
-        return {} if self.force is None else self._at_points(self.weights[CLASSIFICATION] * self.force)
+        return {} if self.force is None else self._at_points(self.weights[CLASSIFIERS] * self.force)
 
     def back(self, slope: Slope) -> Tensor:
         """The gradient at the latents of what has the gradient ``slope`` at the outputs."""
@@ -132,7 +132,7 @@ class Parts:
         return {next(at for at, each in enumerate(self.outputs) if each is self.points): slope}
 
 
-def readable(branch: Branch) -> Branch:
+def readable_branch(branch: Branch) -> Branch:
     """``branch`` cut off from the latents, so that a gradient ends at what terms read."""
 
     def cut(output: Tensor) -> Tensor:
@@ -170,11 +170,11 @@ class Balance:
     def start(cls, edge: Budget, holding: Iterable[str]) -> Balance:
         return cls(edge, frozenset(holding))
 
-    def step(self, parts: Parts, read: Branch, spent: Tensor, iteration: int) -> tuple[Tensor, Pulls, Balance]:
+    def step(self, parts: Pulling, read: Branch, spent: Tensor, iteration: int) -> tuple[Tensor, Pulls, Balance]:
         """The gradient of the balanced objective at the latents, its pulls, and the record after
         it.
 
-        The terms have read the branch ``read``, which is ``readable``; ``spent`` [batch] is the
+        The terms have read the branch ``read``, a ``readable_branch``; ``spent`` [batch] is the
         share of ``edge`` that each image spends. The force of a budget is added as it is.
         """
         slopes, weights = parts.slopes(read), parts.weights
@@ -203,9 +203,9 @@ class Balance:
 
     def factor(self, name: str, like: Tensor) -> Tensor:
         """Factor [batch] on the term ``name`` beside its weight."""
-        if name == CLASSIFICATION:
+        if name == CLASSIFIERS:
             return torch.ones_like(like)
-        unit = self.means.get(CLASSIFICATION, torch.zeros_like(like))
+        unit = self.means.get(CLASSIFIERS, torch.zeros_like(like))
         own = self.means.get(name, torch.zeros_like(like))
         balanced = unit * own if name in self.holding else unit / own.clamp(min=1e-30)
         return torch.where(unit > 0, balanced.clamp(max=BOUND), 1.0) * (own > 0)
@@ -219,8 +219,8 @@ class Balance:
             # The clean image says nothing of a term that keeps images near it.
             if iteration or name not in self.holding
         }
-        if CLASSIFICATION in due:
-            due[CLASSIFICATION] = torch.stack([*due.values()]).any(0) & (sizes[CLASSIFICATION] > 0)
+        if CLASSIFIERS in due:
+            due[CLASSIFIERS] = torch.stack([*due.values()]).any(0) & (sizes[CLASSIFIERS] > 0)
         return due
 
     def _means_after(self, norms: Mapping[str, Tensor], spent: Tensor) -> dict[str, Tensor]:
@@ -244,7 +244,7 @@ def idle_terms(
     weighted terms in every iteration. The first iteration, at the clean image, says nothing of a
     term that ``holding`` names.
     """
-    names = dict.fromkeys(name for each in norms.values() for name in each if name != CLASSIFICATION)
+    names = dict.fromkeys(name for each in norms.values() for name in each if name != CLASSIFIERS)
     lines = []
     for name in names:
         seen = [each for iteration, each in norms.items() if name in each and (iteration or name not in holding)]
@@ -253,7 +253,7 @@ def idle_terms(
         if not any(each[name] for each in seen):
             satisfied = all(each.get(name, 0.0) == 0 for each in losses)
             lines.append(f"{name} never acted: {'already satisfied' if satisfied else 'no gradient at its sites'}")
-        elif all(each[name] * BOUND < each[CLASSIFICATION] for each in seen):
+        elif all(each[name] * BOUND < each[CLASSIFIERS] for each in seen):
             lines.append(f"{name} never acted: its gradient is below 1/{BOUND:.0f} of the classification's")
     return tuple(lines)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnshift.attack.balance import CLASSIFICATION, Balance, Parts, Pulls, readable
+from attnshift.attack.balance import CLASSIFIERS, Balance, Pulling, Pulls, readable_branch
 from attnshift.attack.budget import Holding
 from attnshift.attack.optimiser import Optimiser, start
 from attnshift.attack.prepare import PreparedBatch
@@ -143,19 +143,19 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
         holding, force = state.holding, None
         if holding:
             force, holding = holding.step(batch.images, branch.images, points, direction)
-        read = branch if balance is None else readable(branch)
+        read = branch if balance is None else readable_branch(branch)
         seen = batch.observe(read, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         values, term_states = method.objective(seen, state.terms)
-        weights = {CLASSIFICATION: weight} | method.objective.weights(seen.progress)
-        parts = Parts(latents, branch, points, direction, force, values, weights)
+        weights = {CLASSIFIERS: weight} | method.objective.weights(seen.progress)
+        parts = Pulling(latents, branch, points, direction, force, values, weights)
         if balance is None:
             pulls = parts.measured(method.objective.holding) if iteration == _MEASURED else None
             gradient = parts.summed()
         else:
             spent = holding.spent if holding else balance.edge.spent(batch.images, branch.images.detach())
             gradient, pulls, balance = balance.step(parts, read, spent, iteration)
-    losses = {CLASSIFICATION: weight * (fused.weights * fused.losses).sum(0)}
+    losses = {CLASSIFIERS: weight * (fused.weights * fused.losses).sum(0)}
     losses |= {name: value.detach() for name, value in values.items()}
     after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding)
     return Gradient(gradient, branch.images.detach(), losses, fused, after, pulls)

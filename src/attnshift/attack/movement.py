@@ -16,9 +16,9 @@ from attnshift.diffusion.denoising import denoise
 from attnshift.profiling import part
 from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan
 
-__all__ = ["ALL", "Moved", "Movement", "attention_on_file", "attention_on_path"]
+__all__ = ["ALL_LAYERS", "Moved", "Movement", "attention_on_file", "attention_on_path"]
 
-ALL = "all"
+ALL_LAYERS = "all"
 """Name of all cross-attention layers together."""
 _EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
 
@@ -46,7 +46,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Movement:
-    """Movement of one image's attention, by layer and for ``ALL`` of them.
+    """Movement of one image's attention, by layer and for ``ALL_LAYERS`` of them.
 
     ``true`` is that of the true phrase, ``interference`` that of the interference phrase, empty
     where there is none. ``maps`` are the true phrase's over all layers, before and after,
@@ -113,14 +113,14 @@ def _movements(batch: PreparedBatch, before: AttentionMaps, after: AttentionMaps
         if interference is not None:
             probed = interference.probed[image]
             other = _moved(_maps(before, "probe", probed, image), _maps(after, "probe", probed, image))
-        movements.append(Movement(_moved(*maps), other, (maps[0][ALL].cpu(), maps[1][ALL].cpu())))
+        movements.append(Movement(_moved(*maps), other, (maps[0][ALL_LAYERS].cpu(), maps[1][ALL_LAYERS].cpu())))
     return tuple(movements)
 
 
 def _maps(attention: AttentionMaps, view: AttentionView, span: TokenSpan, image: int) -> dict[str, Tensor]:
     """The phrase's map at all sites of ``view`` together, and at each of them."""
     sites = [site for site in attention if site.view == view]
-    groups = {ALL: sites} | {site.layer: [site] for site in sites}
+    groups = {ALL_LAYERS: sites} | {site.layer: [site] for site in sites}
     return {name: phrase_map(attention, group, _EVERYWHERE, span, image) for name, group in groups.items()}
 
 

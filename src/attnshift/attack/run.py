@@ -23,11 +23,11 @@ from attnshift.metrics.budget import Budget
 from attnshift.profiling import part
 from attnshift.randomness import random_step
 
-__all__ = ["Measured", "Outcome", "run_attack"]
+__all__ = ["MeasuredPulls", "Outcome", "run_attack"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPulls:
     """Pulls of an image's terms in ``iteration``, by name: the norm of each gradient at the latents
     before weight and balance, and that of its part of the update."""
 
@@ -61,7 +61,7 @@ class Outcome:
     on_path: tuple[Movement, ...]
     on_file: tuple[Movement, ...]
     spent: Tensor | None
-    measured: tuple[tuple[Measured, ...], ...]
+    measured: tuple[tuple[MeasuredPulls, ...], ...]
     idle_terms: tuple[tuple[str, ...], ...]
     effort: Effort
 
@@ -106,7 +106,7 @@ class _Best:
     evaluated: Tensor
     history: list[list[dict[str, float]]]
     weights: list[list[tuple[float, ...]]]
-    measured: list[list[Measured]]
+    measured: list[list[MeasuredPulls]]
 
     @classmethod
     def start(cls, batch: PreparedBatch) -> _Best:
@@ -144,7 +144,7 @@ class _Best:
                 self.weights[row].append(tuple(snapshot.weights[:, place].tolist()))
                 if snapshot.pulls is not None:
                     norms, pulls = (_at(place, each) for each in (snapshot.pulls.norms, snapshot.pulls.pulls))
-                    self.measured[row].append(Measured(snapshot.iteration, norms, pulls))
+                    self.measured[row].append(MeasuredPulls(snapshot.iteration, norms, pulls))
 
     @torch.no_grad()
     def spend_rest(self, budget: Budget, batch: PreparedBatch, last: Snapshot) -> None:

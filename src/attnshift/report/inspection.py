@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy
 
 from attnshift.metrics.statistics import Estimate, bootstrap, holm, student, wilson
-from attnshift.results.inspection import ALL, AlignmentRow, InspectionSpec, InspectionStore, MapRow, PictureRow
+from attnshift.results.inspection import EVERY, AlignmentRow, InspectionSpec, InspectionStore, MapRow, PictureRow
 
 __all__ = ["AlignmentLine", "InspectionSummary", "MapLine", "read_of", "summarise_inspection"]
 
@@ -20,7 +20,7 @@ _YARDSTICKS = ("surrogate", "classification", "random")
 """Kinds with which terms are compared. They are no candidates and no tests."""
 
 Key = TypeVar("Key")
-Item = TypeVar("Item")
+_Grouped = TypeVar("_Grouped")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def read_of(place: str, side: int, head: int, step: int) -> str:
     ('up 8 x 8, step 2', 'mid 4 x 4, head 1', 'own')
     """
     parts = [f"{place} {side} x {side}" if side else place]
-    parts += [f"head {head}"] * (head != ALL) + [f"step {step}"] * (step != ALL)
+    parts += [f"head {head}"] * (head != EVERY) + [f"step {step}"] * (step != EVERY)
     return ", ".join(filter(None, parts))
 
 
@@ -131,8 +131,8 @@ def _best_first(line: AlignmentLine) -> tuple[bool, float]:
     return not line.path.count, -line.path.value if line.path.count else 0.0
 
 
-def _grouped(rows: Iterable[Item], key: Callable[[Item], Key]) -> list[list[Item]]:
-    groups: dict[Key, list[Item]] = {}
+def _grouped(rows: Iterable[_Grouped], key: Callable[[_Grouped], Key]) -> list[list[_Grouped]]:
+    groups: dict[Key, list[_Grouped]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return list(groups.values())

@@ -21,7 +21,7 @@ from attnshift.report.inspection import AlignmentLine, InspectionSummary, MapLin
 from attnshift.report.inspection_pictures import alignment_picture, map_picture
 from attnshift.report.rendering import render_page
 from attnshift.report.tables import Cell, FigureTable, estimate_data, write_tables
-from attnshift.results.inspection import ALL
+from attnshift.results.inspection import EVERY
 
 __all__ = ["inspection_data", "inspection_tables", "write_inspection"]
 
@@ -55,7 +55,7 @@ def inspection_tables(summary: InspectionSummary, top: int = 0) -> list[FigureTa
     ``top`` leaves that many terms, and of the maps only those of all heads and steps; 0 leaves all.
     """
     lines = [*summary.yardsticks, *(summary.lines[:top] if top else summary.lines)]
-    maps = [line for line in summary.maps if not top or (line.head, line.step) == (ALL, ALL)]
+    maps = [line for line in summary.maps if not top or (line.head, line.step) == (EVERY, EVERY)]
     return [_alignment(summary, lines), _maps(maps)]
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from attnshift.report.figures import heat_overlay
 from attnshift.report.inspection import AlignmentLine, InspectionSummary
-from attnshift.results.inspection import ALL, PictureRow
+from attnshift.results.inspection import EVERY, PictureRow
 
 __all__ = ["alignment_picture", "map_picture"]
 
@@ -32,7 +32,7 @@ def alignment_picture(summary: InspectionSummary) -> numpy.ndarray | None:
     is pale and its number grey where the interval contains 0. The scale is that of the largest
     mean of all cells, the yardsticks among them. None where no term reads sites.
     """
-    cells = [line for line in summary.lines if _in_column(line) and line.head == ALL]
+    cells = [line for line in summary.lines if _in_column(line) and line.head == EVERY]
     if not cells:
         return None
     columns, names = _columns(cells), _names(summary)
@@ -87,7 +87,7 @@ def map_picture(summary: InspectionSummary) -> numpy.ndarray | None:
 
 def _in_column(line: AlignmentLine) -> bool:
     """Whether a row is about one group of sites, or about one step alone."""
-    return bool(line.side) or line.step != ALL
+    return bool(line.side) or line.step != EVERY
 
 
 def _names(summary: InspectionSummary) -> list[str]:
@@ -116,7 +116,7 @@ def _heads(draw: ImageDraw.ImageDraw, places: dict[_Read, int]) -> None:
         if (place, side) not in named:
             draw.text((left + 2, 24), f"{place} {side} x {side}" if side else "prompts", fill=_INK, font=_font(12))
             named.add((place, side))
-        draw.text((left + 4, 44), "all" if step == ALL else f"s{step}", fill=_SOFT, font=_font(12))
+        draw.text((left + 4, 44), "all" if step == EVERY else f"s{step}", fill=_SOFT, font=_font(12))
 
 
 def _cell(draw: ImageDraw.ImageDraw, left: int, top: int, line: AlignmentLine, largest: float) -> None:

@@ -26,20 +26,20 @@ from attnshift.results.rows import Row
 from attnshift.results.spec import RunSpec
 
 __all__ = [
-    "ALL",
+    "EVERY",
     "INSPECTION_ROWS",
     "AlignmentRow",
+    "InspectedImage",
     "InspectionSpec",
     "InspectionStore",
     "MapRow",
-    "Measured",
     "PictureRow",
 ]
 
 INSPECTION_FORMAT = 1
 """Version of the folder and of what a row means; part of an inspection's identity."""
 
-ALL = -1
+EVERY = -1
 """Head or step of a row that takes all of them together."""
 
 
@@ -107,7 +107,7 @@ class PictureRow(Row):
 
 INSPECTION_ROWS: tuple[type[Row], ...] = (AlignmentRow, MapRow, PictureRow)
 
-AnyRow = TypeVar("AnyRow", bound=Row)
+_AnyRow = TypeVar("_AnyRow", bound=Row)
 
 
 class InspectionSpec(BaseModel):
@@ -135,22 +135,22 @@ class InspectionSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measured:
+class InspectedImage:
     """All rows of one image."""
 
     alignment: tuple[AlignmentRow, ...]
     maps: tuple[MapRow, ...]
     pictures: tuple[PictureRow, ...] = ()
 
-    def __add__(self, other: Measured) -> Measured:
+    def __add__(self, other: InspectedImage) -> InspectedImage:
         """These rows, and behind them those of ``other``."""
-        return Measured(self.alignment + other.alignment, self.maps + other.maps, self.pictures + other.pictures)
+        return InspectedImage(self.alignment + other.alignment, self.maps + other.maps, self.pictures + other.pictures)
 
     def to_json(self) -> dict[str, Any]:
         return {name: [row.to_record() for row in rows] for name, rows in vars(self).items()}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Measured:
+    def from_json(cls, values: Mapping[str, Any]) -> InspectedImage:
         return cls(
             tuple(AlignmentRow.from_record(each) for each in values["alignment"]),
             tuple(MapRow.from_record(each) for each in values["maps"]),
@@ -191,23 +191,23 @@ class InspectionStore:
         except ValidationError as error:
             raise RunError(f"{path}: {describe(error)}") from None
 
-    def measured(self, id: str) -> Measured | None:
+    def measured(self, id: str) -> InspectedImage | None:
         """Rows of the image ``id``; None where it is not finished."""
         path = self._path(id)
         if not path.exists():
             return None
         try:
-            return Measured.from_json(json.loads(path.read_bytes()))
+            return InspectedImage.from_json(json.loads(path.read_bytes()))
         except (ValueError, KeyError) as error:
             raise RunError(f"{path} is damaged ({error}); remove it, and it is made anew") from None
 
-    def keep(self, id: str, rows: Measured) -> None:
+    def keep(self, id: str, rows: InspectedImage) -> None:
         """Declare the image ``id`` finished."""
         with writing(self._path(id)):
             self._path(id).parent.mkdir(exist_ok=True)
         atomic_write(self._path(id), json.dumps(rows.to_json(), allow_nan=False).encode())
 
-    def write_table(self, kind: type[AnyRow], rows: Sequence[AnyRow]) -> None:
+    def write_table(self, kind: type[_AnyRow], rows: Sequence[_AnyRow]) -> None:
         """Write the table of ``kind``, in place of the one that there may be."""
         path, schema = self.folder / f"{kind.TABLE}.parquet", kind.schema()
         temporary = temporary_name(path)
@@ -219,7 +219,7 @@ class InspectionStore:
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def table(self, kind: type[AnyRow]) -> list[AnyRow]:
+    def table(self, kind: type[_AnyRow]) -> list[_AnyRow]:
         """Rows of the table of ``kind``; a ``RunError`` where it has not been written."""
         path = self.folder / f"{kind.TABLE}.parquet"
         if not path.exists():

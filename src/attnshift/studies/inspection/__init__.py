@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attnshift.execution.worker import read_task
-from attnshift.results.inspection import AlignmentRow, InspectionStore, MapRow, Measured, PictureRow
-from attnshift.studies.inspection.bench import measure_batch, set_up
+from attnshift.results.inspection import AlignmentRow, InspectedImage, InspectionStore, MapRow, PictureRow
+from attnshift.studies.inspection.bench import measure_batch, set_up_inspection
 from attnshift.studies.inspection.settings import InspectionSettings, check_inspection
 
 __all__ = ["Inspected", "InspectionProgress", "InspectionSettings", "inspect_attack"]
@@ -36,10 +36,10 @@ def inspect_attack(settings: InspectionSettings, progress: InspectionProgress) -
     rounding alone.
     """
     check_inspection(settings)
-    bench = set_up(settings)
+    bench = set_up_inspection(settings)
     store, worker = InspectionStore(settings.out), bench.attack.worker
     store.open(bench.spec)
-    rows: list[Measured] = []
+    rows: list[InspectedImage] = []
     total, begun = len(bench.attack.plan), 0
     for part in bench.attack.plan.batches(worker.spec.batch):
         items = [*part.items]

@@ -20,18 +20,18 @@ from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import settings_with
 from attnshift.execution.work.latents import LatentWork
 from attnshift.execution.worker import Worker
-from attnshift.results.inspection import InspectionSpec, Measured
+from attnshift.results.inspection import InspectedImage, InspectionSpec
 from attnshift.studies.inspection.gradients import Prompts, align_with
 from attnshift.studies.inspection.maps import map_figures
 from attnshift.studies.inspection.probes import Probes, find_probes
 from attnshift.studies.inspection.rows import alignment_row, map_row, picture_rows
 from attnshift.studies.inspection.settings import InspectionSettings, path_points
 
-__all__ = ["Bench", "measure_batch", "prompts_of", "set_up"]
+__all__ = ["InspectionBench", "measure_batch", "prompts_of", "set_up_inspection"]
 
 
 @dataclass(frozen=True)
-class Bench:
+class InspectionBench:
     """All that the images share, loaded once. ``path`` is the attack that is followed, ``reading``
     the same with every probe as a term, so that whatever a probe reads is prepared."""
 
@@ -45,7 +45,7 @@ class Bench:
     spec: InspectionSpec
 
 
-def set_up(settings: InspectionSettings) -> Bench:
+def set_up_inspection(settings: InspectionSettings) -> InspectionBench:
     """Load everything, and check whatever could stop the inspection later."""
     attack = prepare_run(settings_with(settings, settings.recipe, settings.out))
     worker = attack.worker
@@ -69,23 +69,25 @@ def set_up(settings: InspectionSettings) -> Bench:
         terms=probes.names,
         heads=settings.heads,
     )
-    return Bench(attack, path, reading, tuning, reference, probes, spec.points, spec)
+    return InspectionBench(attack, path, reading, tuning, reference, probes, spec.points, spec)
 
 
-def measure_batch(bench: Bench, items: Sequence[Item], tasks: Sequence[Task], pictures: bool = False) -> list[Measured]:
+def measure_batch(
+    bench: InspectionBench, items: Sequence[Item], tasks: Sequence[Task], pictures: bool = False
+) -> list[InspectedImage]:
     """Rows of each of ``tasks``; with ``pictures`` also the maps that the page shows."""
     worker = bench.attack.worker
     path = _path(prepare_batch(bench.path, worker.backbone, worker.classifiers, tasks), bench.points)
     batch = _reading_maps(prepare_batch(bench.reading, worker.backbone, worker.classifiers, tasks), bench.probes)
     prompts, objects = prompts_of(batch, tasks), _objects(bench, batch, tasks)
-    measured = [Measured((), ()) for _ in tasks]
+    measured = [InspectedImage((), ()) for _ in tasks]
     tokens = batch.observe.tokens
     for iteration, latents in path:
         found, branch = align_with(bench.tuning, batch, bench.probes.terms, latents, iteration, prompts)
         for image, item in enumerate(items):
             shown = None if objects is None else objects[image]
             figures = [*map_figures(branch, bench.probes.maps, tokens[image], image, shown)]
-            measured[image] += Measured(
+            measured[image] += InspectedImage(
                 tuple(alignment_row(item, iteration, each, image) for each in found),
                 tuple(map_row(item, iteration, each) for each in figures),
                 tuple(picture_rows(item, iteration, branch.images[image], shown, figures)) if pictures else (),
@@ -133,7 +135,7 @@ def prompts_of(batch: PreparedBatch, tasks: Sequence[Task]) -> Prompts | None:
         return Prompts(other.text, backbone.embed(both), backbone.embed([""] * len(tasks)))
 
 
-def _objects(bench: Bench, batch: PreparedBatch, tasks: Sequence[Task]) -> Tensor | None:
+def _objects(bench: InspectionBench, batch: PreparedBatch, tasks: Sequence[Task]) -> Tensor | None:
     """Maps of the objects, [batch,1,height,width] in [0,1]: the given masks, or the reference's
     Grad-CAM; None without either."""
     given = [task.mask for task in tasks if task.mask is not None]

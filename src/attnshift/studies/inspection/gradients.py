@@ -16,8 +16,8 @@ from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.losses.classification import margins
 from attnshift.losses.objective import evaluate_term
 from attnshift.randomness import normal
-from attnshift.results.inspection import ALL
-from attnshift.studies.inspection.probes import Probe
+from attnshift.results.inspection import EVERY
+from attnshift.studies.inspection.probes import TermProbe
 from attnshift.types import Branch, Goals
 
 __all__ = ["Alignment", "Prompts", "align_with"]
@@ -70,21 +70,21 @@ class _Point:
     unit: Tensor
     least: Tensor
 
-    def compare(self, gradient: Tensor, kind: str, name: str, probe: Probe | None = None) -> Alignment:
+    def compare(self, gradient: Tensor, kind: str, name: str, probe: TermProbe | None = None) -> Alignment:
         """``gradient`` [batch,channels,rows,columns] of what is lowered."""
         flat = gradient.flatten(1)
         norm = flat.norm(dim=1)
         there = norm > self.least
         cosine = (self.unseen * flat).sum(2).mean(0) / norm
         ratio = torch.where(self.unit > 0, norm / self.unit, torch.nan)
-        read = ("", 0, ALL, ALL) if probe is None else (probe.place, probe.side, probe.head, probe.step)
+        read = ("", 0, EVERY, EVERY) if probe is None else (probe.place, probe.side, probe.head, probe.step)
         return Alignment(kind, name, *read, torch.where(there, cosine, torch.nan), torch.where(there, ratio, torch.nan))
 
 
 def align_with(
     tuning: Sequence[Classifier],
     batch: PreparedBatch,
-    probes: Sequence[Probe],
+    probes: Sequence[TermProbe],
     latents: Tensor,
     iteration: int,
     prompts: Prompts | None = None,
@@ -181,7 +181,7 @@ def _pulled(values: Tensor, latents: Tensor) -> Tensor:
     return torch.zeros_like(latents) if gradient is None else gradient
 
 
-def _moving(probe: Probe, value: Tensor, gradient: Tensor) -> Tensor:
+def _moving(probe: TermProbe, value: Tensor, gradient: Tensor) -> Tensor:
     """``gradient`` [batch,...], zero where a distance between images [batch] is at rest."""
     if probe.place:
         return gradient

@@ -15,11 +15,11 @@ from attnshift.losses.schedules import schedule_of
 from attnshift.recipes.reading import override
 from attnshift.recipes.schema import Recipe, TermSection
 from attnshift.registry import build, check_known, load
-from attnshift.results.inspection import ALL
+from attnshift.results.inspection import EVERY
 from attnshift.terminal import one_line
 from attnshift.types import Kind, Place, Site
 
-__all__ = ["Group", "MapProbe", "Probe", "Probes", "find_probes", "term_options"]
+__all__ = ["Group", "MapProbe", "Probes", "TermProbe", "find_probes", "term_options"]
 
 _Grid = Literal["full", "half", "quarter", "eighth"]
 _GRIDS: tuple[tuple[int, _Grid], ...] = ((8, "eighth"), (4, "quarter"), (2, "half"), (1, "full"))
@@ -41,31 +41,31 @@ class Group:
     heads: int
     grid: _Grid
 
-    def selection(self, head: int = ALL, step: int = ALL) -> Selection:
+    def selection(self, head: int = EVERY, step: int = EVERY) -> Selection:
         """These sites, all of them or one head or one denoising step of them."""
-        steps = (0, -1) if step == ALL else (step, step)
-        heads = () if head == ALL else tuple(float(each == head) for each in range(self.heads))
+        steps = (0, -1) if step == EVERY else (step, step)
+        heads = () if head == EVERY else tuple(float(each == head) for each in range(self.heads))
         return Selection((self.place,), self.grid, steps, heads)
 
     def parts(self, steps: int, heads: bool) -> Iterator[tuple[int, int]]:
         """Head and step of each part that is read: all, then step by step, then head by head."""
-        yield ALL, ALL
+        yield EVERY, EVERY
         if steps > 1:
-            yield from ((ALL, step) for step in range(steps))
+            yield from ((EVERY, step) for step in range(steps))
         if heads and self.heads > 1:
-            yield from ((head, ALL) for head in range(self.heads))
+            yield from ((head, EVERY) for head in range(self.heads))
 
 
 @dataclass(frozen=True)
-class Probe:
+class TermProbe:
     """A term that reads one group of sites, or what the recipe selects."""
 
     name: str
     term: LossTerm | StatefulTerm
     place: str = ""
     side: int = 0
-    head: int = ALL
-    step: int = ALL
+    head: int = EVERY
+    step: int = EVERY
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class MapProbe:
     sites: tuple[Site, ...]
     select: Selection
     group: Group
-    head: int = ALL
-    step: int = ALL
+    head: int = EVERY
+    step: int = EVERY
 
 
 @dataclass(frozen=True)
 class Probes:
     """All that an inspection reads. ``remarks`` are lines about what it leaves out."""
 
-    terms: tuple[Probe, ...]
+    terms: tuple[TermProbe, ...]
     maps: tuple[MapProbe, ...]
     names: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -122,7 +122,7 @@ def find_probes(
     """
     available, side = backbone.sites(size), backbone.latent_side(size)
     groups, steps = _groups(available, side), recipe.diffusion.denoising_steps
-    found: list[Probe] = []
+    found: list[TermProbe] = []
     names, remarks = [], []
     for name, (term, options) in term_options(given, recipe).items():
         try:
@@ -170,22 +170,22 @@ def _probes(
     side: int,
     steps: int,
     heads: bool,
-) -> Iterator[Probe]:
+) -> Iterator[TermProbe]:
     """The term as the recipe selects, then at each group that it can read."""
     if not _selects(term):
         # A plug-in may read sites of its own choice.
-        yield Probe(name, own, "own" if own.sites(available, side) else "")
+        yield TermProbe(name, own, "own" if own.sites(available, side) else "")
         return
     kinds = _kinds(own, available, side)
     if _own_fits(own, groups, available, side):
-        yield Probe(name, own, "own")
+        yield TermProbe(name, own, "own")
     base = {key: value for key, value in options.items() if key != "select"}
     for group in groups:
         if group.kind not in kinds or _too_large(own, group, available, side):
             continue
         for head, step in group.parts(steps, heads):
             select = asdict(group.selection(head, step))
-            yield Probe(name, build(TERMS, term, {**base, "select": select}), group.place, group.side, head, step)
+            yield TermProbe(name, build(TERMS, term, {**base, "select": select}), group.place, group.side, head, step)
 
 
 def _selects(term: str) -> bool:

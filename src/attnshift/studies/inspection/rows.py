@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.data.datasets import Item
-from attnshift.results.inspection import ALL, AlignmentRow, MapRow, PictureRow
+from attnshift.results.inspection import EVERY, AlignmentRow, MapRow, PictureRow
 from attnshift.studies.inspection.gradients import Alignment
 from attnshift.studies.inspection.maps import MapFigures
 
@@ -71,7 +71,7 @@ def picture_rows(
         object = _reduced(shown)
         yield row("object", object, object.shape[-1])
     for each in figures:
-        if (each.probe.head, each.probe.step) == (ALL, ALL):
+        if (each.probe.head, each.probe.step) == (EVERY, EVERY):
             group, highest = each.probe.group, each.values.max().clamp(min=1e-12)
             yield row(f"{group.place} {group.side} x {group.side}", each.values / highest, group.side)
 
