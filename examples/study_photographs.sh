@@ -22,7 +22,7 @@ for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette
 done
 budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
 ours=(--recipe strong --recipe fast --recipe diffattack)
-main=(--recipe strong --recipe fast --recipe difgsm --recipe tifgsm --recipe mifgsm)
+main=(--recipe strong --recipe difgsm --recipe tifgsm --recipe fast --recipe mifgsm)
 core=(--recipe diffattack --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd --recipe attention --recipe seed --recipe p2p
     --recipe full --recipe ensemble)
 
