@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 
 shipped = later("attnshift.lab.shipped")
 
-EDGE = Budget.of("ssim", 0.95)
+
+@cache
+def edge() -> Budget:
+    return Budget.of("ssim", 0.95)
 
 
 def toy(latents: Tensor, pulls: Mapping[str, Tensor], weights: Mapping[str, float]) -> tuple[Pulling, Branch]:
@@ -66,7 +70,7 @@ def test_a_coefficient_is_a_share() -> None:
     """By hand: classification of norm 5 and 2, entropy of norm 0.1 and 10."""
     weights = {"classification": 2.0, "entropy": 0.5}
     pulls = {"classification": flat((3, 4), (0, 2)), "entropy": flat((0.1, 0), (0, -10))}
-    gradient, found, state = stepped(Balance.start(EDGE, ()), pulls, weights)
+    gradient, found, state = stepped(Balance.start(edge(), ()), pulls, weights)
     torch.testing.assert_close(gradient, flat((6 + 0.5 * 5, 8), (0, 4 - 0.5 * 2)))
     assert found.norms["entropy"].tolist() == pytest.approx([0.1, 10])
     assert found.pulls["entropy"].tolist() == pytest.approx([2.5, 1])
@@ -81,7 +85,7 @@ def test_a_coefficient_is_a_share() -> None:
 
 
 def test_a_term_that_holds_has_its_share_at_the_edge_and_none_at_the_clean_image() -> None:
-    weights, state = {"classification": 1.0, "l2": 0.3}, Balance.start(EDGE, ["l2"])
+    weights, state = {"classification": 1.0, "l2": 0.3}, Balance.start(edge(), ["l2"])
     clean, _, state = stepped(state, {"classification": flat((2, 0)), "l2": flat((0, 1e-9))}, weights)
     torch.testing.assert_close(clean, flat((2, 0)), msg="nothing is made of rounding at the clean image")
     found = []
@@ -95,7 +99,7 @@ def test_a_term_that_holds_has_its_share_at_the_edge_and_none_at_the_clean_image
 
 @pytest.mark.parametrize("holding", [(), ("term",)])
 def test_a_gradient_of_zero_stays_zero_and_amplification_has_a_bound(holding: tuple[str, ...]) -> None:
-    weights, state = {"classification": 1.0, "term": 1.0}, Balance.start(EDGE, holding)
+    weights, state = {"classification": 1.0, "term": 1.0}, Balance.start(edge(), holding)
     for iteration in range(3):
         pulls = {"classification": flat((1, 0), (1, 0)), "term": flat((0, 0), (0, 1e-7))}
         gradient, _, state = stepped(state, pulls, weights, 1.0, iteration + 1)
@@ -104,7 +108,7 @@ def test_a_gradient_of_zero_stays_zero_and_amplification_has_a_bound(holding: tu
 
 def test_a_classification_without_a_gradient_leaves_terms_as_they_are_and_keeps_its_unit() -> None:
     weights, nothing = {"classification": 1.0, "term": 0.5}, flat((0, 0))
-    gradient, _, state = stepped(Balance.start(EDGE, ()), {"classification": nothing, "term": flat((0, 4))}, weights)
+    gradient, _, state = stepped(Balance.start(edge(), ()), {"classification": nothing, "term": flat((0, 4))}, weights)
     torch.testing.assert_close(gradient, flat((0, 2)))
     _, _, state = stepped(state, {"classification": flat((8, 0)), "term": flat((0, 4))}, weights, iteration=1)
     gradient, _, _ = stepped(state, {"classification": nothing, "term": flat((0, 4))}, weights, iteration=2)
@@ -114,8 +118,8 @@ def test_a_classification_without_a_gradient_leaves_terms_as_they_are_and_keeps_
 def test_batch_mates_and_rows() -> None:
     """Images whose terms act at different times measure at different times, and none notices another."""
     draw = torch.Generator().manual_seed(0)
-    weights, whole = {"classification": 0.7, "a": 2.0, "b": 0.1}, Balance.start(EDGE, ["b"])
-    alone = [Balance.start(EDGE, ["b"]) for _ in range(3)]
+    weights, whole = {"classification": 0.7, "a": 2.0, "b": 0.1}, Balance.start(edge(), ["b"])
+    alone = [Balance.start(edge(), ["b"]) for _ in range(3)]
     sizes = torch.tensor([1e-3, 1.0, 1e4], dtype=torch.double).view(3, 1)
     for iteration in range(17):
         pulls = {name: sizes * torch.randn(3, 2, generator=draw, dtype=torch.double) for name in weights}
@@ -191,7 +195,7 @@ def test_the_first_gradient_is_the_combination_of_separate_ones(prepared: Prepar
     batch = prepared("quick", BALANCED, slice(2))
     apart = gradients_apart(batch, away(batch), 3)
     norms = {name: each.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for name, each in apart.items()}
-    spent = EDGE.spent(batch.images, batch.render(away(batch)).images).view(-1, 1, 1, 1)
+    spent = edge().spent(batch.images, batch.render(away(batch)).images).view(-1, 1, 1, 1)
     shares = {"variance": 30.0, "self_attention": 30.0 * spent, "entropy": 0.3}
     expected = 2.0 * apart["classification"]
     for name, share in shares.items():

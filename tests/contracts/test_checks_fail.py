@@ -45,6 +45,7 @@ class Term:
     wrong: str
     reads_interference: ClassVar[bool] = False
     reads_mask: ClassVar[bool] = False
+    holds: ClassVar[bool] = True
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return ()
