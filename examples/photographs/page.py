@@ -4,7 +4,8 @@
 
 STUDY is the folder of study_photographs.sh. Every comparison that it holds becomes tables in
 DOCS/results-photographs.md, between the two marks there. DOCS/photographs-curve.png has the success
-at each limit of LPIPS, DOCS/photographs-pairs.png clean and attacked images at full size.
+at each limit of LPIPS, where there is more than one. STUDY/pairs.png has clean and attacked images
+at full size; it holds photographs, which are not the project's, and stays with the study.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def main(study: Path, docs: Path) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
     tables = "\n".join(line for name, facts in found.items() for line in comparison(name, facts))
     page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    draw_curve(found["core"], docs / "photographs-curve.png")
-    draw_pairs(study / "core", found["core"], docs / "photographs-pairs.png")
+    if sum(table["budget"].startswith("lpips") for table in found["core"]["budgets"]) > 1:
+        draw_curve(found["core"], docs / "photographs-curve.png")
+    draw_pairs(study / "core", found["core"], study / "pairs.png")
 
 
 def comparison(name: str, facts: Facts) -> Iterator[str]:
