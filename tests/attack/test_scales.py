@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Prediction, Read
     from attnshift.diffusion.stable_diffusion import StableDiffusion
 
-WITHIN = ["finish.early=false", "optimiser.relative=true", "optimiser.iterations=2"]
+WITHIN = ["expectation.draws=1", "finish.early=false", "optimiser.relative=true", "optimiser.iterations=2"]
 
 
 class Rescaled:
@@ -51,17 +51,17 @@ def test_the_scale_of_the_latents_changes_nothing(
     recipe = load_recipe("quick", [SHORT_PATH, *WITHIN, "budget={metric='ssim', limit=0.9}"])
     # A factor that no power of two is, so that rounding differs where it can.
     plain, rescaled = (
-        run_attack(prepare_batch(Method.of(recipe), backbone, exact_classifiers[1:2], tasks[:2]))
+        run_attack(prepare_batch(Method.of(recipe), backbone, exact_classifiers[1:2], tasks[:1]))
         for backbone in (exact, Rescaled(exact, 7.3))
     )
-    assert (plain.images != torch.stack([task.image for task in tasks[:2]])).any()
+    assert (plain.images != torch.stack([task.image for task in tasks[:1]])).any()
     torch.testing.assert_close(rescaled.images, plain.images, rtol=0, atol=1.01 / 255)
     assert (rescaled.images != plain.images).double().mean() < 0.001, "more than rounding at a half"
     assert torch.equal(rescaled.iterations, plain.iterations)
 
 
 def test_a_looser_budget_goes_further(prepared: Prepare) -> None:
-    within = ["finish.early=false", "optimiser.relative=true", "optimiser.iterations=3"]
+    within = ["expectation.draws=1", "finish.early=false", "optimiser.relative=true", "optimiser.iterations=3"]
     clean = prepared("quick", within, slice(1))
     worst = [clean.surrogates.judge(clean.images)[1].max()]
     for limit in (0.99, 0.8):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
-import scipy.stats
 
 from attnshift.metrics.statistics import student
 from attnshift.recipes.reading import load_recipe
@@ -17,9 +16,12 @@ from attnshift.report.inspection_pictures import alignment_picture, map_picture
 from attnshift.report.tables import write_tables
 from attnshift.results.inspection import AlignmentRow, InspectionSpec, InspectionStore, MapRow, PictureRow
 from attnshift.results.spec import RunSpec
+from later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+stats = later("scipy.stats")
 
 COSINES: dict[str, Sequence[float | None]] = {
     "good": (0.2, 0.3, 0.25, 0.22),
@@ -83,7 +85,7 @@ def test_a_line_is_the_mean_over_the_path(summary: InspectionSummary) -> None:
 
 def test_p_is_corrected_for_all_tests(summary: InspectionSummary) -> None:
     good = next(line for line in summary.lines if line.name == "good")
-    assert good.p == pytest.approx(4 * scipy.stats.ttest_1samp([0.15, 0.225, 0.1875, 0.165], 0).pvalue, rel=1e-4)
+    assert good.p == pytest.approx(4 * stats.ttest_1samp([0.15, 0.225, 0.1875, 0.165], 0).pvalue, rel=1e-4)
     assert [line.p for line in summary.yardsticks] == [None]
     assert summary.lines[-1].p is None
 
@@ -117,7 +119,7 @@ def test_pictures_show_terms_and_images(summary: InspectionSummary) -> None:
 @pytest.mark.parametrize("count", [2, 3, 24])
 def test_student_is_scipys(count: int) -> None:
     values = numpy.random.default_rng(count).normal(0.5, 1, count)
-    assert student([*values, float("nan")]) == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue, rel=1e-5)
+    assert student([*values, float("nan")]) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-5)
 
 
 def test_student_without_spread() -> None:
