@@ -19,7 +19,7 @@ _JUDGES = ("lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust")
 
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    count: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 16,
+    count: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 12,
     preset: Annotated[str, typer.Option(help="Preset.")] = "strong",
 ) -> None:
     """Attack lab images, judge them with classifiers never attacked, and write the report."""
