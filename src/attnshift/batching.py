@@ -12,7 +12,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from torch import Tensor
 
-__all__ = ["batch_record", "constant", "per_image", "select_rows"]
+__all__ = ["batch_record", "constant", "image_norms", "per_image", "select_rows", "spread"]
 
 _LAYOUT = "attnshift.batching"
 """Key of a field's metadata: a ``_PerImage``, or None for a constant."""
@@ -87,3 +87,14 @@ def _selected(value: Any, depth: int, select: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
         return {name: _selected(each, depth - 1, select) for name, each in value.items()}
     return tuple(_selected(each, depth - 1, select) for each in value)
+
+
+def image_norms(values: Tensor) -> Tensor:
+    """Euclidean norm [batch] of what each image has in ``values`` [batch,...]."""
+    return values.flatten(1).norm(dim=1)
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` [batch] with the rank of ``like`` [batch,...], so that each image's meets all of
+    its own."""
+    return values.view(-1, *[1] * (like.ndim - 1))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnshift.batching import batch_record, constant, per_image
+from attnshift.batching import batch_record, constant, image_norms, per_image, spread
 from attnshift.metrics.budget import Budget
 from attnshift.types import Branch
 
@@ -77,7 +77,7 @@ class Pulling:
             norms[name] = self.latents.new_zeros(len(self.latents))
             # A term that reads only steps without a gradient is a constant.
             if value.requires_grad:
-                norms[name] = _norms(torch.autograd.grad(value.sum(), self.latents, retain_graph=True)[0])
+                norms[name] = image_norms(torch.autograd.grad(value.sum(), self.latents, retain_graph=True)[0])
         return Pulls(norms, {name: self.weights[name] * norm for name, norm in norms.items()})
 
     @property
@@ -105,7 +105,7 @@ class Pulling:
 
         A saturated map hardly moves with its scores, and the gradient changes with that.
         """
-        norms = [_norms(self._at_scores(at, each)) for at, each in slope.items()]
+        norms = [image_norms(self._at_scores(at, each)) for at, each in slope.items()]
         return torch.stack(norms).norm(dim=0) if norms else self.latents.new_zeros(len(self.latents))
 
     def _at_scores(self, at: int, slope: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class Balance:
         for name, size in sizes.items():
             norms[name] = known[name].clamp(min=0) * size
             if name in measured:
-                exact = _norms(measured[name])
+                exact = image_norms(measured[name])
                 latest = exact / size.clamp(min=1e-30)
                 mean = torch.where(known[name] < 0, latest, (known[name] + latest) / 2)
                 gains[name] = torch.where(due[name], mean, known[name])
@@ -198,7 +198,7 @@ class Balance:
         )
         gradient = parts.back(rest)
         for name, each in measured.items():
-            gradient = gradient + _over(factors[name], each) * each
+            gradient = gradient + _weighted(each, factors[name])
         return gradient, Pulls(norms, {name: factors[name] * norm for name, norm in norms.items()}), after
 
     def factor(self, name: str, like: Tensor) -> Tensor:
@@ -264,7 +264,12 @@ def _outputs(branch: Branch) -> tuple[Tensor, ...]:
 
 
 def _scaled(slope: Slope, factors: Tensor) -> Slope:
-    return {at: _over(factors, each) * each for at, each in slope.items()}
+    return {at: _weighted(each, factors) for at, each in slope.items()}
+
+
+def _weighted(values: Tensor, factors: Tensor) -> Tensor:
+    """``values`` [batch,...] times ``factors`` [batch], in their own precision."""
+    return spread(factors.to(values.dtype), values) * values
 
 
 def _summed(slopes: Iterable[Slope]) -> Slope:
@@ -273,12 +278,3 @@ def _summed(slopes: Iterable[Slope]) -> Slope:
         for at, each in slope.items():
             total[at] = total[at] + each if at in total else each
     return total
-
-
-def _norms(values: Tensor) -> Tensor:
-    return values.flatten(1).norm(dim=1)
-
-
-def _over(factors: Tensor, values: Tensor) -> Tensor:
-    """Factors [batch] with the rank of ``values`` and in their precision."""
-    return factors.to(values.dtype).view(-1, *[1] * (values.ndim - 1))

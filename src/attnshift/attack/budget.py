@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attnshift.batching import batch_record, constant, per_image
+from attnshift.batching import batch_record, constant, image_norms, per_image, spread
 from attnshift.data.images import quantise
 from attnshift.metrics.budget import Budget
 from attnshift.randomness import generator
@@ -56,9 +56,9 @@ class Holding:
         rises = spent if self.budget.differentiable else (changed - images).square()
         (slope,) = torch.autograd.grad(rises.sum(), points, retain_graph=True)
         force = (self.multiplier + _STIFFNESS * (spent.detach() - 1)).clamp(min=0)
-        length = _norms(direction)
-        length = torch.where(length > 0, length, 1.0) / _norms(slope).clamp(min=1e-30)
-        pull = (force * length).view(-1, *[1] * (slope.ndim - 1)) * slope
+        length = image_norms(direction)
+        length = torch.where(length > 0, length, 1.0) / image_norms(slope).clamp(min=1e-30)
+        pull = spread(force * length, slope) * slope
         return pull, replace(self, multiplier=force, spent=spent.detach())
 
 
@@ -87,7 +87,7 @@ def furthest_kept(
 
     low, high = images.new_zeros(len(images)), images.new_full((len(images),), torch.inf)
     reached, above = gap(start), torch.full_like(low, torch.inf)
-    found = torch.where(_over(reached <= 1), start, images)
+    found = torch.where(spread(reached <= 1, images), start, images)
     below, moved = reached - aim, torch.zeros_like(low)
     for _ in range(_TRIALS):
         grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
@@ -99,7 +99,7 @@ def furthest_kept(
         # An end that stays for a second time counts half: the next trial comes nearer to it.
         below = torch.where(kept, spent - aim, torch.where(moved < 0, below / 2, below))
         above = torch.where(kept, torch.where(moved > 0, above / 2, above), spent - aim)
-        reached, found = torch.where(kept, spent, reached), torch.where(_over(kept), shown, found)
+        reached, found = torch.where(kept, spent, reached), torch.where(spread(kept, shown), shown, found)
         low, high = torch.where(kept, trial, low), torch.where(kept, high, trial)
         moved = kept.to(low) * 2 - 1
     return low, found
@@ -110,12 +110,3 @@ def dithered(images: Tensor, key: RandomKey) -> Tensor:
     mean stays: a radius of 2.4 levels is not one of 2."""
     drawn = [torch.from_numpy(generator(key.seed, id, "dither").random(images.shape[1:])) for id in key.ids]
     return (images * 255 + torch.stack(drawn).to(images)).floor().clamp(0, 255) / 255
-
-
-def _over(values: Tensor) -> Tensor:
-    """Values [batch] over pixels, [batch,1,1,1]."""
-    return values.view(-1, 1, 1, 1)
-
-
-def _norms(values: Tensor) -> Tensor:
-    return values.flatten(1).norm(dim=1)

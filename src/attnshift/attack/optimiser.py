@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from attnshift.batching import batch_record, constant, per_image
+from attnshift.batching import batch_record, constant, per_image, spread
 from attnshift.losses.schedules import Schedule, schedule_of
 from attnshift.recipes.schema import OptimiserSection
 
@@ -36,7 +36,7 @@ def start(section: OptimiserSection, latents: Tensor) -> Optimiser:
     if not (section.relative or section.schedule):
         return made
     pace = schedule_of(section.schedule, "optimiser")
-    unit = latents.flatten(1).std(1).view(-1, *[1] * (latents.ndim - 1)) if section.relative else None
+    unit = spread(latents.flatten(1).std(1), latents) if section.relative else None
     return Paced(made, pace, section.iterations, unit)
 
 

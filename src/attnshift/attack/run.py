@@ -16,7 +16,7 @@ from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.movement import Movement, attention_on_file, attention_on_path
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.timing import timed_batch
-from attnshift.batching import select_rows
+from attnshift.batching import select_rows, spread
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.metrics.budget import Budget
@@ -153,7 +153,7 @@ class _Best:
         start = batch.render.trajectory.start
 
         def moved(factors: Tensor) -> Tensor:
-            return torch.lerp(start, last.latents, factors.view(-1, *[1] * (start.ndim - 1)))
+            return torch.lerp(start, last.latents, spread(factors, start))
 
         factors, images = furthest_kept(
             budget, batch.images, batch.observe.clean.images, lambda each: batch.render(moved(each)).images

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from attnshift.batching import image_norms, spread
 from attnshift.downloaded import load_lpips
 from attnshift.weights_folder import LpipsNetwork
 
@@ -74,17 +75,17 @@ class FeatureBall:
             (transposed,) = torch.autograd.grad(found, points, weights, create_graph=True)
         change, step = torch.zeros_like(found), torch.zeros_like(points)
         # The scale of the gradient has no part in the step, and would have one in rounding.
-        left = uphill / _over(_norms(uphill).clamp(min=1e-30))
+        left = uphill / spread(image_norms(uphill).clamp(min=1e-30), uphill)
         direction, square = left, _products(left, left)
         for _ in range(iterations):
             (forward,) = torch.autograd.grad(transposed, weights, direction, retain_graph=True)
             share = square / _products(forward, forward).clamp(min=1e-30)
-            step, change = step + _over(share) * direction, change + share[:, None] * forward
+            step, change = step + spread(share, direction) * direction, change + share[:, None] * forward
             (back,) = torch.autograd.grad(found, points, forward, retain_graph=True)
-            left, before = left - _over(share) * back, square
+            left, before = left - spread(share, back) * back, square
             square = _products(left, left)
-            direction = left + _over(square / before.clamp(min=1e-30)) * direction
-        return _over(length * self.radius / _norms(change).clamp(min=1e-30)) * step
+            direction = left + spread(square / before.clamp(min=1e-30), direction) * direction
+        return spread(length * self.radius / image_norms(change).clamp(min=1e-30), step) * step
 
     @torch.no_grad()
     def project(self, points: Tensor) -> Tensor:
@@ -98,12 +99,12 @@ class FeatureBall:
             if not bool((excess > 0).any()):
                 return points
             stride = (1 + _OVERSHOOT) * excess.clamp(min=0) / _products(slope, slope).clamp(min=1e-30)
-            points = (points - _over(stride) * slope).clamp(0, 1)
-        within = _over(self.distances(points) <= self.radius)
+            points = (points - spread(stride, slope) * slope).clamp(0, 1)
+        within = spread(self.distances(points) <= self.radius, points)
         low, high = torch.where(within, points, self.centre), points
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            within = _over(self.distances(middle) <= self.radius)
+            within = spread(self.distances(middle) <= self.radius, middle)
             low, high = torch.where(within, middle, low), torch.where(within, high, middle)
         return low
 
@@ -123,12 +124,3 @@ def _unit(features: Tensor) -> Tensor:
 
 def _products(first: Tensor, second: Tensor) -> Tensor:
     return (first * second).flatten(1).sum(1)
-
-
-def _norms(values: Tensor) -> Tensor:
-    return values.flatten(1).norm(dim=1)
-
-
-def _over(values: Tensor) -> Tensor:
-    """Values [batch] over pixels, [batch,1,1,1]."""
-    return values.view(-1, 1, 1, 1)

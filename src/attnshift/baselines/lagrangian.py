@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from attnshift.batching import spread
 from attnshift.data.images import quantise
 from attnshift.ensemble.fusion import FusionRule
 from attnshift.ensemble.surrogates import Surrogates
@@ -122,14 +123,14 @@ def minimise_margins(
         fused, (spent, slope) = rule(surrogates, seen, state), _spent_and_slope(budget, images, seen)
         worst, state = fused.margins.max(0).values, fused.state
         better = (spent <= 1) & (worst < lowest)
-        found, lowest = torch.where(_over(better), seen, found), torch.where(better, worst, lowest)
+        found, lowest = torch.where(spread(better, seen), seen, found), torch.where(better, worst, lowest)
         force, multipliers = multipliers.step(spent - 1, step, options.averaging)
-        gradient = fused.direction + _over(force) * slope
+        gradient = fused.direction + spread(force, slope) * slope
         descent = (descent or _Descent.start(gradient)).step(gradient, options.momentum)
         if rates is None:
             rates = _first_rates(options, budget, images, descent.velocity)
         rates = rates.noted(step, spent > 1)
-        points = (points - _over(rates.at(step, options)) * descent.velocity).clamp(0, 1)
+        points = (points - spread(rates.at(step, options), points) * descent.velocity).clamp(0, 1)
     return found
 
 
@@ -138,7 +139,7 @@ def _first_rates(options: AlmaBudget, budget: Budget, images: Tensor, step: Tens
     ``options.first_spent``."""
     rates = images.new_ones(len(images))
     for _ in range(_TRIALS):
-        spent = budget.spent(images, (images - _over(rates) * step).clamp(0, 1))
+        spent = budget.spent(images, (images - spread(rates, step) * step).clamp(0, 1))
         rates = torch.where(spent > options.first_spent, rates / 2, rates)
     return _Rates(rates, torch.full_like(rates, options.steps))
 
@@ -150,8 +151,3 @@ def _spent_and_slope(budget: Budget, images: Tensor, changed: Tensor) -> tuple[T
         spent = budget.spent(images, changed)
         (slope,) = torch.autograd.grad(spent.sum(), changed)
     return spent.detach(), slope
-
-
-def _over(values: Tensor) -> Tensor:
-    """Values [batch] over pixels, [batch,1,1,1]."""
-    return values.view(-1, 1, 1, 1)

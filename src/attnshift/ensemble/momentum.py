@@ -7,7 +7,7 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from attnshift.batching import batch_record, constant, per_image
+from attnshift.batching import batch_record, constant, image_norms, per_image, spread
 
 __all__ = ["Momentum"]
 
@@ -29,6 +29,6 @@ class Momentum:
         """The direction to follow instead of ``direction``, and the momentum after it."""
         moved = direction if self.past is None else self.decay * self.past + direction
         if self.limit:
-            norms = moved.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, *[1] * (moved.ndim - 1))
+            norms = spread(image_norms(moved).clamp(min=1e-30), moved)
             moved = moved * (self.limit / norms).clamp(max=1)
         return moved, replace(self, past=moved if self.decay else None)

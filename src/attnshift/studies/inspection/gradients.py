@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.batching import image_norms, spread
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.denoising import Trajectory, denoise
@@ -103,8 +104,8 @@ def align_with(
         unseen = [_units(_pulled(_margin(each, branch.images, goals), latents)) for each in tuning]
         own = [_pulled(_margin(each, branch.images, goals), latents) for each in batch.surrogates.classifiers]
         fused = _classification(batch, branch, latents, iteration)
-        least = _FLOOR * torch.stack([_norms(each) for each in own]).mean(0)
-        norms = _norms(fused)
+        least = _FLOOR * torch.stack([image_norms(each) for each in own]).mean(0)
+        norms = image_norms(fused)
         point = _Point(torch.stack(unseen), torch.where(norms > least, norms, 0), least)
         found = [point.compare(each, "surrogate", name) for name, each in zip(batch.surrogates.names, own, strict=True)]
         found.append(point.compare(fused, "classification", "the recipe's classification"))
@@ -185,16 +186,12 @@ def _moving(probe: TermProbe, value: Tensor, gradient: Tensor) -> Tensor:
     """``gradient`` [batch,...], zero where a distance between images [batch] is at rest."""
     if probe.place:
         return gradient
-    return gradient * (value.detach() > _REST).view(-1, *[1] * (gradient.ndim - 1))
-
-
-def _norms(values: Tensor) -> Tensor:
-    return values.flatten(1).norm(dim=1)
+    return gradient * spread(value.detach() > _REST, gradient)
 
 
 def _units(gradient: Tensor) -> Tensor:
     """Unit vectors [batch,size]; zero where there is no gradient."""
-    return gradient.flatten(1) / _norms(gradient).clamp(min=1e-30)[:, None]
+    return gradient.flatten(1) / image_norms(gradient).clamp(min=1e-30)[:, None]
 
 
 def _constant(branch: Branch) -> Branch:
