@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attention.maps import phrase_map
-from attnshift.attention.selection import Selection
+from attnshift.attention.selection import EVERYWHERE
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.denoising import denoise
 from attnshift.profiling import part
@@ -20,7 +20,6 @@ __all__ = ["ALL_LAYERS", "Moved", "Movement", "attention_on_file", "attention_on
 
 ALL_LAYERS = "all"
 """Name of all cross-attention layers together."""
-_EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def attention_on_file(batch: PreparedBatch, images: Tensor) -> tuple[Movement, .
 def _sites(batch: PreparedBatch) -> tuple[Site, ...]:
     """Every cross-attention site, and as a probe where there is an interference phrase."""
     latents = batch.render.trajectory.start
-    own = _EVERYWHERE.sites(batch.render.backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
+    own = EVERYWHERE.sites(batch.render.backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
     return own if batch.observe.interference is None else (*own, *(site.seen("probe") for site in own))
 
 
@@ -121,7 +120,7 @@ def _maps(attention: AttentionMaps, view: AttentionView, span: TokenSpan, image:
     """The phrase's map at all sites of ``view`` together, and at each of them."""
     sites = [site for site in attention if site.view == view]
     groups = {ALL_LAYERS: sites} | {site.layer: [site] for site in sites}
-    return {name: phrase_map(attention, group, _EVERYWHERE, span, image) for name, group in groups.items()}
+    return {name: phrase_map(attention, group, EVERYWHERE, span, image) for name, group in groups.items()}
 
 
 def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Moved]:

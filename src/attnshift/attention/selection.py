@@ -14,7 +14,7 @@ from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
 from attnshift.types import Kind, Place, Site
 
-__all__ = ["Selection"]
+__all__ = ["EVERYWHERE", "Selection"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,7 @@ class Selection:
         if not chosen:
             raise RecipeError(f"steps {list(self.steps)} select none of the {len(steps)} denoising steps")
         return chosen
+
+
+EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
+"""Every site and denoising step."""

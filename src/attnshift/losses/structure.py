@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attnshift.attention.selection import Selection
+from attnshift.attention.selection import EVERYWHERE, Selection
 from attnshift.registry import STRICT
 from attnshift.types import Observation, Place, Site
 
@@ -20,10 +20,6 @@ __all__ = ["SelfAttention"]
 
 _PLACE_SHARES: dict[Place, float] = {"up": 1.0, "mid": 0.5, "down": 0.25}
 _TINY = 1e-12
-
-
-def _everything() -> Selection:
-    return Selection(places=("down", "mid", "up"), grid="all")
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class SelfAttention:
     reduction: Literal["layered", "mean", "sum"] = "layered"
     gamma: float = 1.0
     rows: Annotated[int, Field(ge=0)] = 0
-    select: Selection = field(default_factory=_everything)
+    select: Selection = EVERYWHERE
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
         return tuple(site.sampled(self.rows) for site in self.select.sites(available, "self", latent_side))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from attnshift.attention.selection import Selection
+from attnshift.attention.selection import EVERYWHERE, Selection
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import RecipeError, UserError
 from attnshift.losses import TERMS
@@ -24,7 +24,6 @@ __all__ = ["Group", "MapProbe", "Probes", "TermProbe", "find_probes", "term_opti
 _Grid = Literal["full", "half", "quarter", "eighth"]
 _GRIDS: tuple[tuple[int, _Grid], ...] = ((8, "eighth"), (4, "quarter"), (2, "half"), (1, "full"))
 """Latent side divided by the side of the grid, and the grid's name in a ``Selection``."""
-_EVERYWHERE = Selection(places=("down", "mid", "up"), grid="all")
 _LARGEST = 32
 """Side of the largest self-attention that is read whole; a map at 64 x 64 takes 67 MB a head and
 step."""
@@ -209,7 +208,7 @@ def _kinds(term: Any, available: Sequence[Site], side: int) -> set[Kind]:
     """Kinds of attention that ``term`` reads; none where the model has not the sites that it
     selects."""
     try:
-        return {site.kind for site in replace(term, select=_EVERYWHERE).sites(available, side)}
+        return {site.kind for site in replace(term, select=EVERYWHERE).sites(available, side)}
     except RecipeError:
         return set()
 
