@@ -125,7 +125,7 @@ def test_half_written_items_do_not_count(tmp_path: Path, spec: RunSpec) -> None:
 
 def test_rows_are_in_the_order_of_the_plan(tmp_path: Path, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a table is made of several parts, and where a part alone holds nothing but nulls of a column."""
-    monkeypatch.setattr("attnshift.results.store._ROWS", 2)
+    monkeypatch.setattr("attnshift.results.row_files._ROWS", 2)
     store = Store.start(tmp_path / "run", spec, planned("c", "a", "b", "d", "e"))
     for name, value in (("b", 1.5), ("c", None), ("a", None)):
         store.finish(row(name, effective_models=value), {})

@@ -13,15 +13,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
-import pyarrow
-import pyarrow.parquet
 from pydantic import BaseModel, Field, ValidationError
 
 from attnshift.errors import RunError
-from attnshift.files import atomic_write, publish, temporary_name, writing
+from attnshift.files import atomic_write, writing
 from attnshift.registry import STRICT, describe
+from attnshift.results.row_files import AnyRow, read_rows, write_rows
 from attnshift.results.rows import Row
 from attnshift.results.spec import RunSpec
 
@@ -106,8 +105,6 @@ class PictureRow(Row):
 
 
 INSPECTION_ROWS: tuple[type[Row], ...] = (AlignmentRow, MapRow, PictureRow)
-
-_AnyRow = TypeVar("_AnyRow", bound=Row)
 
 
 class InspectionSpec(BaseModel):
@@ -207,24 +204,16 @@ class InspectionStore:
             self._path(id).parent.mkdir(exist_ok=True)
         atomic_write(self._path(id), json.dumps(rows.to_json(), allow_nan=False).encode())
 
-    def write_table(self, kind: type[_AnyRow], rows: Sequence[_AnyRow]) -> None:
+    def write_table(self, kind: type[AnyRow], rows: Sequence[AnyRow]) -> None:
         """Write the table of ``kind``, in place of the one that there may be."""
-        path, schema = self.folder / f"{kind.TABLE}.parquet", kind.schema()
-        temporary = temporary_name(path)
-        with writing(path):
-            try:
-                table = pyarrow.Table.from_pylist([row.to_record() for row in rows], schema)
-                pyarrow.parquet.write_table(table, temporary)
-                publish(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_rows(self.folder / f"{kind.TABLE}.parquet", kind.schema(rows), rows)
 
-    def table(self, kind: type[_AnyRow]) -> list[_AnyRow]:
+    def table(self, kind: type[AnyRow]) -> list[AnyRow]:
         """Rows of the table of ``kind``; a ``RunError`` where it has not been written."""
         path = self.folder / f"{kind.TABLE}.parquet"
         if not path.exists():
             raise RunError(f"{self.folder} has no {path.name} yet; run its inspect command again to the end")
-        return [kind.from_record(record) for record in pyarrow.parquet.ParquetFile(path).read().to_pylist()]
+        return read_rows(path, kind)
 
     def _path(self, id: str) -> Path:
         return self.folder / "measured" / f"{id}.json"

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -33,26 +33,22 @@ import tomli_w
 from pydantic import ValidationError
 
 from attnshift.errors import RunError
-from attnshift.files import atomic_write, publish, temporary_name, writing
+from attnshift.files import atomic_write, writing
 from attnshift.registry import describe
 from attnshift.results.generations import FIRST_PLAN, newest_plan, take_in
 from attnshift.results.locks import FOLDER as LOCKS
 from attnshift.results.locks import Claims
-from attnshift.results.plan import Plan, parts, read_places, read_plan
+from attnshift.results.plan import Plan, read_places, read_plan
+from attnshift.results.row_files import AnyRow, read_rows, write_rows
 from attnshift.results.rows import FailedRow, ResultRow, Row
 from attnshift.results.spec import RunSpec
 from attnshift.terminal import plural
 
 __all__ = ["CROPPED", "Store", "finished_rows"]
 
-AnyRow = TypeVar("AnyRow", bound=Row)
-
 CROPPED = "attnshift:cropped"
 """Text chunk of an image's PNG files: width and height, as 640x480, before its centre was cropped
 to a square. Images that were square have none."""
-
-_ROWS = 1024
-"""Rows of a table that are in memory at once while it is made from the items."""
 
 
 class Store:
@@ -162,7 +158,9 @@ class Store:
         plan = self.plan_path
         finished = bytes(self.is_finished(item.id) for item in read_plan(plan))
         if any(finished):
-            self._write(ResultRow, ResultRow.schema(keys=self.spec().arms), self._finished(plan, finished))
+            write_rows(
+                self.table_path(ResultRow), ResultRow.schema(keys=self.spec().arms), self._finished(plan, finished)
+            )
         else:
             self._remove(ResultRow)
         lost = [
@@ -188,19 +186,14 @@ class Store:
 
     def write_table(self, kind: type[AnyRow], rows: Sequence[AnyRow]) -> None:
         """Write the table of ``kind``, in place of the one that there may be."""
-        self._write(kind, kind.schema(rows), rows)
+        write_rows(self.table_path(kind), kind.schema(rows), rows)
 
     def table(self, kind: type[AnyRow]) -> list[AnyRow]:
         """Rows of the table of ``kind``; none if it has not been written."""
         path = self.table_path(kind)
         if not path.exists():
             return []
-        try:
-            return [kind.from_record(record) for record in pyarrow.parquet.ParquetFile(path).read().to_pylist()]
-        except pyarrow.ArrowException as error:
-            raise RunError(f"{path} is no parquet file ({str(error).splitlines()[0]}); make it again") from None
-        except RunError as error:
-            raise RunError(f"{path}: {error}") from None
+        return read_rows(path, kind)
 
     def _item_path(self, id: str) -> Path:
         return self.folder / "items" / f"{id}.json"
@@ -222,22 +215,6 @@ class Store:
     def _finished(self, plan: Path, finished: bytes) -> Iterator[ResultRow]:
         for item in compress(read_plan(plan), finished):
             yield ResultRow.from_record(json.loads(self._item_path(item.id).read_bytes()))
-
-    def _write(self, kind: type[Row], schema: pyarrow.Schema, rows: Iterable[Row]) -> None:
-        """Write a table part by part: memory holds a few rows at a time."""
-        path = self.table_path(kind)
-        temporary = temporary_name(path)
-        with writing(path):
-            try:
-                with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-                    for part in parts(rows, _ROWS):
-                        records = [row.to_record() for row in part]
-                        writer.write_table(pyarrow.Table.from_pylist(records, schema))
-                with temporary.open("rb+") as file:
-                    os.fsync(file.fileno())
-                publish(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
 
 
 def finished_rows(store: Store) -> list[ResultRow]:

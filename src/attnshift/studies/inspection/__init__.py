@@ -43,13 +43,13 @@ def inspect_attack(settings: InspectionSettings, progress: InspectionProgress) -
     total, begun = len(bench.attack.plan), 0
     for part in bench.attack.plan.batches(worker.spec.batch):
         items = [*part.items]
-        kept = [store.measured(item.id) for item in items]
-        if any(each is None for each in kept):
+        measured = [each for item in items if (each := store.measured(item.id)) is not None]
+        if len(measured) < len(items):
             tasks = [read_task(item, worker.spec.size) for item in items]
             measured = measure_batch(bench, items, tasks, begun < _PICTURES)
             for item, each in zip(items, measured, strict=True):
                 store.keep(item.id, each)
-        rows += [each for item in items if (each := store.measured(item.id)) is not None]
+        rows += measured
         begun += len(items)
         progress(begun, total)
     store.write_table(AlignmentRow, [row for each in rows for row in each.alignment])
