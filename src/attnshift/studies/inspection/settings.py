@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnshift.defences.names import same_classifier, undefended
+from attnshift.defences.names import same_classifier
 from attnshift.errors import UserError
 from attnshift.execution.early import check_surrogates
 from attnshift.execution.settings import Inputs, check_settings, settings_with
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.inspection.probes import term_options
+from attnshift.studies.tuning_roles import check_tuning, refuse_judge
 
 __all__ = ["InspectionSettings", "check_inspection", "check_roles", "path_points"]
 
@@ -54,16 +55,11 @@ def check_roles(surrogates: Sequence[str], tuning: Sequence[str], reference: str
     before an evaluation."""
     if not tuning:
         raise UserError("no unseen classifier; give at least one in `tuning`, such as lab:mobilenet")
-    for name in tuning:
-        if same_classifier([name], surrogates):
-            raise UserError(f"{name} cannot be a tuning classifier: it is a surrogate")
-        if tuning.count(name) > 1:
-            raise UserError(f"`tuning` names {name} twice, which would count twice; give it once")
-        _refuse_judge(name, "a tuning classifier")
+    check_tuning(surrogates, tuning)
     if reference:
         if same_classifier([reference], [*surrogates, *tuning]):
             raise UserError(f"{reference} cannot be the reference: it is a surrogate or a tuning classifier")
-        _refuse_judge(reference, "the reference")
+        refuse_judge(reference, "the reference")
 
 
 def path_points(settings: InspectionSettings) -> tuple[int, ...]:
@@ -76,11 +72,3 @@ def path_points(settings: InspectionSettings) -> tuple[int, ...]:
     shares = sorted(settings.at)
     inside = (round(share * iterations) for share in shares)
     return tuple(sorted({each if each == iterations else each - each % every for each in inside}))
-
-
-def _refuse_judge(name: str, role: str) -> None:
-    from attnshift.lab.classifiers import RECIPES
-
-    source, _, model = undefended(name).partition(":")
-    if source == "lab" and model in RECIPES and RECIPES[model].role == "judge":
-        raise UserError(f"{name} cannot be {role}: it is one of the lab's judges; use lab:mobilenet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import tomli_w
 
 from attnshift.attack.method import Method
-from attnshift.defences.names import same_classifier, undefended
 from attnshift.errors import RecipeError, UserError
 from attnshift.execution.early import check_surrogates
 from attnshift.execution.settings import AttackSettings, Inputs, check_settings, settings_with
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.studies.tuning.search import Search, standing_values
+from attnshift.studies.tuning_roles import check_tuning
 
 __all__ = ["TuningSettings", "attack_settings", "check_study", "check_values", "recipe_with"]
 
@@ -59,7 +59,9 @@ def check_study(settings: TuningSettings) -> None:
     if settings.seed < 0:
         raise UserError(f"`seed` is {settings.seed}; it must not be negative")
     check_surrogates(settings.surrogates)
-    _check_roles(settings.surrogates, settings.tuning)
+    if not settings.tuning:
+        raise UserError("no classifier decides; give at least one in `tuning`, such as lab:mobilenet")
+    check_tuning(settings.surrogates, settings.tuning)
     check_settings(attack_settings(settings))
     if not settings.search:
         raise RecipeError("the search space is empty")
@@ -78,26 +80,6 @@ def check_values(settings: TuningSettings, check: Callable[[Recipe], None]) -> N
                 check(tried)
             except UserError as error:
                 raise RecipeError(f"search space: {key} = {_toml(value)} cannot be used: {error}") from None
-
-
-def _check_roles(surrogates: Sequence[str], tuning: Sequence[str]) -> None:
-    if not tuning:
-        raise UserError("no classifier decides; give at least one in `tuning`, such as lab:mobilenet")
-    for name in tuning:
-        if same_classifier([name], surrogates):
-            raise UserError(f"{name} cannot be a tuning classifier: it is a surrogate")
-        if tuning.count(name) > 1:
-            raise UserError(f"`tuning` names {name} twice, which would count twice; give it once")
-        source, _, model = undefended(name).partition(":")
-        if source == "lab" and _lab_role(model) == "judge":
-            raise UserError(f"{name} cannot be a tuning classifier: it is one of the lab's judges; use lab:mobilenet")
-
-
-def _lab_role(name: str) -> str:
-    """Role of the lab's classifier ``name``, or nothing where there is none."""
-    from attnshift.lab.classifiers import RECIPES
-
-    return RECIPES[name].role if name in RECIPES else ""
 
 
 def _toml(value: object) -> str:
