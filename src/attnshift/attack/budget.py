@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, image_norms, per_image, spread
-from attnshift.data.images import quantise
 from attnshift.metrics.budget import Budget
 from attnshift.randomness import generator
 from attnshift.recipes.schema import BudgetSection
@@ -80,13 +79,13 @@ def furthest_kept(
     through the square roots of what both spend meets the limit (regula falsi, in the Illinois form:
     Dowell and Jarratt, BIT 1971). Most metrics grow with the square of a small change.
     """
-    clean, aim = quantise(images), _AIM**0.5
+    aim = _AIM**0.5
 
-    def gap(shown: Tensor) -> Tensor:
-        return budget.spent(clean, quantise(shown)).clamp(min=0).sqrt()
+    def root(shown: Tensor) -> Tensor:
+        return budget.spent_by_files(images, shown).clamp(min=0).sqrt()
 
     low, high = images.new_zeros(len(images)), images.new_full((len(images),), torch.inf)
-    reached, above = gap(start), torch.full_like(low, torch.inf)
+    reached, above = root(start), torch.full_like(low, torch.inf)
     found = torch.where(spread(reached <= 1, images), start, images)
     below, moved = reached - aim, torch.zeros_like(low)
     for _ in range(_TRIALS):
@@ -94,7 +93,7 @@ def furthest_kept(
         between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
         trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)
         shown = show(trial)
-        spent = gap(shown)
+        spent = root(shown)
         kept = spent <= 1
         # An end that stays for a second time counts half: the next trial comes nearer to it.
         below = torch.where(kept, spent - aim, torch.where(moved < 0, below / 2, below))

@@ -76,6 +76,7 @@ class Method:
             for name, section in sections.items()
             if section.weight
         }
+        budget = budget_of(recipe.budget)
         return cls(
             recipe,
             build(RECONSTRUCTIONS, recipe.reconstruction.method, recipe.reconstruction.options, ("method",)),
@@ -92,8 +93,8 @@ class Method:
             ),
             schedule_of(logits.schedule, "classification"),
             schedule_of(recipe.optimiser.schedule, "optimiser"),
-            budget_of(recipe.budget),
-            _edge_of(recipe),
+            budget,
+            None if recipe.optimiser.balance == "none" else budget or budget_of(_EDGE),
             stand_in_of(recipe, places),
         )
 
@@ -116,12 +117,6 @@ def stand_in_of(recipe: Recipe, places: Mapping[str, str] = {}) -> StandIn | Non
 
 _EDGE = BudgetSection(metric="ssim", limit=0.95)
 """The edge of a recipe that states no budget."""
-
-
-def _edge_of(recipe: Recipe) -> Budget | None:
-    if recipe.optimiser.balance == "none":
-        return None
-    return budget_of(recipe.budget if recipe.budget.given else _EDGE)
 
 
 def _term(name: str, section: TermSection, given: Mapping[str, LossTerm | StatefulTerm]) -> LossTerm | StatefulTerm:

@@ -173,7 +173,7 @@ class _Best:
             weights=tuple(tuple(each) for each in self.weights),
             on_path=attention_on_path(batch, self.latents),
             on_file=attention_on_file(batch, images),
-            spent=budget and budget.spent(quantise(batch.images), images),
+            spent=budget and budget.spent_by_files(batch.images, images),
             measured=tuple(map(tuple, self.measured)),
             idle_terms=tuple(
                 idle_terms({each.iteration: each.norms for each in measured}, losses, batch.method.objective.holding)

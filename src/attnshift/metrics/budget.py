@@ -60,6 +60,10 @@ class Budget:
         """
         return (self.metric(images, changed) - self.best) / (self.limit - self.best)
 
+    def spent_by_files(self, images: Tensor, changed: Tensor) -> Tensor:
+        """The same share [batch] for their 8-bit files."""
+        return self.spent(quantise(images), quantise(changed))
+
     def keeps(self, images: Tensor, changed: Tensor) -> Tensor:
         """Whether the 8-bit files of ``changed`` keep the limit, bool [batch]."""
-        return self.spent(quantise(images), quantise(changed)) <= 1
+        return self.spent_by_files(images, changed) <= 1
