@@ -11,13 +11,13 @@ dose() { # NAME ARGUMENT…
     local name=$1
     shift
     "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" "${three[@]}" --threads 1 --preset strong \
-        --set interference.choose=confusion --out "$out/$name" "$@"
+        --out "$out/$name" "$@"
     "$attnshift" evaluate "$out/$name" --tuning lab:mobilenet
 }
 
 dose none
 for term in entropy contrast replace variance; do
-    [[ $wanted == "  " || $wanted == *" $term "* ]] || continue
+    asked "$term" || continue
     for share in 0.1 0.3 0.7 2; do
         dose "$term-$share" --set optimiser.balance=share --set "terms.$term.weight=$share"
     done

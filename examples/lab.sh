@@ -13,10 +13,12 @@ images() { # COUNT [SPLIT FOLDER]
     [[ -f $folder/labels.csv ]] || "$attnshift" lab render "$folder" --count "$1" --split "${2:-test}"
 }
 
+asked() { [[ $wanted == "  " || $wanted == *" $1 "* ]]; } # NAME: among RUN…, or none is given
+
 run() { # NAME ARGUMENT…: attack and judge
     local name=$1
     shift
-    [[ $wanted == "  " || $wanted == *" $name "* ]] || return 0
+    asked "$name" || return 0
     "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" --threads 1 --out "$out/$name" "$@"
     "$attnshift" evaluate "$out/$name" "${judges[@]}"
 }

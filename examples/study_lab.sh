@@ -17,8 +17,6 @@ for defence in 'jpeg(quality=60)' 'purification(strength=0.15,schedule_steps=20)
     for judge in coatnet nfnet byobnet robust; do defended+=(--judge "$defence+lab:$judge"); done
 done
 
-is() { [[ $wanted == "  " || $wanted == *" $1 "* ]]; }
-
 compare() { # NAME "RECIPE…" ARGUMENT…
     local name=$1 each entrants=()
     for each in $2; do entrants+=(--recipe "$each"); done
@@ -28,9 +26,9 @@ compare() { # NAME "RECIPE…" ARGUMENT…
 }
 
 images "${count:-128}"
-if is budget; then compare budget "${budgeted[*]}" --budget ssim=0.95; fi
-if is curves; then compare compared "${recipes[*]} ${baselines[*]}" --at 0.85 --at 0.9 --at 0.95; fi
-if is defended; then
+if asked budget; then compare budget "${budgeted[*]}" --budget ssim=0.95; fi
+if asked curves; then compare compared "${recipes[*]} ${baselines[*]}" --at 0.85 --at 0.9 --at 0.95; fi
+if asked defended; then
     for run in "$out"/compared/runs/*@1 "$out"/compared/runs/autoattack@0.5; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" --masks "$out/images/masks"
         "$attnshift" report "$run"
