@@ -478,8 +478,9 @@ def test_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     command.more = ("--batch", "2")
     attacked = call(*command.arguments())
     assert attacked.status == 0, attacked.err
-    note, *lines = attacked.out.splitlines()
-    assert note.startswith(f"the pipeline {command.pipeline} predicts no noise at all")
+    random, pipeline, *lines = attacked.out.splitlines()
+    assert random.startswith(f"{SURROGATE} has random weights")
+    assert pipeline.startswith(f"the pipeline {command.pipeline} predicts no noise at all")
     assert [line.partition(":")[0] for line in lines] == [
         "1/3 photo-3.png (mug)",
         "2/3 photo-2.png (snowman)",

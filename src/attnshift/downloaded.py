@@ -105,7 +105,7 @@ def _lpips(network: LpipsNetwork, path: Path) -> nn.Module:
         # torchmetrics has no argument for the backbone's weights: it would read torch.hub's cache.
         lpips = _NoTrainLpips(net=network, pnet_rand=True)
         lpips.net.load_state_dict({name: _of_features(weights, name) for name in lpips.net.state_dict()})
-        return lpips
+        return lpips.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _of_features(weights: dict[str, Tensor], name: str) -> Tensor:

@@ -77,7 +77,10 @@ def load_classifier(name: str) -> Classifier:
     except (OSError, ValueError) as error:
         # The name is not allowed for a file.
         raise ModelError(f"cannot load '{name}': {error.strerror if isinstance(error, OSError) else error}") from error
-    # This import loads torch. Listing the sources must not.
+    # These imports load torch. Listing the sources must not.
+    import torch
+
     from attnshift.classifiers.probe import probe
 
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return probe(classifier)

@@ -101,6 +101,9 @@ class Classifier:
     It is differentiable in the images; its weights are constants. ``class_names`` are in label
     order, or empty if unknown. They are kept as ``names.words`` mends them, so names that are no
     words are unknown. ``order`` is set by ``in_order_of``.
+
+    With ``precision`` torch.bfloat16, matrix products and convolutions are in bf16 where a gradient
+    in the images is wanted; weights stay as they are. Without a gradient logits are exact.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Classifier:
     classes: int
     class_names: tuple[str, ...] = ()
     order: ClassOrder | None = None
+    precision: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", words(self.class_names))
@@ -151,7 +155,10 @@ class Classifier:
         return probe(Classifier(name, network, preprocessing, len(class_names), tuple(class_names)))
 
     def __call__(self, images: Tensor) -> Tensor:
-        logits = self.network(self.preprocessing(images)).float()
+        shown = self.preprocessing(images)
+        rough = self.precision != torch.float32 and shown.requires_grad
+        with torch.autocast(shown.device.type, self.precision, enabled=rough):
+            logits = self.network(shown).float()
         return logits if self.order is None else self.order(logits)
 
     def knows(self, label: int) -> bool:

