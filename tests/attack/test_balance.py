@@ -62,6 +62,22 @@ def stepped(
     return state.step(parts, read, torch.full((count,), spent, dtype=torch.double), iteration)
 
 
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_force_of_a_budget_stands_against_terms_alone(balanced: bool) -> None:
+    """Without a part of the classification: its weight is 0, its norm 5 is the unit of the force and of shares."""
+    weights = {"classification": 0.0, "entropy": 0.5}
+    parts, read = toy(
+        torch.zeros(1, 2, dtype=torch.double), {"classification": flat((3, 4)), "entropy": flat((0.1, 0))}, weights
+    )
+    parts = replace(parts, force=flat((0, -2)))
+    if balanced:
+        gradient, _, _ = Balance.start(edge(), ()).step(parts, read, torch.zeros(1, dtype=torch.double), 0)
+        torch.testing.assert_close(gradient, flat((0.5 * 5, -0.5 * 2 * 3)))
+    else:
+        # The toy's term is cut off from the latents.
+        torch.testing.assert_close(parts.summed(), flat((0, -2 * 3)))
+
+
 def flat(*rows: tuple[float, float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.double)
 

@@ -61,8 +61,12 @@ class Pulling:
 
     def summed(self) -> Tensor:
         """The gradient of the objective as the recipe weighs it, by one backward pass."""
-        pressed = self.direction if self.force is None else self.direction + self.force
-        pull = self.weights[CLASSIFIERS] * (self.points * pressed).flatten(1).sum(1)
+        weight = self.weights[CLASSIFIERS]
+        pushed = weight * self.direction
+        if self.force is not None:
+            # The force has the classification's unit, also where that takes no part.
+            pushed = pushed + (weight or 1.0) * self.force
+        pull = (self.points * pushed).flatten(1).sum(1)
         return torch.autograd.grad(torch.stack([pull, *self.values.values()]).sum(), self.latents)[0]
 
     def measured(self, holding: Collection[str]) -> Pulls | None:
@@ -115,9 +119,11 @@ class Pulling:
         maps = self.outputs[at].detach()
         return maps * (slope - (maps * slope).sum(-1, keepdim=True))
 
-    def pressed(self) -> Slope:
-        """The slope of the budget's force, weighted as the classification is."""
-        return {} if self.force is None else self._at_points(self.weights[CLASSIFIERS] * self.force)
+    def pressed(self, holding: Collection[str]) -> Slope:
+        """The slope of the budget's force, with the weights of all that it stands against where
+        coefficients are shares: the classification's and those of the terms that steer."""
+        weight = sum(each for name, each in self.weights.items() if name not in holding)
+        return {} if self.force is None else self._at_points(weight * self.force)
 
     def back(self, slope: Slope) -> Tensor:
         """The gradient at the latents of what has the gradient ``slope`` at the outputs."""
@@ -193,10 +199,8 @@ class Balance:
                 norms[name] = torch.where(due[name], exact, norms[name])
         after = replace(self, gains=gains, means=self._means_after(norms, spent))
         factors = {name: weights[name] * after.factor(name, norm) for name, norm in norms.items()}
-        rest = _summed(
-            [parts.pressed(), *(_scaled(slopes[name], factors[name]) for name in slopes if name not in measured)]
-        )
-        gradient = parts.back(rest)
+        rest = [_scaled(slope, factors[name]) for name, slope in slopes.items() if name not in measured]
+        gradient = parts.back(_summed([parts.pressed(self.holding), *rest]))
         for name, each in measured.items():
             gradient = gradient + _weighted(each, factors[name])
         return gradient, Pulls(norms, {name: factors[name] * norm for name, norm in norms.items()}), after
