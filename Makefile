@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs ablation tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs steering tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -63,8 +63,8 @@ study-photographs: $(INSTALLED)  ## docs/results-photographs.md; MATERIAL=FOLDER
 	bash examples/study_photographs.sh $(BIN)/attnshift $(BIN)/python "$(MATERIAL)" $(PHOTOGRAPHS) $(PARTS)
 	$(BIN)/python examples/photographs/page.py $(PHOTOGRAPHS) docs
 
-ablation: $(INSTALLED)  ## one run for each term added to the baseline or taken out of preset full
-	bash examples/ablation_lab.sh $(BIN)/attnshift runs/ablation
+steering: $(INSTALLED)  ## the lab's tables of docs/steering.md (two hours)
+	bash examples/steering.sh $(BIN)/attnshift $(BIN)/python runs/steering lab
 
 tune: $(INSTALLED)  ## the tuned recipes of docs/results.md (hours on two cores)
 	bash examples/tune_lab.sh $(BIN)/attnshift runs/tune

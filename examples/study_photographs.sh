@@ -40,7 +40,7 @@ compare() { # NAME SIZE COUNT ARGUMENT…
     labels=$(labels_for "$size" "$photographs")
     MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 "$attnshift" --weights "$out/lpips" \
         compare "$out/photos/${photographs%-*}" --labels "$labels" --limit "$count" --size "$size" --threads 1 \
-        --pipeline "$material/photo-pipeline" "$@" --out "$out/$name" | tee "$out/$name.md"
+        --precision bfloat16 --pipeline "$material/photo-pipeline" "$@" --out "$out/$name" | tee "$out/$name.md"
 }
 
 is() { [[ $wanted == *" $1 "* ]]; }
@@ -73,7 +73,7 @@ fi
 if is fusion; then
     for rule in uniform consensus progress laggard worst logits adaea; do
         recipe=$out/recipes/strong-$rule.toml
-        "$python" "$here/variant.py" strong "$recipe" "classification.fusion=$rule"
+        "$python" "$here/../variant.py" strong "$recipe" "classification.fusion=$rule"
     done
     compare fusion 128 32 --surrogate "$first" --surrogate "$second" "${judges[@]}" \
         $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "${budgets[0]}"

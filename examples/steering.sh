@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# What steering attention does within a budget, of docs/steering.md: preset strong with one change at a time.
+#   [count=N] steering.sh ATTNSHIFT PYTHON OUT lab [PART…]
+#   [count=N] steering.sh ATTNSHIFT PYTHON OUT photographs STUDY MATERIAL [PART…]
+# STUDY and MATERIAL are the folders of study_photographs.sh. N is the number of images. Parts, all of them
+# without PART:
+#   dose   each attention term at growing shares of the classification's pull; tuning images and classifier
+#   bound  attention terms alone, without classification: how far attention can move; tuning images
+#   terms  every term of the notes at one share; other images and judges that no attack has seen
+# examples/steering_table.py makes tables of the runs of dose and bound. The same command continues.
+set -euo pipefail
+attnshift=$1 python=$2 out=$3 world=$4
+shift 4
+here=$(dirname "$0")
+shares=(0.1 0.3 0.7 2)
+if [[ $world == lab ]]; then
+    budget=ssim=0.95 size=() pipeline=() count=${count:-32}
+    tuning_images=$out/tuning-images tuning_labels=$out/tuning-images/labels.csv tuning=lab:mobilenet
+    test_images=$out/test-images test_labels=$out/test-images/labels.csv
+    [[ -f $tuning_labels ]] || "$attnshift" lab render "$tuning_images" --count "$count" --split tuning
+    [[ -f $test_labels ]] || "$attnshift" lab render "$test_images" --count "$count"
+    surrogates=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
+    judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
+else
+    study=$1 material=$2
+    shift 2
+    network() { echo "checkpoint:$study/classifiers/$1.safetensors"; }
+    budget=ssim=0.95 size=(--size 128 --precision bfloat16) count=${count:-24}
+    pipeline=(--pipeline "$material/photo-pipeline")
+    tuning_images=$study/photos/imagenette test_images=$study/photos/imagenette
+    tuning_labels=$study/photos/known-imagenette-tuning-128.csv test_labels=$study/photos/known-imagenette-test-128.csv
+    tuning=$(network mobilenet_v1_0.75_192) surrogates=(--surrogate "$(network resnet18_pqf)")
+    for split in tuning test; do
+        [[ -f $study/photos/known-imagenette-$split-128.csv ]] ||
+            "$python" "$here/photographs/known.py" "$tuning_images" "$study/photos/imagenette-$split.csv" \
+                "$(network resnet18_pqf)" 128 "$study/photos/known-imagenette-$split-128.csv"
+    done
+    judges=()
+    for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette10; do
+        judges+=(--judge "$(network "$each")")
+    done
+fi
+wanted=" ${*:-dose bound terms} "
+is() { [[ $wanted == *" $1 "* ]]; }
+recipe() { # NAME KEY=VALUE…: preset strong with these changes, as a file
+    "$python" "$here/variant.py" strong "$out/recipes/$1.toml" "${@:2}"
+}
+
+tried() { # NAME KEY=VALUE…: attack the tuning images, and ask the tuning classifier
+    recipe "$@"
+    "$attnshift" attack "$tuning_images" --labels "$tuning_labels" --limit "$count" "${size[@]}" "${pipeline[@]}" \
+        "${surrogates[@]}" --threads 1 --recipe "$out/recipes/$1.toml" --budget "$budget" --out "$out/$1"
+    "$attnshift" evaluate "$out/$1" --tuning "$tuning"
+}
+
+if is dose; then
+    tried dose-none
+    for term in entropy contrast replace variance; do
+        for share in "${shares[@]}"; do tried "dose-$term-$share" optimiser.balance=share "terms.$term.weight=$share"; done
+    done
+fi
+
+alone() { # NAME KEY=VALUE…
+    tried "bound-$1" optimiser.balance=share classification.weight=0 finish.keep=last "${@:2}"
+}
+
+if is bound; then
+    alone entropy terms.entropy.weight=1
+    alone entropy-all terms.entropy.weight=1 terms.entropy.select.grid=all
+    alone contrast terms.contrast.weight=1
+    alone contrast-all terms.contrast.weight=1 terms.contrast.select.grid=all
+    alone contrast-log terms.contrast.weight=1 terms.contrast.form=log terms.contrast.select.grid=all
+    alone replace-all terms.replace.weight=1 terms.replace.select.grid=all
+    alone variance-all terms.variance.weight=1 terms.variance.select.grid=all
+fi
+
+if is terms; then
+    entrants=(strong)
+    term() { # NAME KEY=VALUE…
+        recipe "$@"
+        entrants+=("$out/recipes/$1.toml")
+    }
+    for each in entropy contrast replace variance; do
+        term "plus-$each" optimiser.balance=share "terms.$each.weight=0.3"
+    done
+    for each in mse kl js; do
+        term "plus-self-$each" optimiser.balance=share terms.self_attention.weight=0.5 \
+            terms.self_attention.distance=$each
+    done
+    for each in frequency perceptual; do term "plus-$each" optimiser.balance=share "terms.$each.weight=0.5"; done
+    for each in attention gradcam; do term "only-$each" mask.source=$each mask.paste_back=true; done
+    term margin classification.loss=margin classification.kappa=20
+    term distribution classification.loss=distribution
+    term schedule 'optimiser.schedule={shape="linear",start=1.0,end=0.1}'
+    term no-views expectation.draws=1
+    "$attnshift" compare "$test_images" --labels "$test_labels" --limit "$count" "${size[@]}" "${pipeline[@]}" \
+        "${surrogates[@]}" "${judges[@]}" $(printf -- '--recipe %s ' "${entrants[@]}") --budget "$budget" --threads 1 \
+        --out "$out/terms" | tee "$out/terms.md"
+fi
