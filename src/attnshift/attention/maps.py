@@ -6,6 +6,7 @@ map* a_c is their sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,17 @@ from torch import Tensor
 from attnshift.attention.selection import Selection
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
 
-__all__ = ["grid_weights", "phrase_map", "resized", "site_maps", "token_maps"]
+__all__ = [
+    "grid_weights",
+    "phrase_map",
+    "relative_entropy",
+    "resized",
+    "shares_over_positions",
+    "site_maps",
+    "token_maps",
+]
+
+_EPS = 1e-8
 
 
 def site_maps(
@@ -63,3 +74,21 @@ def grid_weights(observation: Observation, image: int, side: int) -> Float[Tenso
     in (0,1]: the mean of its pixels' weights."""
     weights = observation.weights[image].float()
     return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]
+
+
+def relative_entropy(maps: Float[Tensor, "*maps side side"], temperature: float = 1.0) -> Float[Tensor, "*maps"]:
+    """Entropy of maps scaled to sum to 1, relative to log(side * side); 1 for a map of zeros.
+
+    Their ``temperature`` is that of a softmax over positions of the maps' logarithms.
+    """
+    positions = maps.shape[-1] * maps.shape[-2]
+    share = shares_over_positions(maps).flatten(-2)
+    if temperature != 1:
+        share = (share.clamp(min=1e-30).log() / temperature).softmax(-1)
+    return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
+
+
+def shares_over_positions(maps: Float[Tensor, "*maps side side"]) -> Float[Tensor, "*maps side side"]:
+    """Maps scaled to sum to 1 over positions; an empty one becomes uniform."""
+    positions = maps.shape[-1] * maps.shape[-2]
+    return (maps + _EPS / positions) / (maps.sum((-2, -1), keepdim=True) + _EPS)

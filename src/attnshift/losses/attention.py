@@ -6,7 +6,6 @@ map* a_c is their sum.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
@@ -16,7 +15,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from attnshift.attention.maps import grid_weights, phrase_map, resized, site_maps, token_maps
+from attnshift.attention.maps import (
+    grid_weights,
+    phrase_map,
+    relative_entropy,
+    resized,
+    shares_over_positions,
+    site_maps,
+    token_maps,
+)
 from attnshift.attention.selection import Selection
 from attnshift.losses.objective import TermState
 from attnshift.randomness import generator
@@ -101,9 +108,9 @@ class Entropy:
         if self.order == "mean_then_entropy":
             side = max(site.side for site in maps)
             means = [resized(_over_heads(each, shares).mean(0), side) for each, shares in kept]
-            value = 1 - _entropy(torch.stack(means).mean(0), self.temperature).mean()
+            value = 1 - relative_entropy(torch.stack(means).mean(0), self.temperature).mean()
         else:
-            per_site = [_over_heads(_entropy(each, self.temperature), shares).mean() for each, shares in kept]
+            per_site = [_over_heads(relative_entropy(each, self.temperature), shares).mean() for each, shares in kept]
             value = 1 - torch.stack(per_site).mean()
         if self.smoothing == "tv":
             value = value + self.strength * torch.stack([_variation(each, shares) for each, shares in kept]).mean()
@@ -147,31 +154,13 @@ def _over_heads(
     return torch.einsum("sh...,h->s...", values, shares)
 
 
-def _entropy(maps: Float[Tensor, "*maps side side"], temperature: float) -> Float[Tensor, "*maps"]:
-    """Entropy of maps scaled to sum to 1, relative to log(side * side); 1 for a map of zeros.
-
-    Their ``temperature`` is that of a softmax over positions of the maps' logarithms.
-    """
-    positions = maps.shape[-1] * maps.shape[-2]
-    share = _shares(maps).flatten(-2)
-    if temperature != 1:
-        share = (share.clamp(min=1e-30).log() / temperature).softmax(-1)
-    return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
-
-
-def _shares(maps: Float[Tensor, "*maps side side"]) -> Float[Tensor, "*maps side side"]:
-    """Maps scaled to sum to 1 over positions; an empty one becomes uniform."""
-    positions = maps.shape[-1] * maps.shape[-2]
-    return (maps + _EPS / positions) / (maps.sum((-2, -1), keepdim=True) + _EPS)
-
-
 def _variation(
     maps: Float[Tensor, "steps heads tokens side side"], shares: Float[Tensor, "heads"]
 ) -> Float[Tensor, ""]:
     """Mean total variation distance between successive steps of maps, in [0,1]."""
     if len(maps) < 2:
         return maps.sum() * 0
-    return _over_heads(_shares(maps).diff(dim=0).abs().sum((-2, -1)), shares).mean() / 2
+    return _over_heads(shares_over_positions(maps).diff(dim=0).abs().sum((-2, -1)), shares).mean() / 2
 
 
 @dataclass(frozen=True)
@@ -284,7 +273,7 @@ class Replace:
                 wanted = torch.einsum("ti,ixy->txy", interference.alignment[image].to(wanted), wanted)
             else:
                 running, wanted = running.sum(0, keepdim=True), wanted.sum(0, keepdim=True)
-            gap = (_shares(running) - _shares(wanted)).abs() ** self.p
+            gap = (shares_over_positions(running) - shares_over_positions(wanted)).abs() ** self.p
             distances.append((weights * gap).sum((-2, -1)).mean())
         return torch.stack(distances).mean()
 

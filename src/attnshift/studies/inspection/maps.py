@@ -3,14 +3,13 @@ is, by its mask or by Grad-CAM of a reference classifier."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attnshift.attention.maps import phrase_map
+from attnshift.attention.maps import phrase_map, relative_entropy, shares_over_positions
 from attnshift.studies.inspection.probes import MapProbe
 from attnshift.types import Branch, TokenSpan
 
@@ -48,9 +47,7 @@ def map_figures(
     region = None if shown is None or not bool(shown.any()) else (shown[0] >= _REGION).float()
     for probe in probes:
         values = phrase_map(branch.attention, probe.sites, probe.select, span, image)
-        share = values / values.sum().clamp(min=1e-12)
-        positions = max(2, values.numel())
-        entropy = float(-(share * share.clamp(min=1e-12).log()).sum() / math.log(positions))
+        share, entropy = shares_over_positions(values), float(relative_entropy(values))
         peak = inside = area = None
         if region is not None:
             peak = bool(region[_centre(values, region.shape[-1])])
