@@ -257,3 +257,17 @@ def test_effective_models_count_voices() -> None:
 def test_a_classifier_that_gives_nan_is_not_mistaken_for_a_fooled_one() -> None:
     models = pulled(Linear("a", [1, 0, 0]), Linear("b", [math.nan, 0, 0]))
     assert Uniform()(models, grey()).direction.isnan().any()
+
+
+def test_bf16_is_for_gradients_and_for_ranking_and_what_surrogates_answer_is_exact() -> None:
+    exact = surrogates()
+    rough = replace(exact, precision=torch.bfloat16)
+    assert torch.equal(rough.logits(images()), exact.logits(images()))
+    assert torch.equal(rough.judge(images())[1], exact.judge(images())[1])
+    near = rough.judge(images(), exact=False)[1]
+    assert not torch.equal(near, exact.judge(images())[1])
+    torch.testing.assert_close(near.float(), exact.judge(images())[1], rtol=0.03, atol=0.3)
+    found, wanted = rough.gradients(images()).gradients, exact.gradients(images()).gradients
+    assert found.dtype == wanted.dtype
+    assert not torch.equal(found, wanted)
+    assert torch.nn.functional.cosine_similarity(found.flatten(2), wanted.flatten(2), dim=2).min() > 0.98

@@ -143,7 +143,9 @@ def _searched(baseline: Baseline, surrogates: Surrogates, images: Tensor, key: R
 def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
     """The surrogates of an attack on pixels; it lowers minus the cross-entropy, or that of the
     targets."""
-    return Surrogates(classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals)
+    return Surrogates(
+        classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals, precision=classifiers[0].precision
+    )
 
 
 def _rounded(images: Tensor, attacked: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ def prepare_batch(
             recipe.optimiser.iterations,
             running,
         ),
-        surrogates=Surrogates(classifiers, method.criterion, goals),
+        surrogates=Surrogates(classifiers, method.criterion, goals, precision=classifiers[0].precision),
         masks=masks,
         stored=stored,
         empty=empty,

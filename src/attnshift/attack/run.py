@@ -210,14 +210,14 @@ def _rank_within(budget: Budget, batch: PreparedBatch, images: Tensor, compared:
     Images within the budget are ranked by the largest margin over the surrogates and the views of
     the first iteration; the others, and all that are not ``compared``, are never taken.
     """
-    rounded = quantise(images)
-    if not compared:
-        return rounded, torch.full((len(images), 2), torch.inf, dtype=images.dtype, device=images.device)
-    seen = [batch.surrogates.judge(view(rounded))[1] for view in batch.surrogates_at(0).views]
-    worst = torch.cat(seen).max(0).values
-    kept = budget.keeps(batch.images, rounded)
-    rank = torch.stack([torch.zeros_like(worst), worst], 1)
-    return rounded, rank.where(kept[:, None], torch.inf).to(rounded)
+    rounded, rank = quantise(images), images.new_full((len(images), 2), torch.inf)
+    kept = budget.keeps(batch.images, rounded).nonzero()[:, 0] if compared else rank.new_empty(0)
+    if len(kept):
+        within = select_rows(batch, kept.cpu())
+        views = within.surrogates_at(0).views
+        seen = [within.surrogates.judge(view(rounded[kept]), exact=False)[1] for view in views]
+        rank[kept] = torch.stack([rank.new_zeros(len(kept)), torch.cat(seen).max(0).values], 1)
+    return rounded, rank
 
 
 def _at(place: int, values: Mapping[str, Tensor]) -> dict[str, float]:

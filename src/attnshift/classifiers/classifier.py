@@ -102,8 +102,7 @@ class Classifier:
     order, or empty if unknown. They are kept as ``names.words`` mends them, so names that are no
     words are unknown. ``order`` is set by ``in_order_of``.
 
-    With ``precision`` torch.bfloat16, matrix products and convolutions are in bf16 where a gradient
-    in the images is wanted; weights stay as they are. Without a gradient logits are exact.
+    ``precision`` is what its gradients are meant to be computed in (``ensemble/surrogates.py``).
     """
 
     name: str
@@ -155,10 +154,7 @@ class Classifier:
         return probe(Classifier(name, network, preprocessing, len(class_names), tuple(class_names)))
 
     def __call__(self, images: Tensor) -> Tensor:
-        shown = self.preprocessing(images)
-        rough = self.precision != torch.float32 and shown.requires_grad
-        with torch.autocast(shown.device.type, self.precision, enabled=rough):
-            logits = self.network(shown).float()
+        logits = self.network(self.preprocessing(images)).float()
         return logits if self.order is None else self.order(logits)
 
     def knows(self, label: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -61,7 +62,8 @@ class Surrogates:
     Gradients are taken at *points* [batch,...], which ``show`` turns into images: the images
     themselves, or latents with the whole chain to the image behind them. ``views`` are what a
     classifier sees of an image, the first the image as it is; the others make the gradient an
-    expectation over transformations (Athalye et al., ICML 2018).
+    expectation over transformations (Athalye et al., ICML 2018). Gradients go through matrix
+    products and convolutions in ``precision``; weights stay as they are.
     """
 
     classifiers: Sequence[Callable[[Tensor], Tensor]] = constant()
@@ -69,6 +71,7 @@ class Surrogates:
     goals: Goals = per_image()
     show: View = constant(default=as_it_is)
     views: Sequence[View] = constant(default=(as_it_is,))
+    precision: torch.dtype = constant(default=torch.float32)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,10 +110,13 @@ class Surrogates:
 
     @torch.no_grad()
     def judge(
-        self, points: Float[Tensor, "batch ..."]
+        self, points: Float[Tensor, "batch ..."], exact: bool = True
     ) -> tuple[Float[Tensor, "models batch"], Float[Tensor, "models batch"]]:
-        """Losses and margins of the images as they are, without gradients."""
-        logits = self.logits(points)
+        """Losses and margins of the images as they are, without gradients.
+
+        Those that are not ``exact`` are computed in the precision of the gradients.
+        """
+        logits = self.logits(points, exact)
         losses = torch.stack([self.criterion(each, self.goals) for each in logits])
         return losses, torch.stack([margins(each, self.goals) for each in logits])
 
@@ -119,17 +125,24 @@ class Surrogates:
         return self.logits(points).argmax(2) == self.goals.labels
 
     @torch.no_grad()
-    def logits(self, points: Float[Tensor, "batch ..."]) -> Float[Tensor, "models batch classes"]:
-        """Logits of the images as they are."""
+    def logits(self, points: Float[Tensor, "batch ..."], exact: bool = True) -> Float[Tensor, "models batch classes"]:
+        """Logits of the images as they are; ``exact`` as in ``judge``."""
         images = into_range(self.show(points))
-        return torch.stack([classifier(images) for classifier in self.classifiers])
+        with nullcontext() if exact else self._rough(images):
+            return torch.stack([classifier(images) for classifier in self.classifiers])
 
     def _answers(self, points: Float[Tensor, "batch ..."]) -> Iterator[Float[Tensor, "views batch classes"]]:
         """Each model's logits."""
         images = into_range(self.show(points))
         shown = torch.stack([view(images) for view in self.views])
         for classifier in self.classifiers:
-            yield classifier(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+            with self._rough(images):
+                logits = classifier(shown.flatten(0, 1))
+            yield logits.unflatten(0, shown.shape[:2])
+
+    def _rough(self, images: Tensor) -> torch.autocast:
+        enabled = self.precision != torch.float32
+        return torch.autocast(images.device.type, self.precision if enabled else None, enabled=enabled)
 
     def _losses(self, logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, "batch"]:
         """Mean of the criterion over the views."""
