@@ -54,14 +54,15 @@ format: $(INSTALLED)  ## format the code, and mend what ruff can mend
 coverage: $(INSTALLED)  ## the fast tests with the lines that they reach; fails below the floor in pyproject.toml
 	$(FAST) --cov --cov-report=term:skip-covered
 
-study: $(INSTALLED)  ## the table of docs/results.md
-	bash examples/study_lab.sh $(BIN)/attnshift runs/study
+study: $(INSTALLED)  ## the tables of docs/results.md; PARTS="budget …"
+	bash examples/study_lab.sh $(BIN)/attnshift runs/study $(PARTS)
+	$(BIN)/python examples/pages/comparisons.py runs/study docs/results.md
 
 PHOTOGRAPHS := runs/study-photographs
 study-photographs: $(INSTALLED)  ## docs/results-photographs.md; MATERIAL=FOLDER, PARTS="core large …" (many hours)
 	@test -d "$(MATERIAL)" || { echo "make study-photographs MATERIAL=FOLDER: docs/results-photographs.md says what it holds" >&2; exit 2; }
 	bash examples/study_photographs.sh $(BIN)/attnshift $(BIN)/python "$(MATERIAL)" $(PHOTOGRAPHS) $(PARTS)
-	$(BIN)/python examples/photographs/page.py $(PHOTOGRAPHS) docs
+	$(BIN)/python examples/pages/comparisons.py $(PHOTOGRAPHS) docs/results-photographs.md
 
 steering: $(INSTALLED)  ## the lab's tables of docs/steering.md (two hours)
 	bash examples/steering.sh $(BIN)/attnshift $(BIN)/python runs/steering lab

@@ -5,8 +5,8 @@
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. N
 # photographs are taken that the surrogate gets right. Parts are main (five attacks), core (all attacks
 # on the same photographs), copies, large, defended, fusion, nips and seeds; without PART all are run,
-# in this order. The same command continues an interrupted study, and page.py makes tables of what
-# there is.
+# in this order. The same command continues an interrupted study, and
+# pages/comparisons.py makes tables of what there is.
 set -euo pipefail
 attnshift=$1 python=$2 material=$3 out=$4
 shift 4

@@ -1,11 +1,12 @@
-"""Tables and pictures of docs/results-photographs.md, made from the comparisons of the study.
+"""Tables and pictures of a page of docs, made from the comparisons of a study.
 
-    page.py STUDY DOCS
+    comparisons.py STUDY PAGE
 
-STUDY is the folder of study_photographs.sh. Every comparison that it holds becomes tables in
-DOCS/results-photographs.md, between the two marks there. DOCS/photographs-curve.png has the success
-at each limit of LPIPS, where there is more than one. STUDY/pairs.png has clean and attacked images
-at full size; it holds photographs, which are not the project's, and stays with the study.
+STUDY is the folder of study_lab.sh, study_photographs.sh or steering.sh. Every comparison that it
+holds becomes tables in PAGE, between the two marks there. With several limits of LPIPS,
+photographs-curve.png beside PAGE has the success at each. A study of photographs also gets
+STUDY/pairs.png, clean and attacked images at full size; it holds photographs, which are not the
+project's, and stays with the study.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import Any
 import numpy
 from PIL import Image, ImageDraw
 
+from attnshift.baselines import BASELINES
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import chance, percent, pixels
 from attnshift.results.rows import ResultRow
 from attnshift.results.store import Store
 
-START, END = "<!-- from here on written by examples/photographs/page.py -->", "<!-- to here -->"
-PIXEL = ("mifgsm", "pgd", "adaea", "difgsm", "tifgsm", "ssa", "bsr", "alma_budget", "ppgd")
+START, END = "<!-- from here on written by examples/pages/comparisons.py -->", "<!-- to here -->"
 OURS = "strong"
 PAIRED = "lpips-squeeze=0.05"
 """Budget of the pairs."""
@@ -34,15 +35,16 @@ DIGITS = {"psnr": 1, "flat_noise": 2}
 Facts = Mapping[str, Any]
 
 
-def main(study: Path, docs: Path) -> None:
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(study.glob("*/compare.json"))}
-    page = docs / "results-photographs.md"
+def main(study: Path, page: Path) -> None:
+    read = {path.parent.name: json.loads(path.read_text()) for path in sorted(study.glob("*/compare.json"))}
+    found = {name: facts for name, facts in read.items() if "budgets" in facts}
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
     tables = "\n".join(line for name, facts in found.items() for line in comparison(name, facts))
     page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    if sum(table["budget"].startswith("lpips") for table in found["core"]["budgets"]) > 1:
-        draw_curve(found["core"], docs / "photographs-curve.png")
-    draw_pairs(study / "core", found["core"], study / "pairs.png")
+    if "core" in found:
+        if sum(table["budget"].startswith("lpips") for table in found["core"]["budgets"]) > 1:
+            draw_curve(found["core"], page.with_name("photographs-curve.png"))
+        draw_pairs(study / "core", found["core"], study / "pairs.png")
 
 
 def comparison(name: str, facts: Facts) -> Iterator[str]:
@@ -50,7 +52,7 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
     for table in facts["budgets"]:
         lines = sorted(table["recipes"], key=lambda line: -line["success"]["value"])
         judges = [Path(judge).stem for judge in lines[0]["judges"]]
-        yield f"### {name}: {table['budget']}, {facts['images']} photographs at {facts['size']} px\n"
+        yield f"### {name}: {table['budget']}, {facts['images']} images at {facts['size']} px\n"
         yield from rows(
             ["attack", "success", *judges, f"difference to {table['recipes'][0]['name']}", "won / lost", "p"],
             ([label(line), *successes(line), *against(line)] for line in lines),
@@ -70,7 +72,7 @@ def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:
 
 
 def label(line: Facts) -> str:
-    return f"{line['name']} (pixels)" if line["name"] in PIXEL else f"**{line['name']}**"
+    return f"{line['name']} (pixels)" if line["name"] in BASELINES else f"**{line['name']}**"
 
 
 def successes(line: Facts) -> Iterator[str]:
@@ -116,7 +118,7 @@ def draw_curve(facts: Facts, target: Path) -> None:
         at = [limit * (1 + 0.012 * (place - len(names) / 2)) for limit, _ in found]
         values = [100 * each.value for _, each in found]
         lengths = [[100 * (e.value - e.low) for _, e in found], [100 * (e.high - e.value) for _, e in found]]
-        style = "--" if name in PIXEL else "-"
+        style = "--" if name in BASELINES else "-"
         axes.errorbar(at, values, lengths, label=name, linestyle=style, marker="o", markersize=3, linewidth=1)
     axes.set_xscale("log")
     axes.set_xticks(sorted(limits), [f"{each:g}" for each in sorted(limits)])
@@ -132,9 +134,8 @@ def draw_curve(facts: Facts, target: Path) -> None:
 def draw_pairs(folder: Path, facts: Facts, target: Path, count: int = 6) -> None:
     """Clean, ours and the best attack on pixels, at full size: the first photographs of the study."""
     table = next(each for each in facts["budgets"] if each["budget"] == PAIRED)
-    best = max((line for line in table["recipes"] if line["name"] in PIXEL), key=lambda line: line["success"]["value"])[
-        "name"
-    ]
+    rivals = [line for line in table["recipes"] if line["name"] in BASELINES]
+    best = max(rivals, key=lambda line: line["success"]["value"])["name"]
     stores = [Store.open(folder / "runs" / f"{name}@{PAIRED}") for name in (OURS, best)]
     ids = [row.id for row in stores[0].table(ResultRow)][:count]
     columns = [("clean", stores[0], "clean"), (OURS, stores[0], "attack"), (best, stores[1], "attack")]
