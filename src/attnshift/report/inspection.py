@@ -24,7 +24,21 @@ _Grouped = TypeVar("_Grouped")
 
 
 @dataclass(frozen=True)
-class AlignmentLine:
+class _Line:
+    """Figures of one group of sites, or of one head or step of it (columns of ``AlignmentRow``)."""
+
+    place: str
+    side: int
+    head: int
+    step: int
+
+    @property
+    def read(self) -> str:
+        return read_of(self.place, self.side, self.head, self.step)
+
+
+@dataclass(frozen=True)
+class AlignmentLine(_Line):
     """One probe. ``path`` is the mean cosine over the points of the path, ``points`` that at each
     one; nan without a gradient.
 
@@ -35,10 +49,6 @@ class AlignmentLine:
 
     kind: str
     name: str
-    place: str
-    side: int
-    head: int
-    step: int
     path: Estimate
     points: tuple[Estimate, ...]
     p: float | None
@@ -54,13 +64,9 @@ class AlignmentLine:
             return "aligned"
         return "against" if self.path.high < 0 else "zero"
 
-    @property
-    def read(self) -> str:
-        return read_of(self.place, self.side, self.head, self.step)
-
 
 @dataclass(frozen=True)
-class MapLine:
+class MapLine(_Line):
     """Maps of one group of sites, head and step at one point of the path; the means over images.
 
     ``peak`` is the share of images whose maximum lies on the object, ``inside`` the share of mass
@@ -68,10 +74,6 @@ class MapLine:
     chance. They have no images without masks or a reference.
     """
 
-    place: str
-    side: int
-    head: int
-    step: int
     iteration: int
     mass: Estimate
     entropy: Estimate
@@ -79,10 +81,6 @@ class MapLine:
     inside: Estimate
     area: Estimate
     gain: Estimate
-
-    @property
-    def read(self) -> str:
-        return read_of(self.place, self.side, self.head, self.step)
 
 
 @dataclass(frozen=True)
@@ -160,12 +158,12 @@ def _line(rows: Sequence[AlignmentRow], order: dict[str, int], points: Sequence[
     tested = first.kind not in _YARDSTICKS and int((~numpy.isnan(path)).sum()) > 1
     ratios = [row.ratio for row in rows if row.ratio is not None]
     return AlignmentLine(
-        first.kind,
-        first.name,
         first.place,
         first.side,
         first.head,
         first.step,
+        first.kind,
+        first.name,
         bootstrap(path),
         tuple(bootstrap(each) for each in values),
         student(path) if tested else None,
