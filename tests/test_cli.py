@@ -740,6 +740,8 @@ def test_help_names_every_command(call: Call) -> None:
         "compare",
         "sweep",
         "report",
+        "rate",
+        "ratings",
         "demo",
         "list",
         "lab",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socketserver
@@ -9,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ from PIL import Image
 
 from attnshift.report.curve_page import write_comparison
 from attnshift.report.page import write_report
+from attnshift.report.rating_page import write_rating_page
+from attnshift.report.rating_plan import chosen_images, draw_order
+from attnshift.results.ratings import read_ratings
 from report.made_up import made_up_run
 from report.made_up_comparison import made_up_comparison
 from tables import write_records
@@ -222,3 +227,56 @@ def test_sideways_scrolling_is_noticed(proxy: Proxy, report: Path, tmp_path: Pat
     html = report.read_text(encoding="utf-8")
     report.write_text(html.replace("<h1>", "<div style='width: 900px'>x</div><h1>"), encoding="utf-8")
     assert overflow(proxy, report, tmp_path, 390) > 400
+
+
+@pytest.fixture
+def rating_page(tmp_path: Path) -> Path:
+    return write_rating_page(made_up_run(tmp_path / "run")).path
+
+
+def test_a_rating_page_opens_without_messages_and_requests(proxy: Proxy, rating_page: Path, tmp_path: Path) -> None:
+    seen = visit(proxy, rating_page, tmp_path)
+    assert (seen.console, seen.requests) == ([], [])
+
+
+RATE = """<script>
+const at = id => document.getElementById(id), wait = () => new Promise(done => setTimeout(done, 50))
+async function session(code) {
+  at("rater").value = code
+  at("begin").requestSubmit()
+  for (let turn = 0; turn < 40 && at("end").hidden; turn++) {
+    await wait()
+    if (!at("between").hidden) at("next").click()
+    else dispatchEvent(new KeyboardEvent("keydown", { key: turn % 2 ? "1" : "2" }))
+  }
+  const found = at("json").value
+  at("start").hidden = false
+  return found
+}
+addEventListener("load", async () => {
+  const found = [await session("one"), await session("two"), await session("one")]
+  document.body.replaceChildren(JSON.stringify(found))
+})
+</script>"""
+"""Answers every question of two raters by keyboard, and comes back as the first one."""
+
+
+def test_a_session_ends_in_a_file_that_is_read(proxy: Proxy, rating_page: Path, tmp_path: Path) -> None:
+    html = rating_page.read_text(encoding="utf-8")
+    rating_page.write_text(html.replace("Content-Security-Policy", "x-none").replace("</body>", f"{RATE}</body>"))
+    dom, _ = browse(proxy, rating_page.as_uri(), tmp_path, 1280, "--dump-dom", "--virtual-time-budget=20000")
+    found = re.search(r"<body>(\[.*\])</body>", dom, re.DOTALL)
+    assert found, dom[-500:]
+    one, two, again = json.loads(unescape(found[1]))
+    assert one == again, "a finished session is still there"
+    for name, text in (("one", one), ("two", two)):
+        (tmp_path / f"{name}.json").write_text(text)
+    first, second = read_ratings([tmp_path / "one.json", tmp_path / "two.json"])
+    assert (len(first.answers), first.trials, first.rater) == (6, 6, "one")
+    assert first.order != second.order
+    assert [each.question for each in first.answers] == ["label"] * 3 + ["original"] * 3
+    for file in (first, second):
+        planned = draw_order(file.order, chosen_images(["a", "b", "c"], 0, 0), 0, True, False)
+        ids = chosen_images(["a", "b", "c"], 0, 0)
+        shown = [(ids[trial.place], trial.arm) for trial in (*planned.labels, *planned.pairs)]
+        assert [(each.id, each.arm) for each in file.answers] == shown

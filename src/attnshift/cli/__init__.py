@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from attnshift._version import __version__
-from attnshift.cli import attack, compare, demo, evaluate, inspect, lab, report, status, sweep, tune, validate
+from attnshift.cli import (
+    attack,
+    compare,
+    demo,
+    evaluate,
+    inspect,
+    lab,
+    rate,
+    ratings,
+    report,
+    status,
+    sweep,
+    tune,
+    validate,
+)
 from attnshift.cli import list as listing
 from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
@@ -37,6 +51,8 @@ app.command()(tune.tune)
 app.command()(compare.compare)
 app.command()(sweep.sweep)
 app.command()(report.report)
+app.command()(rate.rate)
+app.command()(ratings.ratings)
 app.command()(demo.demo)
 app.add_typer(lab.lab_app, name="lab")
 

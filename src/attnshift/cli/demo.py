@@ -19,7 +19,7 @@ _JUDGES = ("lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust")
 
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    count: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 12,
+    scenes: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 12,
     preset: Annotated[str, typer.Option(help="Preset.")] = "strong",
 ) -> None:
     """Attack lab images, judge them with classifiers never attacked, and write the report."""
@@ -32,8 +32,8 @@ def demo(
     from attnshift.telemetry import open_telemetry
 
     folder = out.with_name(f"{out.name}-images")
-    print(f"rendering {plural(count, 'image')} of the tabletop lab into {folder}")
-    labels = export_images(folder, seed=0, split="test", count=count)
+    print(f"rendering {plural(scenes, 'image')} of the tabletop lab into {folder}")
+    labels = export_images(folder, seed=0, split="test", count=scenes)
     print("attacking " + ", ".join(_SURROGATES))
     settings = AttackSettings(images=folder, labels=labels, surrogates=_SURROGATES, recipe=load_recipe(preset), out=out)
     with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout) as telemetry:

@@ -78,6 +78,8 @@ def print_summary(store: Store) -> None:
     from attnshift.report.missing import missing
     from attnshift.report.naturalness import naturalness
     from attnshift.report.outdated import outdated
+    from attnshift.report.people import people_of
+    from attnshift.report.people_tables import people_summary
     from attnshift.report.summary import summarise_run
     from attnshift.results.arms import ARMS
 
@@ -101,6 +103,6 @@ def print_summary(store: Store) -> None:
         console.print(f"{arm}: {values}", markup=False, highlight=False)
     admitted = (f"admitted: {each}" for each in store.spec().admitted)
     said = filter(None, [missing(store).line, cropped_line(store), *map(with_flags, outdated(store))])
-    for line in (*admitted, *said, *naturalness(store), *label_lines(summary)):
+    for line in (*admitted, *said, *naturalness(store), *label_lines(summary), *people_summary(people_of(store))):
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     console.print(f"seconds per image: {summary.seconds.value:.2f}", markup=False, highlight=False)

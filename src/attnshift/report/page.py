@@ -16,6 +16,8 @@ from attnshift.report.figures import amplified_difference, data_url, heat_overla
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import sets_of, short, unavailable
 from attnshift.report.outdated import outdated
+from attnshift.report.people import people_of
+from attnshift.report.people_tables import people_lines, people_tables
 from attnshift.report.rendering import render_page
 from attnshift.report.summary import summarise_run
 from attnshift.results.arms import ARMS
@@ -38,6 +40,7 @@ def write_report(store: Store) -> Path:
         judged[row.id][row.classifier][row.arm] = row
     quality = store.table(QualityRow)
     distances = {row.id: row.values for row in quality if row.arm == "attack"}
+    people = people_of(store)
     absent, lacking = unavailable(quality, store.table(UnavailableRow)), missing(store)
     page = render_page(
         "report.html.jinja",
@@ -51,6 +54,9 @@ def write_report(store: Store) -> Path:
         set_metrics=SETS,
         short=short,
         summary=summarise_run(store),
+        people=people,
+        people_lines=people_lines(people) if people else [],
+        people_tables=people_tables(people) if people else [],
         visibility=VISIBILITY,
         judged=bool(verdicts),
         bars=_bars,

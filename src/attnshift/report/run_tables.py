@@ -12,6 +12,8 @@ from attnshift.report.figures import number, percent
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import sets_of, short, unavailable
 from attnshift.report.outdated import outdated
+from attnshift.report.people import people_of
+from attnshift.report.people_tables import people_data, people_tables
 from attnshift.report.summary import ClassifierSummary, LabelSummary, Summary, summarise_run
 from attnshift.report.tables import Cell, FigureTable, estimate_data
 from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
@@ -22,7 +24,7 @@ __all__ = ["run_data", "run_tables"]
 
 def run_tables(store: Store) -> list[FigureTable]:
     """Success on each classifier, naturalness of each arm, and, as far as they were taken,
-    labels, visibility, sets."""
+    labels, visibility, sets and what people said."""
     return list(_tables(store, summarise_run(store)))
 
 
@@ -46,6 +48,7 @@ def run_data(store: Store) -> dict[str, Any]:
         "classifiers": [_classifier_data(each) for each in summary.classifiers],
         "means": [_classifier_data(each) for each in _means(summary)],
         "label": summary.label and _label_data(summary.label),
+        "people": people_data(people_of(store)),
         "quality": _by_arm(summary.quality),
         "visibility": _by_arm(summary.visibility),
         "sets": [row.to_record() | _interval(row) for row in store.table(SetRow)] if sets_of(store) else [],
@@ -93,6 +96,9 @@ def _tables(store: Store, summary: Summary) -> Iterator[FigureTable]:
             for arm, value in each.arms.items()
         )
         yield FigureTable(("distance to the clean set", "features", "arm", "value"), tuple(rows))
+    people = people_of(store)
+    if people:
+        yield from people_tables(people)
 
 
 def _means(summary: Summary) -> tuple[ClassifierSummary, ...]:

@@ -14,14 +14,22 @@ from typing import TypeVar
 from attnshift.errors import RunError
 from attnshift.metrics import METRICS, VISIBILITY
 from attnshift.metrics.statistics import Estimate, bootstrap, wilson
-from attnshift.report.verdicts import Verdicts, indexed, is_judged, knows, where_label_is_kept
+from attnshift.report.verdicts import Verdicts, answers_of, indexed, is_judged, knows, where_label_is_kept
 from attnshift.results.arms import ARMS
 from attnshift.results.roles import counted_judges, judges_by_defence, roles_in
 from attnshift.results.rows import QualityRow, ResultRow, VerdictRow, VisibilityRow
 from attnshift.results.store import Store
 from attnshift.terminal import plural
 
-__all__ = ["ClassifierSummary", "LabelSummary", "Summary", "judge_gains", "summarise", "summarise_run"]
+__all__ = [
+    "ClassifierSummary",
+    "LabelSummary",
+    "Summary",
+    "judge_gains",
+    "judges_together",
+    "summarise",
+    "summarise_run",
+]
 
 _Judged = TypeVar("_Judged", VerdictRow, QualityRow, VisibilityRow)
 
@@ -149,7 +157,7 @@ def summarise(
     seen = indexed(verdicts)
     return Summary(
         tuple(_classifier(name, roles[name], ids, seen) for name in roles),
-        _all_judges(roles, ids, seen),
+        judges_together(roles, ids, seen),
         _defended_judges(roles, ids, seen),
         _label(roles, ids, seen),
         {
@@ -206,7 +214,9 @@ def _classifier(name: str, role: str, ids: Sequence[str], verdicts: Verdicts) ->
     )
 
 
-def _all_judges(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary | None:
+def judges_together(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> ClassifierSummary | None:
+    """Success on all judges that are counted together, over the images ``ids``; None without
+    judges."""
     judges = counted_judges(roles)
     if not judges:
         return None
@@ -232,8 +242,8 @@ def _label(roles: Mapping[str, str], ids: Sequence[str], verdicts: Verdicts) -> 
     if not references:
         return None
     reference = references[0]
-    kept = where_label_is_kept(reference, verdicts)
-    together = _all_judges(roles, ids, kept)
+    kept = where_label_is_kept(answers_of(reference, verdicts), verdicts)
+    together = judges_together(roles, ids, kept)
     known = [id for id in ids if knows(reference, id, verdicts)]
     right = {arm: sum(verdicts[reference, arm, each].correct for each in known) for arm in _arms(verdicts)}
     return LabelSummary(

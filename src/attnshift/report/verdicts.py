@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from attnshift.results.rows import VerdictRow
 
-__all__ = ["Verdicts", "fools_most", "indexed", "is_judged", "knows", "where_label_is_kept"]
+__all__ = ["Verdicts", "answers_of", "fools_most", "indexed", "is_judged", "knows", "where_label_is_kept"]
 
 Verdicts = Mapping[tuple[str, str, str], VerdictRow]
 """Classifier, arm, id of an image -> the verdict;
@@ -27,16 +27,22 @@ def knows(name: str, id: str, verdicts: Verdicts) -> bool:
     return is_judged(name, id, verdicts) and verdicts[name, "clean", id].correct
 
 
-def where_label_is_kept(reference: str, verdicts: Verdicts) -> Verdicts:
-    """The same verdicts, without success of the attack on images
-    in which ``reference`` misses the true class.
+def answers_of(reference: str, verdicts: Verdicts) -> dict[tuple[str, str], bool]:
+    """Arm, id of an image -> whether the classifier ``reference`` sees the true class in it."""
+    return {(arm, id): row.correct for (name, arm, id), row in verdicts.items() if name == reference}
+
+
+def where_label_is_kept(right: Mapping[tuple[str, str], bool], verdicts: Verdicts) -> Verdicts:
+    """The same verdicts, without success of the attack on images in which the true class is lost.
+
+    ``right`` says of an arm and the id of an image whether it still shows its class; what it does
+    not name does not.
 
     Where a success is struck out, so are those of the control arms on the same image and
     classifier: what the attack gains over them becomes 0 and not less, and is never more than
-    without the condition. Images that the reference does not know when clean count as unknown to
-    every classifier, since the reference cannot speak for them.
+    without the condition. Images that are not right when clean count as unknown to every
+    classifier, since nobody can speak for them.
     """
-    right = {(arm, id): row.correct for (name, arm, id), row in verdicts.items() if name == reference}
     struck = {
         (name, id)
         for (name, arm, id), row in verdicts.items()

@@ -9,6 +9,7 @@ from inspect import getdoc
 
 import pyarrow
 
+from attnshift.results.ratings import RATING_QUESTIONS, RATINGS_FORMAT
 from attnshift.results.rows import ROW_TYPES, Column, Row, columns_of
 from attnshift.results.spec import FORMAT
 
@@ -64,12 +65,40 @@ and `tune` take `--json`.
 
 `items/ID.json` holds the row of the table `results` for one finished image, with the same names.
 The file exists once the image is finished.
+
+## What people said
+
+`ratings/*.json` holds the answers of one person each, as the page of `attnshift rate` saves them
+([docs/rating.md](rating.md)). The name of the file is free.
+
+| key | type | content |
+|---|---|---|
+| `format` | integer | {ratings_format} |
+| `run` | text | digest of the run |
+| `seed` | integer | seed of the page |
+| `rater` | text | code of the person: 1 to 32 letters, digits, `-` and `_` |
+| `order` | integer | number of the order in which the page asked |
+| `trials` | integer | questions of the whole session |
+| `answers` | list of objects | in the order in which they were given |
+
+| key of an answer | content |
+|---|---|
+| `id` | id of the image |
+| `question` | label (does it show its class?), other (another class of the run?), original (which of two?) |
+| `arm` | clean, reconstruction or attack; in a pair the image beside the clean one, also blurred |
+| `answer` | {answers} |
+| `milliseconds` | time from the image to the answer |
 """
 
 
 def format_page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([_START.format(format=FORMAT), *(line for kind in ROW_TYPES.values() for line in _table(kind))])
+    return "\n".join([_START.format(**_values()), *(line for kind in ROW_TYPES.values() for line in _table(kind))])
+
+
+def _values() -> dict[str, object]:
+    answers = "; ".join(f"{name}: {', '.join(each)}" for name, each in RATING_QUESTIONS.items())
+    return {"format": FORMAT, "ratings_format": RATINGS_FORMAT, "answers": answers}
 
 
 def _table(kind: type[Row]) -> Iterator[str]:

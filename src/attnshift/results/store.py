@@ -1,19 +1,23 @@
 """A run folder. Every file in it is written whole or not at all.
 
-run.json              the identity of the run (RunSpec) recipe.toml           the recipe, complete,
-to read and to use again plan.parquet          the images in their order (Plan) plan.N.parquet
-the same after a change of the list (generations) images/ID.ARM.png     the image of each arm
+run.json              the identity of the run (RunSpec)
+recipe.toml           the recipe, complete, to read and to use again
+plan.parquet          the images in their order (Plan)
+plan.N.parquet        the same after a change of the list (generations)
+images/ID.ARM.png     the image of each arm
 items/ID.json         the row of one finished image; an image is finished once the file exists
-ledger/PROCESS.jsonl  events of one process: begun, ended, failed (Ledger) locks/
-files by which processes claim what they work on (Claims) results.parquet       one row per finished
-image, in the order of the plan failed.parquet        one row per image that failed, with the
-reason; absent where none did verdicts.parquet      one row per image, arm and classifier (written
-by evaluate) quality.parquet       one row per image and arm, one column per metric (written by
-evaluate) unavailable.parquet   one row per metric that could not be measured, with the reason
-(written by evaluate) visibility.parquet    one row per image and arm, one column per measure
-(written by evaluate with masks) sets.parquet          one row per set metric and arm, with its
-value or the reason (written by evaluate with sets) report.html           the page (written by
-report)
+ledger/PROCESS.jsonl  events of one process: begun, ended, failed (Ledger)
+locks/                files by which processes claim what they work on (Claims)
+results.parquet       one row per finished image, in the order of the plan
+failed.parquet        one row per image that failed, with the reason; absent where none did
+verdicts.parquet      one row per image, arm and classifier (written by evaluate)
+quality.parquet       one row per image and arm, one column per metric (written by evaluate)
+unavailable.parquet   one row per metric that could not be measured, with the reason (evaluate)
+visibility.parquet    one row per image and arm, one column per measure (evaluate with masks)
+sets.parquet          one row per set metric and arm: its value or the reason (evaluate with sets)
+report.html           the page (written by report)
+rate.html             the page that asks people (written by rate)
+ratings/*.json        what each of them said (RatingFile)
 
 Columns of the tables: docs/results-format.md, made from attnshift.results.rows.
 """
