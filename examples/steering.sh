@@ -49,7 +49,7 @@ recipe() { # NAME KEY=VALUE…: preset strong with these changes, as a file
 tried() { # NAME KEY=VALUE…: attack the tuning images, and ask the tuning classifier
     recipe "$@"
     "$attnshift" attack "$tuning_images" --labels "$tuning_labels" --limit "$count" "${size[@]}" "${pipeline[@]}" \
-        "${surrogates[@]}" --threads 1 --recipe "$out/recipes/$1.toml" --budget "$budget" --out "$out/$1"
+        "${surrogates[@]}" --threads 1 --preset "$out/recipes/$1.toml" --budget "$budget" --out "$out/$1"
     "$attnshift" evaluate "$out/$1" --tuning "$tuning"
 }
 
@@ -67,8 +67,8 @@ alone() { # NAME KEY=VALUE…
 if is bound; then
     alone entropy terms.entropy.weight=1
     alone entropy-all terms.entropy.weight=1 terms.entropy.select.grid=all
-    alone contrast terms.contrast.weight=1
-    alone contrast-all terms.contrast.weight=1 terms.contrast.select.grid=all
+    alone contrast terms.contrast.weight=1 terms.contrast.delta=1
+    alone contrast-all terms.contrast.weight=1 terms.contrast.delta=1 terms.contrast.select.grid=all
     alone contrast-log terms.contrast.weight=1 terms.contrast.form=log terms.contrast.select.grid=all
     alone replace-all terms.replace.weight=1 terms.replace.select.grid=all
     alone variance-all terms.variance.weight=1 terms.variance.select.grid=all
