@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attnshift.baselines import BASELINES
 from report.made_up import made_up_run
+from report.rated import rate_by_two
 from small_runs import write_photos
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "diffusers", "transformers", "timm", "safetensors", "tokenizers")
@@ -79,6 +80,14 @@ def test_a_report_imports_nothing_heavy(tmp_path: Path) -> None:
     modules = imported("report", str(run))
     assert "jinja2" in modules, "the probe sees what is imported"
     assert modules.isdisjoint(HEAVY)
+
+
+def test_rating_imports_nothing_heavy(tmp_path: Path) -> None:
+    store = made_up_run(tmp_path / "run")
+    rate_by_two(store)
+    done = asked(json.dumps({name: [name, str(store.folder)] for name in ("rate", "ratings")}))
+    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[")]
+    assert told == [["rate", 0, []], ["ratings", 0, []]]
 
 
 def test_recipes_are_read_without_torch() -> None:

@@ -7,8 +7,8 @@ import math
 import numpy
 import pytest
 
-from attnshift.metrics.crossed import Vote, nominal_alpha, pigeonhole, spread_of
-from attnshift.metrics.statistics import wilson
+from attnshift.metrics.crossed import Vote, estimate_share, nominal_alpha, spread_of
+from attnshift.metrics.statistics import score_ends, student_quantile, wilson
 
 
 def votes(*rows: str) -> list[Vote]:
@@ -22,31 +22,38 @@ def votes(*rows: str) -> list[Vote]:
 
 
 def test_a_share_and_a_difference_are_those_of_the_votes() -> None:
-    share = pigeonhole(votes("yyn", "y.n"))
+    share = estimate_share(votes("yyn", "y.n"))
     assert (share.value, share.count) == (0.6, 3)
-    gap = pigeonhole(votes("yyn", "y.n"), votes("nnn", ".yn"))
+    gap = estimate_share(votes("yyn", "y.n"), votes("nnn", ".yn"))
     assert gap.value == pytest.approx(0.6 - 0.2)
     assert gap.low < gap.value < gap.high
 
 
-def test_the_interval_covers_raters_and_images() -> None:
-    """A hundred votes that agree within each rater, or on each image, are worth ten."""
-    by_rater = pigeonhole(votes(*["y" * 10] * 5, *["n" * 10] * 5))
-    by_image = pigeonhole(votes(*["yyyyynnnnn"] * 10))
-    alone = wilson(50, 100)
+def test_an_interval_is_that_of_as_many_independent_votes() -> None:
+    """Ten votes that agree within each rater, or on each image, are worth as many as there are raters or images."""
+    by_rater = estimate_share(votes(*["y" * 10] * 5, *["n" * 10] * 5))
+    by_image = estimate_share(votes(*["yyyyynnnnn"] * 10))
+    low, high = score_ends(0.5, 9, student_quantile(0.975, 9))
     for each in (by_rater, by_image):
-        assert each.high - each.low > 2 * (alone.high - alone.low)
+        assert (each.low, each.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+    assert by_rater.high - by_rater.low > 2 * (wilson(50, 100).high - wilson(50, 100).low)
+
+
+def test_an_interval_stays_within_what_can_be() -> None:
+    """Two raters who differ say nothing about others."""
+    gap = estimate_share(votes("yyyn", "yyyy"), votes("nnnn", "ynnn"))
+    assert (gap.value, gap.low, gap.high) == (0.75, -1.0, 1.0)
 
 
 def test_where_all_votes_are_equal_each_image_counts_once() -> None:
-    same = pigeonhole(votes("yyyy", "yyyy"))
+    same = estimate_share(votes("yyyy", "yyyy"))
     assert same == wilson(4, 4)
-    gap = pigeonhole(votes("yyyy", "yyyy"), votes("yyyy", "yyyy"))
+    gap = estimate_share(votes("yyyy", "yyyy"), votes("yyyy", "yyyy"))
     assert (gap.value, gap.low, gap.high) == (0.0, pytest.approx(same.low - 1), pytest.approx(1 - same.low))
 
 
 def test_without_votes_there_is_no_figure() -> None:
-    for each in (pigeonhole([]), pigeonhole(votes("y"), [])):
+    for each in (estimate_share([]), estimate_share(votes("y"), [])):
         assert each.count == 0
         assert math.isnan(each.value)
     assert spread_of([]) is None
@@ -68,15 +75,27 @@ def test_the_parts_of_the_spread_by_hand() -> None:
 
 
 def test_power_is_that_of_the_spread() -> None:
-    spread = spread_of(votes("yy", "nn"))
+    """Raters who differ and images that do not: four times the raters find about half the difference."""
+    rows = ["y" * 20] * 6 + ["n" * 20] * 6
+    spread = spread_of(votes(*rows))
     assert spread is not None
-    assert spread.detectable == pytest.approx((1.959964 + 0.841621) * 0.25**0.5, abs=1e-6)
-    assert spread.raters_for(spread.detectable) == 2, "as many as there are"
-    assert spread.raters_for(spread.detectable / 2) == 8, "four times as many find half of it"
-    turned = spread_of(votes("yn", "yn"))
-    assert turned is not None
-    assert turned.raters_for(turned.detectable / 4) is None, "images differ too much"
-    assert turned.images_for(turned.detectable / 4) == 25, "16 times what they spread: 16 * 2 * 3/4, and one more"
+    assert spread.of_images == 0.0
+    assert spread.freedom == pytest.approx(11, rel=0.02)
+    quantiles = student_quantile(0.975, spread.freedom) + student_quantile(0.8, spread.freedom)
+    assert spread.detectable == pytest.approx(quantiles * spread.error)
+    assert spread.raters_for(spread.detectable) == 12, "as many as there are"
+    more = spread.raters_for(spread.detectable / 2)
+    assert more is not None
+    assert 38 <= more <= 46, "fewer than 48: their error is better known as well"
+    assert spread.with_raters(more).detectable <= spread.detectable / 2 < spread.with_raters(more - 1).detectable
+
+
+def test_where_images_differ_too_much_more_raters_do_not_help() -> None:
+    spread = spread_of(votes(*["yyyyynnnnn"] * 10))
+    assert spread is not None
+    assert (spread.of_raters, spread.images) == (0.0, 10)
+    assert spread.raters_for(spread.error) is None
+    assert spread.images_for(spread.error) == math.floor(10 * 2.801585**2 * spread.of_images / spread.error**2) + 1
 
 
 def test_the_spread_is_that_of_studies_drawn_anew() -> None:

@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-import numpy
-from numpy.typing import NDArray
+from attnshift.metrics.statistics import Estimate, score_ends, student_quantile, wilson
 
-from attnshift.metrics.statistics import Estimate, percentiles, wilson
-from attnshift.randomness import generator
+__all__ = ["Spread", "Vote", "estimate_share", "nominal_alpha", "spread_of"]
 
-__all__ = ["Spread", "Vote", "nominal_alpha", "pigeonhole", "spread_of"]
-
-_LEVEL, _POWER, _RESAMPLES = 0.95, 0.8, 4000
-_NONE = Estimate(math.nan, math.nan, math.nan, 0)
+_LEVEL, _POWER = 0.95, 0.8
+_MOST = 1_000_000
+"""Raters beyond which no number of them is looked for."""
 
 
 @dataclass(frozen=True)
@@ -33,36 +30,10 @@ class Vote:
     value: float
 
 
-def pigeonhole(votes: Sequence[Vote], against: Sequence[Vote] | None = None, key: Sequence[int | str] = ()) -> Estimate:
-    """Share of yes among ``votes``, or how much it exceeds the share among the votes ``against``,
-    with a 95 % interval that covers other raters and other images.
-
-    Raters and images are drawn with replacement, each on their own; a vote counts as often as its
-    rater and its image are drawn together (the pigeonhole bootstrap: Owen, Annals of Applied
-    Statistics 2007). The interval is rather too wide than too narrow. Where no draw differs, it is
-    Wilson's, as if each image had one vote, and for a difference Newcombe's of two such intervals
-    (Statistics in Medicine 1998, method 10). ``key`` is the random key. The count is of images.
-    """
-    groups = [votes] if against is None else [votes, against]
-    if not all(groups):
-        return _NONE
-    raters, images = (sorted({getattr(vote, of) for group in groups for vote in group}) for of in ("rater", "image"))
-    often = [
-        generator("pigeonhole", what, *key).multinomial(len(names), [1 / len(names)] * len(names), size=_RESAMPLES)
-        for what, names in (("raters", raters), ("images", images))
-    ]
-    drawn = _difference([_shares(_cells(group, raters, images), *often) for group in groups])
-    drawn = drawn[numpy.isfinite(drawn)]
-    value = _difference([numpy.float64(_share(group)) for group in groups])
-    low, high = percentiles(drawn) if len(drawn) else (math.nan, math.nan)
-    if not high > low:
-        low, high = _without_draws(groups, float(value))
-    return Estimate(float(value), low, high, len({vote.image for vote in votes}))
-
-
 @dataclass(frozen=True)
 class Spread:
-    """Variance of a share or a difference of shares over ``raters`` and ``images``, in three parts.
+    """Variance of a share or of a difference of shares over ``raters`` and ``images``, in three
+    parts.
 
     ``of_raters`` falls with the number of raters alone, ``of_images`` with that of images alone,
     ``rest`` with both (crossed random factors: Westfall, Kenny and Judd, Journal of Experimental
@@ -76,26 +47,51 @@ class Spread:
     rest: float
 
     @property
+    def error(self) -> float:
+        """The standard error."""
+        return math.sqrt(self.of_raters + self.of_images + self.rest)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the standard error, of which one part is measured on the raters and
+        one on the images (Satterthwaite, Biometrics Bulletin 1946); at least 1."""
+        by_rater, by_image = self.of_raters + self.rest, self.of_images + self.rest
+        return max(1.0, self.error**4 / (by_rater**2 / (self.raters - 1) + by_image**2 / (self.images - 1)))
+
+    @property
     def detectable(self) -> float:
         """The smallest true difference that a two-sided test at 5 % finds in 80 % of studies of
         this size."""
-        return _SUM_OF_QUANTILES * math.sqrt(self.of_raters + self.of_images + self.rest)
+        return self.error * sum(student_quantile(each, self.freedom) for each in ((1 + _LEVEL) / 2, _POWER))
+
+    def with_raters(self, raters: int) -> Spread:
+        """The spread of a study with so many ``raters`` on as many images."""
+        factor = self.raters / raters
+        return replace(self, raters=raters, of_raters=self.of_raters * factor, rest=self.rest * factor)
 
     def raters_for(self, difference: float) -> int | None:
         """Raters who find a true ``difference`` with 80 % power on as many images; None where no
         number of them does."""
-        left = _variance_for(difference) - self.of_images
-        return max(2, math.ceil((self.of_raters + self.rest) * self.raters / left)) if left > 0 else None
+        if self.with_raters(_MOST).detectable > difference:
+            return None
+        low, high = 1, _MOST
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = self.with_raters(middle).detectable <= difference
+            low, high = (low, middle) if found else (middle, high)
+        return high
 
     def images_for(self, difference: float) -> int:
-        """Images that any number of raters needs at least to find a true ``difference`` with 80 %
-        power."""
-        return math.floor(self.of_images * self.images / _variance_for(difference)) + 1
+        """Images that a study needs at least where no number of raters finds a true ``difference``
+        with 80 % power on as many."""
+        quantiles = sum(NormalDist().inv_cdf(each) for each in ((1 + _LEVEL) / 2, _POWER))
+        return max(self.images, math.floor(self.of_images * self.images * (quantiles / difference) ** 2)) + 1
 
 
 def spread_of(votes: Sequence[Vote], against: Sequence[Vote] | None = None) -> Spread | None:
     """Spread of the share of yes among ``votes``, or of its difference to the share among the votes
-    ``against``; None where there are fewer than two raters or images, or all votes are equal.
+    ``against``; None where there are fewer than two raters or images, or where all votes of a group
+    are equal in each.
 
     A vote's influence is its distance to the share of its group over the votes in the group. The
     squared sums of influences by rater and by image, each with n / (n - 1), less the squares that
@@ -116,6 +112,29 @@ def spread_of(votes: Sequence[Vote], against: Sequence[Vote] | None = None) -> S
     if min(raters, images) < 2 or not rest:
         return None
     return Spread(raters, images, max(0.0, of_raters - rest), max(0.0, of_images - rest), rest)
+
+
+def estimate_share(votes: Sequence[Vote], against: Sequence[Vote] | None = None) -> Estimate:
+    """Share of yes among ``votes``, or how much it exceeds the share among the votes ``against``,
+    with a 95 % interval that covers other raters and other images. The count is of images.
+
+    The interval of a share is Wilson's with the number of independent votes that would have the
+    same variance (``spread_of``) and Student's quantile. That of a difference is symmetric. Where
+    there is no spread, an interval is Wilson's as if each image had one vote, and for a difference
+    Newcombe's of two such intervals (Statistics in Medicine 1998, method 10).
+    """
+    groups = [votes] if against is None else [votes, against]
+    if not all(groups):
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    spread, images = spread_of(votes, against), len({vote.image for vote in votes})
+    own, other = _share(votes), 0.0 if against is None else _share(against)
+    if spread is None:
+        return Estimate(own - other, *_ends_without_spread(groups), images)
+    away = student_quantile((1 + _LEVEL) / 2, spread.freedom)
+    if against is None:
+        return Estimate(own, *score_ends(own, own * (1 - own) / spread.error**2, away), images)
+    low, high = own - other - away * spread.error, own - other + away * spread.error
+    return Estimate(own - other, max(-1.0, low), min(1.0, high), images)
 
 
 def nominal_alpha(units: Iterable[Sequence[Hashable]]) -> float:
@@ -140,48 +159,19 @@ def nominal_alpha(units: Iterable[Sequence[Hashable]]) -> float:
     return 1 - (answers - 1) * observed / expected
 
 
-_SUM_OF_QUANTILES = NormalDist().inv_cdf((1 + _LEVEL) / 2) + NormalDist().inv_cdf(_POWER)
-
-
-def _variance_for(difference: float) -> float:
-    """Variance at which ``difference`` is found with 80 % power."""
-    return (difference / _SUM_OF_QUANTILES) ** 2
-
-
 def _share(votes: Sequence[Vote]) -> float:
     return sum(vote.value for vote in votes) / len(votes)
 
 
-def _difference(values: Sequence[NDArray[numpy.float64] | numpy.float64]) -> NDArray[numpy.float64]:
-    return numpy.asarray(values[0] if len(values) == 1 else values[0] - values[1])
-
-
-def _cells(votes: Sequence[Vote], raters: list[str], images: list[str]) -> NDArray[numpy.float64]:
-    """Sum of the votes and their number in each cell, [2,raters,images]."""
-    rows, columns = ({name: place for place, name in enumerate(names)} for names in (raters, images))
-    cells = numpy.zeros((2, len(raters), len(images)))
-    for vote in votes:
-        cells[:, rows[vote.rater], columns[vote.image]] += (vote.value, 1.0)
-    return cells
-
-
-def _shares(
-    cells: NDArray[numpy.float64], raters: NDArray[numpy.int64], images: NDArray[numpy.int64]
-) -> NDArray[numpy.float64]:
-    """Share of yes in each draw of ``raters`` [draws,raters] and ``images`` [draws,images]; nan
-    where a draw has no vote."""
-    sums, counts = (((raters @ each) * images).sum(1) for each in cells)
-    return numpy.divide(sums, counts, out=numpy.full_like(sums, numpy.nan), where=counts > 0)
-
-
-def _without_draws(groups: Sequence[Sequence[Vote]], value: float) -> tuple[float, float]:
+def _ends_without_spread(groups: Sequence[Sequence[Vote]]) -> tuple[float, float]:
     counts = [len({vote.image for vote in group}) for group in groups]
-    own, *other = (wilson(round(_share(group) * count), count) for group, count in zip(groups, counts, strict=True))
-    if not other:
+    own, *others = (wilson(round(_share(group) * count), count) for group, count in zip(groups, counts, strict=True))
+    if not others:
         return own.low, own.high
-    down = math.hypot(own.value - own.low, other[0].high - other[0].value)
-    up = math.hypot(own.high - own.value, other[0].value - other[0].low)
-    return value - down, value + up
+    (other,) = others
+    down = math.hypot(own.value - own.low, other.high - other.value)
+    up = math.hypot(own.high - own.value, other.value - other.low)
+    return own.value - other.value - down, own.value - other.value + up
 
 
 def _squared_sums(influences: Iterable[tuple[str, float]]) -> tuple[float, int]:

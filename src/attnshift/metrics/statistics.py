@@ -21,7 +21,9 @@ __all__ = [
     "mcnemar",
     "percentiles",
     "resample",
+    "score_ends",
     "student",
+    "student_quantile",
     "wilson",
 ]
 
@@ -62,10 +64,15 @@ def wilson(successes: int, count: int, level: float = _LEVEL) -> Estimate:
     if count == 0:
         return Estimate(float("nan"), 0.0, 1.0, 0)
     z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / count
+    return Estimate(successes / count, *score_ends(successes / count, count, z), count)
+
+
+def score_ends(share: float, count: float, z: float) -> tuple[float, float]:
+    """Ends of the score interval of a ``share`` of ``count``, which lie ``z`` standard errors away
+    as these would be at the ends."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), count)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def bootstrap(
@@ -144,6 +151,19 @@ def student(values: ArrayLike) -> float:
     angle = numpy.arctan(abs(sample.mean()) / (spread / len(sample) ** 0.5) / freedom**0.5)
     tail, whole = (_cosine_power(start, freedom - 1) for start in (float(angle), 0.0))
     return tail / whole
+
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """Value that Student's variable with ``freedom`` degrees, at least 1, stays below with
+    ``probability``, at least one half.
+
+    >>> round(student_quantile(0.975, 1), 3), round(student_quantile(0.975, 10), 3)
+    (12.706, 2.228)
+    """
+    angles = numpy.linspace(0, numpy.pi / 2, 20_001)
+    heights = numpy.cos(angles) ** (freedom - 1)
+    below = numpy.concatenate([[0.0], numpy.cumsum(heights[1:] + heights[:-1])])
+    return float(freedom**0.5 * numpy.tan(numpy.interp(2 * probability - 1, below / below[-1], angles)))
 
 
 def _cosine_power(start: float, power: int) -> float:

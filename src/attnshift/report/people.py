@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from attnshift.metrics.crossed import Spread, Vote, nominal_alpha, pigeonhole, spread_of
+from attnshift.metrics.crossed import Spread, Vote, estimate_share, nominal_alpha, spread_of
 from attnshift.metrics.statistics import Estimate, wilson
 from attnshift.report.summary import ClassifierSummary, judges_together
 from attnshift.report.verdicts import indexed, where_label_is_kept
@@ -137,7 +137,7 @@ def _arms(votes: _Votes) -> list[PeoplesArm]:
         pairs, labels = votes.get((original, arm), []), votes.get((label, arm), [])
         if pairs or labels:
             name = "clean, another class's name" if label == "other" else arm
-            taken, kept = pigeonhole(pairs, key=(arm, "original")), pigeonhole(labels, key=(arm, label))
+            taken, kept = estimate_share(pairs), estimate_share(labels)
             rows.append(PeoplesArm(name, taken, len(pairs), kept, len(labels)))
     return rows
 
@@ -155,7 +155,7 @@ def _gaps(votes: _Votes) -> list[Gap]:
     for name, own, other in _GAPS:
         against = None if other is None else votes.get(other, [])
         if votes.get(own) and against != []:
-            value = pigeonhole(votes[own], against, key=(name,))
+            value = estimate_share(votes[own], against)
             if against is None:
                 value = replace(value, value=value.value - CHANCE, low=value.low - CHANCE, high=value.high - CHANCE)
             gaps.append(Gap(name, value, spread_of(votes[own], against)))

@@ -15,7 +15,7 @@ from attnshift.terminal import plural
 __all__ = ["people_data", "people_lines", "people_summary", "people_tables"]
 
 _NOBODY = "no person was asked"
-FINE = 0.05
+_FINE = 0.05
 """The difference for which the needed number of raters is given."""
 
 
@@ -134,24 +134,21 @@ def _arm_row(each: PeoplesArm) -> tuple[Cell | str, ...]:
 def _gap_row(gap: Gap) -> tuple[Cell | str, ...]:
     if gap.spread is None:
         return (gap.name, _percent(gap.value), "–", "–")
-    raters = gap.spread.raters_for(FINE)
-    needed = f"none: more than {gap.spread.images_for(FINE) - 1} images" if raters is None else str(raters)
-    return (
-        gap.name,
-        _percent(gap.value),
-        Cell(f"{100 * gap.spread.detectable:.0f} points", gap.spread.detectable),
-        needed,
-    )
+    raters, detectable = gap.spread.raters_for(_FINE), gap.spread.detectable
+    needed = f"none: more than {gap.spread.images_for(_FINE) - 1} images" if raters is None else str(raters)
+    found = f"{100 * detectable:.0f} points" if detectable <= 1 else "nothing"
+    return (gap.name, _percent(gap.value), Cell(found, detectable), needed)
 
 
 def _gap_data(gap: Gap) -> dict[str, Any]:
     spread = gap.spread
+    raters = spread and spread.raters_for(_FINE)
     return {
         "name": gap.name,
         "value": estimate_data(gap.value),
         "detectable": spread and spread.detectable,
-        "raters_for_5_points": spread and spread.raters_for(FINE),
-        "images_for_5_points": spread and spread.images_for(FINE),
+        "raters_for_5_points": raters,
+        "images_for_5_points": spread.images_for(_FINE) if spread and raters is None else None,
     }
 
 
