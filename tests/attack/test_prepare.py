@@ -22,10 +22,12 @@ FEW = ["reconstruction.updates=0", "reconstruction.updates_per_step=0"]
 
 
 @pytest.mark.heavy
-def test_sampled_codes_belong_to_the_image_and_the_seed(exact: StableDiffusion, tasks: list[Task]) -> None:
+def test_sampled_codes_belong_to_the_image_and_the_seed(
+    exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task]
+) -> None:
     def start(shown: list[Task], seed: int = 0) -> torch.Tensor:
         method = Method.of(load_recipe("diffattack", [*FEW, f"seed={seed}"]))
-        return prepare_batch(method, exact, [lambda images: images.flatten(1)], shown).render.trajectory.start  # type: ignore[list-item]
+        return prepare_batch(method, exact, exact_classifiers[:1], shown).render.trajectory.start
 
     whole = start(tasks)
     torch.testing.assert_close(start(tasks[::-1]), whole.flip(0), rtol=1e-6, atol=1e-9)
