@@ -427,14 +427,6 @@ def projected_once(case: Prepared) -> tuple[Iteration, Prepared]:
     return _with(case, backbone)
 
 
-def channels_last(case: Prepared) -> tuple[Iteration, Prepared]:
-    backbone = _copied(case.model.backbone)
-    classifiers = [replace(each, network=copy.deepcopy(each.network)) for each in case.classifiers]
-    for network in (backbone.unet, backbone.vae, *(each.network for each in classifiers)):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _with(case, backbone, classifiers)
-
-
 def compiled(case: Prepared) -> tuple[Iteration, Prepared]:
     """Compile denoiser and decoder; unavailable if they still recompile after a few iterations."""
     backbone = _copied(case.model.backbone)
@@ -461,15 +453,10 @@ def _copied(backbone: StableDiffusion) -> StableDiffusion:
     return own
 
 
-def _with(
-    case: Prepared, backbone: StableDiffusion, classifiers: Sequence[Classifier] | None = None
-) -> tuple[Iteration, Prepared]:
-    """Return the same iteration with other networks."""
-    surrogates = case.batch.surrogates
-    if classifiers is not None:
-        surrogates = replace(surrogates, classifiers=classifiers)
+def _with(case: Prepared, backbone: StableDiffusion) -> tuple[Iteration, Prepared]:
+    """Return the same iteration with another backbone."""
     render = replace(case.batch.render, backbone=backbone, decode=backbone.decode)
-    changed = replace(case, batch=replace(case.batch, render=render, surrogates=surrogates))
+    changed = replace(case, batch=replace(case.batch, render=render))
     return changed.ours, changed
 
 
@@ -482,7 +469,6 @@ def _now() -> float:
 SAME = {
     "all-levels": Same("inversion of all levels", "preparation", all_levels),
     "projected-once": Same("text keys and values projected once", "iteration", projected_once),
-    "channels-last": Same("channels last", "iteration", channels_last),
     "compiled": Same("`torch.compile` of denoiser and decoder", "iteration", compiled),
 }
 

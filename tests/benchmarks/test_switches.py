@@ -88,7 +88,7 @@ def test_finished_batches_are_not_done_again_and_give_the_same_figures(
     assert len(calls) == 1 + 2
     assert [row["switch"] for row in more] == [switches.VARIANTS[name].title for name in ("quick", "bf16", "guided")]
     stored = json.loads((tmp_path / "guided_1_0.json").read_text())
-    assert stored["reference"] != json.loads((tmp_path / "fast_1_0.json").read_text())["seconds"]
+    assert stored["reference"] != json.loads((tmp_path / "quick_1_0.json").read_text())["seconds"]
     assert [row["times_as_fast"] for row in more[:2]] == [row["times_as_fast"] for row in first]
     # Another recipe is another attack, and so is another surrogate.
     sitting("quick", settings=(*SHORT, "terms.variance.weight=1.0"))
