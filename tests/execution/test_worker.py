@@ -173,6 +173,13 @@ def test_a_worker_loaded_anew_gives_the_same(real: Worker, photos: Path) -> None
         assert replace(here.row, seconds=0, cpu_seconds=0) == replace(there.row, seconds=0, cpu_seconds=0)
 
 
+def test_gradients_are_taken_in_the_runs_precision(photos: Path, pipeline_folder: Path) -> None:
+    settings = replace(small_settings(photos, pipeline_folder, Path()), precision="bfloat16")
+    here = prepare_run(settings).worker
+    for worker in (here, Worker.load(here.spec)):
+        assert [each.precision for each in worker.classifiers] == [torch.bfloat16]
+
+
 @pytest.mark.parametrize(
     ("change", "shown"),
     [

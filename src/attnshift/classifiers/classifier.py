@@ -20,6 +20,7 @@ __all__ = [
     "Interpolation",
     "Preprocessing",
     "Source",
+    "as_surrogates",
     "common_classes",
     "in_one_order",
     "in_order_of",
@@ -102,7 +103,7 @@ class Classifier:
     order, or empty if unknown. They are kept as ``names.words`` mends them, so names that are no
     words are unknown. ``order`` is set by ``in_order_of``.
 
-    ``precision`` is what its gradients are meant to be computed in (``ensemble/surrogates.py``).
+    ``precision`` is what its gradients are to be computed in (``ensemble/surrogates.py``).
     """
 
     name: str
@@ -195,6 +196,11 @@ def common_classes(classifiers: Sequence[Classifier]) -> int:
         listed = ", ".join(f"{each.name} has {each.classes}" for each in classifiers)
         raise ModelError(f"the surrogates do not have the same classes: {listed}")
     return classifiers[0].classes
+
+
+def as_surrogates(classifiers: Sequence[Classifier], precision: torch.dtype) -> list[Classifier]:
+    """The same ``classifiers`` ``in_one_order``, to be attacked in ``precision``."""
+    return [replace(each, precision=precision) for each in in_one_order(classifiers)]
 
 
 def in_one_order(classifiers: Sequence[Classifier]) -> list[Classifier]:

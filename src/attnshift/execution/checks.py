@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from attnshift.attack.inputs import check_device
 from attnshift.attack.method import stand_in_of
-from attnshift.classifiers.classifier import Classifier, common_classes, in_one_order, vocabulary
+from attnshift.classifiers.classifier import Classifier, as_surrogates, common_classes, vocabulary
 from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import decode_image, uncropped_size
 from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
-from attnshift.diffusion import as_precision, load_pipeline
+from attnshift.diffusion import Precision, as_precision, load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
 from attnshift.errors import LabelError, ModelError, UserError
@@ -128,8 +129,9 @@ def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "",
     work = tried(lambda: work_of(settings.recipe))
     loaded = [tried(lambda name=name: load_surrogate(name).to(device)) for name in settings.surrogates]
     known = [each for each in loaded if each is not None]
-    classifiers = (tried(lambda: in_one_order(known)) if known else None) or []
-    backbone = tried(lambda: load_pipeline(settings.pipeline, as_precision(settings.precision)).to(device))
+    precision: Precision = tried(partial(as_precision, settings.precision)) or "float32"
+    classifiers = (tried(lambda: as_surrogates(known, getattr(torch, precision))) if known else None) or []
+    backbone = tried(lambda: load_pipeline(settings.pipeline, precision).to(device))
     size = settings.size or (backbone.suggested_size if backbone else 64)
     torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
     images = _Images(size if decode else 0, complaints)

@@ -14,7 +14,7 @@ import torch
 from attnshift._version import __version__
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.prepare import Task
-from attnshift.classifiers.classifier import Classifier, in_one_order
+from attnshift.classifiers.classifier import Classifier, as_surrogates
 from attnshift.data.datasets import Item, identify
 from attnshift.data.images import decode_image, decode_mask, encode_png, uncropped_size
 from attnshift.data.references import Reference, fetch
@@ -209,7 +209,7 @@ def load_networks(
     in ``precision``. A name in ``places`` is loaded from there, and keeps its name.
     """
     loaded = [_surrogate(name, places.get(name, name)).to(device) for name in surrogates]
-    classifiers = [replace(each, precision=getattr(torch, precision)) for each in in_one_order(loaded)]
+    classifiers = as_surrogates(loaded, getattr(torch, precision))
     return load_pipeline(places.get(pipeline, pipeline), precision).to(device), classifiers
 
 
