@@ -166,7 +166,8 @@ def test_hosts_that_share_nothing_do_all_the_work(pipeline_folder: Path, tmp_pat
     write_photos(photos)
     pipeline = Path(shutil.copytree(pipeline_folder, base / "models" / "tiny"))
     weights = base / "models" / "resnet.safetensors"
-    save_file(load_classifier(SURROGATE).network.state_dict(), weights)
+    state = load_classifier(SURROGATE).network.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, weights)
     surrogate = f"checkpoint:{SURROGATE.partition(':')[2]}@{weights}"
     address, changes = f"{ADDRESS.format(1)}:6379", " ".join(f"--set {each}" for each in CHANGES)
     options = "--disable-usage-stats --object-store-memory 100000000"
