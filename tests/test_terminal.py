@@ -156,7 +156,7 @@ class Tables(Store):
         return self.rows.get(kind.TABLE, [])
 
     def spec(self) -> Any:
-        return SimpleNamespace(admitted=())
+        return SimpleNamespace(admitted=(), digest="")
 
     def planned(self) -> int:
         return len(self.rows["results"])

@@ -108,7 +108,7 @@ def test_images_are_held_out_and_in_8_bits() -> None:
     assert (images - tuning).abs().amax((1, 2, 3)).min() > 0.1
 
 
-SAME = ("all-levels", "projected-once", "channels-last")
+SAME = ("all-levels", "projected-once")
 """Switches with the same numbers, but for the one that needs a compiler."""
 
 

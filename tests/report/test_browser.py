@@ -241,10 +241,12 @@ def test_a_rating_page_opens_without_messages_and_requests(proxy: Proxy, rating_
 
 RATE = """<script>
 const at = id => document.getElementById(id), wait = () => new Promise(done => setTimeout(done, 50))
+// Virtual time does not wait for pictures to be decoded.
+HTMLImageElement.prototype.decode = () => Promise.resolve()
 async function session(code) {
   at("rater").value = code
   at("begin").requestSubmit()
-  for (let turn = 0; turn < 40 && at("end").hidden; turn++) {
+  for (let turn = 0; turn < 100 && at("end").hidden; turn++) {
     await wait()
     if (!at("between").hidden) at("next").click()
     else dispatchEvent(new KeyboardEvent("keydown", { key: turn % 2 ? "1" : "2" }))
@@ -264,7 +266,7 @@ addEventListener("load", async () => {
 def test_a_session_ends_in_a_file_that_is_read(proxy: Proxy, rating_page: Path, tmp_path: Path) -> None:
     html = rating_page.read_text(encoding="utf-8")
     rating_page.write_text(html.replace("Content-Security-Policy", "x-none").replace("</body>", f"{RATE}</body>"))
-    dom, _ = browse(proxy, rating_page.as_uri(), tmp_path, 1280, "--dump-dom", "--virtual-time-budget=20000")
+    dom, _ = browse(proxy, rating_page.as_uri(), tmp_path, 1280, "--dump-dom", "--virtual-time-budget=60000")
     found = re.search(r"<body>(\[.*\])</body>", dom, re.DOTALL)
     assert found, dom[-500:]
     one, two, again = json.loads(unescape(found[1]))
