@@ -67,7 +67,7 @@ study-photographs: $(INSTALLED)  ## docs/results-photographs.md; MATERIAL=FOLDER
 steering: $(INSTALLED)  ## the lab's tables of docs/steering.md (two hours)
 	bash examples/steering.sh $(BIN)/attnshift $(BIN)/python runs/steering lab
 
-tune: $(INSTALLED)  ## the tuned recipes of docs/results.md (hours on two cores)
+tune: $(INSTALLED)  ## search numbers of two recipes, and judge them (hours on two cores)
 	bash examples/tune_lab.sh $(BIN)/attnshift runs/tune
 
 ensemble: $(INSTALLED)  ## one run for each fusion rule, with and without views

@@ -4,7 +4,7 @@
 set -euo pipefail
 attnshift=$1 out=$2
 shift 2
-wanted=" ${*:-} "
+source "$(dirname "$0")/parts.sh" "$@"
 judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
 three=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
 
@@ -12,8 +12,6 @@ images() { # COUNT [SPLIT FOLDER]
     local folder=$out/${3:-images}
     [[ -f $folder/labels.csv ]] || "$attnshift" lab render "$folder" --count "$1" --split "${2:-test}"
 }
-
-asked() { [[ $wanted == "  " || $wanted == *" $1 "* ]]; } # NAME: among RUN…, or none is given
 
 run() { # NAME ARGUMENT…: attack and judge
     local name=$1

@@ -12,48 +12,35 @@ set -euo pipefail
 attnshift=$1 python=$2 out=$3 world=$4
 shift 4
 here=$(dirname "$0")
-shares=(0.1 0.3 0.7 2)
+shares=(0.1 0.3 0.7 2) budget=ssim=0.95
 if [[ $world == lab ]]; then
-    budget=ssim=0.95 size=() pipeline=() count=${count:-32}
-    tuning_images=$out/tuning-images tuning_labels=$out/tuning-images/labels.csv tuning=lab:mobilenet
-    test_images=$out/test-images test_labels=$out/test-images/labels.csv
-    [[ -f $tuning_labels ]] || "$attnshift" lab render "$tuning_images" --count "$count" --split tuning
-    [[ -f $test_labels ]] || "$attnshift" lab render "$test_images" --count "$count"
-    surrogates=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
-    judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
+    source "$here/lab.sh" "$attnshift" "$out" "$@"
+    count=${count:-32} setting=() surrogates=("${three[@]}") tuning=lab:mobilenet
+    images "$count" tuning tuning-images
+    images "$count" test test-images
+    tuning_images=$out/tuning-images test_images=$out/test-images
+    tuning_labels=$tuning_images/labels.csv test_labels=$test_images/labels.csv
 else
-    study=$1 material=$2
+    source "$here/photographs/common.sh" "$python" "$1"
+    count=${count:-24} setting=(--size 128 --precision bfloat16 --pipeline "$2/photo-pipeline")
     shift 2
-    network() { echo "checkpoint:$study/classifiers/$1.safetensors"; }
-    budget=ssim=0.95 size=(--size 128 --precision bfloat16) count=${count:-24}
-    pipeline=(--pipeline "$material/photo-pipeline")
+    source "$here/parts.sh" "$@"
+    surrogates=(--surrogate "$first") tuning=$(network mobilenet_v1_0.75_192)
     tuning_images=$study/photos/imagenette test_images=$study/photos/imagenette
-    tuning_labels=$study/photos/known-imagenette-tuning-128.csv test_labels=$study/photos/known-imagenette-test-128.csv
-    tuning=$(network mobilenet_v1_0.75_192) surrogates=(--surrogate "$(network resnet18_pqf)")
-    for split in tuning test; do
-        [[ -f $study/photos/known-imagenette-$split-128.csv ]] ||
-            "$python" "$here/photographs/known.py" "$tuning_images" "$study/photos/imagenette-$split.csv" \
-                "$(network resnet18_pqf)" 128 "$study/photos/known-imagenette-$split-128.csv"
-    done
-    judges=()
-    for each in mobilenetv2_100_tf tf_efficientnet_lite1 vit_small_dinov2_imagenette10; do
-        judges+=(--judge "$(network "$each")")
-    done
+    tuning_labels=$(labels_for 128 imagenette-tuning) test_labels=$(labels_for 128 imagenette-test)
 fi
-wanted=" ${*:-dose bound terms} "
-is() { [[ $wanted == *" $1 "* ]]; }
 recipe() { # NAME KEY=VALUE…: preset strong with these changes, as a file
     "$python" "$here/variant.py" strong "$out/recipes/$1.toml" "${@:2}"
 }
 
 tried() { # NAME KEY=VALUE…: attack the tuning images, and ask the tuning classifier
     recipe "$@"
-    "$attnshift" attack "$tuning_images" --labels "$tuning_labels" --limit "$count" "${size[@]}" "${pipeline[@]}" \
-        "${surrogates[@]}" --threads 1 --preset "$out/recipes/$1.toml" --budget "$budget" --out "$out/$1"
+    "$attnshift" attack "$tuning_images" --labels "$tuning_labels" --limit "$count" "${setting[@]}" "${surrogates[@]}" \
+        --threads 1 --preset "$out/recipes/$1.toml" --budget "$budget" --out "$out/$1"
     "$attnshift" evaluate "$out/$1" --tuning "$tuning"
 }
 
-if is dose; then
+if asked dose; then
     tried dose-none
     for term in entropy contrast replace variance; do
         for share in "${shares[@]}"; do tried "dose-$term-$share" optimiser.balance=share "terms.$term.weight=$share"; done
@@ -64,7 +51,7 @@ alone() { # NAME KEY=VALUE…
     tried "bound-$1" optimiser.balance=share classification.weight=0 finish.keep=last "${@:2}"
 }
 
-if is bound; then
+if asked bound; then
     alone entropy terms.entropy.weight=1
     alone entropy-all terms.entropy.weight=1 terms.entropy.select.grid=all
     alone contrast terms.contrast.weight=1 terms.contrast.delta=1
@@ -74,7 +61,7 @@ if is bound; then
     alone variance-all terms.variance.weight=1 terms.variance.select.grid=all
 fi
 
-if is terms; then
+if asked terms; then
     entrants=(strong)
     term() { # NAME KEY=VALUE…
         recipe "$@"
@@ -93,7 +80,7 @@ if is terms; then
     term distribution classification.loss=distribution
     term schedule 'optimiser.schedule={shape="linear",start=1.0,end=0.1}'
     term no-views expectation.draws=1
-    "$attnshift" compare "$test_images" --labels "$test_labels" --limit "$count" "${size[@]}" "${pipeline[@]}" \
-        "${surrogates[@]}" "${judges[@]}" $(printf -- '--recipe %s ' "${entrants[@]}") --budget "$budget" --threads 1 \
+    "$attnshift" compare "$test_images" --labels "$test_labels" --limit "$count" "${setting[@]}" "${surrogates[@]}" \
+        "${judges[@]}" $(printf -- '--recipe %s ' "${entrants[@]}") --budget "$budget" --threads 1 \
         --out "$out/terms" | tee "$out/terms.md"
 fi

@@ -3,8 +3,8 @@
 #   [count=N] study_lab.sh ATTNSHIFT OUT [PART…]
 # N is the number of images. Parts are main (our two presets and the baselines), notes (the notes'
 # presets and older ones), and defended (some of these runs behind JPEG and purification, and how
-# visible their objects are); without PART all are run. The same command continues an interrupted
-# study.
+# visible their objects are: study_table.py makes a table of them); without PART all are run. The
+# same command continues an interrupted study.
 source "$(dirname "$0")/lab.sh"
 main=(strong fast tifgsm difgsm mifgsm alma_budget)
 notes=(attention seed nearest diffattack ensemble quick bsr p2p full pgd adaea ssa)

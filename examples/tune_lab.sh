@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tuned recipes of docs/results.md: DiffAttack's terms and the whole objective. Both are searched
+# Tuned recipes: DiffAttack's terms and the whole objective. Both are searched
 # alike on 32 images of the split `tuning`, by the tuning classifier alone, and then judged on 48
 # held-out images beside their untuned forms.
 #   tune_lab.sh ATTNSHIFT OUT

@@ -141,8 +141,7 @@ class Surrogates:
             yield logits.unflatten(0, shown.shape[:2])
 
     def _rough(self, images: Tensor) -> torch.autocast:
-        enabled = self.precision != torch.float32
-        return torch.autocast(images.device.type, self.precision if enabled else None, enabled=enabled)
+        return torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _losses(self, logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, "batch"]:
         """Mean of the criterion over the views."""

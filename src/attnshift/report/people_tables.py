@@ -17,6 +17,8 @@ __all__ = ["people_data", "people_lines", "people_summary", "people_tables"]
 _NOBODY = "no person was asked"
 _FINE = 0.05
 """The difference for which the needed number of raters is given."""
+_FEW = 5
+"""Raters below whom a line warns."""
 
 
 def people_tables(people: People) -> list[FigureTable]:
@@ -116,9 +118,6 @@ def _lines(people: People) -> Iterator[str]:
         yield f"failed more than a quarter of their checks, and count all the same: {names}"
     if people.raters < _FEW:
         yield f"fewer than {_FEW} raters say little about other people, whatever the intervals"
-
-
-_FEW = 5
 
 
 def _arm_row(each: PeoplesArm) -> tuple[Cell | str, ...]:
