@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attnshift.attack.interface import AttackResult
     from attnshift.attack.latent_attack import LatentAttack
     from attnshift.attack.pixel_attack import PixelAttack
-    from attnshift.baselines.pixel import Baseline
+    from attnshift.baselines.kinds import Baseline
     from attnshift.classifiers import load_classifier
     from attnshift.classifiers.classifier import Classifier
     from attnshift.defences.defended import Defence, Defended
@@ -77,7 +77,7 @@ _HOMES = {
     "AttackSettings": "attnshift.execution.settings",
     "AttnshiftError": "attnshift.errors",
     "Backbone": "attnshift.diffusion.backbone",
-    "Baseline": "attnshift.baselines.pixel",
+    "Baseline": "attnshift.baselines.kinds",
     "BaselineRecipe": "attnshift.recipes.schema",
     "Classifier": "attnshift.classifiers.classifier",
     "Defence": "attnshift.defences.defended",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines import BASELINES
-from attnshift.baselines.pixel import MIFGSM, PGD, AdaptiveEnsembleAttack, Baseline
+from attnshift.baselines.kinds import Baseline
+from attnshift.baselines.pixel import MIFGSM, PGD, AdaptiveEnsembleAttack
 from attnshift.batching import select_rows
 from attnshift.classifiers import load_classifier
 from attnshift.ensemble.blending import AdaEA

@@ -6,18 +6,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy
 import torch
 from torch import Tensor
 
-from attnshift.attack.budget import budget_of, dithered, furthest_kept
+from attnshift.attack.budget import budget_of
 from attnshift.attack.effort import Effort
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
-from attnshift.baselines.pixel import Baseline, BudgetBaseline
+from attnshift.baselines.kinds import Baseline
+from attnshift.baselines.rounding import towards
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
@@ -123,21 +123,11 @@ def run_baseline(
     surrogates, effort = surrogates_of(classifiers, goals), Effort()
     counted, key = effort.of_surrogates(surrogates), RandomKey(seed, tuple(task.id for task in tasks), 0)
     if budget is None:
-        attacked = _rounded(images, baseline(counted, images, key))
-        return PixelOutcome(images, attacked, surrogates, key, None, effort)
-    spend = baseline.spend if isinstance(baseline, BudgetBaseline) else partial(_searched, baseline)
-    attacked = spend(counted, images, key, budget)
-    return PixelOutcome(images, attacked, surrogates, key, budget.spent(images, attacked), effort)
-
-
-def _searched(baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
-    """The attack run again at each radius of a search, image by image: the largest that keeps
-    the budget. A finished change is never shrunk, which would waste the budget."""
-
-    def attack(strengths: Tensor) -> Tensor:
-        return dithered(baseline.at_strengths(surrogates, images, key, strengths), key)
-
-    return furthest_kept(budget, images, images, attack)[1]
+        attacked, spent = towards(images, baseline(counted, images, key)), None
+    else:
+        attacked = baseline.spend(counted, images, key, budget)
+        spent = budget.spent(images, attacked)
+    return PixelOutcome(images, attacked, surrogates, key, spent, effort)
 
 
 def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
@@ -146,10 +136,3 @@ def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates
     return Surrogates(
         classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals, precision=classifiers[0].precision
     )
-
-
-def _rounded(images: Tensor, attacked: Tensor) -> Tensor:
-    """``attacked`` in steps of 1/255 from ``images``, towards them: 8-bit files lie within the
-    radius as well."""
-    # The factor keeps a step that is whole but for a rounding error.
-    return images + ((attacked - images) * 255 * (1 + 1e-4)).trunc() / 255

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.balance import idle_terms
-from attnshift.attack.budget import furthest_kept
 from attnshift.attack.effort import Effort
 from attnshift.attack.loop import Snapshot, optimise_latents
 from attnshift.attack.movement import Movement, attention_on_file, attention_on_path
@@ -19,7 +18,7 @@ from attnshift.attack.timing import timed_batch
 from attnshift.batching import select_rows, spread
 from attnshift.data.images import quantise
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.metrics.budget import Budget
+from attnshift.metrics.budget import Budget, furthest_kept
 from attnshift.profiling import part
 from attnshift.randomness import random_step
 

@@ -55,5 +55,5 @@ BASELINES = Table(
         ),
     },
     group="attnshift.baselines",
-    contract=("attnshift.baselines.pixel:Baseline",),
+    contract=("attnshift.baselines.kinds:Baseline",),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from attnshift.baselines.pixel import BudgetBaseline
+from attnshift.baselines.kinds import BudgetBaseline
 from attnshift.ensemble import RULES
 from attnshift.registry import build
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from attnshift.baselines.pixel import Baseline
+from attnshift.baselines.kinds import Baseline
 from attnshift.ensemble import RULES
 from attnshift.errors import UnavailableError
 from attnshift.metrics import METRICS

@@ -1,102 +1,24 @@
-"""The kinds of baselines, and those of our own that take sign steps
-within a radius of the image. Options are read without torch."""
+"""Baselines that take sign steps within a radius of the image. Options are read without torch."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from attnshift.baselines.kinds import Radius, RadiusBaseline
 from attnshift.ensemble import RULES
-from attnshift.errors import RecipeError
-from attnshift.registry import STRICT, build
+from attnshift.registry import build
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from attnshift.ensemble.fusion import FusionRule
     from attnshift.ensemble.surrogates import Surrogates
-    from attnshift.metrics.budget import Budget
     from attnshift.types import RandomKey
 
-__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "Baseline", "BudgetBaseline", "RadiusBaseline"]
-
-Radius = Annotated[float, Field(gt=0, le=1)]
-
-
-@dataclass(frozen=True)
-class Baseline(ABC):
-    """Attack on pixels: images [batch,3,height,width] in [0,1] -> images of the same kind.
-
-    Options are fields; ``lengths`` names those that are as long as the change, which the strength
-    of an attack is a factor on. Random draws depend on the key ``key`` of each image.
-    """
-
-    __pydantic_config__ = STRICT
-    lengths: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def check(self, surrogates: Surrogates, images: Tensor) -> None:
-        """Raise ``UserError`` if the attack cannot run, as with a missing library or goal."""
-
-    @abstractmethod
-    def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
-        """Attacked images in [0,1], of the shape of ``images``."""
-
-    def scaled(self, strength: float) -> Self:
-        """The same attack with ``strength`` times its lengths; one that is None stays so."""
-        lengths = {name: getattr(self, name) for name in self.lengths}
-        return replace(self, **{name: strength * each for name, each in lengths.items() if each is not None})
-
-    def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
-        """As a call, but each image with its own of ``strengths`` [batch] on the lengths."""
-        import torch
-
-        from attnshift.batching import select_rows
-
-        rows = [slice(at, at + 1) for at in range(len(images))]
-        return torch.cat(
-            [
-                self.scaled(float(strengths[at]))(select_rows(surrogates, row), images[row], select_rows(key, row))
-                for at, row in enumerate(rows)
-            ]
-        )
-
-
-@dataclass(frozen=True)
-class RadiusBaseline(Baseline):
-    """Baseline whose result is within ``epsilon`` of the images (L-infinity)."""
-
-    lengths: ClassVar[tuple[str, ...]] = ("epsilon",)
-    epsilon: Radius = 8 / 255
-
-
-@dataclass(frozen=True)
-class BudgetBaseline(Baseline):
-    """Baseline that optimises a budget itself, where the others run again at each radius of a
-    search.
-
-    It runs only within a budget, and has no strength beside it.
-    """
-
-    @abstractmethod
-    def spend(self, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
-        """Attacked images in steps of 1/255 that keep ``budget``; an image for which none does
-        comes back unchanged.
-
-        ``images`` are in steps of 1/255 as well.
-        """
-
-    def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
-        raise self._misused("runs only within one; give it a budget, such as ssim = 0.95")
-
-    def scaled(self, strength: float) -> Self:
-        raise self._misused("has no radius to scale; change the limit of its budget")
-
-    def _misused(self, advice: str) -> RecipeError:
-        return RecipeError(f"{type(self).__name__} optimises a budget and {advice}")
+__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack"]
 
 
 @dataclass(frozen=True)

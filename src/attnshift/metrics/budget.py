@@ -1,23 +1,29 @@
-"""A stated naturalness, image by image: the share of it that an edit spends."""
+"""A stated naturalness, image by image: the share of it that an edit spends, and the search along a
+line for the edit that spends it all."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from attnshift.batching import spread
 from attnshift.data.images import quantise
 from attnshift.errors import RecipeError
 from attnshift.metrics import METRICS, budget_metric
 from attnshift.metrics.metrics import Metric
 from attnshift.registry import look_up
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "furthest_kept"]
 
 _SIDE = 256
 """Side of the image on which a metric is tried; every metric takes it."""
+_TRIALS, _FURTHEST, _AIM = 7, 4.0, 0.995
+"""Trials of the search for the edge of the budget, the greatest strength among them, and the share
+of the budget that they aim at."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,41 @@ class Budget:
     def keeps(self, images: Tensor, changed: Tensor) -> Tensor:
         """Whether the 8-bit files of ``changed`` keep the limit, bool [batch]."""
         return self.spent_by_files(images, changed) <= 1
+
+
+def furthest_kept(
+    budget: Budget, images: Tensor, start: Tensor, show: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The greatest strength [batch] found whose 8-bit file keeps the limit, and what it shows.
+
+    ``show`` maps strengths [batch] to edits [batch,3,height,width] of ``images``: at 1 the edit as
+    it was found, at 0 ``start``. The search goes up to 4 times the found edit. Where even ``start``
+    breaks the limit, the images themselves come back.
+
+    Between a strength that keeps the limit and one that does not, the next trial is where the line
+    through the square roots of what both spend meets the limit (regula falsi, in the Illinois form:
+    Dowell and Jarratt, BIT 1971). Most metrics grow with the square of a small change.
+    """
+    aim = _AIM**0.5
+
+    def root(shown: Tensor) -> Tensor:
+        return budget.spent_by_files(images, shown).clamp(min=0).sqrt()
+
+    low, high = images.new_zeros(len(images)), images.new_full((len(images),), torch.inf)
+    reached, above = root(start), torch.full_like(low, torch.inf)
+    found = torch.where(spread(reached <= 1, images), start, images)
+    below, moved = reached - aim, torch.zeros_like(low)
+    for _ in range(_TRIALS):
+        grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
+        between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
+        trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)
+        shown = show(trial)
+        spent = root(shown)
+        kept = spent <= 1
+        # An end that stays for a second time counts half: the next trial comes nearer to it.
+        below = torch.where(kept, spent - aim, torch.where(moved < 0, below / 2, below))
+        above = torch.where(kept, torch.where(moved > 0, above / 2, above), spent - aim)
+        reached, found = torch.where(kept, spent, reached), torch.where(spread(kept, shown), shown, found)
+        low, high = torch.where(kept, trial, low), torch.where(kept, high, trial)
+        moved = kept.to(low) * 2 - 1
+    return low, found

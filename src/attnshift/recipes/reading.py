@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from attnshift.baselines import BASELINES
-from attnshift.baselines.pixel import Baseline, BudgetBaseline
+from attnshift.baselines.kinds import Baseline, BudgetBaseline
 from attnshift.errors import RecipeError
 from attnshift.metrics import budget_metric
 from attnshift.recipes.presets import preset_names, preset_text

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from attnshift.baselines.pixel import Radius, RadiusBaseline
+from attnshift.baselines.kinds import Radius, RadiusBaseline
 from attnshift.errors import UserError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 
 from attnshift.baselines.external.baseline import ExternalBaseline
-from attnshift.baselines.pixel import Radius
+from attnshift.baselines.kinds import Radius
 from attnshift.errors import RecipeError
 
 if TYPE_CHECKING:

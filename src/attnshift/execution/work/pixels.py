@@ -13,7 +13,7 @@ from attnshift.attack.loop import Snapshot
 from attnshift.attack.pixel_attack import run_baseline, surrogates_of
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
-from attnshift.baselines.pixel import Baseline
+from attnshift.baselines.kinds import Baseline
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone

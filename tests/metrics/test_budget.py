@@ -1,0 +1,53 @@
+"""The budget of naturalness: its shares, and the search for its edge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnshift.errors import RecipeError
+from attnshift.metrics.budget import Budget, furthest_kept
+
+
+def grey(*values: float) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).clone()
+
+
+def test_what_is_spent_is_0_for_equal_images_and_1_at_the_limit() -> None:
+    distance = Budget.of("linf", 0.2)
+    torch.testing.assert_close(distance.spent(grey(0.5, 0.5), grey(0.5, 0.6)), torch.tensor([0.0, 0.5]))
+    similarity = Budget.of("ssim", 0.8)
+    assert similarity.spent(grey(0.5), grey(0.5)).item() == pytest.approx(0, abs=1e-4)
+    assert replace(similarity, metric=lambda *_: torch.tensor([0.8])).spent(grey(0.5), grey(0.5)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "complaint"),
+    [
+        ("ssim", 1.0, "give a number below that"),
+        ("l2", 0.0, "give a number above that"),
+        ("psnr", 35.0, "inf for equal images"),
+        ("sim", 0.9, "ssim"),
+    ],
+)
+def test_a_budget_that_no_image_keeps_is_refused(name: str, limit: float, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        Budget.of(name, limit)
+
+
+def test_the_edge_is_found_inside_and_beyond_the_edit_and_never_passed() -> None:
+    images, change = grey(0.5, 0.5, 0.5), torch.tensor([0.4, 0.04, 0.001]).view(-1, 1, 1, 1)
+    budget = Budget.of("linf", 0.1)
+    strengths, found = furthest_kept(budget, images, images, lambda each: images + each.view(-1, 1, 1, 1) * change)
+    torch.testing.assert_close(strengths[:2], torch.tensor([0.25, 2.5]), rtol=0.02, atol=0)
+    assert strengths[2] == pytest.approx(4, rel=0.01), "the search goes no further than four times the edit"
+    assert budget.keeps(images, found).all()
+
+
+def test_where_the_start_breaks_the_limit_the_image_itself_comes_back() -> None:
+    strengths, found = furthest_kept(Budget.of("linf", 0.1), grey(0.5), grey(0.9), lambda _: grey(0.9))
+    assert strengths.tolist() == [0]
+    assert torch.equal(found, grey(0.5))
