@@ -19,6 +19,8 @@ models = later("torchvision.models")
 QUICK: dict[str, dict[str, Any]] = {"ssa": {"num_spectrum": 2}, "bsr": {"num_scale": 2}}
 """Options that make an attack shorter; each takes two steps."""
 STEPS: dict[str, dict[str, Any]] = {
+    "advad": {"steps": 5, "lengths_tried": [2, 5]},
+    "advad_x": {"steps": 5, "lengths_tried": [2, 5]},
     "alma_budget": {"steps": 2, "first_spent": 0.5},
     "ppgd": {"steps": 1, "solver_steps": 1, "bound": 2.0},
     "autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5},

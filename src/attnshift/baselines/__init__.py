@@ -18,6 +18,16 @@ BASELINES = Table(
             "Chen et al., ICCV 2023",
             "attnshift.baselines.pixel:AdaptiveEnsembleAttack",
         ),
+        "advad": Entry(
+            "clipped gradients along a diffusion path that needs no diffusion model",
+            "Li et al. (AdvAD), NeurIPS 2024",
+            "attnshift.baselines.advad:AdvAD",
+        ),
+        "advad_x": Entry(
+            "AdvAD that stops where the surrogates are fooled, under their Grad-CAM; hardly visible",
+            "Li et al. (AdvAD-X), NeurIPS 2024",
+            "attnshift.baselines.advad:AdvADX",
+        ),
         "alma_budget": Entry(
             "the smallest margin within a budget, by an augmented Lagrangian",
             "after Rony et al. (ALMA), ICCV 2021",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import floor
+
 import torch
 from torch import Tensor
 
 from attnshift.randomness import generator
 from attnshift.types import RandomKey
 
-__all__ = ["dithered", "towards"]
+__all__ = ["dithered", "nearest_within", "towards"]
 
 
 def towards(images: Tensor, attacked: Tensor) -> Tensor:
@@ -16,6 +18,13 @@ def towards(images: Tensor, attacked: Tensor) -> Tensor:
     radius as well."""
     # The factor keeps a step that is whole but for a rounding error.
     return images + ((attacked - images) * 255 * (1 + 1e-4)).trunc() / 255
+
+
+def nearest_within(images: Tensor, attacked: Tensor, radius: float) -> Tensor:
+    """``attacked`` in [0,1] in steps of 1/255 from ``images``, to the nearest that lies within
+    ``radius``."""
+    highest = floor(radius * 255 * (1 + 1e-4))
+    return images + ((attacked - images) * 255).round().clamp(-highest, highest) / 255
 
 
 def dithered(images: Tensor, key: RandomKey) -> Tensor:

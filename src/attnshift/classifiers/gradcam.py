@@ -143,5 +143,6 @@ def _before_last_attention(classifier: Classifier, inputs: Tensor, labels: Tenso
 
 def _refusal(classifier: Classifier, found: str) -> ModelError:
     return ModelError(
-        f"no Grad-CAM for classifier '{classifier.name}': {found}; use mask source 'attention' or 'given' instead"
+        f"no Grad-CAM for classifier '{classifier.name}': {found}; leave that classifier out, "
+        "or do without Grad-CAM (mask source 'attention' or 'given')"
     )

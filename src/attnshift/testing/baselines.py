@@ -16,7 +16,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
 from attnshift.metrics.budget import Budget
 from attnshift.registry import check
-from attnshift.testing.models import pictures, small_classifier
+from attnshift.testing.models import pictures, sure_classifier
 from attnshift.testing.requirements import require, require_shape
 from attnshift.types import Goals, RandomKey
 
@@ -27,7 +27,7 @@ _Attack = Callable[[Surrogates, Tensor, RandomKey], Tensor]
 
 def check_baseline(baseline: Baseline) -> None:
     """Hold a baseline to its contract, on three images
-    and a small random classifier that sees them rightly.
+    and a small random classifier that is sure of their classes.
 
     Where it spends a budget in a way of its own, the budget is an L2 distance of 2.
 
@@ -35,8 +35,8 @@ def check_baseline(baseline: Baseline) -> None:
     """
     check(BASELINES, type(baseline).__name__, baseline)
     shown = quantise(torch.cat([pictures(1), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)]))
-    labels = small_classifier()(shown).argmax(1)
-    surrogates = Surrogates([small_classifier()], CrossEntropy(), Goals(labels))
+    labels = sure_classifier()(shown).argmax(1)
+    surrogates = Surrogates([sure_classifier()], CrossEntropy(), Goals(labels))
     key = RandomKey(0, ("first", "second", "third"), 0)
     baseline.check(surrogates, shown)
     for attack in _ways(baseline):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from attnshift.data.images import quantise
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
 
-__all__ = ["SIDE", "pictures", "small_backbone", "small_classifier"]
+__all__ = ["SIDE", "pictures", "small_backbone", "small_classifier", "sure_classifier"]
 
 SIDE = 64
 
@@ -34,6 +36,17 @@ def small_backbone() -> StableDiffusion:
 def small_classifier() -> Classifier:
     """A classifier of 1000 classes with random weights."""
     return load_classifier("random:test_resnet")
+
+
+@cache
+def sure_classifier() -> Classifier:
+    """``small_classifier`` with logits 100 times as large, so that the first class's probability is
+    near 1 and not near 1/1000."""
+    network: Any = deepcopy(small_classifier().network)
+    with torch.no_grad():
+        for parameter in network.get_classifier().parameters():
+            parameter.mul_(100)
+    return replace(small_classifier(), network=network)
 
 
 def pictures(count: int = 3, side: int = SIDE) -> Tensor:
