@@ -23,11 +23,15 @@ STEPS: dict[str, dict[str, Any]] = {
     "advad_x": {"steps": 5, "lengths_tried": [2, 5]},
     "alma_budget": {"steps": 2, "first_spent": 0.5},
     "ppgd": {"steps": 1, "solver_steps": 1, "bound": 2.0},
+    "diffpgd": {"steps": 1, "depth": 0},
+    "diffpgd_official": {"steps": 1, "depth": 0},
+    "aca": {"steps": 1, "schedule_steps": 2, "guidance": 1.0},
+    "aca_official": {"steps": 1, "schedule_steps": 2, "guidance": 1.0},
     "autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5},
 }
 
 
-SLOW = {"autoattack", "adaea"}
+SLOW = {"autoattack", "adaea", "aca_official"}
 
 
 @pytest.fixture(autouse=True)

@@ -36,10 +36,18 @@ def test_ladder_walks_the_last_steps_of_the_schedule(backbone: StableDiffusion) 
     assert len(noise_schedule) == 5
 
 
-@pytest.mark.parametrize("steps", [0, 20, 25])
-def test_ladder_needs_a_step_above_it(backbone: StableDiffusion, steps: int) -> None:
-    with pytest.raises(ModelError, match=f"denoising_steps is {steps}.*between 1 and 19"):
+@pytest.mark.parametrize("steps", [0, 21, 25])
+def test_ladder_has_no_more_steps_than_its_schedule(backbone: StableDiffusion, steps: int) -> None:
+    with pytest.raises(ModelError, match=f"denoising_steps is {steps}.*between 1 and 20"):
         backbone.noise_schedule(20, steps)
+
+
+def test_ladder_may_be_the_whole_schedule(backbone: StableDiffusion) -> None:
+    noise_schedule, alphas = backbone.noise_schedule(20, 20), backbone.scheduler.alphas_cumprod
+    assert noise_schedule.timesteps == tuple(range(951, 0, -50))
+    assert noise_schedule.above == pytest.approx(float(alphas[999])), "the last level that there is"
+    with pytest.raises(ModelError, match="between 1 and 999"):
+        backbone.noise_schedule(1000, 1000)
 
 
 def test_ladder_of_all_training_steps_ends_at_the_highest_level(backbone: StableDiffusion) -> None:

@@ -96,4 +96,4 @@ def test_an_attack_on_pixels_has_no_such_parts(
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert "pgd attacks pixels" in capsys.readouterr().err
+    assert "pgd is a baseline" in capsys.readouterr().err

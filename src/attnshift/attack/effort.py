@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.baselines.edits import Edit
 from attnshift.diffusion.backbone import Backbone, Prediction
 from attnshift.ensemble.surrogates import Surrogates
 
@@ -36,6 +37,12 @@ class Effort:
         backbone: Any = _CountedBackbone(batch.render.backbone, self._denoised)
         render = replace(batch.render, backbone=backbone)
         return replace(batch, render=render, surrogates=self.of_surrogates(batch.surrogates))
+
+    def of_edit(self, edit: Edit) -> Edit:
+        """The same prepared attack of a baseline, counted so as well."""
+        backbone: Any = _CountedBackbone(edit.given.backbone, self._denoised)
+        given = replace(edit.given, backbone=backbone, surrogates=self.of_surrogates(edit.given.surrogates))
+        return replace(edit, given=given)
 
     def _seen(self, images: Tensor) -> None:
         if torch.is_grad_enabled() and images.requires_grad:

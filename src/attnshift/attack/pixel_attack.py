@@ -1,25 +1,29 @@
-"""An attack on pixels as one call, for use from Python: the baselines, on the same terms as the
-latent attack."""
+"""Baselines as one call, for use from Python, on the same terms as the latent attack."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy
 import torch
 from torch import Tensor
 
 from attnshift.attack.budget import budget_of
+from attnshift.attack.edits import edit, round_trip
 from attnshift.attack.effort import Effort
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
+from attnshift.baselines.diffusion import DiffusionBaseline
+from attnshift.baselines.edits import EditInput
 from attnshift.baselines.kinds import Baseline
 from attnshift.baselines.rounding import towards
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
+from attnshift.diffusion import load_pipeline
+from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION
@@ -29,7 +33,7 @@ from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.registry import build
 from attnshift.types import Goals, RandomKey
 
-__all__ = ["PixelAttack", "PixelOutcome", "run_baseline", "surrogates_of"]
+__all__ = ["PixelAttack", "PixelOutcome", "check_runnable", "run_baseline"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class PixelOutcome:
     of the attack.
 
     ``spent`` [batch] is the share of the budget that each image spends, None without one.
+    ``controls`` are the control arms of an attack through a diffusion model, by name.
     """
 
     clean: Tensor
@@ -46,14 +51,16 @@ class PixelOutcome:
     key: RandomKey
     spent: Tensor | None
     effort: Effort
+    controls: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class PixelAttack:
-    """Attack images pixel by pixel, within a radius of the image or within a budget.
+    """Attack images by a baseline, within a radius of its own or within a budget.
 
     ``surrogates`` are names, as on the command line, or loaded objects. ``recipe`` is the name of a
     baseline, such as "mifgsm", the path of a recipe file, or a ``BaselineRecipe``. ``batch`` images
-    are attacked together. An option of the recipe that cannot act is a warning.
+    are attacked together. An option of the recipe that cannot act is a warning. A baseline through
+    a diffusion model, such as "diffpgd", also needs a ``pipeline``, a name or a loaded object.
 
     >>> attack = PixelAttack(["lab:resnet"], "mifgsm")                 # doctest: +SKIP
     >>> result = attack(images, labels)                                # doctest: +SKIP
@@ -66,6 +73,7 @@ class PixelAttack:
         recipe: str | BaselineRecipe = "mifgsm",
         batch: int = 8,
         device: str = "cpu",
+        pipeline: str | Backbone | None = None,
     ):
         loaded: Recipe | BaselineRecipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         if not isinstance(loaded, BaselineRecipe):
@@ -77,6 +85,7 @@ class PixelAttack:
         check_batch(batch)
         self.classifiers = load_surrogates(surrogates, device)
         self.batch, self.device = batch, device
+        self.backbone = _pipeline_of(loaded, self.baseline, pipeline, device)
 
     @torch.inference_mode(False)
     def __call__(
@@ -96,41 +105,114 @@ class PixelAttack:
         will do. Raises ``ImageError`` or ``LabelError`` for input that does not fit, and what the
         baseline cannot do.
         """
-        tasks = checked_tasks(self.classifiers[0], images, labels, class_names, targets=targets, needs_names=False)
-        first = Goals.of([tasks[0].label], [tasks[0].target], self.device)
-        self.baseline.check(surrogates_of(self.classifiers, first), tasks[0].image[None].to(self.device))
+        tasks = checked_tasks(
+            self.classifiers[0], images, labels, class_names, targets=targets, needs_names=self._needs_names
+        )
+        check_runnable(self.baseline, self.classifiers, tasks, self.backbone, self.device)
         return in_batches(tasks, self.batch, self._attack)
 
+    @property
+    def _needs_names(self) -> bool:
+        return isinstance(self.baseline, DiffusionBaseline) and bool(self.baseline.prompt("mug"))
+
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:
-        outcome = run_baseline(self.baseline, self.budget, self.recipe.seed, self.classifiers, tasks, self.device)
+        outcome = run_baseline(
+            self.baseline, self.budget, self.recipe.seed, self.classifiers, tasks, self.device, self.backbone
+        )
         attacked = quantise(outcome.attacked)
         surrogates = outcome.surrogates
         return AttackResult(attacked, surrogates.judge(attacked)[1], surrogates.known(outcome.clean))
 
 
+def _pipeline_of(
+    recipe: BaselineRecipe, baseline: Baseline | DiffusionBaseline, pipeline: str | Backbone | None, device: str
+) -> Backbone | None:
+    """The pipeline of an attack through a diffusion model; a ``RecipeError`` where ``recipe`` needs
+    one and has none, or the other way round."""
+    if not isinstance(baseline, DiffusionBaseline):
+        if pipeline is not None:
+            raise RecipeError(f"recipe '{recipe.name}' attacks pixels and uses no pipeline; leave `pipeline` out")
+        return None
+    if pipeline is None:
+        raise RecipeError(f"recipe '{recipe.name}' edits through a diffusion model; give `pipeline`, such as 'lab'")
+    return (load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline).to(device)
+
+
+def check_runnable(
+    baseline: Baseline | DiffusionBaseline,
+    classifiers: Sequence[Classifier],
+    tasks: Sequence[Task],
+    backbone: Backbone | None,
+    device: torch.device | str,
+) -> None:
+    """Raise ``UserError`` if ``baseline`` cannot run on ``tasks``, images of one size.
+
+    It is tried on the first of them; the prompts of all are looked at.
+    """
+    images, surrogates, key = _given(0, classifiers, tasks[:1], device)
+    if not isinstance(baseline, DiffusionBaseline):
+        return baseline.check(surrogates, images)
+    given = _edit_input(baseline, backbone, surrogates, images, tasks[:1], key)
+    baseline.check(given)
+    for name in sorted({task.class_name for task in tasks}):
+        if prompt := baseline.prompt(name):
+            given.backbone.locate(prompt, name)
+
+
 def run_baseline(
-    baseline: Baseline,
+    baseline: Baseline | DiffusionBaseline,
     budget: Budget | None,
     seed: int,
     classifiers: Sequence[Classifier],
     tasks: Sequence[Task],
     device: torch.device | str,
+    backbone: Backbone | None = None,
 ) -> PixelOutcome:
     """Attack ``tasks``, images of one size, with ``baseline``, within ``budget`` if there is one;
-    random draws are named by ``seed`` and the images' ids."""
+    random draws are named by ``seed`` and the images' ids. Only a baseline through a diffusion
+    model asks the ``backbone``."""
+    images, surrogates, key = _given(seed, classifiers, tasks, device)
+    effort, controls = Effort(), {}
+    if isinstance(baseline, DiffusionBaseline):
+        given = _edit_input(baseline, backbone, surrogates, images, tasks, key)
+        edited = edit(baseline, given, budget, effort)
+        attacked, controls = edited.attacked, {"round_trip": round_trip(given), "reconstruction": edited.floor}
+    else:
+        attacked = _on_pixels(baseline, effort.of_surrogates(surrogates), images, key, budget)
+    spent = None if budget is None else budget.spent(images, attacked)
+    return PixelOutcome(images, attacked, surrogates, key, spent, effort, controls)
+
+
+def _given(
+    seed: int, classifiers: Sequence[Classifier], tasks: Sequence[Task], device: torch.device | str
+) -> tuple[Tensor, Surrogates, RandomKey]:
+    """The images of ``tasks``, their surrogates with goals, and the key of their random draws."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
-    surrogates, effort = surrogates_of(classifiers, goals), Effort()
-    counted, key = effort.of_surrogates(surrogates), RandomKey(seed, tuple(task.id for task in tasks), 0)
+    return images, _surrogates(classifiers, goals), RandomKey(seed, tuple(task.id for task in tasks), 0)
+
+
+def _edit_input(
+    baseline: DiffusionBaseline,
+    backbone: Backbone | None,
+    surrogates: Surrogates,
+    images: Tensor,
+    tasks: Sequence[Task],
+    key: RandomKey,
+) -> EditInput:
+    assert backbone is not None
+    return EditInput(backbone, surrogates, images, tuple(baseline.prompt(task.class_name) for task in tasks), key)
+
+
+def _on_pixels(
+    baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget | None
+) -> Tensor:
     if budget is None:
-        attacked, spent = towards(images, baseline(counted, images, key)), None
-    else:
-        attacked = baseline.spend(counted, images, key, budget)
-        spent = budget.spent(images, attacked)
-    return PixelOutcome(images, attacked, surrogates, key, spent, effort)
+        return towards(images, baseline(surrogates, images, key))
+    return baseline.spend(surrogates, images, key, budget)
 
 
-def surrogates_of(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
+def _surrogates(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
     """The surrogates of an attack on pixels; it lowers minus the cross-entropy, or that of the
     targets."""
     return Surrogates(

@@ -1,4 +1,5 @@
-"""Baselines: published attacks on pixels, for comparison on the same images and judges."""
+"""Baselines: published attacks on pixels and through a diffusion model, for comparison on the same
+images and judges."""
 
 from attnshift.registry import Entry, Table
 
@@ -38,6 +39,26 @@ BASELINES = Table(
             "Laidlaw, Singla and Feizi, ICLR 2021",
             "attnshift.baselines.perceptual:PPGD",
         ),
+        "diffpgd": Entry(
+            "PGD whose classifier sees the image purified by the pipeline; purified images are the result",
+            "Xue et al., NeurIPS 2023",
+            "attnshift.baselines.diffpgd:DiffPGD",
+        ),
+        "diffpgd_official": Entry(
+            "diffpgd as released: fresh noise in each iteration and for the result, no residual",
+            "Xue et al., NeurIPS 2023",
+            "attnshift.baselines.diffpgd:OfficialDiffPGD",
+        ),
+        "aca": Entry(
+            "momentum steps on the noise that the pipeline maps an image to; the way back loses nothing",
+            "Chen et al., NeurIPS 2023",
+            "attnshift.baselines.aca:ACA",
+        ),
+        "aca_official": Entry(
+            "aca as released: null-text reconstruction, no residual, unrounded images tested",
+            "Chen et al., NeurIPS 2023",
+            "attnshift.baselines.aca:OfficialACA",
+        ),
         "difgsm": Entry(
             "MI-FGSM with randomly resized and padded images (extra baselines)",
             "Xie et al., CVPR 2019",
@@ -65,5 +86,14 @@ BASELINES = Table(
         ),
     },
     group="attnshift.baselines",
-    contract=("attnshift.baselines.kinds:Baseline",),
+    contract=("attnshift.baselines.kinds:Baseline", "attnshift.baselines.diffusion:DiffusionBaseline"),
 )
+
+
+def needs_diffusion(name: str) -> bool:
+    """True if the baseline called ``name`` edits through a diffusion model; False for an unknown
+    one."""
+    from attnshift.baselines.diffusion import DiffusionBaseline
+
+    made = BASELINES[name].load() if name in BASELINES else None
+    return isinstance(made, type) and issubclass(made, DiffusionBaseline)

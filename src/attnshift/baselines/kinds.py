@@ -4,13 +4,13 @@ without torch."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field
 
+from attnshift.baselines.options import ScaledOptions
 from attnshift.errors import RecipeError
-from attnshift.registry import STRICT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,15 +25,11 @@ Radius = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
-class Baseline(ABC):
+class Baseline(ScaledOptions, ABC):
     """Attack on pixels: images [batch,3,height,width] in [0,1] -> images of the same kind.
 
-    Options are fields; ``lengths`` names those that are as long as the change, which the strength
-    of an attack is a factor on. Random draws depend on the key ``key`` of each image.
+    Random draws depend on the key ``key`` of each image.
     """
-
-    __pydantic_config__ = STRICT
-    lengths: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
@@ -42,11 +38,6 @@ class Baseline(ABC):
     @abstractmethod
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         """Attacked images in [0,1], of the shape of ``images``."""
-
-    def scaled(self, strength: float) -> Self:
-        """The same attack with ``strength`` times its lengths; one that is None stays so."""
-        lengths = {name: getattr(self, name) for name in self.lengths}
-        return replace(self, **{name: strength * each for name, each in lengths.items() if each is not None})
 
     def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
         """As a call, but each image with its own of ``strengths`` [batch] on the lengths."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnshift.ensemble.surrogates import Surrogates
     from attnshift.types import RandomKey
 
-__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack"]
+__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "uniform_offsets"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PGD(RadiusBaseline):
         epsilon, step_size = strengths * self.epsilon, strengths * (self.step_size or self.epsilon / self.steps)
         low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
         rule = self._rule()
-        points = (images + epsilon * self._offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
+        points = (images + epsilon * uniform_offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
         accumulated, state = images.new_zeros(images.shape), None
         for _ in range(self.steps):
             fused = rule(surrogates, points, state)
@@ -64,14 +64,6 @@ class PGD(RadiusBaseline):
 
     def _rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)
-
-    def _offsets(self, images: Tensor, key: RandomKey) -> Tensor:
-        import torch
-
-        from attnshift.randomness import generator
-
-        drawn = [torch.from_numpy(generator(key.seed, id, "start").uniform(-1, 1, images.shape[1:])) for id in key.ids]
-        return torch.stack(drawn).to(images)
 
 
 @dataclass(frozen=True)
@@ -92,3 +84,13 @@ class AdaptiveEnsembleAttack(MIFGSM):
     """
 
     fusion: str = "adaea"
+
+
+def uniform_offsets(images: Tensor, key: RandomKey) -> Tensor:
+    """Uniform values in [-1,1] like ``images``, where an attack that starts at random starts."""
+    import torch
+
+    from attnshift.randomness import generator
+
+    drawn = [torch.from_numpy(generator(key.seed, id, "start").uniform(-1, 1, images.shape[1:])) for id in key.ids]
+    return torch.stack(drawn).to(images)

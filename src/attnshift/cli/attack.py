@@ -69,7 +69,7 @@ def attack(
     if budget:
         recipe = within_budget(recipe, parse_budget(budget))
     if profile and isinstance(recipe, BaselineRecipe):
-        raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} attacks pixels")
+        raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} is a baseline")
     if profile and engine != "local":
         raise UserError("`profile` looks at this process; leave `engine` out")
     check_early(inputs)

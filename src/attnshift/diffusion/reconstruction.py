@@ -41,9 +41,10 @@ class NullText:
     """Tune the unconditional embedding of each step until the step lands on the stored latent.
 
     Mokady et al., "Null-text inversion" (CVPR 2023). Step k takes ``updates + updates_per_step *
-    k`` updates and starts from the embedding of the step before; one AdamW serves all steps, as in
-    the published code. The conditional prediction does not depend on what is tuned and is computed
-    once per step. An image whose mean squared error falls below ``tolerance`` keeps its embedding
+    k`` updates and starts from the embedding of the step before. One AdamW serves all steps, as in
+    the code of DiffAttack; ``afresh`` gives each step an Adam of its own, as the authors do. The
+    conditional prediction does not depend on what is tuned and is computed once per step. An image
+    whose mean squared error falls below ``tolerance + tolerance_per_step * k`` keeps its embedding
     for the rest of the step.
     """
 
@@ -52,6 +53,10 @@ class NullText:
     updates: int = 10
     updates_per_step: int = 2
     tolerance: float = 0.0
+    tolerance_per_step: float = 0.0
+    rate_decay: float = 0.0
+    """Share of the first learning rate that each step has less than the one before."""
+    afresh: bool = False
 
     def __call__(
         self,
@@ -64,9 +69,13 @@ class NullText:
     ) -> Trajectory:
         latents, tuned = stored[0], []
         unconditional = unconditional.detach().clone().requires_grad_()
-        optimiser = torch.optim.AdamW([unconditional], lr=self.learning_rate)
+        optimiser: torch.optim.Optimizer = torch.optim.AdamW([unconditional], lr=self.learning_rate)
         for index, timestep in enumerate(noise_schedule.timesteps):
             source, target = noise_schedule.levels[index : index + 2]
+            rate = self.learning_rate * (1 - self.rate_decay * index)
+            if self.afresh:
+                optimiser = torch.optim.Adam([unconditional], lr=rate)
+            optimiser.param_groups[0]["lr"] = rate
             with torch.no_grad():
                 conditional = backbone.denoise(latents, timestep, text).noise
             for _ in range(self.updates + self.updates_per_step * index):
@@ -74,7 +83,7 @@ class NullText:
                 moved = ddim_step(latents, empty + guidance * (conditional - empty), source, target)
                 errors = (moved - stored[index + 1]).square().flatten(1).mean(1)
                 errors.sum().backward(inputs=[unconditional])
-                done = errors.detach() < self.tolerance
+                done = errors.detach() < self.tolerance + self.tolerance_per_step * index
                 kept = unconditional.detach().clone()
                 optimiser.step()
                 optimiser.zero_grad()

@@ -154,15 +154,17 @@ class StableDiffusion:
             )
         self.scheduler.set_timesteps(schedule_steps)
         timesteps = [int(value) for value in self.scheduler.timesteps]
-        if not 0 < denoising_steps < len(timesteps):
+        # The offset of one puts the first of all training steps beyond the last level.
+        most = sum(timestep < len(alphas) for timestep in timesteps)
+        if not 0 < denoising_steps <= most:
             raise ModelError(
                 f"diffusion.denoising_steps is {denoising_steps}; it must lie between 1 and "
-                f"{len(timesteps) - 1} for a schedule of {schedule_steps} steps"
+                f"{most} for a schedule of {schedule_steps} steps"
             )
         used = timesteps[-denoising_steps:]
         levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]
-        # Above a schedule of all training steps there is no further level.
-        above = min(timesteps[-denoising_steps - 1], len(alphas) - 1)
+        # Above the last training step there is no further level.
+        above = min(used[0] + len(alphas) // schedule_steps, len(alphas) - 1)
         return NoiseSchedule(tuple(used), tuple(levels), float(alphas[above]))
 
     def latent_side(self, side: int) -> int:

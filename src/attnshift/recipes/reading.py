@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from attnshift.baselines import BASELINES
+from attnshift.baselines.diffusion import DiffusionBaseline
 from attnshift.baselines.kinds import Baseline, BudgetBaseline
 from attnshift.errors import RecipeError
 from attnshift.metrics import budget_metric
@@ -44,7 +45,7 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe | BaselineR
     """The preset or baseline called ``source``, or the TOML file at that path, with
     ``key.path=value`` settings.
 
-    A file with a section ``[baseline]`` describes an attack on pixels;
+    A file with a section ``[baseline]`` describes a baseline;
     its recipe comes back with all of its options.
     """
     if source in BASELINES:
@@ -80,10 +81,10 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe | BaselineRecipe
     return recipe.model_copy(update={"baseline": complete})
 
 
-def baseline_of(recipe: BaselineRecipe) -> Baseline:
+def baseline_of(recipe: BaselineRecipe) -> Baseline | DiffusionBaseline:
     """The attack that ``recipe`` describes; a ``RecipeError`` where its budget is none for it."""
     name, budget = recipe.baseline.attack, recipe.budget
-    baseline: Baseline = build(BASELINES, name, recipe.baseline.options, ("attack",))
+    baseline: Baseline | DiffusionBaseline = build(BASELINES, name, recipe.baseline.options, ("attack",))
     if isinstance(baseline, BudgetBaseline):
         if not budget.given:
             raise RecipeError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
+from attnshift.baselines import needs_diffusion
 from attnshift.diffusion import Precision
 from attnshift.recipes.schema import AnyRecipe, BaselineRecipe
 from attnshift.registry import STRICT
@@ -59,7 +60,8 @@ class RunSpec(BaseModel):
     @property
     def arms(self) -> tuple[str, ...]:
         """Arms of the run; an attack on pixels has no round trip and no reconstruction."""
-        missing = ("round_trip", "reconstruction") if isinstance(self.recipe, BaselineRecipe) else ()
+        on_pixels = isinstance(self.recipe, BaselineRecipe) and not needs_diffusion(self.recipe.baseline.attack)
+        missing = ("round_trip", "reconstruction") if on_pixels else ()
         return tuple(arm for arm in ARMS if arm not in missing)
 
     @property

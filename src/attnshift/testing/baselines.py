@@ -1,4 +1,4 @@
-"""The contract of baselines, attacks on pixels."""
+"""The contract of baselines: attacks on pixels, and those through a diffusion model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines import BASELINES
+from attnshift.baselines.diffusion import DiffusionBaseline
+from attnshift.baselines.edits import EditInput
 from attnshift.baselines.kinds import Baseline, BudgetBaseline, RadiusBaseline
 from attnshift.batching import select_rows
 from attnshift.data.images import quantise
@@ -16,7 +18,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
 from attnshift.metrics.budget import Budget
 from attnshift.registry import check
-from attnshift.testing.models import pictures, sure_classifier
+from attnshift.testing.models import pictures, small_backbone, sure_classifier
 from attnshift.testing.requirements import require, require_shape
 from attnshift.types import Goals, RandomKey
 
@@ -25,11 +27,12 @@ __all__ = ["check_baseline"]
 _Attack = Callable[[Surrogates, Tensor, RandomKey], Tensor]
 
 
-def check_baseline(baseline: Baseline) -> None:
+def check_baseline(baseline: Baseline | DiffusionBaseline) -> None:
     """Hold a baseline to its contract, on three images
     and a small random classifier that is sure of their classes.
 
-    Where it spends a budget in a way of its own, the budget is an L2 distance of 2.
+    Where it spends a budget in a way of its own, the budget is an L2 distance of 2. One through a
+    diffusion model gets a small random one; at strength 0 it must show its control arm.
 
     ``UnavailableError`` passes: a library is not there.
     """
@@ -38,21 +41,33 @@ def check_baseline(baseline: Baseline) -> None:
     labels = sure_classifier()(shown).argmax(1)
     surrogates = Surrogates([sure_classifier()], CrossEntropy(), Goals(labels))
     key = RandomKey(0, ("first", "second", "third"), 0)
-    baseline.check(surrogates, shown)
+    if isinstance(baseline, DiffusionBaseline):
+        given = _edit_input(baseline, surrogates, shown, key)
+        baseline.check(given)
+        prepared = baseline.prepare(given)
+        apart = (prepared(torch.zeros(3)) - prepared.floor()).abs().max()
+        require(apart < 1e-5, f"at strength 0 it differs from its control arm by {apart:.2g}")
+    else:
+        baseline.check(surrogates, shown)
     for attack in _ways(baseline):
         _check_way(baseline, attack, surrogates, shown, key)
 
 
-def _ways(baseline: Baseline) -> Iterator[_Attack]:
+def _ways(baseline: Baseline | DiffusionBaseline) -> Iterator[_Attack]:
     """The attack as it is, if it runs without a budget, and within one, if it spends that in a way
     of its own."""
+    if isinstance(baseline, DiffusionBaseline):
+        yield partial(_edited, baseline)
+        return
     if not isinstance(baseline, BudgetBaseline):
         yield baseline
     if type(baseline).spend is not Baseline.spend:
         yield partial(_within_budget, baseline)
 
 
-def _check_way(baseline: Baseline, attack: _Attack, surrogates: Surrogates, shown: Tensor, key: RandomKey) -> None:
+def _check_way(
+    baseline: Baseline | DiffusionBaseline, attack: _Attack, surrogates: Surrogates, shown: Tensor, key: RandomKey
+) -> None:
     torch.manual_seed(1)
     found = attack(surrogates, shown, key)
     require_shape(found, tuple(shown.shape), "the attacked images")
@@ -65,12 +80,15 @@ def _check_way(baseline: Baseline, attack: _Attack, surrogates: Surrogates, show
         require(moved <= radius + 1e-6, f"a value moved by {moved:.4g}, and epsilon is {radius:.4g}")
     torch.manual_seed(2)
     require(torch.equal(attack(surrogates, shown, key), found), "equal keys give other images; draw by the key alone")
-    for at, id in enumerate(key.ids):
+    edits = isinstance(baseline, DiffusionBaseline)
+    # At a flat image networks have kinks, where the rounding of a diffusion model decides.
+    for at, id in enumerate(key.ids[:1] if edits else key.ids):
         rows = torch.tensor([at])
         alone = attack(select_rows(surrogates, rows), shown[rows], RandomKey(0, (id,), 0))
-        # Rounding decides the sign of a gradient that is almost zero.
-        same = ((alone[0] - found[at]).abs() < 1e-5).float().mean()
-        require(same > 0.99, "an image is attacked otherwise when it is alone")
+        # Rounding decides the sign of a gradient that is almost zero. A diffusion model spreads it.
+        apart = (alone[0] - found[at]).abs()
+        same = apart.mean() < 1e-3 if edits else (apart < 1e-5).float().mean() > 0.99
+        require(same, "an image is attacked otherwise when it is alone")
 
 
 def _within_budget(baseline: Baseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
@@ -79,3 +97,11 @@ def _within_budget(baseline: Baseline, surrogates: Surrogates, images: Tensor, k
     require(budget.keeps(images, found).all(), "an image does not keep the budget")
     require(torch.equal(found, quantise(found)), "an image has values between the steps of 1/255")
     return found
+
+
+def _edited(baseline: DiffusionBaseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
+    return baseline.prepare(_edit_input(baseline, surrogates, images, key))(torch.ones(len(images)))
+
+
+def _edit_input(baseline: DiffusionBaseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> EditInput:
+    return EditInput(small_backbone(), surrogates, images, (baseline.prompt("mug"),) * len(images), key)

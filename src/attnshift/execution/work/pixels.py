@@ -1,4 +1,4 @@
-"""Runs of a baseline: an attack on pixels, without a diffusion model."""
+"""Runs of a baseline: an attack on pixels, or a published one through a diffusion model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from attnshift.attack.budget import budget_of
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.loop import Snapshot
-from attnshift.attack.pixel_attack import run_baseline, surrogates_of
+from attnshift.attack.pixel_attack import check_runnable, run_baseline
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
+from attnshift.baselines.diffusion import DiffusionBaseline
 from attnshift.baselines.kinds import Baseline
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
@@ -22,7 +23,6 @@ from attnshift.metrics.budget import Budget
 from attnshift.randomness import random_step
 from attnshift.recipes.reading import baseline_of
 from attnshift.recipes.schema import BaselineRecipe
-from attnshift.types import Goals
 
 __all__ = ["PixelWork"]
 
@@ -30,7 +30,7 @@ __all__ = ["PixelWork"]
 @dataclass(frozen=True)
 class PixelWork:
     recipe: BaselineRecipe
-    attack: Baseline
+    attack: Baseline | DiffusionBaseline
     budget: Budget | None = None
 
     @classmethod
@@ -46,9 +46,9 @@ class PixelWork:
         return tuple(idle_options("baseline", self.attack))
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
-        goals = Goals.of([items[0].label], [items[0].target], backbone.device)
-        probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
-        self.attack.check(surrogates_of(classifiers, goals), probe)
+        probe = torch.full((3, size, size), 0.5)
+        tasks = [Task(item.id, probe, item.label, item.class_name, None, item.target) for item in items]
+        check_runnable(self.attack, classifiers, tasks, backbone, backbone.device)
 
     def carry_out(
         self,
@@ -58,10 +58,11 @@ class PixelWork:
         watch: Callable[[Snapshot], None] | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        outcome = run_baseline(self.attack, self.budget, self.recipe.seed, classifiers, tasks, backbone.device)
+        seed, device = self.recipe.seed, backbone.device
+        outcome = run_baseline(self.attack, self.budget, seed, classifiers, tasks, device, backbone)
         images, attacked, key = outcome.clean, outcome.attacked, outcome.key
         noise = random_step(images, attacked, key.seed, key.ids).clamp(0, 1)
-        arms = {"clean": images, "noise": noise, "attack": attacked}
+        arms = {"clean": images, **outcome.controls, "noise": noise, "attack": attacked}
         effort = effort_columns(outcome.effort, len(tasks))
         spent = [None] * len(tasks) if outcome.spent is None else outcome.spent.tolist()
         return BatchResult.judged(outcome.surrogates, arms, [effort | {"spent": each} for each in spent])

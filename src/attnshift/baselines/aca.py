@@ -1,0 +1,82 @@
+"""ACA: momentum steps on the noise that an image is mapped to. Its options are read without
+torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from attnshift.baselines.diffusion import DiffusionBaseline
+
+if TYPE_CHECKING:
+    from attnshift.baselines.edits import Edit, EditInput
+
+__all__ = ["ACA", "OfficialACA"]
+
+
+@dataclass(frozen=True)
+class ACA(DiffusionBaseline):
+    """Adversarial content attack: Chen et al. (NeurIPS 2023).
+
+    The image is mapped to the noise z_T by DDIM inversion of the whole schedule, conditional on the
+    prompt; reconstruction makes the guided way back end at the image again. Then signs of an
+    accumulated gradient move z_T within ``epsilon``. The gradient is taken at the end of the way
+    back and used as if it were that of z_T.
+
+    The defaults repair what hinders a comparison: nothing is lost on the way back, and the last
+    iterate is tested too, each as an 8-bit file. ``OfficialACA`` is the released attack.
+    """
+
+    lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
+    epsilon: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """Largest change of a value of z_T, whose values have a standard deviation of about 1."""
+    step_size: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Change of a value in each step; None stands for 0.4 ``epsilon``."""
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    decay: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the accumulated gradient in each step (the momentum's decay)."""
+    nearness: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the distance to the image, as a surrogate's network sees both (the paper's
+    beta)."""
+    schedule_steps: Annotated[int, Field(ge=2, le=999)] = 50
+    guidance: Annotated[float, Field(ge=0)] = 7.5
+    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of a {}"
+    """Prompt; ``{}`` stands for the class name. The paper's are detailed captions of the image."""
+    reconstruction: Literal["offset", "null_text"] = "offset"
+    residual: bool = True
+    """Add to each image what the way back loses of it."""
+    tested: Literal["files", "floats"] = "files"
+    """``files``: 8-bit files are tested, the last iterate's too. ``floats``: unrounded images are,
+    and the last iterate is not."""
+    resize: Literal["own", "nearest"] = "own"
+    """Who brings an image to the surrogates' size: each by itself, or nearest neighbours."""
+
+    @property
+    def pace(self) -> float:
+        """Change of a value in each step."""
+        return 0.4 * self.epsilon if self.step_size is None else self.step_size
+
+    def prompt(self, class_name: str) -> str:
+        return self.template.replace("{}", class_name)
+
+    def check(self, given: EditInput) -> None:
+        super().check(given)
+        given.backbone.noise_schedule(self.schedule_steps, self.schedule_steps)
+
+    def prepare(self, given: EditInput) -> Edit:
+        from attnshift.baselines.content import prepare_mapped
+
+        return prepare_mapped(self, given)
+
+
+@dataclass(frozen=True)
+class OfficialACA(ACA):
+    """ACA as its authors release it: null-text reconstruction, and the size by nearest
+    neighbours."""
+
+    reconstruction: Literal["offset", "null_text"] = "null_text"
+    residual: bool = False
+    tested: Literal["files", "floats"] = "floats"
+    resize: Literal["own", "nearest"] = "nearest"

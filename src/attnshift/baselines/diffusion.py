@@ -1,0 +1,53 @@
+"""Attacks that edit images through a diffusion model. Options are read without torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from attnshift.baselines.options import ScaledOptions
+from attnshift.ensemble import RULES
+from attnshift.registry import build
+
+if TYPE_CHECKING:
+    from attnshift.baselines.edits import Edit, EditInput
+    from attnshift.ensemble.fusion import FusionRule
+
+__all__ = ["DiffusionBaseline"]
+
+
+@dataclass(frozen=True)
+class DiffusionBaseline(ScaledOptions, ABC):
+    """Published attack that needs a diffusion model, and a prompt for each image.
+
+    ``prepare`` does once whatever does not depend on how far the attack goes. What it returns is
+    the attack on these images at any strength, with the control arm: strength 0. The fusion rule
+    ``fusion`` computes the direction from the surrogates' gradients, by default from their mean
+    logits.
+    """
+
+    fusion: str = "logits"
+    fusion_options: dict[str, Any] = field(default_factory=dict)
+
+    @abstractmethod
+    def prepare(self, given: EditInput) -> Edit:
+        """The attack on the images of ``given``; random draws depend on its key alone."""
+
+    def prompt(self, class_name: str) -> str:
+        """The prompt of an image of that class; empty where the attack uses the empty one."""
+        return ""
+
+    @property
+    def milder(self) -> Self | None:
+        """The attack for images whose control arm breaks a budget already; None if there is
+        none."""
+        return None
+
+    def check(self, given: EditInput) -> None:
+        """Raise ``UserError`` if the attack cannot run on images of that size."""
+        given.backbone.check_size(given.images.shape[-1])
+        self.rule()(given.surrogates, given.images)
+
+    def rule(self) -> FusionRule:
+        return build(RULES, self.fusion, self.fusion_options)

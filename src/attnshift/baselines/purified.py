@@ -1,0 +1,112 @@
+"""Purification on the levels of Diff-PGD, and PGD behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attnshift.baselines.edits import Edit, EditInput
+from attnshift.baselines.pixel import uniform_offsets
+from attnshift.batching import batch_record, constant, per_image, spread
+from attnshift.data.images import into_range
+from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.denoising import Trajectory, denoise
+from attnshift.randomness import normal
+
+if TYPE_CHECKING:
+    from attnshift.baselines.diffpgd import DiffPGD
+
+__all__ = ["Purified", "ladder", "prepare_purified"]
+
+_TRAINED, _RUNGS = 1000, 50
+"""Steps of the diffusion model of the paper, and of the schedule that it is walked with."""
+_BETAS = (1e-4, 0.02)
+"""Its first and its last beta; they grow linearly."""
+
+
+def ladder(backbone: Backbone, depth: int) -> NoiseSchedule:
+    """The ``depth`` + 1 steps of ``backbone`` whose levels are nearest to the paper's.
+
+    Those are every 20th of 1000 steps with linear betas, from number 20 ``depth`` down to 0; the
+    last step ends at the predicted image itself.
+    """
+    levels = torch.cumprod(1 - torch.linspace(*_BETAS, _TRAINED, dtype=torch.float64), 0)
+    own = backbone.noise_schedule(_TRAINED, _TRAINED - 1)
+    wanted = [float(levels[rung * _TRAINED // _RUNGS]) for rung in reversed(range(depth + 1))]
+    places = [min(range(len(own)), key=lambda at: abs(own.levels[at] - level)) for level in wanted]
+    reached = (*(own.levels[at] for at in places), 1.0)
+    return NoiseSchedule(tuple(own.timesteps[at] for at in places), reached, own.levels[max(places[0] - 1, 0)])
+
+
+@batch_record
+class Purified(Edit):
+    """PGD behind purification along ``noise_schedule``, under the states ``text`` of the
+    prompts."""
+
+    options: DiffPGD = constant()
+    noise_schedule: NoiseSchedule = constant()
+    text: Tensor = per_image()
+    clean: Tensor | None = per_image()
+    """The images purified, if every iteration has the same noise and the residual needs them."""
+
+    @torch.no_grad()
+    def floor(self) -> Tensor:
+        return self.shown(self.given.images, self.options.steps)
+
+    def __call__(self, strengths: Tensor) -> Tensor:
+        options, images = self.options, self.given.images
+        radius = spread(strengths, images) * options.epsilon
+        step_size = spread(strengths, images) * options.pace
+        low, high = images - radius, images + radius
+        if options.clip == "steps":
+            low, high = low.clamp(min=0), high.clamp(max=1)
+        points = images
+        if options.random_start:
+            points = (images + radius * uniform_offsets(images, self.given.key)).clamp(low, high)
+        rule, state = options.rule(), None
+        for iteration in range(options.steps):
+            if options.gradient == "exact":
+                surrogates = replace(self.given.surrogates, show=lambda given, at=iteration: self.shown(given, at))
+                fused = rule(surrogates, points, state)
+            else:
+                with torch.no_grad():
+                    seen = self.shown(points, iteration)
+                fused = rule(self.given.surrogates, seen, state)
+            points, state = (points - step_size * fused.direction.sign()).clamp(low, high), fused.state
+        with torch.no_grad():
+            return self.shown(points.clamp(0, 1), options.steps)
+
+    def shown(self, points: Tensor, iteration: int) -> Tensor:
+        """What the surrogates see of ``points`` [batch,3,height,width] in ``iteration``."""
+        purified = self.purify(points, iteration)
+        if not self.options.residual:
+            return into_range(purified)
+        if self.clean is not None:
+            clean = self.clean
+        else:
+            with torch.no_grad():
+                clean = self.purify(self.given.images, iteration)
+        return into_range(self.given.images + (purified - clean))
+
+    def purify(self, points: Tensor, iteration: int) -> Tensor:
+        """``points`` encoded, noised, denoised and decoded; values may lie outside [0,1]."""
+        backbone, schedule, key = self.given.backbone, self.noise_schedule, self.given.key
+        latents, level = backbone.encode(points), schedule.levels[0]
+        draw = 0 if self.options.noise == "fixed" else iteration
+        noise = [normal(tuple(latents.shape[1:]), key.seed, id, draw, "purification") for id in key.ids]
+        start = level**0.5 * latents + (1 - level) ** 0.5 * torch.stack(noise).to(latents)
+        trajectory = Trajectory(schedule, start, self.text, (self.text,) * len(schedule), None, 1.0)
+        return backbone.decode(denoise(backbone, trajectory, start)[0])
+
+
+@torch.no_grad()
+def prepare_purified(options: DiffPGD, given: EditInput) -> Purified:
+    """Diff-PGD with ``options`` on ``given``."""
+    made = Purified(given, options, ladder(given.backbone, options.depth), given.backbone.embed(given.prompts), None)
+    if options.residual and options.noise == "fixed":
+        return replace(made, clean=made.purify(given.images, 0))
+    return made

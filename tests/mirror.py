@@ -1,0 +1,92 @@
+"""A diffusion model without a network: latents are pixels, and every step is known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnshift.diffusion.backbone import Prediction
+from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.losses.classification import CrossEntropy
+from attnshift.types import Goals, RandomKey
+
+__all__ = ["Mirror", "keys", "linear_surrogates"]
+
+
+class _Seen(torch.autograd.Function):
+    """The identity, which counts the gradients that come back through it."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, mirror: Mirror) -> Tensor:
+        context.mirror = mirror
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        ctx.mirror.backwards += len(grad_outputs[0])
+        return grad_outputs[0], None
+
+
+def _unchanged(latents: Tensor) -> Tensor:
+    return latents
+
+
+def _none(latents: Tensor, timestep: int, text: Tensor) -> Tensor:
+    return 0 * latents
+
+
+@dataclass
+class Mirror:
+    """Encodes nothing, decodes by ``decoder``, walks along ``levels``, and predicts ``noise`` (latents, timestep,
+    text) -> noise.
+
+    ``starts`` are the latents that came to the first step; images that were denoised are counted, and so are
+    gradients that came back.
+    """
+
+    levels: tuple[float, ...] = ()
+    decoder: Callable[[Tensor], Tensor] = _unchanged
+    noise: Callable[[Tensor, int, Tensor], Tensor] = _none
+    forwards: int = 0
+    backwards: int = 0
+    starts: list[Tensor] = field(default_factory=list)
+
+    def check_size(self, side: int) -> None:
+        pass
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
+        return self.decoder(latents)
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        return torch.tensor([float(len(prompt)) for prompt in prompts]).view(-1, 1, 1)
+
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
+        levels = self.levels or (1.0,) * (denoising_steps + 1)
+        return NoiseSchedule(tuple(reversed(range(1, len(levels)))), levels, levels[0])
+
+    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[object] = ()) -> Prediction:
+        self.forwards += len(latents)
+        if timestep == len(self.levels) - 1:
+            self.starts.append(latents.detach())
+        return Prediction(self.noise(_Seen.apply(latents, self), timestep, text), {})  # type: ignore[arg-type]
+
+
+def keys(count: int) -> RandomKey:
+    return RandomKey(0, tuple(f"image {at}" for at in range(count)), 0)
+
+
+def linear_surrogates(weights: Tensor, count: int) -> Surrogates:
+    """One surrogate with the logits <images, weights>, [classes,3,height,width]; class 0 is true."""
+
+    def classifier(images: Tensor) -> Tensor:
+        return torch.einsum("bchw,kchw->bk", images, weights)
+
+    return Surrogates([classifier], CrossEntropy(), Goals.of([0] * count, [None] * count))
