@@ -16,7 +16,7 @@ from later import later
 
 models = later("torchvision.models")
 
-QUICK: dict[str, dict[str, Any]] = {"ssa": {"num_spectrum": 2}, "bsr": {"num_scale": 2}}
+QUICK: dict[str, dict[str, Any]] = {"mef": {"neighbours": 2}, "ssa": {"num_spectrum": 2}, "bsr": {"num_scale": 2}}
 """Options that make an attack shorter; each takes two steps."""
 STEPS: dict[str, dict[str, Any]] = {
     "advad": {"steps": 5, "lengths_tried": [2, 5]},

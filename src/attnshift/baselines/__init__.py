@@ -19,6 +19,11 @@ BASELINES = Table(
             "Chen et al., ICCV 2023",
             "attnshift.baselines.pixel:AdaptiveEnsembleAttack",
         ),
+        "mef": Entry(
+            "MI-FGSM along the gradients of random neighbours",
+            "Qiu et al. (MEF), T-IFS 2026",
+            "attnshift.baselines.mef:MEF",
+        ),
         "advad": Entry(
             "clipped gradients along a diffusion path that needs no diffusion model",
             "Li et al. (AdvAD), NeurIPS 2024",

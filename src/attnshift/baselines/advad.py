@@ -123,17 +123,10 @@ class AdvAD(RadiusBaseline):
     def _slopes(self, surrogates: Surrogates, images: Tensor) -> Callable[[Tensor], Tensor]:
         """From points on the paths of ``images`` to the gradients there that the attack climbs."""
         from attnshift.baselines.advad_path import LogOthers
+        from attnshift.baselines.sign_steps import FusedDirection
 
-        lowered, rule = replace(surrogates, criterion=LogOthers()), self._rule()
-        state: Tensor | None = None
-
-        def slopes(points: Tensor) -> Tensor:
-            nonlocal state
-            fused = rule(lowered, points, state)
-            state = fused.state
-            return -fused.direction
-
-        return slopes
+        along = FusedDirection(self._rule(), replace(surrogates, criterion=LogOthers()))
+        return lambda points: -along(points)
 
     def _rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)

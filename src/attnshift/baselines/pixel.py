@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from attnshift.ensemble.surrogates import Surrogates
     from attnshift.types import RandomKey
 
-__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack", "uniform_offsets"]
+__all__ = ["MIFGSM", "PGD", "AdaptiveEnsembleAttack"]
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,30 @@ class PGD(RadiusBaseline):
         return self.at_strengths(surrogates, images, key, images.new_ones(len(images)))
 
     def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
+        from attnshift.baselines.sign_steps import of_size_one, uniform_offsets
+
         strengths = strengths.view(-1, 1, 1, 1)
         epsilon, step_size = strengths * self.epsilon, strengths * (self.step_size or self.epsilon / self.steps)
         low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
-        rule = self._rule()
-        points = (images + epsilon * uniform_offsets(images, key)).clamp(0, 1) if self.starts_at_random else images
-        accumulated, state = images.new_zeros(images.shape), None
-        for _ in range(self.steps):
-            fused = rule(surrogates, points, state)
-            lengths = fused.direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
-            accumulated, state = self.decay * accumulated + fused.direction / lengths, fused.state
+        points = (
+            (images + epsilon * uniform_offsets(images, key, "start")).clamp(0, 1) if self.starts_at_random else images
+        )
+        accumulated, direction = images.new_zeros(images.shape), self._directions(surrogates, key, epsilon)
+        for iteration in range(self.steps):
+            accumulated = self.decay * accumulated + of_size_one(direction(iteration, points))
             points = (points - step_size * accumulated.sign()).clamp(low, high)
         return points
+
+    def _directions(self, surrogates: Surrogates, key: RandomKey, radii: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """The direction [batch,3,height,width] that is accumulated, for an iteration's number and
+        its points.
+
+        ``radii`` [batch,1,1,1] are the images' own ``epsilon``.
+        """
+        from attnshift.baselines.sign_steps import FusedDirection
+
+        along = FusedDirection(self._rule(), surrogates)
+        return lambda iteration, points: along(points)
 
     def _rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)
@@ -84,13 +97,3 @@ class AdaptiveEnsembleAttack(MIFGSM):
     """
 
     fusion: str = "adaea"
-
-
-def uniform_offsets(images: Tensor, key: RandomKey) -> Tensor:
-    """Uniform values in [-1,1] like ``images``, where an attack that starts at random starts."""
-    import torch
-
-    from attnshift.randomness import generator
-
-    drawn = [torch.from_numpy(generator(key.seed, id, "start").uniform(-1, 1, images.shape[1:])) for id in key.ids]
-    return torch.stack(drawn).to(images)

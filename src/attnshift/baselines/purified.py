@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import Edit, EditInput
-from attnshift.baselines.pixel import uniform_offsets
+from attnshift.baselines.sign_steps import uniform_offsets
 from attnshift.batching import batch_record, constant, per_image, spread
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
@@ -66,7 +66,7 @@ class Purified(Edit):
             low, high = low.clamp(min=0), high.clamp(max=1)
         points = images
         if options.random_start:
-            points = (images + radius * uniform_offsets(images, self.given.key)).clamp(low, high)
+            points = (images + radius * uniform_offsets(images, self.given.key, "start")).clamp(low, high)
         rule, state = options.rule(), None
         for iteration in range(options.steps):
             if options.gradient == "exact":

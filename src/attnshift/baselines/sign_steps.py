@@ -1,0 +1,42 @@
+"""What sign steps are made of: a fusion rule's direction, step after step, and random offsets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attnshift.ensemble.fusion import FusionRule
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.randomness import generator
+from attnshift.types import RandomKey
+
+__all__ = ["FusedDirection", "of_size_one", "uniform_offsets"]
+
+
+class FusedDirection:
+    """From points [batch,3,height,width] to the direction of ``rule`` there, the gradient of what
+    is lowered.
+
+    The rule gets back the state that it returned in the call before.
+    """
+
+    def __init__(self, rule: FusionRule, surrogates: Surrogates):
+        self._rule, self._surrogates = rule, surrogates
+        self._state: Tensor | None = None
+
+    def __call__(self, points: Tensor) -> Tensor:
+        fused = self._rule(self._surrogates, points, self._state)
+        self._state = fused.state
+        return fused.direction
+
+
+def of_size_one(direction: Tensor) -> Tensor:
+    """``direction`` [batch,3,height,width] over the mean absolute value of each image's own; 0
+    stays 0."""
+    return direction / direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
+
+
+def uniform_offsets(images: Tensor, key: RandomKey, *purpose: int | str) -> Tensor:
+    """Uniform draws from -1 to 1 like ``images``, named by seed, image id and ``purpose``."""
+    drawn = [generator(key.seed, id, *purpose).uniform(-1, 1, images.shape[1:]) for id in key.ids]
+    return torch.stack([torch.from_numpy(each) for each in drawn]).to(images)
