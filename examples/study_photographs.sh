@@ -2,11 +2,18 @@
 # Study of photographs: ImageNet classifiers of five families, a small pipeline trained on photographs,
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
-# MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. N
-# photographs are taken that the surrogate gets right. Parts are main (five attacks), core (all attacks
-# on the same photographs), copies, large, defended, fusion, nips and seeds; without PART all are run,
-# in this order. The same command continues an interrupted study, and pages/comparisons.py makes
-# tables of what there is.
+# MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. Parts:
+#   main      strong, fast and DI-FGSM within four budgets
+#   core      every attack within one budget, on the first half of these photographs
+#   copies    attacks that take twenty copies of the image in every step
+#   large     224 px
+#   defended  runs of main behind JPEG and purification, and the reference network's answer
+#   fusion    two surrogates with each fusion rule
+#   nips      photographs of NIPS-2017
+#   seeds     three seeds of strong
+# Without PART all are run, in this order. Every part takes photographs that the surrogate gets right;
+# N takes the place of their number. The same command continues an interrupted study, and
+# pages/comparisons.py makes tables of what there is.
 set -euo pipefail
 attnshift=$1 python=$2 material=$3 out=$4
 shift 4
@@ -19,10 +26,9 @@ for each in "${unseen[@]}"; do
     defended+=(--judge "jpeg(quality=60)+$each" --judge "purification+$each")
 done
 budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
-ours=(--recipe strong --recipe fast --recipe diffattack)
-main=(--recipe strong --recipe difgsm --recipe tifgsm --recipe fast --recipe mifgsm)
-core=(--recipe diffattack --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd --recipe attention --recipe seed --recipe p2p
-    --recipe full --recipe ensemble)
+main=(--recipe strong --recipe difgsm --recipe fast)
+core=("${main[@]}" --recipe mifgsm --recipe tifgsm --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd
+    --recipe diffattack --recipe attention --recipe seed --recipe p2p --recipe full --recipe ensemble)
 
 compare() { # NAME SIZE COUNT ARGUMENT…
     local name=$1 size=$2 count=$3 labels photographs=imagenette-test
@@ -34,26 +40,25 @@ compare() { # NAME SIZE COUNT ARGUMENT…
         --precision bfloat16 --pipeline "$material/photo-pipeline" "$@" --out "$out/$name" | tee "$out/$name.md"
 }
 
-by_budget() { # ARGUMENT…: one budget after the other, so that there is a table after each
-    local budget limits=()
+if asked main; then # one budget after the other, so that there is a table after each
+    limits=()
     for budget in "${budgets[@]}"; do
         limits+=(--budget "$budget")
-        compare core 128 "${count:-100}" --surrogate "$first" "${judges[@]}" "$@" "${limits[@]}"
+        compare main 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" "${limits[@]}"
     done
-}
-
-if asked main; then by_budget "${main[@]}"; fi
-if asked core; then by_budget "${main[@]}" "${core[@]}"; fi
-if asked copies; then # twenty copies of the image in every step: twenty times the gradients
-    compare copies 128 24 --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe ssa \
-        --recipe bsr --budget "${budgets[0]}"
 fi
-if asked large; then
-    compare large 224 40 --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe tifgsm \
+if asked core; then
+    compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "${budgets[0]}"
+fi
+if asked copies; then
+    compare copies 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe ssa --recipe bsr \
         --budget "${budgets[0]}"
 fi
+if asked large; then
+    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "${budgets[0]}"
+fi
 if asked defended; then
-    for run in "$out"/core/runs/{strong,fast,difgsm,tifgsm}@"${budgets[0]}"; do
+    for run in "$out"/main/runs/{strong,fast,difgsm}@"${budgets[0]}"; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" \
             --reference "smoothing(sigma=0.1)+$(network resnet50_pqf_large)"
         "$attnshift" report "$run"
@@ -64,13 +69,13 @@ if asked fusion; then
         recipe=$out/recipes/strong-$rule.toml
         "$python" "$here/variant.py" strong "$recipe" "classification.fusion=$rule"
     done
-    compare fusion 128 32 --surrogate "$first" --surrogate "$second" "${judges[@]}" \
+    compare fusion 128 "${count:-32}" --surrogate "$first" --surrogate "$second" "${judges[@]}" \
         $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "${budgets[0]}"
 fi
 if asked nips; then # no class words that the small text encoder saw, and no judge of ten classes
-    compare nips 128 32 --surrogate "$first" "${judges[@]:0:4}" "${ours[@]}" --recipe difgsm --recipe tifgsm \
-        --budget "${budgets[0]}"
+    compare nips 128 "${count:-32}" --surrogate "$first" "${judges[@]:0:4}" "${main[@]}" --budget "${budgets[0]}"
 fi
 if asked seeds; then
-    compare seeds 128 32 --surrogate "$first" "${judges[@]}" --recipe strong --budget "${budgets[0]}" --seeds 3
+    compare seeds 128 "${count:-32}" --surrogate "$first" "${judges[@]}" --recipe strong \
+        --budget "${budgets[0]}" --seeds 3
 fi

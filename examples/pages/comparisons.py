@@ -41,10 +41,10 @@ def main(study: Path, page: Path) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
     tables = "\n".join(line for name, facts in found.items() for line in comparison(name, facts))
     page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    if "core" in found:
-        if sum(table["budget"].startswith("lpips") for table in found["core"]["budgets"]) > 1:
-            draw_curve(found["core"], page.with_name("photographs-curve.png"))
-        draw_pairs(study / "core", found["core"], study / "pairs.png")
+    if "main" in found:
+        if sum(table["budget"].startswith("lpips") for table in found["main"]["budgets"]) > 1:
+            draw_curve(found["main"], page.with_name("photographs-curve.png"))
+        draw_pairs(study / "main", found["main"], study / "pairs.png")
 
 
 def comparison(name: str, facts: Facts) -> Iterator[str]:

@@ -57,9 +57,11 @@ def toy(latents: Tensor, pulls: Mapping[str, Tensor], weights: Mapping[str, floa
 def stepped(
     state: Balance, pulls: Mapping[str, Tensor], weights: Mapping[str, float], spent: float = 0.0, iteration: int = 0
 ) -> tuple[Tensor, Pulls, Balance]:
+    """The toy's gradient at its latents, and the rest."""
     count = len(pulls["classification"])
     parts, read = toy(torch.zeros(count, 2, dtype=torch.double), pulls, weights)
-    return state.step(parts, read, torch.full((count,), spent, dtype=torch.double), iteration)
+    (gradient,), pulls_, after = state.step(parts, read, torch.full((count,), spent, dtype=torch.double), iteration)
+    return gradient, pulls_, after
 
 
 @pytest.mark.parametrize("balanced", [True, False])
@@ -71,11 +73,11 @@ def test_the_force_of_a_budget_stands_against_terms_alone(balanced: bool) -> Non
     )
     parts = replace(parts, force=flat((0, -2)))
     if balanced:
-        gradient, _, _ = Balance.start(edge(), ()).step(parts, read, torch.zeros(1, dtype=torch.double), 0)
+        (gradient,), _, _ = Balance.start(edge(), ()).step(parts, read, torch.zeros(1, dtype=torch.double), 0)
         torch.testing.assert_close(gradient, flat((0.5 * 5, -0.5 * 2 * 3)))
     else:
         # The toy's term is cut off from the latents.
-        torch.testing.assert_close(parts.summed(), flat((0, -2 * 3)))
+        torch.testing.assert_close(parts.summed()[0], flat((0, -2 * 3)))
 
 
 def flat(*rows: tuple[float, float]) -> Tensor:

@@ -239,9 +239,9 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
     "judge that does not exist": ({"judges": ("timm:resnet5O",)}, ModelError, "did you mean 'resnet50"),
     "judge of too few classes": ({"judges": ("lab:coatnet",)}, ModelError, "lab:coatnet has no class called"),
     "unusable second recipe": (
-        {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=20"))},
+        {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=21"))},
         UserError,
-        "`recipes`, bad: diffusion.denoising_steps is 20",
+        "`recipes`, bad: diffusion.denoising_steps is 21",
     ),
     "masks for nobody": ({"masks": Path("masks")}, UserError, "`masks` is masks, which this recipe does not read"),
     "no masks": (

@@ -44,9 +44,9 @@ class Pulls:
 
 @dataclass(frozen=True)
 class Pulling:
-    """All that pulls on ``latents`` [batch,...] in an iteration.
+    """All that pulls on ``latents`` [batch,...] in an iteration, and on the pixels ``added``.
 
-    ``branch`` shows the latents. ``direction`` [batch,...] is the classification's gradient at
+    ``branch`` shows both. ``direction`` [batch,...] is the classification's gradient at
     ``points``, the images or the latents, and ``force`` that of a budget, if there is one.
     ``values`` are the weighted terms [batch], and ``weights`` theirs and the classification's.
     """
@@ -58,16 +58,23 @@ class Pulling:
     force: Tensor | None
     values: Mapping[str, Tensor]
     weights: Mapping[str, float]
+    added: Tensor | None = None
 
-    def summed(self) -> Tensor:
-        """The gradient of the objective as the recipe weighs it, by one backward pass."""
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        """All that moves: the latents, and the pixels if there are any."""
+        return (self.latents,) if self.added is None else (self.latents, self.added)
+
+    def summed(self) -> tuple[Tensor, ...]:
+        """The gradient at the leaves of the objective as the recipe weighs it, by one backward
+        pass."""
         weight = self.weights[CLASSIFIERS]
         pushed = weight * self.direction
         if self.force is not None:
             # The force has the classification's unit, also where that takes no part.
             pushed = pushed + (weight or 1.0) * self.force
         pull = (self.points * pushed).flatten(1).sum(1)
-        return torch.autograd.grad(torch.stack([pull, *self.values.values()]).sum(), self.latents)[0]
+        return torch.autograd.grad(torch.stack([pull, *self.values.values()]).sum(), self.leaves)
 
     def measured(self, holding: Collection[str]) -> Pulls | None:
         """The pulls of the terms that steer in that objective, and the classification's, by one
@@ -125,14 +132,14 @@ class Pulling:
         weight = sum(each for name, each in self.weights.items() if name not in holding)
         return {} if self.force is None else self._at_points(weight * self.force)
 
-    def back(self, slope: Slope) -> Tensor:
-        """The gradient at the latents of what has the gradient ``slope`` at the outputs."""
+    def back(self, slope: Slope) -> tuple[Tensor, ...]:
+        """The gradient at the leaves of what has the gradient ``slope`` at the outputs."""
         outputs = self.outputs
         there = {at: each for at, each in slope.items() if outputs[at].requires_grad and bool(each.any())}
         if not there:
-            return torch.zeros_like(self.latents)
-        starts = [outputs[at] for at in there]
-        return torch.autograd.grad(starts, self.latents, [*there.values()], retain_graph=True)[0]
+            return tuple(map(torch.zeros_like, self.leaves))
+        starts, slopes = [outputs[at] for at in there], [*there.values()]
+        return torch.autograd.grad(starts, self.leaves, slopes, retain_graph=True, materialize_grads=True)
 
     def _at_points(self, slope: Tensor) -> Slope:
         return {next(at for at, each in enumerate(self.outputs) if each is self.points): slope}
@@ -176,8 +183,10 @@ class Balance:
     def start(cls, edge: Budget, holding: Iterable[str]) -> Balance:
         return cls(edge, frozenset(holding))
 
-    def step(self, parts: Pulling, read: Branch, spent: Tensor, iteration: int) -> tuple[Tensor, Pulls, Balance]:
-        """The gradient of the balanced objective at the latents, its pulls, and the record after
+    def step(
+        self, parts: Pulling, read: Branch, spent: Tensor, iteration: int
+    ) -> tuple[tuple[Tensor, ...], Pulls, Balance]:
+        """The gradient of the balanced objective at the leaves, its pulls, and the record after
         it.
 
         The terms have read the branch ``read``, a ``readable_branch``; ``spent`` [batch] is the
@@ -192,7 +201,7 @@ class Balance:
         for name, size in sizes.items():
             norms[name] = known[name].clamp(min=0) * size
             if name in measured:
-                exact = image_norms(measured[name])
+                exact = image_norms(measured[name][0])
                 latest = exact / size.clamp(min=1e-30)
                 mean = torch.where(known[name] < 0, latest, (known[name] + latest) / 2)
                 gains[name] = torch.where(due[name], mean, known[name])
@@ -202,7 +211,7 @@ class Balance:
         rest = [_scaled(slope, factors[name]) for name, slope in slopes.items() if name not in measured]
         gradient = parts.back(_summed([parts.pressed(self.holding), *rest]))
         for name, each in measured.items():
-            gradient = gradient + _weighted(each, factors[name])
+            gradient = tuple(own + _weighted(part, factors[name]) for own, part in zip(gradient, each, strict=True))
         return gradient, Pulls(norms, {name: factors[name] * norm for name, norm in norms.items()}), after
 
     def factor(self, name: str, like: Tensor) -> Tensor:

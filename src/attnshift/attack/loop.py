@@ -12,6 +12,7 @@ from torch import Tensor
 from attnshift.attack.balance import CLASSIFIERS, Balance, Pulling, Pulls, readable_branch
 from attnshift.attack.budget import Holding
 from attnshift.attack.optimiser import Optimiser, start
+from attnshift.attack.pixels import PixelChange
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.batching import batch_record, per_image, select_rows
 from attnshift.ensemble.momentum import Momentum
@@ -30,8 +31,8 @@ class AttackState:
     """All that an iteration hands to the next beside the latents.
 
     These are the optimiser, the fused direction's momentum, the states of the fusion rule and of
-    the terms, what the balance of the terms has measured, and the multiplier of a budget. An image
-    that leaves the batch takes its part along.
+    the terms, what the balance of the terms has measured, the multiplier of a budget, and the
+    change of pixels beside the latents. An image that leaves the batch takes its part along.
     """
 
     optimiser: Optimiser = per_image()
@@ -40,6 +41,12 @@ class AttackState:
     terms: TermStates = per_image(depth=1, default_factory=dict)
     balance: Balance | None = per_image(default=None)
     holding: Holding | None = per_image(default=None)
+    pixels: PixelChange | None = per_image(default=None)
+
+    @property
+    def added(self) -> Tensor | None:
+        """What is added to the image of the latents, [batch,3,height,width]; None for nothing."""
+        return self.pixels and self.pixels.values
 
     @classmethod
     def start(cls, batch: PreparedBatch) -> AttackState:
@@ -51,6 +58,7 @@ class AttackState:
             momentum,
             balance=batch.method.edge and Balance.start(batch.method.edge, batch.method.objective.holding),
             holding=budget and Holding.start(budget, batch.images),
+            pixels=PixelChange.start(recipe.pixels, recipe.optimiser, batch.images),
         )
 
 
@@ -60,7 +68,7 @@ class Gradient:
     it; all detached.
 
     ``images`` [batch,3,height,width] show the latents; ``losses`` are the weighted terms [batch] by
-    name; ``state`` is that of the next iteration, except for the optimiser.
+    name; ``state`` is that of the next iteration, except for the latents' optimiser.
     """
 
     gradient: Tensor
@@ -120,7 +128,7 @@ def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None,
             rows, latents = rows[keep], latents[keep]
             weights = weights[:, keep]
     with torch.no_grad():
-        images = batch.render(latents).images
+        images = batch.render(latents, added=state.added).images
     _, margins = batch.surrogates.judge(images)
     yield Snapshot(iterations, rows, latents, images, {}, margins, weights, state)
 
@@ -135,8 +143,9 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
     """
     method, balance = batch.method, state.balance
     latents = latents.detach().requires_grad_()
+    added = None if state.added is None else state.added.detach().requires_grad_()
     with torch.enable_grad():
-        branch = batch.render(latents, batch.observe.sites)
+        branch = batch.render(latents, batch.observe.sites, added)
         points = latents if method.recipe.classification.space == "latent" else branch.images
         fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
         direction, momentum = state.momentum.step(fused.direction.detach())
@@ -148,14 +157,15 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
         weight = method.recipe.classification.weight * method.classification(seen.progress)
         values, term_states = method.objective(seen, state.terms)
         weights = {CLASSIFIERS: weight} | method.objective.weights(seen.progress)
-        parts = Pulling(latents, branch, points, direction, force, values, weights)
+        parts = Pulling(latents, branch, points, direction, force, values, weights, added)
         if balance is None:
             pulls = parts.measured(method.objective.holding) if iteration == _MEASURED else None
-            gradient = parts.summed()
+            gradient, *pushed = parts.summed()
         else:
             spent = holding.spent if holding else balance.edge.spent(batch.images, branch.images.detach())
-            gradient, pulls, balance = balance.step(parts, read, spent, iteration)
+            (gradient, *pushed), pulls, balance = balance.step(parts, read, spent, iteration)
     losses = {CLASSIFIERS: weight * (fused.weights * fused.losses).sum(0)}
     losses |= {name: value.detach() for name, value in values.items()}
-    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding)
+    pixels = state.pixels and state.pixels.step(*pushed)
+    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding, pixels)
     return Gradient(gradient, branch.images.detach(), losses, fused, after, pulls)

@@ -79,15 +79,17 @@ class Renderer:
     denoise: Callable[..., tuple[Tensor, AttentionMaps]] = constant(default=denoise)
     decode: Callable[[Tensor, bool], Tensor] = constant(kw_only=True)
 
-    def __call__(self, latents: Tensor, sites: Sequence[Site] = ()) -> Branch:
+    def __call__(self, latents: Tensor, sites: Sequence[Site] = (), added: Tensor | None = None) -> Branch:
         """Denoise and decode ``latents`` [batch,channels,rows,columns]; read the attention of
-        ``sites``."""
+        ``sites``. Pixels ``added`` [batch,3,height,width] count to the decoded images."""
         final, attention = self.denoise(
             self.backbone, self.trajectory, latents, sites, self.checkpointing, self.gradient_steps
         )
         images = self.decode(final, self.checkpointing)
         if self.residual is not None:
             images = images + self.residual
+        if added is not None:
+            images = images + added
         images = into_range(images)
         return Branch(final, images if self.background is None else self.background.behind(images), attention)
 

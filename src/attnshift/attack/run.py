@@ -11,8 +11,9 @@ from torch import Tensor
 
 from attnshift.attack.balance import idle_terms
 from attnshift.attack.effort import Effort
-from attnshift.attack.loop import Snapshot, optimise_latents
+from attnshift.attack.loop import AttackState, Snapshot, optimise_latents
 from attnshift.attack.movement import Movement, attention_on_file, attention_on_path
+from attnshift.attack.pixels import pixel_share
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attack.timing import timed_batch
 from attnshift.batching import select_rows, spread
@@ -46,7 +47,8 @@ class Outcome:
     the weighted losses of every iteration, ``weights`` the share of each surrogate in its
     direction. ``on_path`` and ``on_file`` say for each image how far attention has moved on the
     attack's own path, and on the saved file. ``spent`` [batch] is the share of the budget that each
-    image spends, None without one. ``measured`` holds for each image the pulls of
+    image spends, None without one, and ``pixel_share`` [batch] that of added pixels in its change,
+    None where only latents move. ``measured`` holds for each image the pulls of
     its terms in the iterations in which they were measured, and ``idle_terms`` one line for each
     term that never acted on it. ``effort`` is that of the whole batch.
     """
@@ -60,6 +62,7 @@ class Outcome:
     on_path: tuple[Movement, ...]
     on_file: tuple[Movement, ...]
     spent: Tensor | None
+    pixel_share: Tensor | None
     measured: tuple[tuple[MeasuredPulls, ...], ...]
     idle_terms: tuple[tuple[str, ...], ...]
     effort: Effort
@@ -100,6 +103,7 @@ class _Best:
 
     images: Tensor
     latents: Tensor
+    added: Tensor | None
     rank: Tensor
     iterations: Tensor
     evaluated: Tensor
@@ -114,6 +118,7 @@ class _Best:
         return cls(
             images=images,
             latents=batch.render.trajectory.start.clone(),
+            added=torch.zeros_like(images) if batch.method.recipe.pixels.learning_rate else None,
             rank=torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device),
             iterations=torch.zeros(count, dtype=torch.long),
             evaluated=torch.zeros(count, dtype=torch.long),
@@ -135,6 +140,8 @@ class _Best:
             better = _less(rank, self.rank[rows])
         chosen = rows[better.cpu()]
         self.images[chosen], self.latents[chosen] = rounded[better], snapshot.latents[better]
+        if self.added is not None and snapshot.state.added is not None:
+            self.added[chosen] = snapshot.state.added[better]
         self.rank[chosen], self.iterations[chosen] = rank[better], snapshot.iteration
         self.evaluated[rows] = snapshot.iteration + 1
         if snapshot.losses:
@@ -151,13 +158,18 @@ class _Best:
         the edge of the budget."""
         start = batch.render.trajectory.start
 
-        def moved(factors: Tensor) -> Tensor:
-            return torch.lerp(start, last.latents, spread(factors, start))
+        def moved(factors: Tensor) -> tuple[Tensor, AttackState]:
+            pixels = last.state.pixels
+            scaled = pixels and replace(pixels, values=spread(factors, pixels.values) * pixels.values)
+            return torch.lerp(start, last.latents, spread(factors, start)), replace(last.state, pixels=scaled)
 
-        factors, images = furthest_kept(
-            budget, batch.images, batch.observe.clean.images, lambda each: batch.render(moved(each)).images
-        )
-        edge = replace(last, latents=moved(factors), images=images, losses={})
+        def shown(factors: Tensor) -> Tensor:
+            latents, state = moved(factors)
+            return batch.render(latents, added=state.added).images
+
+        factors, images = furthest_kept(budget, batch.images, batch.observe.clean.images, shown)
+        latents, state = moved(factors)
+        edge = replace(last, latents=latents, state=state, images=images, losses={})
         self.select_best(edge, *_rank_within(budget, batch, images))
 
     def outcome(self, batch: PreparedBatch, effort: Effort) -> Outcome:
@@ -165,7 +177,7 @@ class _Best:
         images, budget = quantise(self.images), batch.method.budget
         return Outcome(
             images=images,
-            noise=_noise(batch, self.latents),
+            noise=_noise(batch, self.latents, self.added),
             iterations=self.iterations,
             evaluated=self.evaluated,
             history=tuple(tuple(each) for each in self.history),
@@ -173,6 +185,7 @@ class _Best:
             on_path=attention_on_path(batch, self.latents),
             on_file=attention_on_file(batch, images),
             spent=budget and budget.spent_by_files(batch.images, images),
+            pixel_share=None if self.added is None else pixel_share(batch.images, images, self.added),
             measured=tuple(map(tuple, self.measured)),
             idle_terms=tuple(
                 idle_terms({each.iteration: each.norms for each in measured}, losses, batch.method.objective.holding)
@@ -229,8 +242,9 @@ def _less(left: Tensor, right: Tensor) -> Tensor:
 
 @part("controls")
 @torch.no_grad()
-def _noise(batch: PreparedBatch, latents: Tensor) -> Tensor:
-    """Images [batch,3,height,width] of latents moved as far as the attack moved them, in a random
-    direction."""
-    seed = batch.method.recipe.seed
-    return batch.render(random_step(batch.render.trajectory.start, latents, seed, batch.key.ids)).images
+def _noise(batch: PreparedBatch, latents: Tensor, added: Tensor | None) -> Tensor:
+    """Images [batch,3,height,width] of latents and pixels moved as far as the attack moved them, in
+    a random direction."""
+    seed, ids = batch.method.recipe.seed, batch.key.ids
+    pixels = None if added is None else random_step(torch.zeros_like(added), added, seed, ids)
+    return batch.render(random_step(batch.render.trajectory.start, latents, seed, ids), added=pixels).images

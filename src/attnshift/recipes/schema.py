@@ -174,6 +174,13 @@ class OptimiserSection(Section):
     iterations: int = Field(default=30, ge=1, le=10_000)
 
 
+class PixelSection(Section):
+    """A change of pixels that is added to what the latents show, and optimised beside them."""
+
+    learning_rate: float = Field(default=0.0, ge=0, le=1)
+    """Root mean square of a step, pixels counting from 0 to 1; 0 moves the latents alone."""
+
+
 class FinishSection(Section):
     keep: Literal["last", "best"] = "best"
     """``best``: the nearest iterate that fools every surrogate by ``confidence``.
@@ -207,6 +214,7 @@ class Recipe(Section):
     expectation: ExpectationSection = ExpectationSection()
     terms: dict[str, TermSection] = Field(default_factory=dict)
     optimiser: OptimiserSection = OptimiserSection()
+    pixels: PixelSection = PixelSection()
     finish: FinishSection = FinishSection()
     budget: BudgetSection = BudgetSection()
 
@@ -214,6 +222,14 @@ class Recipe(Section):
     def _uses_its_budget(self) -> Recipe:
         if self.budget.given and self.finish.early:
             raise ValueError("finish.early ends an attack before its budget is spent; leave finish.early or budget out")
+        return self
+
+    @model_validator(mode="after")
+    def _moves_pixels_where_gradients_are(self) -> Recipe:
+        if self.pixels.learning_rate and self.classification.space == "latent":
+            raise ValueError(
+                "pixels.learning_rate needs gradients at the image; leave it out, or classification.space = 'latent'"
+            )
         return self
 
 

@@ -24,7 +24,8 @@ def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | Ba
     values = recipe.model_dump(mode="json")
     values["name"] = f"{recipe.name}@{strength:g}"
     if isinstance(recipe, Recipe):
-        values["optimiser"]["learning_rate"] *= strength
+        for section in ("optimiser", "pixels"):
+            values[section]["learning_rate"] *= strength
     else:
         baseline = baseline_of(recipe).scaled(strength)
         values["baseline"] = {"attack": recipe.baseline.attack, **asdict(baseline)}

@@ -82,14 +82,21 @@ def _by_judge(table: BudgetTable) -> FigureTable:
 
 
 def _naturalness(table: BudgetTable) -> FigureTable:
-    """The metrics that every line has; an attack on pixels asks no denoiser."""
+    """The metrics that every line has; an attack on pixels asks no denoiser.
+
+    The share of added pixels has a column where a recipe adds them to what its latents show.
+    """
     metrics = [name for name in table.lines[0].quality if all(name in line.quality for line in table.lines)]
+    adding = any(line.pixel_share.count for line in table.lines)
     rows = []
     for line in table.lines:
+        added = (Cell(percent(line.pixel_share), line.pixel_share),) if line.pixel_share.count else ("–",)
         quality = (Cell(_mean(line.quality[name], _DIGITS.get(name, 3)), line.quality[name]) for name in metrics)
         costs = (Cell(_mean(line.costs[name], 1), line.costs[name]) for name in _COSTS)
-        rows.append((line.name, Cell(percent(line.spent), line.spent), *quality, *costs))
-    return FigureTable(("recipe, means", "spent", *metrics, *_COSTS.values()), tuple(rows))
+        shares = (Cell(percent(line.spent), line.spent), *added[:adding])
+        rows.append((line.name, *shares, *quality, *costs))
+    columns = ("recipe, means", "spent", *("pixel share",)[:adding], *metrics, *_COSTS.values())
+    return FigureTable(columns, tuple(rows))
 
 
 def _mean(estimate: Estimate, digits: int) -> str:
@@ -109,6 +116,7 @@ def _line_data(folder: Path, line: BudgetLine) -> dict[str, Any]:
         "change": None if line.change is None else asdict(line.change) | {"p_holm": line.corrected},
         "judges": {name: estimate_data(each) for name, each in line.judges.items()},
         "spent": estimate_data(line.spent),
+        "pixel_share": estimate_data(line.pixel_share) if line.pixel_share.count else None,
         "quality": {name: estimate_data(each) for name, each in line.quality.items()},
         "costs": {name: estimate_data(each) for name, each in line.costs.items()},
     }

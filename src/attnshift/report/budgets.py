@@ -28,8 +28,9 @@ class BudgetLine:
     ``success`` is attributable success on the judges; ``judges`` has each judge's own. ``gap`` is
     the difference of ``success`` to the first recipe's on the same images, ``change`` McNemar's
     test of that, and ``corrected`` its p after Holm's correction; None in the first line.
-    ``quality`` are the metrics that could be taken, ``spent`` is the share of the budget, and
-    ``costs`` are what an image cost: columns of the table results.
+    ``quality`` are the metrics that could be taken. ``spent`` is the share of the budget,
+    ``pixel_share`` that of added pixels in the change, and ``costs`` are what an image cost:
+    columns of the table results.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BudgetLine:
     judges: Mapping[str, Estimate]
     quality: Mapping[str, Estimate]
     spent: Estimate
+    pixel_share: Estimate
     costs: Mapping[str, Estimate]
     gap: Estimate | None = None
     change: Change | None = None
@@ -149,11 +151,9 @@ def _lines(
                 bootstrap(gains[name], ("success", budget)),
                 {judge: bootstrap(_gains(tables, [judge]), ("success", budget, judge)) for judge in judges},
                 _quality(tables, budget),
-                bootstrap([[_number(row.spent) for row in each.results] for each in tables], ("spent", budget)),
-                {
-                    cost: bootstrap([[_number(getattr(row, cost)) for row in each.results] for each in tables], (cost,))
-                    for cost in _COSTS
-                },
+                _column(tables, "spent", budget),
+                _column(tables, "pixel_share", budget),
+                {cost: _column(tables, cost) for cost in _COSTS},
                 **against,
             )
         )
@@ -193,6 +193,11 @@ def _quality(tables: Sequence[RunTables], budget: str) -> dict[str, Estimate]:
         if not all(math.isnan(value) for row in values for value in row):
             found[metric] = bootstrap(values, (metric, budget))
     return found
+
+
+def _column(tables: Sequence[RunTables], name: str, *key: str) -> Estimate:
+    """Mean of a column of the table results, over the images that have it."""
+    return bootstrap([[_number(getattr(row, name)) for row in each.results] for each in tables], (name, *key))
 
 
 def _number(value: float | None) -> float:

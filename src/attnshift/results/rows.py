@@ -157,6 +157,10 @@ class ResultRow(Row):
         float | None, "evaluations of the denoiser after the preparation; the mean of the micro-batch"
     ] = None
     spent: Annotated[float | None, "share of the budget that the saved image spends; null without a budget"] = None
+    pixel_share: Annotated[
+        float | None,
+        "share of the pixels added to what the latents show, in the squares of the change; null where none are",
+    ] = None
     batch: Annotated[int, "images that were attacked together"] = 1
     iteration: Annotated[int, "the iterate that was kept, from 0"] = 0
     evaluated: Annotated[int, "iterates that were compared; 0 in an attack on pixels"] = 0

@@ -120,7 +120,7 @@ def test_where_a_value_of_the_recipe_lies(space: Range | Choices, value: object,
         ("optimiser.iterations", Range(low=1.5, high=2.5), "optimiser.iterations = 1.5"),
         ("terms.varience.weight", Range(low=0.0, high=1.0), "did you mean 'variance'"),
         ("classification.loss", Choices(choices=("cross_entropy", "hinge")), 'classification.loss = "hinge"'),
-        ("diffusion.denoising_steps", Range(low=2, high=20), "diffusion.denoising_steps = 20"),
+        ("diffusion.denoising_steps", Range(low=2, high=21), "diffusion.denoising_steps = 21"),
     ],
 )
 def test_a_value_that_no_recipe_takes_is_refused_before_anything_is_written(

@@ -111,6 +111,7 @@ def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, A
     before, after = path.maps
     return {
         "spent": None if outcome.spent is None else float(outcome.spent[place]),
+        "pixel_share": None if outcome.pixel_share is None else float(outcome.pixel_share[place]),
         "iteration": int(outcome.iterations[place]),
         "evaluated": int(outcome.evaluated[place]),
         "losses": _series(history),

@@ -82,8 +82,8 @@ def measure_batch(
     prompts, objects = prompts_of(batch, tasks), _objects(bench, batch, tasks)
     measured = [InspectedImage((), ()) for _ in tasks]
     tokens = batch.observe.tokens
-    for iteration, latents in path:
-        found, branch = align_with(bench.tuning, batch, bench.probes.terms, latents, iteration, prompts)
+    for iteration, latents, added in path:
+        found, branch = align_with(bench.tuning, batch, bench.probes.terms, latents, iteration, prompts, added)
         for image, item in enumerate(items):
             shown = None if objects is None else objects[image]
             figures = [*map_figures(branch, bench.probes.maps, tokens[image], image, shown)]
@@ -111,11 +111,11 @@ def _like(worker: Worker, name: str) -> Classifier:
     return classifier
 
 
-def _path(batch: PreparedBatch, points: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """The latents of the attack after each of ``points`` updates."""
+def _path(batch: PreparedBatch, points: Sequence[int]) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """The latents of the attack after each of ``points`` updates, and the pixels added to them."""
     for snapshot in optimise_latents(batch):
         if snapshot.iteration in points:
-            yield snapshot.iteration, snapshot.latents
+            yield snapshot.iteration, snapshot.latents, snapshot.state.added
         if snapshot.iteration == max(points):
             return
 

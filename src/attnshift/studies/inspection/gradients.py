@@ -89,16 +89,18 @@ def align_with(
     latents: Tensor,
     iteration: int,
     prompts: Prompts | None = None,
+    added: Tensor | None = None,
 ) -> tuple[list[Alignment], Branch]:
     """All directions at ``latents`` [batch,channels,rows,columns], and the branch that they show.
 
-    ``iteration`` counts the updates before this point. ``batch`` is prepared for the sites of all
+    Pixels ``added`` [batch,3,height,width] count to what the latents show. ``iteration`` counts the
+    updates before this point. ``batch`` is prepared for the sites of all
     ``probes``. Gradients are those of the whole chain, as in the attack; terms have weight 1.
     """
     iteration = min(iteration, batch.observe.iterations - 1)
     latents = latents.detach().requires_grad_()
     with torch.enable_grad():
-        branch = batch.render(latents, batch.observe.sites)
+        branch = batch.render(latents, batch.observe.sites, added)
         seen = batch.observe(branch, iteration)
         goals = batch.surrogates.goals
         unseen = [_units(_pulled(_margin(each, branch.images, goals), latents)) for each in tuning]
@@ -117,7 +119,7 @@ def align_with(
     null = torch.stack(drawn).to(latents)
     found.append(replace(point.compare(null, "random", "random direction"), ratio=torch.full_like(least, torch.nan)))
     if prompts is not None:
-        found += _directions(tuning, batch, latents.detach(), prompts)
+        found += _directions(tuning, batch, latents.detach(), prompts, added)
     return found, _constant(branch)
 
 
@@ -130,7 +132,7 @@ def _classification(batch: PreparedBatch, branch: Branch, latents: Tensor, itera
 
 
 def _directions(
-    tuning: Sequence[Classifier], batch: PreparedBatch, latents: Tensor, prompts: Prompts
+    tuning: Sequence[Classifier], batch: PreparedBatch, latents: Tensor, prompts: Prompts, added: Tensor | None
 ) -> Iterator[Alignment]:
     """Differences of two prompts' noise predictions, step by step, each against the gradients at
     the latents that enter its step.
@@ -146,7 +148,7 @@ def _directions(
         rest = replace(batch.render, trajectory=_steps(trajectory, step, None))
         entering = latents.detach().requires_grad_()
         with torch.enable_grad():
-            images = rest(entering).images
+            images = rest(entering, added=added).images
             unseen = [_units(_pulled(_margin(each, images, goals), entering)) for each in tuning]
         point = _Point(torch.stack(unseen), nothing, nothing)
         with torch.no_grad():
