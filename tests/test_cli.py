@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -250,7 +250,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "wrong type": (options("--set", "optimiser.iterations=many"), "'many'"),
     "no key": (options("--set", "optimiser"), "key=value"),
     "a date": (options("--set", "seed=2020-01-01"), "seed"),
-    "too many steps": (options("--set", "diffusion.denoising_steps=20"), "denoising_steps"),
+    "too many steps": (options("--set", "diffusion.denoising_steps=21"), "denoising_steps"),
     "unknown term": (options("--set", "terms.varience.weight=1.0"), "did you mean 'variance'"),
     "unknown option of a term": (options("--set", "terms.variance.colour=1"), "colour"),
     "prompt without a class": (options("--set", "prompt.template=a photo"), "a photo"),
@@ -584,6 +584,25 @@ def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> N
     assert "Baseline pgd on 3 images" in page
     assert "looks, before" not in page
     assert "step_size = 0.00784" in (command.out / "recipe.toml").read_text(), "complete, to be used again"
+
+
+def test_a_published_attack_through_the_pipeline_from_the_attack_to_the_report(command: Command, call: Call) -> None:
+    own = [each for each in replace(command, pipeline=Path("lab")).arguments() if "=" not in each and each != "--set"]
+    shorter = ("--set", "baseline.steps=1", "--set", "baseline.schedule_steps=3", "--limit", "1")
+    attacked = call(*own, "--preset", "aca", *shorter)
+    assert attacked.status == 0, attacked.err
+    judged = call("evaluate", command.out, "--judge", JUDGE)
+    assert judged.status == 0, judged.err
+    header = next(line for line in judged.out.splitlines() if "attributable" in line)
+    assert all(arm in header for arm in ("noise", "round", "reconstruction")), header
+    assert call("report", command.out).status == 0
+    page = (command.out / "report.html").read_text(encoding="utf-8")
+    assert "Baseline aca" in page
+    spec = json.loads((command.out / "run.json").read_text(encoding="utf-8"))
+    assert spec["pipeline"] == "lab"
+    refused = call(*own, "--preset", "diffpgd", "--set", "baseline.depth=50", "--out", command.out.with_name("other"))
+    assert_one_line(refused)
+    assert "baseline 'diffpgd': depth: Input should be less than or equal to 49" in refused.err
 
 
 @pytest.mark.heavy

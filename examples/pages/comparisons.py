@@ -20,7 +20,7 @@ from typing import Any
 import numpy
 from PIL import Image, ImageDraw
 
-from attnshift.baselines import BASELINES
+from attnshift.baselines import BASELINES, needs_diffusion
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.figures import chance, percent, pixels
 from attnshift.results.rows import ResultRow
@@ -72,7 +72,9 @@ def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:
 
 
 def label(line: Facts) -> str:
-    return f"{line['name']} (pixels)" if line["name"] in BASELINES else f"**{line['name']}**"
+    if line["name"] not in BASELINES:
+        return f"**{line['name']}**"
+    return f"{line['name']} ({'diffusion' if needs_diffusion(line['name']) else 'pixels'})"
 
 
 def successes(line: Facts) -> Iterator[str]:

@@ -100,7 +100,7 @@ class Summary:
     averaged over the images still attacked."""
     movement: Mapping[str, tuple[Estimate, Estimate]]
     """Phrase and path -> its mass after the attack as a share of before, and the total variation
-    distance of its map, over all layers; empty for an attack on pixels."""
+    distance of its map, over all layers; empty for a baseline."""
     pulls: Mapping[str, tuple[float, ...]]
     """Term -> its pull in each measured iteration, relative to the classification's, averaged over
     images."""

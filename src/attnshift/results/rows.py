@@ -134,7 +134,7 @@ class Row:
 @dataclass(frozen=True)
 class ResultRow(Row):
     """A finished image. Fields from ``iteration`` on have defaults,
-    which an attack on pixels leaves as they are."""
+    which a baseline leaves as they are."""
 
     TABLE: ClassVar[str] = "results"
     WRITER: ClassVar[str] = "attack"
@@ -163,7 +163,7 @@ class ResultRow(Row):
     ] = None
     batch: Annotated[int, "images that were attacked together"] = 1
     iteration: Annotated[int, "the iterate that was kept, from 0"] = 0
-    evaluated: Annotated[int, "iterates that were compared; 0 in an attack on pixels"] = 0
+    evaluated: Annotated[int, "iterates that were compared; 0 in a baseline"] = 0
     losses: Annotated[Series, "each weighted loss term in every iteration"] = field(default_factory=dict)
     measured: Annotated[tuple[int, ...], "iterations in which the pulls of the terms were measured"] = ()
     gradients: Annotated[
@@ -177,11 +177,11 @@ class ResultRow(Row):
         default_factory=dict
     )
     effective_models: Annotated[
-        float | None, "1 / sum of squared shares, the mean over the iterations; null in an attack on pixels"
+        float | None, "1 / sum of squared shares, the mean over the iterations; null in a baseline"
     ] = None
     attention_clean: Annotated[
         tuple[float, ...],
-        "map of the attention to the class's phrase, clean, row by row; empty where it attacks pixels",
+        "map of the attention to the class's phrase, clean, row by row; empty in a baseline",
     ] = ()
     attention_attack: Annotated[tuple[float, ...], "the same map of the attacked image"] = ()
     attention_side: Annotated[int, "rows and columns of these two maps"] = 0

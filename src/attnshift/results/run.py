@@ -128,12 +128,12 @@ class Run:
         row = self._row(id)
         side = row.attention_side
         if not side:
-            raise RunError(f"{self.folder} holds no attention maps of {id}: an attack on pixels has none")
+            raise RunError(f"{self.folder} holds no attention maps of {id}: a baseline has none")
         return _grid(row.attention_clean, side), _grid(row.attention_attack, side)
 
     def losses(self, id: str) -> Mapping[str, NDArray[numpy.float64]]:
         """Loss term -> its weighted value in every iteration, [iterations];
-        empty for an attack on pixels."""
+        empty for a baseline."""
         return {name: numpy.array(values) for name, values in self._row(id).losses.items()}
 
     def to_pandas(self, table: str = "results") -> DataFrame:

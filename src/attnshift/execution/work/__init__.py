@@ -1,4 +1,4 @@
-"""Work of a run on a micro-batch: an attack in latents, or on pixels."""
+"""Work of a run on a micro-batch: an attack in latents, or a baseline."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Work(Protocol):
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
         """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for
-        those of the images; an attack on pixels has neither."""
+        those of the images; a baseline has neither."""
         ...
 
 
