@@ -89,10 +89,18 @@ def test_a_budget_holds_and_the_share_says_what_spent_it(prepared: Prepare) -> N
     assert both.spent is not None
     assert both.spent.max() <= 1
     assert ((both.pixel_share > 0) & (both.pixel_share < 1)).all()
-    alone = run_attack(prepared("strong", [*BOTH, "optimiser.learning_rate=1e-12"], slice(1)))
-    assert alone.pixel_share is not None
+
+
+def test_still_latents_leave_all_to_the_pixels_and_ask_no_denoiser(prepared: Prepare) -> None:
+    still = run_attack(prepared("strong", [*BOTH, "optimiser.learning_rate=0"], slice(1)))
+    crawling = run_attack(prepared("strong", [*BOTH, "optimiser.learning_rate=1e-15"], slice(1)))
+    assert still.effort.denoisings == 0
+    assert crawling.effort.denoisings > 0
+    torch.testing.assert_close(still.images, crawling.images)
+    assert (still.images != prepared("strong", BOTH, slice(1)).images).any()
+    assert still.pixel_share is not None
     # Rounding to 8 bits is the rest.
-    assert alone.pixel_share.min() > 0.9
+    assert still.pixel_share.min() > 0.9
 
 
 def test_the_share_is_that_of_the_squares() -> None:
@@ -107,6 +115,14 @@ def test_strength_scales_both_steps() -> None:
     assert half.pixels.learning_rate == pytest.approx(RATE / 2)
 
 
-def test_gradients_at_the_latents_move_no_pixels() -> None:
-    with pytest.raises(RecipeError, match=r"pixels\.learning_rate needs gradients at the image"):
-        load_recipe("strong", [*BOTH, "classification.space=latent"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["classification.space=latent"], r"pixels\.learning_rate needs gradients at the image"),
+        (["optimiser.learning_rate=0", "terms.entropy.weight=1"], r"what terms read stays as it is"),
+        (["optimiser.learning_rate=0", "pixels.learning_rate=0"], r"nothing moves"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("strong", [*BOTH, *settings])

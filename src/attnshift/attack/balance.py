@@ -74,7 +74,8 @@ class Pulling:
             # The force has the classification's unit, also where that takes no part.
             pushed = pushed + (weight or 1.0) * self.force
         pull = (self.points * pushed).flatten(1).sum(1)
-        return torch.autograd.grad(torch.stack([pull, *self.values.values()]).sum(), self.leaves)
+        total = torch.stack([pull, *self.values.values()]).sum()
+        return torch.autograd.grad(total, self.leaves, materialize_grads=True)
 
     def measured(self, holding: Collection[str]) -> Pulls | None:
         """The pulls of the terms that steer in that objective, and the classification's, by one

@@ -93,6 +93,19 @@ class Renderer:
         images = into_range(images)
         return Branch(final, images if self.background is None else self.background.behind(images), attention)
 
+    def still(self, images: Tensor) -> Renderer:
+        """A renderer of latents that never move: it shows ``images`` [batch,3,height,width], which
+        are theirs, and asks no network."""
+        return replace(self, residual=images, denoise=_stay, decode=_nothing)
+
+
+def _stay(backbone: Backbone, trajectory: Trajectory, latents: Tensor, *_: object) -> tuple[Tensor, AttentionMaps]:
+    return latents, {}
+
+
+def _nothing(final: Tensor, checkpointing: bool) -> Tensor:
+    return final.new_zeros(1)
+
 
 @batch_record
 class Observer:
@@ -192,19 +205,20 @@ def prepare_batch(
         shown if background is None else background.behind(shown),
         {site: maps for site, maps in attention.items() if site.kind == "self"},
     )
+    render = Renderer(
+        backbone,
+        trajectory,
+        residual,
+        background,
+        recipe.diffusion.checkpointing,
+        recipe.diffusion.gradient_steps,
+        decode=backbone.decode if method.stand_in is None else method.stand_in.behind(backbone),
+    )
     return PreparedBatch(
         method=method,
         images=images,
         key=key,
-        render=Renderer(
-            backbone,
-            trajectory,
-            residual,
-            background,
-            recipe.diffusion.checkpointing,
-            recipe.diffusion.gradient_steps,
-            decode=backbone.decode if method.stand_in is None else method.stand_in.behind(backbone),
-        ),
+        render=render if recipe.optimiser.learning_rate else render.still(shown),
         observe=Observer(
             images,
             clean,

@@ -163,7 +163,8 @@ class OptimiserSection(Section):
     A term that steers has that share throughout; one that holds back has it where the budget is
     spent, or SSIM 0.95 without a budget, and none at the clean image.
     """
-    learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float = Field(default=0.01, ge=0)
+    """0 keeps the latents still, for an attack on pixels alone (``pixels.learning_rate``)."""
     relative: bool = False
     """The learning rate is in standard deviations of each image's start latents, and ``gradient``
     follows the gradient's direction alone. Steps then do not depend on the scale of latents and
@@ -229,6 +230,16 @@ class Recipe(Section):
         if self.pixels.learning_rate and self.classification.space == "latent":
             raise ValueError(
                 "pixels.learning_rate needs gradients at the image; leave it out, or classification.space = 'latent'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _moves_something(self) -> Recipe:
+        if not (self.optimiser.learning_rate or self.pixels.learning_rate):
+            raise ValueError("nothing moves: give optimiser.learning_rate or pixels.learning_rate more than 0")
+        if not self.optimiser.learning_rate and any(term.weight for term in self.terms.values()):
+            raise ValueError(
+                "optimiser.learning_rate is 0, and what terms read stays as it is; leave terms or the 0 out"
             )
         return self
 
