@@ -16,7 +16,12 @@ from later import later
 
 models = later("torchvision.models")
 
-QUICK: dict[str, dict[str, Any]] = {"mef": {"neighbours": 2}, "ssa": {"num_spectrum": 2}, "bsr": {"num_scale": 2}}
+QUICK: dict[str, dict[str, Any]] = {
+    "mef": {"neighbours": 2},
+    "ssa": {"num_spectrum": 2},
+    "bsr": {"num_scale": 2},
+    "l2t": {"num_scale": 1},
+}
 """Options that make an attack shorter; each takes two steps."""
 STEPS: dict[str, dict[str, Any]] = {
     "advad": {"steps": 5, "lengths_tried": [2, 5]},
@@ -31,7 +36,7 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-SLOW = {"autoattack", "adaea", "aca_official"}
+SLOW = {"autoattack", "adaea", "aca_official", "l2t"}
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,11 @@ BASELINES = Table(
             "Wang et al., CVPR 2024",
             "attnshift.baselines.external.torchattack_baselines:BSR",
         ),
+        "l2t": Entry(
+            "MI-FGSM over copies by operations whose probabilities are learned (extra baselines)",
+            "Zhu et al. (L2T), CVPR 2024",
+            "attnshift.baselines.external.torchattack_baselines:L2T",
+        ),
         "autoattack": Entry(
             "four attacks in turn; tests the surrogates themselves, not transfer (extra baselines)",
             "Croce and Hein, ICML 2020",

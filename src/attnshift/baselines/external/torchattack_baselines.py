@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attnshift.ensemble.surrogates import Surrogates
     from attnshift.types import Goals
 
-__all__ = ["BSR", "DI", "SSA", "TI"]
+__all__ = ["BSR", "DI", "L2T", "SSA", "TI"]
 
 
 def _odd(length: int) -> int:
@@ -144,3 +144,35 @@ class BSR(TorchattackBaseline):
 
     def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
         return library.BSR(network, num_scale=self.num_scale, num_block=self.num_block, **loop)
+
+
+@dataclass(frozen=True)
+class L2T(TorchattackBaseline):
+    """Learning to transform: Zhu et al. (CVPR 2024).
+
+    The gradient is the mean over ``num_scale`` draws of two of 98 operations in a row (rotations,
+    scales, blocks, masks, spectra, ...), each of which may make several copies. The probabilities
+    of the operations are learned on the way. The operations are torchattack's, and two of their
+    kinds are remade for images of every size; the loop is ours, since the library's keeps the
+    graphs of all copies at once. An image costs about 1000 gradients of each surrogate: 34 copies a
+    draw on average.
+    """
+
+    num_scale: Annotated[int, Field(ge=1, le=1000)] = 3
+    """torchattack's own default is 5."""
+    learning_rate: Annotated[float, Field(ge=0, le=100)] = 0.01
+    """Step of the scores whose softmax are the operations' probabilities."""
+
+    def _build(self, library: Any, network: nn.Module, loop: dict[str, Any]) -> Any:
+        from attnshift.baselines.external.learned_transforms import LearnedTransforms
+
+        return LearnedTransforms(
+            network,
+            self.epsilon,
+            self.steps,
+            self.step_size or self.epsilon / self.steps,
+            self.decay,
+            loop["targeted"],
+            self.num_scale,
+            self.learning_rate,
+        )
