@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What steering attention does within a budget, of docs/steering.md: preset strong with one change at a time.
+# What steering attention does within a budget, of docs/steering.md: preset latents with one change at a time.
 #   [count=N] steering.sh ATTNSHIFT PYTHON OUT lab [PART…]
 #   [count=N] steering.sh ATTNSHIFT PYTHON OUT photographs STUDY MATERIAL [PART…]
 # STUDY and MATERIAL are the folders of study_photographs.sh. N is the number of images. Parts, all of them
@@ -29,8 +29,8 @@ else
     tuning_images=$study/photos/imagenette test_images=$study/photos/imagenette
     tuning_labels=$(labels_for 128 imagenette-tuning) test_labels=$(labels_for 128 imagenette-test)
 fi
-recipe() { # NAME KEY=VALUE…: preset strong with these changes, as a file
-    "$python" "$here/variant.py" strong "$out/recipes/$1.toml" "${@:2}"
+recipe() { # NAME KEY=VALUE…: preset latents with these changes, as a file
+    "$python" "$here/variant.py" latents "$out/recipes/$1.toml" "${@:2}"
 }
 
 tried() { # NAME KEY=VALUE…: attack the tuning images, and ask the tuning classifier
@@ -62,7 +62,7 @@ if asked bound; then
 fi
 
 if asked terms; then
-    entrants=(strong)
+    entrants=(latents)
     term() { # NAME KEY=VALUE…
         recipe "$@"
         entrants+=("$out/recipes/$1.toml")

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Study of docs/results.md: 128 held-out lab images, every preset and every baseline within SSIM 0.95.
 #   [count=N] study_lab.sh ATTNSHIFT OUT [PART…]
-# N is the number of images. Parts are main (our two presets and the baselines), notes (the notes'
+# N is the number of images. Parts are main (our presets within a budget and the baselines), notes (the notes'
 # presets and older ones), and defended (some of these runs behind JPEG and purification, and how
 # visible their objects are: study_table.py makes a table of them); without PART all are run. The
 # same command continues an interrupted study.
 source "$(dirname "$0")/lab.sh"
-main=(strong fast tifgsm difgsm mifgsm alma_budget)
+main=(strong latents pixels fast tifgsm difgsm mifgsm alma_budget)
 notes=(attention seed nearest diffattack ensemble quick bsr p2p full pgd adaea ssa)
 defended=()
 for defence in 'jpeg(quality=60)' 'purification(strength=0.15,schedule_steps=20)'; do
@@ -22,7 +22,7 @@ images "${count:-128}"
 if asked main; then compare "${main[@]}"; fi
 if asked notes; then compare "${main[@]}" "${notes[@]}"; fi
 if asked defended; then
-    for run in "$out"/budget/runs/{strong,fast,tifgsm,difgsm}@ssim=0.95; do
+    for run in "$out"/budget/runs/{strong,latents,pixels,difgsm}@ssim=0.95; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" --masks "$out/images/masks"
         "$attnshift" report "$run"
     done

@@ -3,7 +3,7 @@
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. Parts:
-#   main      strong, fast and DI-FGSM within four budgets
+#   main      our presets within a budget and DI-FGSM, within four budgets
 #   core      every attack within one budget, on the first half of these photographs
 #   copies    attacks that take twenty copies of the image in every step
 #   large     224 px
@@ -26,7 +26,7 @@ for each in "${unseen[@]}"; do
     defended+=(--judge "jpeg(quality=60)+$each" --judge "purification+$each")
 done
 budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
-main=(--recipe strong --recipe difgsm --recipe fast)
+main=(--recipe strong --recipe difgsm --recipe latents --recipe pixels --recipe fast)
 core=("${main[@]}" --recipe mifgsm --recipe tifgsm --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd
     --recipe diffattack --recipe attention --recipe seed --recipe p2p --recipe full --recipe ensemble)
 
@@ -58,7 +58,7 @@ if asked large; then
     compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "${budgets[0]}"
 fi
 if asked defended; then
-    for run in "$out"/main/runs/{strong,fast,difgsm}@"${budgets[0]}"; do
+    for run in "$out"/main/runs/{strong,latents,pixels,difgsm}@"${budgets[0]}"; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" \
             --reference "smoothing(sigma=0.1)+$(network resnet50_pqf_large)"
         "$attnshift" report "$run"
