@@ -27,7 +27,8 @@ from attnshift.results.rows import ResultRow
 from attnshift.results.store import Store
 
 START, END = "<!-- from here on written by examples/pages/comparisons.py -->", "<!-- to here -->"
-OURS = "strong"
+OURS = ("strong", "latents")
+"""Presets that the pairs show beside the best attack of others."""
 PAIRED = "lpips-squeeze=0.05"
 """Budget of the pairs."""
 METRICS = ("ssim", "haarpsi", "psnr", "lpips-squeeze", "flat_noise")
@@ -59,8 +60,8 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
         )
         metrics = [metric for metric in METRICS if all(metric in line["quality"] for line in lines)]
         yield from rows(
-            ["attack", "spent", *metrics, "surrogate gradients", "denoiser evaluations", "CPU s"],
-            ([label(line), percent(estimate(line["spent"])).split(" [")[0], *means(line, metrics)] for line in lines),
+            ["attack", "spent", "pixel share", *metrics, "surrogate gradients", "denoiser evaluations", "CPU s"],
+            ([label(line), share(line["spent"]), share(line["pixel_share"]), *means(line, metrics)] for line in lines),
         )
 
 
@@ -88,6 +89,11 @@ def against(line: Facts) -> Iterator[str]:
         yield percent(estimate(line["gap"]))
         yield f"{line['change']['won']} / {line['change']['lost']}"
         yield chance(line["change"]["p_holm"])
+
+
+def share(data: Facts | None) -> str:
+    """A mean in percent; an attack without added pixels has no share of them."""
+    return "–" if data is None else percent(estimate(data)).split(" [")[0]
 
 
 def means(line: Facts, metrics: list[str]) -> Iterator[str]:
@@ -134,18 +140,20 @@ def draw_curve(facts: Facts, target: Path) -> None:
 
 
 def draw_pairs(folder: Path, facts: Facts, target: Path, count: int = 6) -> None:
-    """Clean, ours and the best attack on pixels, at full size: the first photographs of the study."""
+    """Clean, ours and the best attack of others, at full size: the first photographs of the study."""
     table = next(each for each in facts["budgets"] if each["budget"] == PAIRED)
     rivals = [line for line in table["recipes"] if line["name"] in BASELINES]
     best = max(rivals, key=lambda line: line["success"]["value"])["name"]
-    stores = [Store.open(folder / "runs" / f"{name}@{PAIRED}") for name in (OURS, best)]
-    ids = [row.id for row in stores[0].table(ResultRow)][:count]
-    columns = [("clean", stores[0], "clean"), (OURS, stores[0], "attack"), (best, stores[1], "attack")]
+    stores = {name: Store.open(folder / "runs" / f"{name}@{PAIRED}") for name in (*OURS, best)}
+    ids = [row.id for row in stores[best].table(ResultRow)][:count]
+    columns = [("clean", stores[best], "clean"), *((name, store, "attack") for name, store in stores.items())]
     size, gap, head = facts["size"], 4, 16
-    sheet = Image.new("RGB", (2 * (3 * (size + gap) + 2 * gap), head + (count + 1) // 2 * (size + gap)), "white")
+    sheet = Image.new(
+        "RGB", (2 * (len(columns) * (size + gap) + 2 * gap), head + (count + 1) // 2 * (size + gap)), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     for half in range(2):
-        left = half * (3 * (size + gap) + 3 * gap)
+        left = half * (len(columns) * (size + gap) + 3 * gap)
         for column, (title, store, arm) in enumerate(columns):
             x = left + column * (size + gap)
             draw.text((x + 2, 2), title, fill="black")
