@@ -29,8 +29,8 @@ else
     tuning_images=$study/photos/imagenette test_images=$study/photos/imagenette
     tuning_labels=$(labels_for 128 imagenette-tuning) test_labels=$(labels_for 128 imagenette-test)
 fi
-recipe() { # NAME KEY=VALUE…: preset latents with these changes, as a file
-    "$python" "$here/variant.py" latents "$out/recipes/$1.toml" "${@:2}"
+recipe() { # NAME KEY=VALUE…: preset latents, or $preset, with these changes, as a file
+    "$python" "$here/variant.py" "${preset:-latents}" "$out/recipes/$1.toml" "${@:2}"
 }
 
 tried() { # NAME KEY=VALUE…: attack the tuning images, and ask the tuning classifier
@@ -59,6 +59,7 @@ if asked bound; then
     alone contrast-log terms.contrast.weight=1 terms.contrast.form=log terms.contrast.select.grid=all
     alone replace-all terms.replace.weight=1 terms.replace.select.grid=all
     alone variance-all terms.variance.weight=1 terms.variance.select.grid=all
+    preset=attention tried preset-attention
 fi
 
 if asked terms; then
