@@ -4,6 +4,7 @@
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. Parts:
 #   main      our presets within a budget and DI-FGSM, within four budgets
+#   both      the same attacks within two metrics at once
 #   core      every attack within one budget, on the first half of these photographs
 #   copies    attacks that take twenty copies of the image in every step
 #   large     224 px
@@ -46,6 +47,9 @@ if asked main; then # one budget after the other, so that there is a table after
         limits+=(--budget "$budget")
         compare main 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" "${limits[@]}"
     done
+fi
+if asked both; then
+    compare both 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget ssim=0.95,lpips-squeeze=0.05
 fi
 if asked core; then
     compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "${budgets[0]}"

@@ -24,6 +24,17 @@ def test_what_is_spent_is_0_for_equal_images_and_1_at_the_limit() -> None:
     assert replace(similarity, metric=lambda *_: torch.tensor([0.8])).spent(grey(0.5), grey(0.5)) == pytest.approx(1)
 
 
+def test_several_metrics_are_all_kept_and_the_greatest_share_is_spent() -> None:
+    both = Budget.of("linf", 0.2, {"l2": 2.0})
+    few, all_ = grey(0.5).clone(), grey(0.5) + 0.05
+    few[0, :, 0, 0] += 0.15
+    length = 0.05 * few[0].numel() ** 0.5
+    found = both.spent(grey(0.5, 0.5), torch.cat([few, all_]))
+    torch.testing.assert_close(found, torch.tensor([0.75, length / 2]))
+    assert both.differentiable is False
+    assert Budget.of("l2", 2.0, {"ssim": 0.9}).differentiable
+
+
 @pytest.mark.parametrize(
     ("name", "limit", "complaint"),
     [

@@ -51,6 +51,9 @@ def test_baseline_holds_the_published_numbers() -> None:
         ("optimiser.learning_rate=nan", r"optimiser\.learning_rate: .*finite"),
         ("budget.metric=ssim", "recipe quick: budget: .*limit goes with a metric, and a metric with a limit"),
         ("budget={metric='sim', limit=0.9}", "unknown metric 'sim'; did you mean 'ssim'"),
+        ("budget.also={ssim=0.9}", "recipe quick: budget: .*also adds to metric and limit"),
+        ("budget={metric='ssim', limit=0.9, also={ssim=0.8}}", "also holds ssim, which metric names already"),
+        ("budget={metric='ssim', limit=0.9, also={sim=0.8}}", "unknown metric 'sim'; did you mean 'ssim'"),
         (
             "budget={metric='ssim', limit=0.9}",
             r"recipe quick: .*finish\.early .*; leave finish\.early or budget out",

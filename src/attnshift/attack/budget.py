@@ -56,4 +56,4 @@ class Holding:
 
 def budget_of(section: BudgetSection) -> Budget | None:
     """The budget that a recipe states, or None; raises what ``Budget.of`` does."""
-    return Budget.of(section.metric, section.limit) if section.given else None
+    return Budget.of(section.metric, section.limit, section.also) if section.given else None

@@ -109,8 +109,9 @@ class AttackOptions(InputOptions, WorkOptions):
 BudgetOption = Annotated[
     str,
     typer.Option(
-        metavar="METRIC=LIMIT",
-        help="Naturalness that every saved image keeps and the attack spends, such as ssim=0.95 or lpips-squeeze=0.05.",
+        metavar="METRIC=LIMIT[,…]",
+        help="Naturalness that every saved image keeps and the attack spends, such as ssim=0.95; "
+        "ssim=0.95,lpips-squeeze=0.05 keeps both.",
     ),
 ]
 
@@ -171,8 +172,9 @@ class CompareOptions:
         tuple[str, ...],
         typer.Option(
             "--budget",
-            metavar="METRIC=LIMIT",
-            help="Naturalness that every image keeps, such as ssim=0.95, in place of strengths; repeat for several.",
+            metavar="METRIC=LIMIT[,…]",
+            help="Naturalness that every image keeps, such as ssim=0.95, or ssim=0.95,lpips-squeeze=0.05 to keep "
+            "both, in place of strengths; repeat for several tables.",
         ),
     ] = ()
     seeds: Annotated[int, typer.Option(help="Runs of each recipe within a budget, each with another seed.")] = 1

@@ -4,7 +4,7 @@ line for the edit that spends it all."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class Budget:
     """A metric of two images, and the value that an edit keeps at least, or at most.
 
     ``best`` is the metric's value for equal images. ``differentiable``: its gradient says how to
-    spend less.
+    spend less. Budgets ``also`` hold as well: what is spent is the greatest share of any.
     """
 
     name: str
@@ -39,10 +39,11 @@ class Budget:
     limit: float
     best: float
     differentiable: bool
+    also: tuple[Budget, ...] = ()
 
     @classmethod
-    def of(cls, name: str, limit: float) -> Budget:
-        """The budget ``limit`` of the metric called ``name`` in ``METRICS``.
+    def of(cls, name: str, limit: float, also: Mapping[str, float] = {}) -> Budget:
+        """The budget ``limit`` of the metric called ``name`` in ``METRICS``, and those of ``also``.
 
         A ``RecipeError`` for a limit that an unchanged image breaks already, or a metric that is
         infinite there; ``UnavailableError`` for a metric that cannot be taken here.
@@ -57,14 +58,16 @@ class Budget:
             raise RecipeError(
                 f"budget.limit is {limit:g}, and {name} is {best:g} for equal images; give a number {side} that"
             )
-        return cls(name, metric, limit, best, facts.differentiable)
+        rest = tuple(cls.of(*each) for each in also.items())
+        return cls(name, metric, limit, best, all(each.differentiable for each in (facts, *rest)), rest)
 
     def spent(self, images: Tensor, changed: Tensor) -> Tensor:
         """Share [batch] of the budget that ``changed`` spends: 0 for equal images, 1 at the limit.
 
         Both are [batch,3,height,width] in [0,1].
         """
-        return (self.metric(images, changed) - self.best) / (self.limit - self.best)
+        own = (self.metric(images, changed) - self.best) / (self.limit - self.best)
+        return torch.stack([own, *(each.spent(images, changed) for each in self.also)]).max(0).values
 
     def spent_by_files(self, images: Tensor, changed: Tensor) -> Tensor:
         """The same share [batch] for their 8-bit files."""

@@ -91,9 +91,10 @@ def baseline_of(recipe: BaselineRecipe) -> Baseline | DiffusionBaseline:
                 f"baseline '{name}' optimises a budget, and recipe {recipe.name} has none; "
                 "give it one, such as ssim = 0.95"
             )
-        if not budget_metric(budget.metric).differentiable:
+        flat = [metric for metric in budget.limits if not budget_metric(metric).differentiable]
+        if flat:
             raise RecipeError(
-                f"baseline '{name}' follows the gradient of its budget, and {budget.metric} has no useful one; "
+                f"baseline '{name}' follows the gradient of its budget, and {flat[0]} has no useful one; "
                 "take another metric, such as ssim"
             )
     return baseline

@@ -140,6 +140,9 @@ class BudgetSection(Section):
     lpips-vgg, dists."""
     limit: float = 0.0
     """Least similarity, or greatest distance, of the 8-bit file to the clean image."""
+    also: dict[str, float] = Field(default_factory=dict)
+    """Further metrics with their limits; the file keeps them all, so that no change can buy one
+    metric with another."""
 
     @property
     def given(self) -> bool:
@@ -149,9 +152,21 @@ class BudgetSection(Section):
     def _limits_what_it_names(self) -> BudgetSection:
         if self.given != (self.limit != 0.0):
             raise ValueError("limit goes with a metric, and a metric with a limit, such as ssim and 0.95")
-        if self.given:
-            budget_metric(self.metric)
+        if self.also and not self.given:
+            raise ValueError("also adds to metric and limit; give these, such as ssim and 0.95")
+        if self.metric in self.also:
+            raise ValueError(f"also holds {self.metric}, which metric names already; give each metric once")
+        for name in self.limits:
+            budget_metric(name)
         return self
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Metric -> limit, of all that the file keeps."""
+        return {self.metric: self.limit} | self.also if self.given else {}
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={limit:g}" for name, limit in self.limits.items())
 
 
 class OptimiserSection(Section):

@@ -33,26 +33,32 @@ def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | Ba
 
 
 def parse_budget(text: str) -> BudgetSection:
-    """The budget written as METRIC=LIMIT, such as ssim=0.95; a ``RecipeError`` where it is not.
+    """The budget written as METRIC=LIMIT,…, such as ssim=0.95; a ``RecipeError`` where it is not.
 
-    >>> parse_budget("ssim=0.95")
-    BudgetSection(metric='ssim', limit=0.95)
+    >>> str(parse_budget("ssim=0.95,lpips-squeeze=0.05"))
+    'ssim=0.95,lpips-squeeze=0.05'
     """
-    metric, separator, limit = text.partition("=")
-    try:
-        value = float(limit)
-    except ValueError:
-        value = math.nan
-    if not (metric and separator and math.isfinite(value)):
-        raise RecipeError(f"`budget` is {text}; expected METRIC=LIMIT, such as ssim=0.95")
-    return BudgetSection(metric=metric, limit=value)
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        metric, separator, limit = part.partition("=")
+        try:
+            value = float(limit)
+        except ValueError:
+            value = math.nan
+        if not (metric and separator and math.isfinite(value)):
+            raise RecipeError(f"`budget` is {text}; expected METRIC=LIMIT, such as ssim=0.95, or several after commas")
+        if metric in limits:
+            raise RecipeError(f"`budget` is {text}; give {metric} once")
+        limits[metric] = value
+    (metric, limit), *rest = limits.items()
+    return BudgetSection(metric=metric, limit=limit, also=dict(rest))
 
 
 def within_budget(recipe: Recipe | BaselineRecipe, budget: BudgetSection) -> Recipe | BaselineRecipe:
     """``recipe`` within ``budget``, in place of its own; an early finish,
     which would leave some of it, is off."""
     values = recipe.model_dump(mode="json") | {"budget": budget.model_dump(mode="json")}
-    values["name"] = f"{recipe.name}@{budget.metric}={budget.limit:g}"
+    values["name"] = f"{recipe.name}@{budget}"
     if isinstance(recipe, Recipe):
         values["finish"]["early"] = False
     return recipe_of(values, values["name"])
