@@ -223,11 +223,13 @@ def test_each_image_takes_the_shortest_path_that_keeps_a_budget(small: Tensor) -
     assert lengths[0] != lengths[1], "both images have one length, so this test shows nothing"
 
 
-def test_what_cannot_be_meant_is_refused(images: Tensor) -> None:
+def test_what_cannot_be_meant_is_refused(small: Tensor, images: Tensor) -> None:
     with pytest.raises(
         RecipeError, match="no whole stride takes 300 of the 1000 noise levels; a stride of 4 takes 250"
     ):
         build(BASELINES, "advad", {"steps": 300})
+    with pytest.raises(RecipeError, match="stranger, which is no surrogate"):
+        AdvADX(fusion="weighted", fusion_options={"weights": {"stranger": 1.0}}).check(on(Curved(), [0, 3]), small)
     blind = load_classifier("lab:resnet")
     blind = replace(blind, network=torch.nn.Sequential(blind.network))
     with pytest.raises(ModelError, match="baseline 'advad_x': no Grad-CAM for classifier"):

@@ -74,7 +74,8 @@ class AdvAD(RadiusBaseline):
     fusion_options: dict[str, Any] = field(default_factory=dict)
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
-        self._slopes(surrogates, images)(images)
+        self._rule()(surrogates, images)
+        self._slopes(surrogates, images)
 
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         from attnshift.baselines.rounding import nearest_within
