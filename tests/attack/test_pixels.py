@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from attnshift.attack.prepare import PreparedBatch
 
 RATE = 0.002
-BOTH = [f"pixels.learning_rate={RATE}", "optimiser.iterations=2", "expectation.draws=1"]
+BOTH = [f"pixels.learning_rate={RATE}", "pixels.radius=1", "optimiser.iterations=2", "expectation.draws=1"]
 
 
 def moved(state: AttackState, values: Tensor) -> AttackState:
@@ -72,6 +72,16 @@ def test_pixels_are_added_to_what_the_latents_show_and_stay_in_range(prepared: P
     assert shown.max() <= 1 + 1e-12
     assert not torch.equal(batch.render(last.latents).images, last.images)
     torch.testing.assert_close(batch.render(last.latents, added=last.state.added).images, last.images)
+
+
+def test_no_value_exceeds_the_radius_also_where_the_search_goes_on(prepared: Prepare) -> None:
+    batch = prepared("strong", [*BOTH, "pixels.learning_rate=0.2", "pixels.radius=0.05"], slice(1))
+    *_, last = optimise_latents(batch)
+    assert last.state.pixels
+    for change in (last.state.pixels, last.state.pixels.scaled(torch.tensor([3.0], dtype=torch.double))):
+        assert change.values.abs().max() == pytest.approx(0.05)
+    half = last.state.pixels.scaled(torch.tensor([0.5], dtype=torch.double))
+    torch.testing.assert_close(half.values, last.state.pixels.values / 2)
 
 
 def test_an_image_does_not_depend_on_its_batch_mates(prepared: Prepare) -> None:

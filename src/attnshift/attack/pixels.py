@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.optimiser import Descent, Optimiser, Paced
-from attnshift.batching import batch_record, per_image, spread
+from attnshift.batching import batch_record, constant, per_image, spread
 from attnshift.losses.schedules import schedule_of
 from attnshift.recipes.schema import OptimiserSection, PixelSection
 
@@ -20,12 +20,14 @@ class PixelChange:
     """Values [batch,3,height,width] that are added to what the latents show, and their optimiser.
 
     A step has the root mean square that the recipe states, along the gradient of all that reads
-    the image: classification, a budget's force and the terms on images.
+    the image: classification, a budget's force and the terms on images. No value exceeds
+    ``radius``, and what the images and the change make stays in [0,1].
     """
 
     values: Tensor = per_image()
     images: Tensor = per_image()
     optimiser: Optimiser = per_image()
+    radius: float = constant()
 
     @classmethod
     def start(cls, section: PixelSection, pace: OptimiserSection, images: Tensor) -> PixelChange | None:
@@ -36,16 +38,21 @@ class PixelChange:
         steps = Descent(section.learning_rate, 0.0, signed=False)
         unit = spread(images.new_ones(len(images)), images)
         paced = Paced(steps, schedule_of(pace.schedule, "optimiser"), pace.iterations, unit)
-        return cls(torch.zeros_like(images), images, paced)
+        return cls(torch.zeros_like(images), images, paced, section.radius)
 
     def step(self, gradient: Tensor) -> PixelChange:
-        """The change after a step against ``gradient`` [batch,3,height,width].
-
-        What the images and the change make stays in [0,1].
-        """
+        """The change after a step against ``gradient`` [batch,3,height,width]."""
         moved, optimiser = self.optimiser.step(self.values, gradient)
-        values = (self.images + moved).clamp(0, 1) - self.images
-        return replace(self, values=values, optimiser=optimiser)
+        return replace(self.at(moved), optimiser=optimiser)
+
+    def scaled(self, factors: Tensor) -> PixelChange:
+        """``factors`` [batch] times the change."""
+        return self.at(spread(factors, self.values) * self.values)
+
+    def at(self, values: Tensor) -> PixelChange:
+        """The change of ``values`` [batch,3,height,width], brought within its bounds."""
+        within = values.clamp(-self.radius, self.radius)
+        return replace(self, values=(self.images + within).clamp(0, 1) - self.images)
 
 
 def pixel_share(images: Tensor, changed: Tensor, pixels: Tensor) -> Tensor:

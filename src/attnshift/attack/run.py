@@ -159,9 +159,8 @@ class _Best:
         start = batch.render.trajectory.start
 
         def moved(factors: Tensor) -> tuple[Tensor, AttackState]:
-            pixels = last.state.pixels
-            scaled = pixels and replace(pixels, values=spread(factors, pixels.values) * pixels.values)
-            return torch.lerp(start, last.latents, spread(factors, start)), replace(last.state, pixels=scaled)
+            pixels = last.state.pixels and last.state.pixels.scaled(factors)
+            return torch.lerp(start, last.latents, spread(factors, start)), replace(last.state, pixels=pixels)
 
         def shown(factors: Tensor) -> Tensor:
             latents, state = moved(factors)

@@ -195,6 +195,8 @@ class PixelSection(Section):
 
     learning_rate: float = Field(default=0.0, ge=0, le=1)
     """Root mean square of a step, pixels counting from 0 to 1; 0 moves the latents alone."""
+    radius: float = Field(default=1.0, gt=0, le=1)
+    """Greatest change of a value, pixels counting from 0 to 1; 1 sets no bound."""
 
 
 class FinishSection(Section):
