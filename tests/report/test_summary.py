@@ -153,6 +153,16 @@ def test_shares_are_means_over_the_images_that_are_still_attacked() -> None:
     assert seen.effective_models.count == 3
 
 
+def test_what_the_change_spends_is_said_where_it_is_known() -> None:
+    assert not summarise(results(), verdicts(), quality()).spending
+    spent, *rest = [row | {"spent": 0.9} for row in results()]
+    seen = summarise([spent | {"pixel_share": 0.25}, *rest], verdicts(), quality())
+    assert {name: (share.value, share.count) for name, share in seen.spending.items()} == {
+        "budget": (pytest.approx(0.9), 3),
+        "added pixels": (pytest.approx(0.25), 1),
+    }
+
+
 def test_attention_pulls_and_idle_terms() -> None:
     summary = summarise(results(), verdicts(), quality())
     (mass, distance) = summary.movement["class, saved file"]

@@ -60,6 +60,7 @@ def run_data(store: Store) -> dict[str, Any]:
         },
         "pulls": {name: list(values) for name, values in summary.pulls.items()},
         "idle_terms": dict(summary.idle_terms),
+        "spending": {name: estimate_data(share) for name, share in summary.spending.items()},
         "effective_models": estimate_data(summary.effective_models),
         "seconds": estimate_data(summary.seconds),
     }
@@ -74,6 +75,9 @@ def _tables(store: Store, summary: Summary) -> Iterator[FigureTable]:
     metrics = list(dict.fromkeys(name for values in summary.quality.values() for name in values))
     rows = (_arm_row(arm, values, metrics) for arm, values in summary.quality.items())
     yield FigureTable(("arm", *metrics), tuple(rows))
+    if summary.spending:
+        spent = ((name, _percent(share)) for name, share in summary.spending.items())
+        yield FigureTable(("the change spends, or is made of", "share"), tuple(spent))
     if summary.label:
         kept = ((_spaced(arm), _percent(share)) for arm, share in summary.label.kept.items())
         yield FigureTable(("arm", f"label kept, says {summary.label.reference}"), tuple(kept))

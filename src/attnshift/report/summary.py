@@ -95,6 +95,9 @@ class Summary:
     quality: Mapping[str, Mapping[str, Estimate]]
     """Arm -> metric -> mean over images, of the metrics that could be taken; images equal to the
     clean one have no finite PSNR and are left out of it."""
+    spending: Mapping[str, Estimate]
+    """What the change spends: the share of the budget, and that of pixels added to what the latents
+    show; each where there is one."""
     shares: Mapping[str, tuple[float, ...]]
     """Surrogate -> its share of the fused direction in each iteration,
     averaged over the images still attacked."""
@@ -173,6 +176,7 @@ def summarise(
             for arm, rows in ((arm, [row.values for row in quality if row.arm == arm]) for arm in ARMS)
             if rows
         },
+        _spending(results),
         _shares_of_surrogates(results),
         _movement(results),
         _pulls(results),
@@ -330,6 +334,15 @@ def _movement(results: Sequence[ResultRow]) -> dict[str, tuple[Estimate, Estimat
             distances = [distance for *_, distance in figures]
             movement[name] = bootstrap(shares, ("mass", name)), bootstrap(distances, ("distance", name))
     return movement
+
+
+def _spending(results: Sequence[ResultRow]) -> dict[str, Estimate]:
+    columns = {"budget": [row.spent for row in results], "added pixels": [row.pixel_share for row in results]}
+    return {
+        name: bootstrap([_nan(each) for each in values], (name,))
+        for name, values in columns.items()
+        if any(each is not None for each in values)
+    }
 
 
 def _pulls(results: Sequence[ResultRow]) -> dict[str, tuple[float, ...]]:
