@@ -3,9 +3,9 @@
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. Parts:
-#   main      our presets within a budget and DI-FGSM, within four budgets
-#   both      the same attacks within two metrics at once
-#   core      every attack within one budget, on the first half of these photographs
+#   main      our presets within a budget and DI-FGSM, within SSIM 0.95 and LPIPS 0.05 at once
+#   single    the same attacks within one metric at a time
+#   core      every attack, on fewer photographs
 #   copies    attacks that take twenty copies of the image in every step
 #   large     224 px
 #   defended  runs of main behind JPEG and purification, and the reference network's answer
@@ -26,10 +26,11 @@ defended=()
 for each in "${unseen[@]}"; do
     defended+=(--judge "jpeg(quality=60)+$each" --judge "purification+$each")
 done
-budgets=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
+budget=ssim=0.95,lpips-squeeze=0.05
+singles=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
 main=(--recipe strong --recipe difgsm --recipe latents --recipe pixels --recipe fast)
 core=("${main[@]}" --recipe mifgsm --recipe tifgsm --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd
-    --recipe diffattack --recipe attention --recipe seed --recipe p2p --recipe full --recipe ensemble)
+    --recipe advad --recipe mef --recipe l2t --recipe diffpgd --recipe aca --recipe diffattack --recipe attention --recipe seed --recipe p2p --recipe full --recipe ensemble)
 
 compare() { # NAME SIZE COUNT ARGUMENT…
     local name=$1 size=$2 count=$3 labels photographs=imagenette-test
@@ -41,28 +42,28 @@ compare() { # NAME SIZE COUNT ARGUMENT…
         --precision bfloat16 --pipeline "$material/photo-pipeline" "$@" --out "$out/$name" | tee "$out/$name.md"
 }
 
-if asked main; then # one budget after the other, so that there is a table after each
+if asked main; then
+    compare main 128 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "$budget"
+fi
+if asked single; then # one limit after the other, so that there is a table after each
     limits=()
-    for budget in "${budgets[@]}"; do
-        limits+=(--budget "$budget")
-        compare main 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" "${limits[@]}"
+    for single in "${singles[@]}"; do
+        limits+=(--budget "$single")
+        compare single 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" "${limits[@]}"
     done
 fi
-if asked both; then
-    compare both 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget ssim=0.95,lpips-squeeze=0.05
-fi
 if asked core; then
-    compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "${budgets[0]}"
+    compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "$budget"
 fi
 if asked copies; then
     compare copies 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe ssa --recipe bsr \
-        --budget "${budgets[0]}"
+        --budget "$budget"
 fi
 if asked large; then
-    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "${budgets[0]}"
+    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "$budget"
 fi
 if asked defended; then
-    for run in "$out"/main/runs/{strong,latents,pixels,difgsm}@"${budgets[0]}"; do
+    for run in "$out"/main/runs/{strong,latents,pixels,difgsm}@"$budget"; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" \
             --reference "smoothing(sigma=0.1)+$(network resnet50_pqf_large)"
         "$attnshift" report "$run"
@@ -74,12 +75,12 @@ if asked fusion; then
         "$python" "$here/variant.py" strong "$recipe" "classification.fusion=$rule"
     done
     compare fusion 128 "${count:-32}" --surrogate "$first" --surrogate "$second" "${judges[@]}" \
-        $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "${budgets[0]}"
+        $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "$budget"
 fi
 if asked nips; then # no class words that the small text encoder saw, and no judge of ten classes
-    compare nips 128 "${count:-32}" --surrogate "$first" "${judges[@]:0:4}" "${main[@]}" --budget "${budgets[0]}"
+    compare nips 128 "${count:-32}" --surrogate "$first" "${judges[@]:0:4}" "${main[@]}" --budget "$budget"
 fi
 if asked seeds; then
     compare seeds 128 "${count:-32}" --surrogate "$first" "${judges[@]}" --recipe strong \
-        --budget "${budgets[0]}" --seeds 3
+        --budget "$budget" --seeds 3
 fi

@@ -29,8 +29,6 @@ from attnshift.results.store import Store
 START, END = "<!-- from here on written by examples/pages/comparisons.py -->", "<!-- to here -->"
 OURS = ("strong", "latents")
 """Presets that the pairs show beside the best attack of others."""
-PAIRED = "lpips-squeeze=0.05"
-"""Budget of the pairs."""
 METRICS = ("ssim", "haarpsi", "psnr", "lpips-squeeze", "flat_noise")
 DIGITS = {"psnr": 1, "flat_noise": 2}
 Facts = Mapping[str, Any]
@@ -42,9 +40,9 @@ def main(study: Path, page: Path) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
     tables = "\n".join(line for name, facts in found.items() for line in comparison(name, facts))
     page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    if "single" in found and sum(table["budget"].startswith("lpips") for table in found["single"]["budgets"]) > 1:
+        draw_curve(found["single"], page.with_name("photographs-curve.png"))
     if "main" in found:
-        if sum(table["budget"].startswith("lpips") for table in found["main"]["budgets"]) > 1:
-            draw_curve(found["main"], page.with_name("photographs-curve.png"))
         draw_pairs(study / "main", found["main"], study / "pairs.png")
 
 
@@ -141,10 +139,10 @@ def draw_curve(facts: Facts, target: Path) -> None:
 
 def draw_pairs(folder: Path, facts: Facts, target: Path, count: int = 6) -> None:
     """Clean, ours and the best attack of others, at full size: the first photographs of the study."""
-    table = next(each for each in facts["budgets"] if each["budget"] == PAIRED)
+    table = facts["budgets"][0]
     rivals = [line for line in table["recipes"] if line["name"] in BASELINES]
     best = max(rivals, key=lambda line: line["success"]["value"])["name"]
-    stores = {name: Store.open(folder / "runs" / f"{name}@{PAIRED}") for name in (*OURS, best)}
+    stores = {name: Store.open(folder / "runs" / f"{name}@{table['budget']}") for name in (*OURS, best)}
     ids = [row.id for row in stores[best].table(ResultRow)][:count]
     columns = [("clean", stores[best], "clean"), *((name, store, "attack") for name, store in stores.items())]
     size, gap, head = facts["size"], 4, 16
