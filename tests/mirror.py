@@ -68,6 +68,14 @@ class Mirror:
     def embed(self, prompts: Sequence[str]) -> Tensor:
         return torch.tensor([float(len(prompt)) for prompt in prompts]).view(-1, 1, 1)
 
+    def summarise(self, prompts: Sequence[str]) -> Tensor:
+        """Unit vectors: prompts are the nearer, the more alike their lengths."""
+        angles = torch.tensor([len(prompt) / 100 for prompt in prompts])
+        return torch.stack([angles.cos(), angles.sin()], 1)
+
+    def locate(self, prompt: str, phrase: str, start: int | None = None) -> tuple[int, ...]:
+        return (prompt.index(phrase),)
+
     def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
         levels = self.levels or (1.0,) * (denoising_steps + 1)
         return NoiseSchedule(tuple(reversed(range(1, len(levels)))), levels, levels[0])

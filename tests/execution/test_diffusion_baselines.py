@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 SHORT = ("baseline.steps=1", "baseline.depth=0")
 ACA_SHORT = ("baseline.steps=2", "baseline.schedule_steps=3")
+NATADIFF_SHORT = (
+    "baseline.inverted_steps=2",
+    "baseline.views=2",
+    "baseline.passes=2",
+    "baseline.travelled=[0.5, 1.0]",
+    "baseline.guided=[0.0, 1.0]",
+)
 
 
 def baseline(name: str, *changes: str) -> BaselineRecipe:
@@ -69,26 +76,30 @@ def test_a_run_has_all_control_arms_and_continues_where_it_stopped(
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "evaluations"),
+    ("name", "changes", "evaluations", "gradients"),
     [
         # (N + 1)(K + 1), twice where another noise needs another clean image.
-        ("diffpgd", ("baseline.steps=2", "baseline.depth=1"), 3 * 2),
-        ("diffpgd", ("baseline.steps=2", "baseline.depth=1", "baseline.noise=fresh"), 2 * 3 * 2),
-        ("diffpgd_official", ("baseline.steps=2", "baseline.depth=1"), 3 * 2),
+        ("diffpgd", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
+        ("diffpgd", ("baseline.steps=2", "baseline.depth=1", "baseline.noise=fresh"), 2 * 3 * 2, 2),
+        ("diffpgd_official", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
         # 2 T (N + 1).
-        ("aca", ACA_SHORT, 2 * 3 * 3),
+        ("aca", ACA_SHORT, 2 * 3 * 3, 2),
+        # 2 S a round, and a gradient in all steps but the last.
+        ("advdiff", ("baseline.rounds=1", "baseline.inverted_steps=3"), 2 * 3, 2),
+        # 3 (S + (R - 1) travelled); as many gradients for each visit as views.
+        ("natadiff", NATADIFF_SHORT, 3 * (2 + 1), 2 * (2 + 1)),
     ],
 )
 def test_effort_is_that_of_the_formulas(
-    backbone: StableDiffusion, name: str, changes: tuple[str, ...], evaluations: int
+    backbone: StableDiffusion, name: str, changes: tuple[str, ...], evaluations: int, gradients: int
 ) -> None:
-    classifier = load_classifier(SURROGATE)
+    classifier = replace(load_classifier(SURROGATE), class_names=tuple(f"thing {label}" for label in range(1000)))
     tasks = checked_tasks(classifier, pictures(2), classifier(pictures(2)).argmax(1), ["mug", "ball"])
     work = PixelWork.of(baseline(name, *changes))
     result = work.carry_out(backbone, [classifier], tasks)
     assert list(result.arms) == list(ARMS)
     for row in result.rows:
-        assert row["surrogate_gradients"] == 2
+        assert row["surrogate_gradients"] == gradients
         assert row["denoiser_evaluations"] == evaluations
 
 

@@ -64,6 +64,16 @@ BASELINES = Table(
             "Chen et al., NeurIPS 2023",
             "attnshift.baselines.aca:OfficialACA",
         ),
+        "advdiff": Entry(
+            "sampling from the inverted image, moved towards a wrong class after each step, in rounds",
+            "Dai et al. (AdvDiff), ECCV 2024",
+            "attnshift.baselines.advdiff:AdvDiff",
+        ),
+        "natadiff": Entry(
+            "sampling from the inverted image, steered to the boundary of a wrong class and the true one",
+            "Collins et al. (NatADiff), ICLR 2026",
+            "attnshift.baselines.natadiff:NatADiff",
+        ),
         "difgsm": Entry(
             "MI-FGSM with randomly resized and padded images (extra baselines)",
             "Xie et al., CVPR 2019",

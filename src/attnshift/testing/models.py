@@ -40,13 +40,13 @@ def small_classifier() -> Classifier:
 
 @cache
 def sure_classifier() -> Classifier:
-    """``small_classifier`` with logits 100 times as large, so that the first class's probability is
-    near 1 and not near 1/1000."""
+    """``small_classifier`` with names of its classes, and logits 100 times as large, so that the
+    first class's probability is near 1 and not near 1/1000."""
     network: Any = deepcopy(small_classifier().network)
     with torch.no_grad():
         for parameter in network.get_classifier().parameters():
             parameter.mul_(100)
-    return replace(small_classifier(), network=network)
+    return replace(small_classifier(), network=network, class_names=tuple(f"thing {label}" for label in range(1000)))
 
 
 def pictures(count: int = 3, side: int = SIDE) -> Tensor:

@@ -1,0 +1,151 @@
+"""The terms of NatADiff: joint prompt, gradient over views, and the wrong class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attnshift.baselines.edits import EditInput
+from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
+from attnshift.batching import batch_record, constant, image_norms, per_image, spread
+from attnshift.classifiers.classifier import vocabulary
+from attnshift.diffusion.denoising import guided_noise
+from attnshift.ensemble.expectation import Expectation, View
+from attnshift.ensemble.surrogates import Surrogates
+
+if TYPE_CHECKING:
+    from attnshift.baselines.natadiff import NatADiff
+
+__all__ = ["Crossing", "joint_prompts", "prepare_crossing", "wrong_classes"]
+
+_GROWTH = 0.5
+"""Growth of the terms from one try to the next, a share of the first."""
+
+
+@batch_record
+class Crossing(Sampled):
+    """NatADiff on prepared images: an attempt is a try.
+
+    ``wrong`` [batch] are the wrong classes, ``joint`` the text states of the joint prompts.
+    """
+
+    options: NatADiff = constant()
+    wrong: Tensor = per_image()
+    joint: Tensor = per_image()
+
+    @property
+    def attempts(self) -> int:
+        return self.options.tries
+
+    def steering(self, strengths: Tensor, attempt: int) -> _Steered:
+        options, start = self.options, self.trajectory.start
+        grown = strengths * (1 + _GROWTH * attempt)
+        unit = prod(start.shape[1:]) ** 0.5 if options.relative else 1.0
+        return _Steered(self, (grown * options.boundary).clamp(max=1), grown * options.scale * unit, self.wrong)
+
+    def over_views(self, visit: Visit) -> Surrogates:
+        """The surrogates, each with its mean logits over the views of that visit."""
+        surrogates, options = self.given.surrogates, self.options
+        expectation = Expectation(options.views, transforms=options.made_transforms())
+        views = expectation.views(replace(self.given.key, iteration=visit.number))
+        return replace(surrogates, classifiers=[_OverViews(each, views) for each in surrogates.classifiers])
+
+
+class _OverViews:
+    """A classifier whose logits are their mean over ``views``."""
+
+    def __init__(self, classifier: Callable[[Tensor], Tensor], views: Sequence[View]):
+        self._classifier, self._views = classifier, views
+
+    def __call__(self, images: Tensor) -> Tensor:
+        shown = torch.cat([view(images) for view in self._views])
+        return self._classifier(shown).unflatten(0, (len(self._views), len(images))).mean(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._classifier, name)
+
+
+@dataclass
+class _Steered:
+    """Sampling under a mixed score; ``boundary`` and ``scale`` are [batch]."""
+
+    crossing: Crossing
+    boundary: Tensor
+    scale: Tensor
+    aims: Tensor | None
+
+    def noise(self, latents: Tensor, visit: Visit) -> Tensor:
+        options, backbone = self.crossing.options, self.crossing.given.backbone
+        trajectory, crosses = self.crossing.trajectory, bool(self.boundary.any())
+        steps = len(trajectory.noise_schedule)
+        pulls = options.guided[0] <= visit.left / steps <= options.guided[1] and bool(self.scale.any())
+        if not crosses and not pulls:
+            return guided_noise(backbone, trajectory, latents, visit.index)[0]
+        texts = [trajectory.unconditional[visit.index]] + [self.crossing.joint] * crosses
+        timestep = trajectory.noise_schedule.timesteps[visit.index]
+        predicted = backbone.denoise(torch.cat([latents] * len(texts)), timestep, torch.cat(texts)).noise
+        empty, *joint = predicted.chunk(len(texts))
+        own, pull = self._own(latents, visit, pulls)
+        boundary = spread(self.boundary, latents)
+        noise = empty + (1 - boundary) * options.guidance * (own - empty)
+        for each in joint:
+            noise = noise + boundary * options.joint_guidance * (each - empty)
+        return noise if pull is None else noise - pull
+
+    def moved(self, latents: Tensor, noise: Tensor, visit: Visit) -> Tensor:
+        return latents
+
+    def _own(self, latents: Tensor, visit: Visit, pulls: bool) -> tuple[Tensor, Tensor | None]:
+        """The noise under the image's own prompt, and the gradient's part of the noise."""
+        crossing, trajectory = self.crossing, self.crossing.trajectory
+        timestep = trajectory.noise_schedule.timesteps[visit.index]
+        level = trajectory.noise_schedule.levels[visit.index]
+        points = latents.detach().requires_grad_()
+        with torch.set_grad_enabled(pulls and crossing.options.gradient == "exact"):
+            own = crossing.given.backbone.denoise(points, timestep, trajectory.text).noise
+        if not pulls:
+            return own, None
+        with torch.enable_grad():
+            images = crossing.shown(preview(points, own, level))
+        gradient = crossing.uphill(crossing.over_views(visit), points, images, crossing.wrong)
+        lengths = self.scale * (1 - level) ** 0.5 / image_norms(gradient).clamp(min=1e-30)
+        return own.detach(), spread(lengths, latents) * gradient
+
+
+def wrong_classes(options: NatADiff, given: EditInput, names: Sequence[str]) -> Tensor:
+    """The targets, or the other class [batch] of the nearest prompt; ``names`` are those of all
+    classes."""
+    goals, backbone = given.surrogates.goals, given.backbone
+    if goals.targets is not None:
+        return goals.targets
+    summaries = backbone.summarise([options.prompt(name) for name in names])
+    cosines = summaries[goals.labels] @ summaries.T
+    words = [name.casefold().split() for name in names]
+    out = [[each in ([], words[label]) for each in words] for label in goals.labels.tolist()]
+    return cosines.masked_fill(torch.tensor(out, device=cosines.device), -torch.inf).argmax(1)
+
+
+def joint_prompts(options: NatADiff, given: EditInput, wrong: Tensor, names: Sequence[str]) -> list[str]:
+    """The joint prompt of each image; a ``ModelError`` where the backbone would cut it."""
+    labels: list[int] = given.surrogates.goals.labels.tolist()
+    prompts: list[str] = []
+    for other, label in zip(wrong.tolist(), labels, strict=True):
+        prompts.append(options.joint_prompt(names[int(other)], names[label]))
+        given.backbone.locate(prompts[-1], names[label])
+    return prompts
+
+
+@torch.no_grad()
+def prepare_crossing(options: NatADiff, given: EditInput) -> Crossing:
+    """NatADiff with ``options`` on ``given``."""
+    names = vocabulary(given.surrogates.classifiers)  # type: ignore[arg-type]
+    wrong = wrong_classes(options, given, names)
+    joint = given.backbone.embed(joint_prompts(options, given, wrong, names))
+    planned = visits(options.inverted_steps, options.passes, options.travelled)
+    made = Crossing(given, options, inverted(options, given, planned), planned, None, wrong, joint)
+    return with_residual(made) if options.residual else made

@@ -1,0 +1,44 @@
+"""Options of attacks that steer the sampling of a diffusion model. They are read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from attnshift.baselines.diffusion import DiffusionBaseline
+
+if TYPE_CHECKING:
+    from attnshift.baselines.edits import EditInput
+
+__all__ = ["GuidedBaseline", "Length", "Share"]
+
+Length = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class GuidedBaseline(DiffusionBaseline):
+    """Attack on the way of guided sampling. It was published for generations, from noise.
+
+    Here the way starts from the image, inverted through the last ``inverted_steps`` of
+    ``schedule_steps`` under its prompt, and a constant after each step makes it end at the image
+    again. So the attack edits images, and strength 0 gives them back.
+    """
+
+    schedule_steps: Annotated[int, Field(ge=2, le=999)] = 200
+    inverted_steps: Annotated[int, Field(ge=1, le=999)] = 41
+    guidance: Annotated[float, Field(ge=0)] = 3.0
+    """Weight of classifier-free guidance towards the prompt."""
+    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of a {}"
+    """Prompt; ``{}`` stands for the class name."""
+    residual: bool = True
+    """Add to each image what the autoencoder loses of it."""
+
+    def prompt(self, class_name: str) -> str:
+        return self.template.replace("{}", class_name)
+
+    def check(self, given: EditInput) -> None:
+        super().check(given)
+        given.backbone.noise_schedule(self.schedule_steps, self.inverted_steps)

@@ -1,0 +1,100 @@
+"""The steps and rounds of AdvDiff."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attnshift.baselines.edits import EditInput
+from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
+from attnshift.batching import batch_record, constant, image_norms, spread
+from attnshift.diffusion.denoising import guided_noise
+
+if TYPE_CHECKING:
+    from attnshift.baselines.advdiff import AdvDiff
+
+__all__ = ["Rounds", "prepare_rounds"]
+
+
+@batch_record
+class Rounds(Sampled):
+    """AdvDiff on prepared images: an attempt is a round."""
+
+    options: AdvDiff = constant()
+
+    @property
+    def attempts(self) -> int:
+        return self.options.rounds
+
+    def steering(self, strengths: Tensor, attempt: int) -> _Pushed:
+        return _Pushed(self, self.options.scale * strengths)
+
+    def onwards(self, start: Tensor, end: Tensor, aims: Tensor | None, strengths: Tensor) -> Tensor:
+        """The ``start``, moved along the gradient at the ``end``."""
+        lengths = self.options.start_scale * strengths
+        if not bool(lengths.any()):
+            return start
+        gradient, _ = self.towards(end, lambda points: points, aims)
+        return self.moved(start, gradient, lengths)
+
+    def towards(self, latents: Tensor, clean: Callable[[Tensor], Tensor], aims: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Gradient at ``latents`` of log p of a wrong class, and that class [batch]: ``aims``, or
+        else a new choice.
+
+        The surrogates see what ``clean`` makes of the latents, decoded.
+        """
+        points = latents.detach().requires_grad_()
+        with torch.enable_grad():
+            images = self.shown(clean(points))
+        aims = self._most_likely_wrong(images.detach()) if aims is None else aims
+        return self.uphill(self.given.surrogates, points, images, aims), aims
+
+    def moved(self, latents: Tensor, gradient: Tensor, lengths: Tensor) -> Tensor:
+        """``latents``, moved along ``gradient`` by ``lengths`` [batch]."""
+        if self.options.relative:
+            lengths = lengths * image_norms(latents) / image_norms(gradient).clamp(min=1e-30)
+        return latents + spread(lengths, latents) * gradient
+
+    def _most_likely_wrong(self, images: Tensor) -> Tensor:
+        """The target, or the wrong class of the highest mean logit."""
+        surrogates = self.given.surrogates
+        goals = surrogates.goals
+        if goals.targets is not None:
+            return goals.targets
+        return surrogates.logits(images).mean(0).scatter(1, goals.labels[:, None], -torch.inf).argmax(1)
+
+
+@dataclass
+class _Pushed:
+    """Guided sampling whose latents are moved by ``lengths`` [batch] after each guided step."""
+
+    rounds: Rounds
+    lengths: Tensor
+    aims: Tensor | None = None
+
+    def noise(self, latents: Tensor, visit: Visit) -> Tensor:
+        return guided_noise(self.rounds.given.backbone, self.rounds.trajectory, latents, visit.index)[0]
+
+    def moved(self, latents: Tensor, noise: Tensor, visit: Visit) -> Tensor:
+        options, schedule = self.rounds.options, self.rounds.trajectory.noise_schedule
+        guided = 0 < visit.left <= options.guided_share * len(schedule)
+        if not (guided and bool(self.lengths.any())):
+            return latents
+
+        def clean(points: Tensor) -> Tensor:
+            return points if options.decoded == "noisy" else preview(points, noise, schedule.levels[visit.index + 1])
+
+        gradient, aims = self.rounds.towards(latents, clean, self.aims)
+        self.aims = aims if options.aim == "round" else None
+        return self.rounds.moved(latents, gradient, self.lengths)
+
+
+def prepare_rounds(options: AdvDiff, given: EditInput) -> Rounds:
+    """AdvDiff with ``options`` on ``given``."""
+    planned = visits(options.inverted_steps)
+    made = Rounds(given, options, inverted(options, given, planned), planned, None)
+    return with_residual(made) if options.residual else made

@@ -1,0 +1,193 @@
+"""Guided sampling that attacks steer, from the inverted image back to it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from attnshift.baselines.edits import Edit, EditInput
+from attnshift.batching import batch_record, constant, per_image, select_rows
+from attnshift.data.images import quantise
+from attnshift.diffusion.ddim import ddim_step
+from attnshift.diffusion.denoising import Trajectory, guided_noise
+from attnshift.diffusion.inversion import invert
+from attnshift.ensemble.surrogates import Surrogates
+from attnshift.randomness import normal
+from attnshift.types import RandomKey
+
+if TYPE_CHECKING:
+    from attnshift.baselines.guided import GuidedBaseline
+
+__all__ = ["Sampled", "Steering", "Visit", "inverted", "preview", "visits", "with_residual"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One evaluation of a step.
+
+    ``number`` counts the visits of a way, ``index`` the steps of its schedule, and ``left`` those
+    that follow. ``again``: noise is added afterwards, and the step is visited once more.
+    """
+
+    number: int
+    index: int
+    left: int
+    again: bool
+
+
+def visits(steps: int, passes: int = 1, travelled: tuple[float, float] = (0.0, 1.0)) -> tuple[Visit, ...]:
+    """The visits of a way of so many ``steps``.
+
+    A step whose share of the steps that follow it lies within ``travelled`` is visited ``passes``
+    times (time travel), others once.
+    """
+    low, high = travelled
+    found: list[Visit] = []
+    for index in range(steps):
+        left = steps - 1 - index
+        count = passes if low <= left / steps <= high else 1
+        found += [Visit(len(found) + at, index, left, at + 1 < count) for at in range(count)]
+    return tuple(found)
+
+
+def preview(latents: Tensor, noise: Tensor, level: float) -> Tensor:
+    """The latents without noise that ``noise`` predicts for those at ``level``."""
+    return ddim_step(latents, noise, level, 1.0)
+
+
+class Steering(Protocol):
+    """Terms that are added to guided sampling. ``aims`` [batch] are the classes that they aim at,
+    None before one is chosen."""
+
+    aims: Tensor | None
+
+    def noise(self, latents: Tensor, visit: Visit) -> Tensor:
+        """The noise in ``latents`` [batch,channels,rows,columns] that the step follows."""
+        ...
+
+    def moved(self, latents: Tensor, noise: Tensor, visit: Visit) -> Tensor:
+        """The ``latents`` after the step, moved."""
+        ...
+
+
+@batch_record
+class Sampled(Edit):
+    """Attack that steers the way from an inverted image back to it, in attempts.
+
+    ``trajectory.offsets`` has one offset for each of ``visits``. ``residual``
+    [batch,3,height,width] is what the autoencoder loses of each image, None where it is not added.
+    """
+
+    options: GuidedBaseline = constant()
+    trajectory: Trajectory = per_image()
+    visits: tuple[Visit, ...] = constant()
+    residual: Tensor | None = per_image()
+
+    @property
+    @abstractmethod
+    def attempts(self) -> int:
+        """The most attempts on an image; it has no more once all surrogates are fooled."""
+
+    @abstractmethod
+    def steering(self, strengths: Tensor, attempt: int) -> Steering:
+        """The terms in that attempt, from 0, each image's own of ``strengths`` [batch] on them."""
+
+    def onwards(self, start: Tensor, end: Tensor, aims: Tensor | None, strengths: Tensor) -> Tensor:
+        """The start of the next attempt, after one from ``start`` to ``end``."""
+        return start
+
+    @torch.no_grad()
+    def floor(self) -> Tensor:
+        return self.shown(self.sample(self.trajectory.start)).clamp(0, 1)
+
+    @torch.no_grad()
+    def __call__(self, strengths: Tensor) -> Tensor:
+        found = torch.empty_like(self.given.images)
+        rows = torch.arange(len(found), device=found.device)
+        rest, start = self, self.trajectory.start
+        for attempt in range(self.attempts):
+            steering = rest.steering(strengths, attempt)
+            end = rest.sample(start, steering)
+            found[rows] = images = rest.shown(end).clamp(0, 1)
+            going = (rest.given.surrogates.judge(quantise(images))[1].max(0).values >= 0).nonzero()[:, 0]
+            if attempt + 1 == self.attempts or not len(going):
+                break
+            rest, rows, strengths = select_rows(rest, going), rows[going], strengths[going]
+            aims = None if steering.aims is None else steering.aims[going]
+            start = rest.onwards(start[going], end[going], aims, strengths)
+        return found
+
+    def sample(self, latents: Tensor, steering: Steering | None = None) -> Tensor:
+        """The latents [batch,channels,rows,columns] to which the way leads from ``latents``."""
+        trajectory = self.trajectory
+        for visit in self.visits:
+            source, target = trajectory.noise_schedule.levels[visit.index : visit.index + 2]
+            if steering is None:
+                noise = guided_noise(self.given.backbone, trajectory, latents, visit.index)[0]
+            else:
+                noise = steering.noise(latents, visit)
+            latents = ddim_step(latents, noise, source, target)
+            if trajectory.offsets is not None:
+                latents = latents + trajectory.offsets[visit.number]
+            if steering is not None:
+                latents = steering.moved(latents, noise, visit)
+            if visit.again:
+                latents = _noised_again(latents, source, target, self.given.key, visit)
+        return latents
+
+    def shown(self, latents: Tensor) -> Tensor:
+        """The images that ``latents`` without noise show, near [0,1]."""
+        decoded = self.given.backbone.decode(latents)
+        return decoded if self.residual is None else decoded + self.residual
+
+    def uphill(self, surrogates: Surrogates, points: Tensor, images: Tensor, aims: Tensor) -> Tensor:
+        """Gradient at ``points`` of log p of the classes ``aims`` [batch] in ``images``, which are
+        computed of them, by the fusion rule."""
+        goals = replace(surrogates.goals, targets=aims)
+        fused = self.options.rule()(replace(surrogates, goals=goals), images.detach())
+        return torch.autograd.grad(images, points, -fused.direction)[0]
+
+
+Edited = TypeVar("Edited", bound=Sampled)
+
+
+@torch.no_grad()
+def inverted(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]) -> Trajectory:
+    """The way of the images of ``given``, inverted conditionally, for the visits ``planned``.
+
+    Each visit has an offset, so that sampling without an attack passes through the inverted
+    latents: Ju et al., "Direct inversion" (ICLR 2024).
+    """
+    backbone = given.backbone
+    schedule = backbone.noise_schedule(options.schedule_steps, options.inverted_steps)
+    text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(given.images))
+    stored = invert(backbone, schedule, backbone.encode(given.images), text, "aligned")
+    bare = Trajectory(schedule, stored[0], text, (empty,) * len(schedule), None, options.guidance)
+    latents, offsets = stored[0], []
+    for visit in planned:
+        source, target = schedule.levels[visit.index : visit.index + 2]
+        noise, _ = guided_noise(backbone, bare, latents, visit.index)
+        offsets.append(stored[visit.index + 1] - ddim_step(latents, noise, source, target))
+        latents = stored[visit.index + 1]
+        if visit.again:
+            latents = _noised_again(latents, source, target, given.key, visit)
+    return replace(bare, offsets=tuple(offsets))
+
+
+@torch.no_grad()
+def with_residual(sampled: Edited) -> Edited:
+    """The same attack, whose control arm is the image again."""
+    lost = sampled.given.images - sampled.shown(sampled.sample(sampled.trajectory.start))
+    return replace(sampled, residual=lost)
+
+
+def _noised_again(latents: Tensor, source: float, target: float, key: RandomKey, visit: Visit) -> Tensor:
+    """``latents`` at the level ``target`` with as much noise as brings them back to ``source``."""
+    drawn = [normal(tuple(latents.shape[1:]), key.seed, id, visit.number, "time travel") for id in key.ids]
+    kept = source / target
+    return kept**0.5 * latents + (1 - kept) ** 0.5 * torch.stack(drawn).to(latents)
