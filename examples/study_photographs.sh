@@ -3,7 +3,7 @@
 # and every attack within the same budgets of naturalness.
 #   [count=N] study_photographs.sh ATTNSHIFT PYTHON MATERIAL OUT [PART…]
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. Parts:
-#   main      our presets within a budget and DI-FGSM, within SSIM 0.95 and LPIPS 0.05 at once
+#   main      our presets within a budget and four attacks on pixels, within SSIM 0.95 and LPIPS 0.05 at once
 #   single    the same attacks within one metric at a time
 #   core      every attack, on fewer photographs
 #   copies    attacks that take twenty copies of the image in every step
@@ -28,9 +28,12 @@ for each in "${unseen[@]}"; do
 done
 budget=ssim=0.95,lpips-squeeze=0.05
 singles=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
-main=(--recipe strong --recipe difgsm --recipe latents --recipe pixels --recipe fast)
-core=("${main[@]}" --recipe mifgsm --recipe tifgsm --recipe pgd --recipe adaea --recipe alma_budget --recipe ppgd
-    --recipe advad --recipe mef --recipe l2t --recipe diffpgd --recipe aca --recipe diffattack --recipe attention --recipe seed --recipe p2p --recipe full --recipe ensemble)
+ours=(--recipe strong --recipe latents --recipe pixels --recipe fast)
+main=("${ours[@]}" --recipe difgsm --recipe tifgsm --recipe mifgsm --recipe alma_budget)
+core=("${main[@]}")
+for each in pgd adaea ppgd advad mef l2t diffpgd aca diffattack attention seed p2p full ensemble; do
+    core+=(--recipe "$each")
+done
 
 compare() { # NAME SIZE COUNT ARGUMENT…
     local name=$1 size=$2 count=$3 labels photographs=imagenette-test
@@ -56,11 +59,11 @@ if asked core; then
     compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "$budget"
 fi
 if asked copies; then
-    compare copies 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${main[@]}" --recipe ssa --recipe bsr \
+    compare copies 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe ssa --recipe bsr \
         --budget "$budget"
 fi
 if asked large; then
-    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "$budget"
+    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --budget "$budget"
 fi
 if asked defended; then
     for run in "$out"/main/runs/{strong,latents,pixels,difgsm}@"$budget"; do
@@ -78,7 +81,8 @@ if asked fusion; then
         $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "$budget"
 fi
 if asked nips; then # no class words that the small text encoder saw, and no judge of ten classes
-    compare nips 128 "${count:-32}" --surrogate "$first" "${judges[@]:0:4}" "${main[@]}" --budget "$budget"
+    compare nips 128 "${count:-32}" --surrogate "$first" "${judges[@]:0:4}" "${ours[@]}" \
+        --recipe difgsm --budget "$budget"
 fi
 if asked seeds; then
     compare seeds 128 "${count:-32}" --surrogate "$first" "${judges[@]}" --recipe strong \
