@@ -7,7 +7,7 @@
 #   dose   each attention term at growing shares of the classification's pull; tuning images and classifier
 #   bound  attention terms alone, without classification: how far attention can move; tuning images
 #   terms  every term of the notes at one share; other images and judges that no attack has seen
-# examples/steering_table.py makes tables of the runs of dose and bound. The same command continues.
+# examples/pages/steering.py makes tables of the runs of dose and bound. The same command continues.
 set -euo pipefail
 attnshift=$1 python=$2 out=$3 world=$4
 shift 4

@@ -57,6 +57,7 @@ COLUMNS = {
     "surrogate_gradients",
     "denoiser_evaluations",
     "spent",
+    "pixel_share",
     "losses",
     "measured",
     "gradients",

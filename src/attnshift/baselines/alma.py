@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AlmaBudget"]
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+Kept = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class AlmaBudget(BudgetBaseline):
     """
 
     steps: Annotated[int, Field(ge=2, le=10_000)] = 100
-    averaging: Share = 0.9
+    averaging: Kept = 0.9
     """Share of itself that the multiplier keeps in each step."""
-    momentum: Share = 0.9
+    momentum: Kept = 0.9
     first_spent: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Share of the budget that the first step spends; it fixes the learning rate of each image."""
     last_rate: Annotated[float, Field(gt=0, le=1)] = 0.1

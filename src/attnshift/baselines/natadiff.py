@@ -27,7 +27,7 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Part = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+Stretch = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class NatADiff(GuidedBaseline):
     """Whether ``scale`` counts in lengths of standard noise on the latents."""
     gradient: Literal["exact", "detached"] = "exact"
     """``detached``: the gradient does not go back through the denoiser."""
-    guided: Part = (0.0, 0.7)
+    guided: Stretch = (0.0, 0.7)
     """Part of the way whose steps have the gradient: shares of its steps that follow."""
-    travelled: Part = (0.5, 0.8)
+    travelled: Stretch = (0.5, 0.8)
     """Part of the way whose steps are walked ``passes`` times."""
     passes: Annotated[int, Field(ge=1, le=100)] = 5
     views: Annotated[int, Field(ge=1, le=64)] = 8

@@ -153,7 +153,7 @@ class Sampled(Edit):
         return torch.autograd.grad(images, points, -fused.direction)[0]
 
 
-Edited = TypeVar("Edited", bound=Sampled)
+AnySampled = TypeVar("AnySampled", bound=Sampled)
 
 
 @torch.no_grad()
@@ -180,7 +180,7 @@ def inverted(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]
 
 
 @torch.no_grad()
-def with_residual(sampled: Edited) -> Edited:
+def with_residual(sampled: AnySampled) -> AnySampled:
     """The same attack, whose control arm is the image again."""
     lost = sampled.given.images - sampled.shown(sampled.sample(sampled.trajectory.start))
     return replace(sampled, residual=lost)

@@ -1,7 +1,7 @@
 """Tables and a picture of steering.sh.
 
-    steering_table.py RUN…                 one row for each run, in Markdown
-    steering_table.py --figure FILE RUN…   runs dose-none and dose-TERM-SHARE as curves
+    steering.py RUN…                 one row for each run, in Markdown
+    steering.py --figure FILE RUN…   runs dose-none and dose-TERM-SHARE as curves
 
 Mass is the attention to the class's phrase on the saved file, as a share of that on the clean image; moved is the
 total variation distance of its map.
