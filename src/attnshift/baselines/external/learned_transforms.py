@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchvision.transforms.functional import resized_crop
 
 from attnshift.baselines.external.networks import SpectrumSimulation
 from attnshift.baselines.sign_steps import of_size_one
@@ -41,6 +40,8 @@ class CentreCrops:
         return torch.cat([self._crop(images, share) for share in shares])
 
     def _crop(self, images: Tensor, share: float) -> Tensor:
+        from torchvision.transforms.functional import resized_crop
+
         sides = list(images.shape[-2:])
         height, width = (int(side * share) for side in sides)
         top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
