@@ -17,7 +17,7 @@ import numpy
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["generator", "normal", "random_step"]
+__all__ = ["generator", "normal", "normal_like", "random_step"]
 
 
 def generator(*key: int | str) -> numpy.random.Generator:
@@ -39,15 +39,20 @@ def normal(shape: tuple[int, ...], *key: int | str) -> Tensor:
     return torch.from_numpy(generator(*key).standard_normal(shape)).float()
 
 
+def normal_like(batch: Tensor, seed: int, ids: Sequence[str], *purpose: int | str) -> Tensor:
+    """Standard normal values like ``batch`` [batch,...]; an image's depend on ``seed``, its one of
+    ``ids`` and ``purpose`` alone."""
+    import torch
+
+    return torch.stack([normal(tuple(batch.shape[1:]), seed, id, *purpose) for id in ids]).to(batch)
+
+
 def random_step(start: Tensor, end: Tensor, seed: int, ids: Sequence[str]) -> Tensor:
     """Points as far from ``start`` as ``end`` is (L2 norm), each in a random direction.
 
     All are [batch,channels,rows,columns]. The direction depends on ``seed`` and the image's
     id.
     """
-    import torch
-
-    drawn = [normal(tuple(start.shape[1:]), seed, id, "noise") for id in ids]
-    direction = torch.stack(drawn).to(start)
+    direction = normal_like(start, seed, ids, "noise")
     lengths = (end - start).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
     return start + lengths.view(-1, 1, 1, 1) * direction

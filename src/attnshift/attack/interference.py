@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier, vocabulary
-from attnshift.classifiers.names import NAMES_FILE
+from attnshift.classifiers.names import NAMES_FILE, same_words
 from attnshift.diffusion.backbone import Backbone, Probe, Read
 from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.denoising import InterferenceText
@@ -91,7 +91,7 @@ def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], sub
         return
     for subject in subjects:
         phrase = _settled(section, subject, names).phrase
-        if any(_same(phrase, name) for name in _true_names(subject, names)):
+        if any(same_words(phrase, name) for name in _true_names(subject, names)):
             source = "interference.phrase" if section.choose == "given" else "the target"
             raise RecipeError(f"{source} {phrase!r} is the true class of an image; give another")
         _locate_both(recipe.prompt, backbone, subject.class_name, phrase)
@@ -138,7 +138,7 @@ def _first_that_fits(
     prompt: PromptSection, backbone: Backbone, subject: Subject, order: Sequence[int], names: tuple[str, ...]
 ) -> Choice:
     for label in order:
-        own = label == subject.label or any(_same(names[label], name) for name in _true_names(subject, names))
+        own = label == subject.label or any(same_words(names[label], name) for name in _true_names(subject, names))
         if own or not names[label]:
             continue
         try:
@@ -156,13 +156,9 @@ def _true_names(subject: Subject, names: tuple[str, ...]) -> set[str]:
     return {subject.class_name, *names[subject.label : subject.label + 1]}
 
 
-def _same(left: str, right: str) -> bool:
-    return left.casefold().split() == right.casefold().split()
-
-
 def class_of(phrase: str, names: tuple[str, ...]) -> int:
     """The label of the class called ``phrase``, -1 if there is none."""
-    return next((label for label, name in enumerate(names) if _same(name, phrase)), -1)
+    return next((label for label, name in enumerate(names) if same_words(name, phrase)), -1)
 
 
 def _locate_both(prompt: PromptSection, backbone: Backbone, class_name: str, phrase: str) -> None:

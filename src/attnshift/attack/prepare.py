@@ -24,7 +24,7 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
-from attnshift.randomness import normal
+from attnshift.randomness import normal_like
 from attnshift.types import AttentionMaps, Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
 
 __all__ = ["Background", "Observer", "PreparedBatch", "Renderer", "Task", "prepare_batch"]
@@ -241,8 +241,7 @@ def _encode(method: Method, backbone: Backbone, images: Tensor, tasks: Sequence[
     latents = backbone.encode(images)
     if method.recipe.diffusion.encoding == "mean":
         return latents
-    noise = [normal(tuple(latents.shape[1:]), method.recipe.seed, task.id, "encoding") for task in tasks]
-    return backbone.encode(images, torch.stack(noise).to(latents))
+    return backbone.encode(images, normal_like(latents, method.recipe.seed, [task.id for task in tasks], "encoding"))
 
 
 def _masks(

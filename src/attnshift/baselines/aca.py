@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from attnshift.baselines.diffusion import DiffusionBaseline
+from attnshift.baselines.diffusion import PromptedBaseline
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
@@ -17,7 +17,7 @@ __all__ = ["ACA", "OfficialACA"]
 
 
 @dataclass(frozen=True)
-class ACA(DiffusionBaseline):
+class ACA(PromptedBaseline):
     """Adversarial content attack: Chen et al. (NeurIPS 2023).
 
     The image is mapped to the noise z_T by DDIM inversion of the whole schedule, conditional on the
@@ -26,7 +26,8 @@ class ACA(DiffusionBaseline):
     back and used as if it were that of z_T.
 
     The defaults repair what hinders a comparison: nothing is lost on the way back, and the last
-    iterate is tested too, each as an 8-bit file. ``OfficialACA`` is the released attack.
+    iterate is tested too, each as an 8-bit file. The paper's prompts are detailed captions of the
+    image. ``OfficialACA`` is the released attack.
     """
 
     lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
@@ -42,8 +43,6 @@ class ACA(DiffusionBaseline):
     beta)."""
     schedule_steps: Annotated[int, Field(ge=2, le=999)] = 50
     guidance: Annotated[float, Field(ge=0)] = 7.5
-    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of a {}"
-    """Prompt; ``{}`` stands for the class name. The paper's are detailed captions of the image."""
     reconstruction: Literal["offset", "null_text"] = "offset"
     residual: bool = True
     """Add to each image what the way back loses of it."""
@@ -57,9 +56,6 @@ class ACA(DiffusionBaseline):
     def pace(self) -> float:
         """Change of a value in each step."""
         return 0.4 * self.epsilon if self.step_size is None else self.step_size
-
-    def prompt(self, class_name: str) -> str:
-        return self.template.replace("{}", class_name)
 
     def check(self, given: EditInput) -> None:
         super().check(given)

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from attnshift.baselines.advad import LEVELS
 from attnshift.batching import spread
+from attnshift.diffusion.ddim import linear_levels
 from attnshift.types import Goals
 
 __all__ = ["LogOthers", "noise_ratios", "walk"]
 
 Slopes = Callable[[Tensor], Tensor]
 """Points [batch,3,height,width] -> gradients there of what the attack raises."""
-
-_LOWEST_BETA, _HIGHEST_BETA = 1e-4, 0.02
 
 
 class LogOthers:
@@ -43,10 +42,9 @@ def noise_ratios(steps: int) -> tuple[float, ...]:
     """r_t = sqrt(1 - a_t) / sqrt(a_t) of ``steps`` noise levels, the noisiest first, and 0 at the
     end.
 
-    a_t is the cumulative alpha of 1000 levels with linear betas from 1e-4 to 0.02.
+    a_t is the cumulative alpha of 1000 levels with linear betas.
     """
-    alphas = numpy.cumprod(1 - numpy.linspace(_LOWEST_BETA, _HIGHEST_BETA, LEVELS))
-    taken = alphas[:: ceil(LEVELS / steps)][::-1]
+    taken = numpy.array(linear_levels(LEVELS)[:: ceil(LEVELS / steps)][::-1])
     return (*(((1 - taken) / taken) ** 0.5).tolist(), 0.0)
 
 

@@ -14,6 +14,7 @@ from attnshift.baselines.edits import EditInput
 from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
 from attnshift.batching import batch_record, constant, image_norms, per_image, spread
 from attnshift.classifiers.classifier import vocabulary
+from attnshift.classifiers.names import same_words
 from attnshift.diffusion.denoising import guided_noise
 from attnshift.ensemble.expectation import Expectation, View
 from attnshift.ensemble.surrogates import Surrogates
@@ -125,8 +126,8 @@ def wrong_classes(options: NatADiff, given: EditInput, names: Sequence[str]) -> 
         return goals.targets
     summaries = backbone.summarise([options.prompt(name) for name in names])
     cosines = summaries[goals.labels] @ summaries.T
-    words = [name.casefold().split() for name in names]
-    out = [[each in ([], words[label]) for each in words] for label in goals.labels.tolist()]
+    labels: list[int] = goals.labels.tolist()
+    out = [[any(same_words(name, each) for each in ("", names[label])) for name in names] for label in labels]
     return cosines.masked_fill(torch.tensor(out, device=cosines.device), -torch.inf).argmax(1)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field
 
 from attnshift.baselines.options import ScaledOptions
 from attnshift.ensemble import RULES
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
     from attnshift.ensemble.fusion import FusionRule
 
-__all__ = ["DiffusionBaseline"]
+__all__ = ["DiffusionBaseline", "PromptedBaseline"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,14 @@ class DiffusionBaseline(ScaledOptions, ABC):
 
     def rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)
+
+
+@dataclass(frozen=True)
+class PromptedBaseline(DiffusionBaseline):
+    """Attack whose prompt names the class of the image."""
+
+    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of a {}"
+    """Prompt; ``{}`` stands for the class name."""
+
+    def prompt(self, class_name: str) -> str:
+        return self.template.replace("{}", class_name)

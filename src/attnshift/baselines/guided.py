@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from attnshift.baselines.diffusion import DiffusionBaseline
+from attnshift.baselines.diffusion import PromptedBaseline
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import EditInput
@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class GuidedBaseline(DiffusionBaseline):
+class GuidedBaseline(PromptedBaseline):
     """Attack on the way of guided sampling. It was published for generations, from noise.
 
     Here the way starts from the image, inverted through the last ``inverted_steps`` of
@@ -31,13 +31,8 @@ class GuidedBaseline(DiffusionBaseline):
     inverted_steps: Annotated[int, Field(ge=1, le=999)] = 41
     guidance: Annotated[float, Field(ge=0)] = 3.0
     """Weight of classifier-free guidance towards the prompt."""
-    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of a {}"
-    """Prompt; ``{}`` stands for the class name."""
     residual: bool = True
     """Add to each image what the autoencoder loses of it."""
-
-    def prompt(self, class_name: str) -> str:
-        return self.template.replace("{}", class_name)
 
     def check(self, given: EditInput) -> None:
         super().check(given)

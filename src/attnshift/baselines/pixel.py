@@ -50,19 +50,16 @@ class PGD(RadiusBaseline):
         return self.at_strengths(surrogates, images, key, images.new_ones(len(images)))
 
     def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
-        from attnshift.baselines.sign_steps import of_size_one, uniform_offsets
+        from attnshift.baselines.sign_steps import sign_steps, uniform_offsets
 
         strengths = strengths.view(-1, 1, 1, 1)
         epsilon, step_size = strengths * self.epsilon, strengths * (self.step_size or self.epsilon / self.steps)
-        low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
+        bounds = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
         points = (
             (images + epsilon * uniform_offsets(images, key, "start")).clamp(0, 1) if self.starts_at_random else images
         )
-        accumulated, direction = images.new_zeros(images.shape), self._directions(surrogates, key, epsilon)
-        for iteration in range(self.steps):
-            accumulated = self.decay * accumulated + of_size_one(direction(iteration, points))
-            points = (points - step_size * accumulated.sign()).clamp(low, high)
-        return points
+        directions = self._directions(surrogates, key, epsilon)
+        return sign_steps(points, directions, self.steps, step_size, bounds, self.decay)
 
     def _directions(self, surrogates: Surrogates, key: RandomKey, radii: Tensor) -> Callable[[int, Tensor], Tensor]:
         """The direction [batch,3,height,width] that is accumulated, for an iteration's number and

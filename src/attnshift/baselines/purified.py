@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import Edit, EditInput
-from attnshift.baselines.sign_steps import uniform_offsets
+from attnshift.baselines.sign_steps import sign_steps, uniform_offsets
 from attnshift.batching import batch_record, constant, per_image, spread
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.ddim import NoiseSchedule, linear_levels
 from attnshift.diffusion.denoising import Trajectory, denoise
-from attnshift.randomness import normal
+from attnshift.randomness import normal_like
 
 if TYPE_CHECKING:
     from attnshift.baselines.diffpgd import DiffPGD
@@ -24,8 +24,6 @@ __all__ = ["Purified", "ladder", "prepare_purified"]
 
 _TRAINED, _RUNGS = 1000, 50
 """Steps of the diffusion model of the paper, and of the schedule that it is walked with."""
-_BETAS = (1e-4, 0.02)
-"""Its first and its last beta; they grow linearly."""
 
 
 def ladder(backbone: Backbone, depth: int) -> NoiseSchedule:
@@ -34,9 +32,9 @@ def ladder(backbone: Backbone, depth: int) -> NoiseSchedule:
     Those are every 20th of 1000 steps with linear betas, from number 20 ``depth`` down to 0; the
     last step ends at the predicted image itself.
     """
-    levels = torch.cumprod(1 - torch.linspace(*_BETAS, _TRAINED, dtype=torch.float64), 0)
+    levels = linear_levels(_TRAINED)
     own = backbone.noise_schedule(_TRAINED, _TRAINED - 1)
-    wanted = [float(levels[rung * _TRAINED // _RUNGS]) for rung in reversed(range(depth + 1))]
+    wanted = [levels[rung * _TRAINED // _RUNGS] for rung in reversed(range(depth + 1))]
     places = [min(range(len(own)), key=lambda at: abs(own.levels[at] - level)) for level in wanted]
     reached = (*(own.levels[at] for at in places), 1.0)
     return NoiseSchedule(tuple(own.timesteps[at] for at in places), reached, own.levels[max(places[0] - 1, 0)])
@@ -68,15 +66,20 @@ class Purified(Edit):
         if options.random_start:
             points = (images + radius * uniform_offsets(images, self.given.key, "start")).clamp(low, high)
         rule, state = options.rule(), None
-        for iteration in range(options.steps):
+
+        def direction(iteration: int, points: Tensor) -> Tensor:
+            nonlocal state
             if options.gradient == "exact":
-                surrogates = replace(self.given.surrogates, show=lambda given, at=iteration: self.shown(given, at))
+                surrogates = replace(self.given.surrogates, show=lambda given: self.shown(given, iteration))
                 fused = rule(surrogates, points, state)
             else:
                 with torch.no_grad():
                     seen = self.shown(points, iteration)
                 fused = rule(self.given.surrogates, seen, state)
-            points, state = (points - step_size * fused.direction.sign()).clamp(low, high), fused.state
+            state = fused.state
+            return fused.direction
+
+        points = sign_steps(points, direction, options.steps, step_size, (low, high))
         with torch.no_grad():
             return self.shown(points.clamp(0, 1), options.steps)
 
@@ -97,8 +100,8 @@ class Purified(Edit):
         backbone, schedule, key = self.given.backbone, self.noise_schedule, self.given.key
         latents, level = backbone.encode(points), schedule.levels[0]
         draw = 0 if self.options.noise == "fixed" else iteration
-        noise = [normal(tuple(latents.shape[1:]), key.seed, id, draw, "purification") for id in key.ids]
-        start = level**0.5 * latents + (1 - level) ** 0.5 * torch.stack(noise).to(latents)
+        noise = normal_like(latents, key.seed, key.ids, draw, "purification")
+        start = level**0.5 * latents + (1 - level) ** 0.5 * noise
         trajectory = Trajectory(schedule, start, self.text, (self.text,) * len(schedule), None, 1.0)
         return backbone.decode(denoise(backbone, trajectory, start)[0])
 

@@ -17,7 +17,7 @@ from attnshift.diffusion.ddim import ddim_step
 from attnshift.diffusion.denoising import Trajectory, guided_noise
 from attnshift.diffusion.inversion import invert
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.randomness import normal
+from attnshift.randomness import normal_like
 from attnshift.types import RandomKey
 
 if TYPE_CHECKING:
@@ -188,6 +188,6 @@ def with_residual(sampled: AnySampled) -> AnySampled:
 
 def _noised_again(latents: Tensor, source: float, target: float, key: RandomKey, visit: Visit) -> Tensor:
     """``latents`` at the level ``target`` with as much noise as brings them back to ``source``."""
-    drawn = [normal(tuple(latents.shape[1:]), key.seed, id, visit.number, "time travel") for id in key.ids]
     kept = source / target
-    return kept**0.5 * latents + (1 - kept) ** 0.5 * torch.stack(drawn).to(latents)
+    drawn = normal_like(latents, key.seed, key.ids, visit.number, "time travel")
+    return kept**0.5 * latents + (1 - kept) ** 0.5 * drawn

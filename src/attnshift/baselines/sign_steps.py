@@ -1,6 +1,8 @@
-"""What sign steps are made of: a fusion rule's direction, step after step, and random offsets."""
+"""Sign steps, and what they are made of: a fusion rule's direction, and random offsets."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import generator
 from attnshift.types import RandomKey
 
-__all__ = ["FusedDirection", "of_size_one", "uniform_offsets"]
+__all__ = ["FusedDirection", "of_size_one", "sign_steps", "uniform_offsets"]
 
 
 class FusedDirection:
@@ -28,6 +30,27 @@ class FusedDirection:
         fused = self._rule(self._surrogates, points, self._state)
         self._state = fused.state
         return fused.direction
+
+
+def sign_steps(
+    points: Tensor,
+    directions: Callable[[int, Tensor], Tensor],
+    steps: int,
+    step_size: Tensor | float,
+    bounds: tuple[Tensor, Tensor],
+    decay: float = 0.0,
+) -> Tensor:
+    """The last of so many ``steps`` from ``points`` [batch,3,height,width], within ``bounds``.
+
+    Each goes ``step_size`` against the signs of the accumulated direction (momentum), which is
+    ``decay`` times itself and the new one, divided by its mean absolute value. ``directions`` maps
+    a step's number and its points to the gradient there of what is lowered.
+    """
+    accumulated = torch.zeros_like(points)
+    for step in range(steps):
+        accumulated = decay * accumulated + of_size_one(directions(step, points))
+        points = (points - step_size * accumulated.sign()).clamp(*bounds)
+    return points
 
 
 def of_size_one(direction: Tensor) -> Tensor:

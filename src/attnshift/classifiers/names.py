@@ -25,6 +25,7 @@ __all__ = [
     "plain",
     "positions",
     "read_lines",
+    "same_words",
     "synset_words",
     "words",
 ]
@@ -87,6 +88,15 @@ def plain(name: str) -> str:
     ('red ball', 'jack o lantern')
     """
     return " ".join(re.sub(r"[_\s-]+", " ", re.sub("['’]", "", name)).casefold().split())
+
+
+def same_words(left: str, right: str) -> bool:
+    """Whether two names have the same words, whatever their case.
+
+    >>> same_words("Red  ball", "red ball"), same_words("red-ball", "red ball")
+    (True, False)
+    """
+    return left.casefold().split() == right.casefold().split()
 
 
 def positions(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:

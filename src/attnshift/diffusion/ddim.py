@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["NoiseSchedule", "Pairing", "ddim_step"]
+__all__ = ["NoiseSchedule", "Pairing", "ddim_step", "linear_levels"]
 
 Pairing = Literal["aligned", "compat"]
 
@@ -24,6 +25,14 @@ def ddim_step(
     along ``noise``."""
     clean = (latents - (1 - source) ** 0.5 * noise) / source**0.5
     return target**0.5 * clean + (1 - target) ** 0.5 * noise
+
+
+def linear_levels(steps: int) -> tuple[float, ...]:
+    """Cumulative alphas of so many training steps, whose betas grow linearly from 1e-4 to 0.02.
+
+    Ho, Jain and Abbeel, "Denoising diffusion probabilistic models" (NeurIPS 2020), section 4.
+    """
+    return tuple(numpy.cumprod(1 - numpy.linspace(1e-4, 0.02, steps)).tolist())
 
 
 @dataclass(frozen=True)

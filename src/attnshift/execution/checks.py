@@ -24,7 +24,7 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
 from attnshift.errors import LabelError, ModelError, UserError
 from attnshift.execution.agreement import Agreement, is_random, measure_agreement, readable, sampled
-from attnshift.execution.settings import AttackSettings, settings_checks, uses_pipeline, usual_threads
+from attnshift.execution.settings import AttackSettings, settings_checks, usual_threads
 from attnshift.execution.work import Work, work_of
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
@@ -160,7 +160,7 @@ def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaint
         complaints(LabelError(f"{settings.labelled_by}: {against}, or set `accept_labels`"))
     pipeline = None
     # An attack on pixels does not use it.
-    if parts.fits and backbone and first and uses_pipeline(recipe):
+    if parts.fits and backbone and first and recipe.uses_pipeline:
         images = torch.stack([image for _, image in first])
         pipeline = complaints.tried(lambda: _measure(backbone, images, recipe))
     if pipeline and pipeline.verdict.kind == "refused":

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from attnshift.attack.inputs import check_device
-from attnshift.baselines import needs_diffusion
 from attnshift.errors import UserError
 from attnshift.execution.early import check_numbers, check_surrogates
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -20,7 +19,6 @@ __all__ = [
     "check_settings",
     "settings_checks",
     "settings_with",
-    "uses_pipeline",
     "usual_threads",
     "wants_masks",
 ]
@@ -98,11 +96,6 @@ def settings_checks(settings: AttackSettings) -> Iterator[Callable[[], None]]:
 
 def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
     return isinstance(recipe, Recipe) and recipe.mask.source == "given"
-
-
-def uses_pipeline(recipe: Recipe | BaselineRecipe) -> bool:
-    """True unless ``recipe`` attacks pixels."""
-    return isinstance(recipe, Recipe) or needs_diffusion(recipe.baseline.attack)
 
 
 def usual_threads(device: str, size: int) -> int:

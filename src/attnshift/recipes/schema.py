@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from attnshift.baselines import needs_diffusion
 from attnshift.metrics import budget_metric
 from attnshift.recipes.prompts import PromptSection
 from attnshift.recipes.sections import OpenSection, Section
@@ -236,6 +237,10 @@ class Recipe(Section):
     finish: FinishSection = FinishSection()
     budget: BudgetSection = BudgetSection()
 
+    @property
+    def uses_pipeline(self) -> bool:
+        return True
+
     @model_validator(mode="after")
     def _uses_its_budget(self) -> Recipe:
         if self.budget.given and self.finish.early:
@@ -266,7 +271,7 @@ class BaselineSection(OpenSection):
 
 
 class BaselineRecipe(Section):
-    """Complete description of an attack on pixels:
+    """Complete description of a baseline:
     ``baseline.attack`` is a name in ``BASELINES``."""
 
     name: str
@@ -276,6 +281,11 @@ class BaselineRecipe(Section):
     """Classifiers that chose its numbers; they cannot judge it."""
     baseline: BaselineSection
     budget: BudgetSection = BudgetSection()
+
+    @property
+    def uses_pipeline(self) -> bool:
+        """False for an attack on pixels."""
+        return needs_diffusion(self.baseline.attack)
 
 
 def _kind(recipe: Any) -> str:

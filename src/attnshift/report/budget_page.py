@@ -87,16 +87,19 @@ def _naturalness(table: BudgetTable) -> FigureTable:
     The share of added pixels has a column where a recipe adds them to what its latents show.
     """
     metrics = [name for name in table.lines[0].quality if all(name in line.quality for line in table.lines)]
-    adding = any(line.pixel_share.count for line in table.lines)
+    shares = {"spent": [line.spent for line in table.lines]}
+    if any(line.pixel_share.count for line in table.lines):
+        shares["pixel share"] = [line.pixel_share for line in table.lines]
     rows = []
-    for line in table.lines:
-        added = (Cell(percent(line.pixel_share), line.pixel_share),) if line.pixel_share.count else ("–",)
+    for line, own in zip(table.lines, zip(*shares.values(), strict=True), strict=True):
         quality = (Cell(_mean(line.quality[name], _DIGITS.get(name, 3)), line.quality[name]) for name in metrics)
         costs = (Cell(_mean(line.costs[name], 1), line.costs[name]) for name in _COSTS)
-        shares = (Cell(percent(line.spent), line.spent), *added[:adding])
-        rows.append((line.name, *shares, *quality, *costs))
-    columns = ("recipe, means", "spent", *("pixel share",)[:adding], *metrics, *_COSTS.values())
-    return FigureTable(columns, tuple(rows))
+        rows.append((line.name, *map(_share, own), *quality, *costs))
+    return FigureTable(("recipe, means", *shares, *metrics, *_COSTS.values()), tuple(rows))
+
+
+def _share(estimate: Estimate) -> Cell | str:
+    return Cell(percent(estimate), estimate) if estimate.count else "–"
 
 
 def _mean(estimate: Estimate, digits: int) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from attnshift.baselines import needs_diffusion
 from attnshift.diffusion import Precision
-from attnshift.recipes.schema import AnyRecipe, BaselineRecipe
+from attnshift.recipes.schema import AnyRecipe
 from attnshift.registry import STRICT
 from attnshift.results.arms import ARMS
 
@@ -60,8 +59,7 @@ class RunSpec(BaseModel):
     @property
     def arms(self) -> tuple[str, ...]:
         """Arms of the run; an attack on pixels has no round trip and no reconstruction."""
-        on_pixels = isinstance(self.recipe, BaselineRecipe) and not needs_diffusion(self.recipe.baseline.attack)
-        missing = ("round_trip", "reconstruction") if on_pixels else ()
+        missing = () if self.recipe.uses_pipeline else ("round_trip", "reconstruction")
         return tuple(arm for arm in ARMS if arm not in missing)
 
     @property

@@ -22,7 +22,7 @@ from attnshift.diffusion import load_pipeline
 from attnshift.errors import ModelError, RunError, UserError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
 from attnshift.execution.prepare import PreparedRun, prepare_run
-from attnshift.execution.settings import Inputs, settings_with, uses_pipeline, wants_masks
+from attnshift.execution.settings import Inputs, settings_with, wants_masks
 from attnshift.judging.verdicts import evaluate_run, in_run_order
 from attnshift.metrics.clean_accuracy import LEAST
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -117,7 +117,7 @@ def _prepare(settings: ComparisonSettings) -> list[_Arm]:
     shared: dict[bool, PreparedRun] = {}
     inversions = settings.cache or settings.out / "inversions"
     # The pipeline is measured for the first attack alone, and for none on pixels.
-    for entrant in sorted(settings.entrants, key=lambda each: not uses_pipeline(each.recipe)):
+    for entrant in sorted(settings.entrants, key=lambda each: not each.recipe.uses_pipeline):
         name, recipe = entrant.name, _checked(entrant)
         if wanted[name] in shared:
             _check_recipe(name, recipe, shared[wanted[name]])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attnshift.baselines.external.networks import SpectrumSimulation
-from attnshift.baselines.sign_steps import of_size_one
+from attnshift.baselines.sign_steps import sign_steps
 
 __all__ = ["CentreCrops", "LearnedTransforms", "operations"]
 
@@ -89,19 +89,20 @@ class LearnedTransforms:
     def __call__(self, image: Tensor, label: Tensor) -> Tensor:
         """The attacked ``image`` [1,3,height,width], away from or towards its ``label`` [1]."""
         scores = torch.zeros(len(self.operations), requires_grad=True)
-        low, high = (image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)
-        point, accumulated = image, torch.zeros_like(image)
-        for _ in range(self.steps):
+
+        def downhill(step: int, point: Tensor) -> Tensor:
+            nonlocal scores
             slope, wanted = torch.zeros_like(image), torch.zeros(())
             for _ in range(self.draws):
                 chances = scores.softmax(0)
                 chain = torch.multinomial(chances.detach(), _CHAIN, replacement=True)
                 loss, gradient = self._look(point, label, chain.tolist())
                 slope, wanted = slope + gradient / self.draws, wanted + chances[chain].prod() * loss / self.draws
-            accumulated = self.decay * accumulated + of_size_one(slope)
-            point = (point + self.step_size * accumulated.sign()).clamp(low, high)
             scores = self._learned(scores, wanted)
-        return point
+            return -slope
+
+        bounds = (image - self.epsilon).clamp(min=0), (image + self.epsilon).clamp(max=1)
+        return sign_steps(image, downhill, self.steps, self.step_size, bounds, self.decay)
 
     def _look(self, point: Tensor, label: Tensor, chain: Sequence[int]) -> tuple[float, Tensor]:
         """The mean loss over the copies that a chain of operations makes of ``point``, which the

@@ -16,7 +16,7 @@ from attnshift.data.images import into_range
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.losses.classification import margins
 from attnshift.losses.objective import evaluate_term
-from attnshift.randomness import normal
+from attnshift.randomness import normal_like
 from attnshift.results.inspection import EVERY
 from attnshift.studies.inspection.probes import TermProbe
 from attnshift.types import Branch, Goals
@@ -115,8 +115,7 @@ def align_with(
             value = evaluate_term(probe.term, seen)[0]
             found.append(point.compare(_moving(probe, value, _pulled(value, latents)), "term", probe.name, probe))
     key = batch.key
-    drawn = [normal(tuple(latents.shape[1:]), key.seed, id, iteration, "inspection") for id in key.ids]
-    null = torch.stack(drawn).to(latents)
+    null = normal_like(latents, key.seed, key.ids, iteration, "inspection")
     found.append(replace(point.compare(null, "random", "random direction"), ratio=torch.full_like(least, torch.nan)))
     if prompts is not None:
         found += _directions(tuning, batch, latents.detach(), prompts, added)
