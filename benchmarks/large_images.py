@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
-from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 from results import read, record

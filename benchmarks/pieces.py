@@ -15,6 +15,7 @@ from attnshift.attack.loop import AttackState, Gradient, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.attack.run import run_attack
+from attnshift.batching import concatenated
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.recipes.reading import load_recipe
@@ -76,11 +77,11 @@ class Prepared:
         with torch.enable_grad():
             latents = start
             for timestep, empty in zip(trajectory.noise_schedule.timesteps, trajectory.unconditional, strict=True):
-                states = torch.cat([empty, trajectory.text])
+                states = concatenated([empty, trajectory.text]).states
                 output = backbone.unet(torch.cat([latents, latents]), timestep, encoder_hidden_states=states).sample
                 without, told = output.chunk(2)
                 noise = without + trajectory.guidance * (told - without)
-                latents = scheduler.step(noise, timestep, latents).prev_sample
+                latents = scheduler.step(noise, int(timestep), latents).prev_sample
             images = (backbone.vae.decode(latents / scale).sample / 2 + 0.5).clamp(0, 1)
             loss = torch.nn.functional.cross_entropy(self.classifiers[0](images), labels, reduction="sum")
             return torch.autograd.grad(loss, start)[0]

@@ -39,8 +39,8 @@ from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
 from attnshift.diffusion.attention import attention_sites
-from attnshift.diffusion.ddim import NoiseSchedule
 from attnshift.diffusion.inversion import invert
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.errors import UnavailableError
 from attnshift.files import atomic_write

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Prediction
-from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
 from attnshift.types import Goals, RandomKey
@@ -65,8 +66,8 @@ class Mirror:
     def decode(self, latents: Tensor, checkpointing: bool = False) -> Tensor:
         return self.decoder(latents)
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        return torch.tensor([float(len(prompt)) for prompt in prompts]).view(-1, 1, 1)
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning(torch.tensor([float(len(prompt)) for prompt in prompts]).view(-1, 1, 1))
 
     def summarise(self, prompts: Sequence[str]) -> Tensor:
         """Unit vectors: prompts are the nearer, the more alike their lengths."""
@@ -80,11 +81,11 @@ class Mirror:
         levels = self.levels or (1.0,) * (denoising_steps + 1)
         return NoiseSchedule(tuple(reversed(range(1, len(levels)))), levels, levels[0])
 
-    def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[object] = ()) -> Prediction:
+    def denoise(self, latents: Tensor, timestep: float, text: Conditioning, reads: Sequence[object] = ()) -> Prediction:
         self.forwards += len(latents)
         if timestep == len(self.levels) - 1:
             self.starts.append(latents.detach())
-        return Prediction(self.noise(_Seen.apply(latents, self), timestep, text), {})  # type: ignore[arg-type]
+        return Prediction(self.noise(_Seen.apply(latents, self), int(timestep), text.states), {})  # type: ignore[arg-type]
 
 
 def keys(count: int) -> RandomKey:

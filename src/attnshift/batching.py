@@ -6,13 +6,14 @@ so is an error when the class is defined, so no field can keep images that have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, dataclass_transform
 
+import torch
 from torch import Tensor
 
-__all__ = ["batch_record", "constant", "image_norms", "per_image", "select_rows", "spread"]
+__all__ = ["batch_record", "concatenated", "constant", "image_norms", "per_image", "select_rows", "spread"]
 
 _LAYOUT = "attnshift.batching"
 """Key of a field's metadata: a ``_PerImage``, or None for a constant."""
@@ -87,6 +88,19 @@ def _selected(value: Any, depth: int, select: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
         return {name: _selected(each, depth - 1, select) for name, each in value.items()}
     return tuple(_selected(each, depth - 1, select) for each in value)
+
+
+def concatenated(records: Sequence[Record]) -> Record:
+    """One batch record with the images of all ``records``, in their order.
+
+    Their per-image fields are tensors, or absent in all; constants are the first one's.
+    """
+    joined = {}
+    for each in fields(records[0]):  # type: ignore[arg-type]
+        layout, values = each.metadata[_LAYOUT], [getattr(record, each.name) for record in records]
+        if layout is not None and values[0] is not None:
+            joined[each.name] = torch.cat(values, layout.axis)
+    return replace(records[0], **joined)  # type: ignore[type-var]
 
 
 def image_norms(values: Tensor) -> Tensor:

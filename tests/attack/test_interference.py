@@ -465,7 +465,7 @@ def test_joint_spans_tell_a_name_from_one_that_holds_it(
         assert words(batch, prompt, own) == name
         assert words(batch, prompt, other) == phrase
         assert (max(own) < min(other)) if template == BOTH else (max(other) < min(own))
-        assert torch.equal(batch.render.trajectory.text[image], exact.embed([prompt])[0])
+        assert torch.equal(batch.render.trajectory.text.states[image], exact.embed([prompt]).states[0])
 
 
 def steered(prepared: Prepare, *settings: str, rows: slice = slice(None)) -> tuple[PreparedBatch, Interference]:
@@ -510,8 +510,8 @@ def test_spans_text_and_probe_of_the_interference_prompt(prepared: Prepare) -> N
     spoken = batch.render.trajectory.interference
     assert spoken is not None
     text = batch.render.backbone.embed(["of crane on the"] * 3)
-    torch.testing.assert_close(spoken.text, text, rtol=0, atol=0)
-    torch.testing.assert_close(spoken.phrase.states, text[:, 2:6], rtol=0, atol=0)
+    torch.testing.assert_close(spoken.text.states, text.states, rtol=0, atol=0)
+    torch.testing.assert_close(spoken.phrase.states, text.states[:, 2:6], rtol=0, atol=0)
     assert spoken.phrase.real.all()
 
 
@@ -529,7 +529,7 @@ def test_phrases_of_unequal_length_are_filled_up_and_not_mixed(
     assert [matrix.shape for matrix in interference.alignment] == [(2, 1), (1, 4), (1, 2)]
     assert spoken.phrase.real.tolist() == [[True, False, False, False], [True] * 4, [True, True, False, False]]
     for image, span in enumerate(interference.tokens):
-        assert torch.equal(spoken.phrase.states[image, : len(span)], spoken.text[image, list(span)])
+        assert torch.equal(spoken.phrase.states[image, : len(span)], spoken.text.states[image, list(span)])
 
 
 @pytest.mark.parametrize(("phrase", "label"), [("crane", 134), ("a foggy street", -1)])
@@ -568,7 +568,7 @@ def test_rows_cut_all_of_the_interference(prepared: Prepare) -> None:
         *zip(part.alignment, (whole.alignment[2], whole.alignment[0]), strict=True),
         *((a, b[[2, 0]]) for site in whole.attention
           for a, b in zip(part.attention[site], whole.attention[site], strict=True)),
-        (spoken.text, other.text[[2, 0]]),
+        (spoken.text.states, other.text.states[[2, 0]]),
         (spoken.phrase.states, other.phrase.states[[2, 0]]),
         (spoken.phrase.real, other.phrase.real[[2, 0]]),
         (cut.surrogates.goals.interference, batch.surrogates.goals.interference[[2, 0]]),  # type: ignore[index]

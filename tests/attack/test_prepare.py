@@ -72,8 +72,9 @@ def test_rows_cut_everything_alike(prepared: Prepare) -> None:
         (part.observe.clean.latents, batch.observe.clean.latents),
         (part.observe.clean.images, batch.observe.clean.images),
         (part.render.trajectory.start, batch.render.trajectory.start),
-        (part.render.trajectory.text, batch.render.trajectory.text),
-        *zip(part.render.trajectory.unconditional, batch.render.trajectory.unconditional, strict=True),
+        (part.render.trajectory.text.states, batch.render.trajectory.text.states),
+        *((a.states, b.states)
+          for a, b in zip(part.render.trajectory.unconditional, batch.render.trajectory.unconditional, strict=True)),
         *zip(offsets, whole_offsets, strict=True),
         *((a, b) for site, steps in batch.observe.clean.attention.items()
           for a, b in zip(part.observe.clean.attention[site], steps, strict=True)),

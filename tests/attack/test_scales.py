@@ -42,7 +42,7 @@ class Rescaled:
 
     def denoise(self, latents: Tensor, timestep: int, text: Tensor, reads: Sequence[Read] = ()) -> Prediction:
         predicted = self.backbone.denoise(latents / self.factor, timestep, text, reads)
-        return replace(predicted, noise=self.factor * predicted.noise)
+        return replace(predicted, output=self.factor * predicted.output)
 
 
 def test_the_scale_of_the_latents_changes_nothing(

@@ -20,7 +20,7 @@ from attnshift.batching import select_rows
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.ddim import ddim_step
-from attnshift.diffusion.denoising import guided_noise
+from attnshift.diffusion.denoising import guided_prediction
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.losses.classification import CrossEntropy
@@ -72,7 +72,7 @@ def plain(prepared: Rounds | Crossing, start: Tensor) -> Tensor:
     latents, trajectory = start, prepared.trajectory
     assert trajectory.offsets is not None
     for index, offset in enumerate(trajectory.offsets):
-        noise, _ = guided_noise(prepared.given.backbone, trajectory, latents, index)
+        noise, _ = guided_prediction(prepared.given.backbone, trajectory, latents, index)
         latents = ddim_step(latents, noise, *LEVELS[index : index + 2]) + offset
     return latents
 
@@ -127,7 +127,7 @@ def test_a_guided_step_moves_the_latents_along_the_gradient(decoded: Any, relati
     assert trajectory.offsets is not None
     aims: Tensor | None = None
     for index, offset in enumerate(trajectory.offsets):
-        noise, _ = guided_noise(prepared.given.backbone, trajectory, latents, index)
+        noise, _ = guided_prediction(prepared.given.backbone, trajectory, latents, index)
         source, target = LEVELS[index : index + 2]
         latents = ddim_step(latents, noise, source, target) + offset
         if index == STEPS - 1:
@@ -201,11 +201,11 @@ def test_a_detached_gradient_does_not_pass_the_denoiser() -> None:
 def test_where_both_prompts_are_one_the_boundary_changes_nothing() -> None:
     prepared = crossing(scale=0.0)
     start, (visit, *_) = prepared.trajectory.start, prepared.visits
-    apart = [prepared.steering(torch.tensor([each, each]), 0).noise(start, visit) for each in (0.0, 1.0)]
+    apart = [prepared.steering(torch.tensor([each, each]), 0).prediction(start, visit) for each in (0.0, 1.0)]
     assert not torch.allclose(apart[0], apart[1], atol=1e-3)
     same = replace(prepared, joint=prepared.trajectory.text)
     for strength in (0.0, 1.0, 5.0):
-        noise = same.steering(torch.full((2,), strength), 0).noise(start, visit)
+        noise = same.steering(torch.full((2,), strength), 0).prediction(start, visit)
         assert torch.allclose(noise, apart[0], atol=1e-5)
 
 
@@ -214,14 +214,14 @@ def test_where_both_prompts_are_one_the_boundary_changes_nothing() -> None:
 def test_the_gradient_has_the_length_of_the_formula_and_its_direction(gradient: Any, relative: bool) -> None:
     prepared = crossing(gradient=gradient, relative=relative, boundary=0.0, scale=0.5)
     start, (visit, *_) = prepared.trajectory.start, prepared.visits
-    noise = [prepared.steering(torch.tensor([0.0, each]), 0).noise(start, visit) for each in (0.0, 1.0, 2.0)]
+    noise = [prepared.steering(torch.tensor([0.0, each]), 0).prediction(start, visit) for each in (0.0, 1.0, 2.0)]
     unit = (3 * 8 * 8) ** 0.5 if relative else 1.0
     slopes = [(after - before) / 0.5 for before, after in pairwise(noise)]
     for slope in slopes:
         assert torch.allclose(slope[0], torch.zeros(()), atol=1e-6), "an image by itself"
         assert float(slope[1].norm()) == pytest.approx(unit * (1 - LEVELS[0]) ** 0.5, rel=1e-3)
     points = start.clone().requires_grad_()
-    own = prepared.given.backbone.denoise(points, 3, prepared.trajectory.text).noise
+    own = prepared.given.backbone.denoise(points, 3, prepared.trajectory.text).output
     own = own.detach() if gradient == "detached" else own
     shown = prepared.shown((points - (1 - LEVELS[0]) ** 0.5 * own) / LEVELS[0] ** 0.5)
     (uphill,) = torch.autograd.grad(log_p(prepared, shown, prepared.wrong), points)

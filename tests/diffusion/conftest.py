@@ -12,7 +12,8 @@ from torch import Tensor
 from attnshift.diffusion.inversion import invert
 
 if TYPE_CHECKING:
-    from attnshift.diffusion.ddim import NoiseSchedule, Pairing
+    from attnshift.diffusion.conditioning import Conditioning
+    from attnshift.diffusion.noise_schedule import NoiseSchedule, Pairing
     from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 PROMPTS = ("a photo of a snowman", "a mug", "ball")
@@ -24,8 +25,8 @@ class Inverted:
 
     noise_schedule: NoiseSchedule
     stored: tuple[Tensor, ...]
-    text: Tensor
-    empty: Tensor
+    text: Conditioning
+    empty: Conditioning
 
     def errors(self, latents: Tensor) -> Tensor:
         """Distance to the image's latent relative to its norm, [batch]."""

@@ -350,7 +350,7 @@ def test_more_steps_than_the_model_knows(folder: Path) -> None:
 @torch.no_grad()
 def noise(pipeline: StableDiffusion) -> Tensor:
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return pipeline.denoise(latents, 201, pipeline.embed(["snowman"])).noise
+    return pipeline.denoise(latents, 201, pipeline.embed(["snowman"])).output
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])

@@ -40,7 +40,7 @@ def test_every_step_equals_the_one_of_diffusers(prediction_type: str) -> None:
     backbone.scheduler.set_timesteps(20)
     for index, timestep in enumerate(noise_schedule.timesteps):
         with torch.no_grad():
-            output = backbone.unet(latents, timestep, encoder_hidden_states=text).sample
-            noise = backbone.denoise(latents, timestep, text).noise
+            output = backbone.unet(latents, timestep, encoder_hidden_states=text.states).sample
+            noise = backbone.denoise(latents, timestep, text).output
         expected = backbone.scheduler.step(output, timestep, latents).prev_sample
         torch.testing.assert_close(ddim_step(latents, noise, *noise_schedule.levels[index : index + 2]), expected)

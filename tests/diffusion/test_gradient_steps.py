@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.diffusion.ddim import Pairing, ddim_step
-from attnshift.diffusion.denoising import Trajectory, denoise, guided_noise
+from attnshift.diffusion.ddim import ddim_step
+from attnshift.diffusion.denoising import Trajectory, denoise, guided_prediction
+from attnshift.diffusion.noise_schedule import Pairing
 from attnshift.diffusion.reconstruction import Offset
 from tiers import fast_first
 
@@ -104,7 +105,7 @@ def alone(backbone: StableDiffusion, trajectory: Trajectory, kept: int) -> tuple
     """What enters the last ``kept`` steps, and the gradient there, step by step without ``denoise``."""
 
     def step(latents: Tensor, index: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        noise, maps = guided_noise(backbone, trajectory, latents, index, sites(backbone))
+        noise, maps = guided_prediction(backbone, trajectory, latents, index, sites(backbone))
         assert trajectory.offsets is not None
         moved = ddim_step(latents, noise, *trajectory.noise_schedule.levels[index : index + 2])
         return moved + trajectory.offsets[index], maps

@@ -61,7 +61,7 @@ class Velocity:
         found = self.inner.denoise(latents, timestep, text)
         alpha = float(self.inner.scheduler.alphas_cumprod[timestep])
         # The v that belongs to the predicted noise: (noise - sqrt(1 - alpha) latents) / sqrt(alpha).
-        velocity = (found.noise - (1 - alpha) ** 0.5 * latents) / alpha**0.5
+        velocity = (found.output - (1 - alpha) ** 0.5 * latents) / alpha**0.5
         return found if self.prediction_type == "v_prediction" else Prediction(velocity, found.attention)
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from attnshift.diffusion.ddim import Pairing, ddim_step
-from attnshift.diffusion.denoising import Trajectory, denoise, guided_noise
+from attnshift.batching import select_rows
+from attnshift.diffusion.ddim import ddim_step
+from attnshift.diffusion.denoising import Trajectory, denoise, guided_prediction
+from attnshift.diffusion.noise_schedule import Pairing
 from attnshift.diffusion.reconstruction import NegativePrompt, NullText, Offset
 from tiers import fast_first
 
@@ -36,7 +38,7 @@ def test_offset_follows_the_stored_latents(
     assert trajectory.offsets is not None
     latents = trajectory.start
     for index in range(len(path.noise_schedule)):
-        noise, _ = guided_noise(backbone, trajectory, latents, index)
+        noise, _ = guided_prediction(backbone, trajectory, latents, index)
         latents = ddim_step(latents, noise, *path.noise_schedule.levels[index : index + 2]) + trajectory.offsets[index]
         expected = path.stored[index + 1]
         assert ((latents - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max() < 1e-5
@@ -58,7 +60,7 @@ def test_null_text_brings_every_image_nearer(
         after, _ = denoise(backbone, tuned, tuned.start)
     assert (path.errors(after) < path.errors(before)).all()
     assert len(tuned.unconditional) == len(path.noise_schedule)
-    assert not any(each.requires_grad for each in tuned.unconditional)
+    assert not any(each.states.requires_grad for each in tuned.unconditional)
 
 
 def test_null_text_takes_more_updates_at_later_steps_and_starts_from_the_step_before(
@@ -69,9 +71,9 @@ def test_null_text_takes_more_updates_at_later_steps_and_starts_from_the_step_be
     tuned = NullText(updates=0, updates_per_step=1)(
         backbone, path.noise_schedule, path.stored, path.text, path.empty, 2.5
     )
-    assert torch.equal(tuned.unconditional[0], path.empty)
+    assert torch.equal(tuned.unconditional[0].states, path.empty.states)
     moves = [
-        (after - before).abs().max()
+        (after.states - before.states).abs().max()
         for before, after in zip(tuned.unconditional[:-1], tuned.unconditional[1:], strict=True)
     ]
     for updates, move in enumerate(moves, start=1):
@@ -90,18 +92,27 @@ def test_tolerance_stops_an_image_without_changing_its_batch_mate(
     with torch.no_grad():
         latents = stored[0]
         for index in range(len(noise_schedule)):
-            noise, _ = guided_noise(backbone, untuned(path, 2.5), latents, index)
+            noise, _ = guided_prediction(backbone, untuned(path, 2.5), latents, index)
             latents = ddim_step(latents, noise, *noise_schedule.levels[index : index + 2])
             stored[index + 1][near] = latents[near]
     targets = [latents[rows] for latents in stored]
-    text, empty = path.text[rows], path.empty[rows]
+    text, empty = select_rows(path.text, rows), select_rows(path.empty, rows)
     tune = NullText(updates=3, updates_per_step=0, tolerance=1e-9)
     both = tune(backbone, noise_schedule, targets, text, empty, 2.5)
-    alone = tune(backbone, noise_schedule, [each[far:] for each in targets], text[far:], empty[far:], 2.5)
+    alone = tune(
+        backbone,
+        noise_schedule,
+        [each[far:] for each in targets],
+        select_rows(text, slice(1, 2)),
+        select_rows(empty, slice(1, 2)),
+        2.5,
+    )
     for mixed, single in zip(both.unconditional, alone.unconditional, strict=True):
-        assert torch.equal(mixed[near], path.empty[near]), "an image within the tolerance must not be tuned"
-        torch.testing.assert_close(mixed[far:], single, rtol=1e-3, atol=1e-3)
-        assert (mixed[far] - path.empty[far]).abs().max() > 0.1
+        assert torch.equal(mixed.states[near], path.empty.states[near]), (
+            "an image within the tolerance must not be tuned"
+        )
+        torch.testing.assert_close(mixed.states[far:], single.states, rtol=1e-3, atol=1e-3)
+        assert (mixed.states[far] - path.empty.states[far]).abs().max() > 0.1
 
 
 def test_negative_prompt_makes_guidance_vanish(backbone: StableDiffusion, paths: dict[Pairing, Inverted]) -> None:
@@ -111,8 +122,8 @@ def test_negative_prompt_makes_guidance_vanish(backbone: StableDiffusion, paths:
     assert torch.equal(trajectory.start, path.stored[0])
     with torch.no_grad():
         for index, timestep in enumerate(path.noise_schedule.timesteps):
-            guided, _ = guided_noise(backbone, trajectory, path.stored[index], index)
-            plain = backbone.denoise(path.stored[index], timestep, path.text).noise
+            guided, _ = guided_prediction(backbone, trajectory, path.stored[index], index)
+            plain = backbone.denoise(path.stored[index], timestep, path.text).output
             torch.testing.assert_close(guided, plain, rtol=1e-4, atol=1e-5)
-            ordinary, _ = guided_noise(backbone, untuned(path, 2.5), path.stored[index], index)
+            ordinary, _ = guided_prediction(backbone, untuned(path, 2.5), path.stored[index], index)
             assert (ordinary - plain).norm() / plain.norm() > 1e-2

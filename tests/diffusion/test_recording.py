@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attnshift.attention.rows import row_probabilities
 from attnshift.diffusion.backbone import Read
-from attnshift.diffusion.ddim import Pairing
 from attnshift.diffusion.denoising import Trajectory, denoise
+from attnshift.diffusion.noise_schedule import Pairing
 from attnshift.diffusion.reconstruction import Offset
 from attnshift.types import Site
 from later import later
@@ -76,8 +76,8 @@ def test_recording_rows_leaves_the_output_and_reads_only_them(
 ) -> None:
     path, sites = paths["aligned"], backbone.sites(64)
     everything, some = passed(backbone, path, sites), passed(backbone, path, sites, rows)
-    fused = passed(backbone, path, ()).noise
-    torch.testing.assert_close(some.noise, fused, rtol=1e-5, atol=1e-5)
+    fused = passed(backbone, path, ()).output
+    torch.testing.assert_close(some.output, fused, rtol=1e-5, atol=1e-5)
     for site in sites:
         torch.testing.assert_close(some.attention[site], everything.attention[site][rows], rtol=1e-5, atol=1e-6)
 
@@ -90,9 +90,9 @@ def test_only_the_sites_asked_for_are_recorded(backbone: StableDiffusion, paths:
 def test_a_second_pass_overwrites_the_first(backbone: StableDiffusion, paths: Paths) -> None:
     path, site = paths["aligned"], backbone.sites(64)[1]
     with torch.no_grad(), recorder.record_attention(backbone.unet, [Read(site)]) as recorded:
-        backbone.unet(path.stored[0], 201, encoder_hidden_states=path.text)
+        backbone.unet(path.stored[0], 201, encoder_hidden_states=path.text.states)
         first = recorded[site]
-        backbone.unet(path.stored[0], 201, encoder_hidden_states=path.empty)
+        backbone.unet(path.stored[0], 201, encoder_hidden_states=path.empty.states)
     assert list(recorded) == [site]
     assert recorded[site].shape == first.shape
     assert not torch.equal(recorded[site], first)
@@ -171,9 +171,9 @@ def test_a_sampled_site_keeps_what_the_drawn_rows_are_computed_from_and_leaves_t
     backbone: StableDiffusion, paths: Paths, rows: slice
 ) -> None:
     path, selves = paths["aligned"], tuple(site for site in backbone.sites(64) if site.kind == "self" and site.side > 1)
-    whole, fused = passed(backbone, path, selves, rows).attention, passed(backbone, path, ()).noise
+    whole, fused = passed(backbone, path, selves, rows).attention, passed(backbone, path, ()).output
     sampled = passed(backbone, path, tuple(site.sampled(3) for site in selves), rows)
-    assert torch.equal(sampled.noise, fused)
+    assert torch.equal(sampled.output, fused)
     for site in selves:
         kept, count = sampled.attention[site.sampled(3)], len(whole[site])
         assert kept.shape[:4] == (count, 2, site.heads, site.side**2)
@@ -186,7 +186,7 @@ def test_a_sampled_site_keeps_what_the_drawn_rows_are_computed_from_and_leaves_t
 def test_a_site_is_read_whole_and_sampled_at_once(backbone: StableDiffusion, paths: Paths) -> None:
     path, site = paths["aligned"], backbone.sites(64)[0]
     both, whole = passed(backbone, path, (site, site.sampled(3))), passed(backbone, path, (site,))
-    assert torch.equal(both.noise, whole.noise)
+    assert torch.equal(both.output, whole.output)
     assert torch.equal(both.attention[site], whole.attention[site])
-    every = torch.arange(site.side**2).expand(len(path.text), -1)
+    every = torch.arange(site.side**2).expand(len(path.text.states), -1)
     torch.testing.assert_close(row_probabilities(both.attention[site.sampled(3)], every), whole.attention[site])

@@ -135,16 +135,16 @@ def test_phrase_that_the_token_limit_cuts_is_an_error(backbone: StableDiffusion)
 
 
 def test_embedding_has_one_row_per_token_at_any_length(backbone: StableDiffusion) -> None:
-    assert backbone.embed(["", "mug", "a " * 100]).shape == (3, 24, 16)
+    assert backbone.embed(["", "mug", "a " * 100]).states.shape == (3, 24, 16)
 
 
 def test_folder_gives_the_backbone_that_was_saved(backbone: StableDiffusion, pipeline_folder: Path) -> None:
     loaded = stable_diffusion.load_stable_diffusion(str(pipeline_folder))
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = backbone.denoise(latents, 201, backbone.embed(["snowman"])).noise
+        expected = backbone.denoise(latents, 201, backbone.embed(["snowman"])).output
         # Not to the bit: mapped weights are aligned differently in memory, and kernels round differently there.
-        torch.testing.assert_close(loaded.denoise(latents, 201, loaded.embed(["snowman"])).noise, expected)
+        torch.testing.assert_close(loaded.denoise(latents, 201, loaded.embed(["snowman"])).output, expected)
     assert loaded.noise_schedule(20, 5) == backbone.noise_schedule(20, 5)
     assert loaded.suggested_size == 64
 

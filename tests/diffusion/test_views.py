@@ -12,11 +12,12 @@ from torch import Tensor
 
 from attnshift.batching import select_rows
 from attnshift.diffusion.backbone import Probe, Read
-from attnshift.diffusion.denoising import InterferenceText, Trajectory, denoise, guided_noise
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.denoising import InterferenceText, Trajectory, denoise, guided_prediction
 from tiers import fast_first
 
 if TYPE_CHECKING:
-    from attnshift.diffusion.ddim import Pairing
+    from attnshift.diffusion.noise_schedule import Pairing
     from attnshift.diffusion.stable_diffusion import StableDiffusion
     from attnshift.types import AttentionView, Site
     from diffusion.conftest import Inverted
@@ -40,16 +41,16 @@ def spoken(backbone: StableDiffusion) -> InterferenceText:
     with torch.no_grad():
         text = backbone.embed(prompts)
     # Padding that would count for a lot if it were read.
-    states, real = torch.full((3, 4, text.shape[2]), 9.0), torch.zeros(3, 4, dtype=torch.bool)
+    states, real = torch.full((3, 4, text.states.shape[2]), 9.0), torch.zeros(3, 4, dtype=torch.bool)
     for row, length in enumerate(LENGTHS):
         assert backbone.locate(prompts[row], PHRASES[row]) == tuple(range(5, 5 + length))
-        states[row, :length], real[row, :length] = text[row, 5 : 5 + length], True
+        states[row, :length], real[row, :length] = text.states[row, 5 : 5 + length], True
     return InterferenceText(text, Probe(states, real))
 
 
 def walk(path: Inverted, spoken: InterferenceText | None, guidance: float) -> Trajectory:
     """From the inverted latents, each step under an unconditional text of its own."""
-    unconditional = tuple(path.empty + 0.3 * step for step in range(len(path.noise_schedule)))
+    unconditional = tuple(Conditioning(path.empty.states + 0.3 * step) for step in range(len(path.noise_schedule)))
     return Trajectory(path.noise_schedule, path.stored[0], path.text, unconditional, None, guidance, spoken)
 
 
@@ -62,7 +63,7 @@ def passed(
     backbone: StableDiffusion, trajectory: Trajectory, sites: Sequence[Site]
 ) -> tuple[Tensor, dict[Site, Tensor]]:
     """One guided prediction at the start latents and the maps that it read."""
-    noise, maps = guided_noise(backbone, trajectory, trajectory.start, INDEX, tuple(sites))
+    noise, maps = guided_prediction(backbone, trajectory, trajectory.start, INDEX, tuple(sites))
     return noise, dict(zip(sites, maps, strict=True))
 
 
@@ -155,7 +156,7 @@ def test_probe_maps_are_one_softmax_over_the_prompts_keys_and_the_phrases(
         assert maps[site].shape == (3, site.heads, site.side**2, 24 + 4)
         width = queries.shape[-1] // site.heads
         for image, length in enumerate(LENGTHS):
-            phrase = layer.to_k(spoken.text[image, 5 : 5 + length])  # type: ignore[operator, union-attr]
+            phrase = layer.to_k(spoken.text.states[image, 5 : 5 + length])  # type: ignore[operator, union-attr]
             both = torch.cat([keys[first + image], phrase])
             for head in range(site.heads):
                 own = slice(head * width, (head + 1) * width)
@@ -291,7 +292,7 @@ def test_a_probe_reads_the_rows_that_it_is_asked_for(
             backbone.denoise(path.stored[0], timestep, path.text, [Read(site, *read) for site in sites])
             for read in ((slice(None), spoken.phrase), (rows, select_rows(spoken.phrase, at)))
         )
-    assert torch.equal(whole.noise, part.noise)
+    assert torch.equal(whole.output, part.output)
     for site in sites:
         torch.testing.assert_close(part.attention[site], whole.attention[site][rows], rtol=1e-6, atol=1e-7)
 
@@ -322,6 +323,6 @@ def differentiated(
 def test_rows_of_a_trajectory_take_their_interference_along(path: Inverted, spoken: InterferenceText) -> None:
     part = select_rows(walk(path, spoken, 2.5), torch.tensor([2, 0])).interference
     assert part is not None
-    assert torch.equal(part.text, spoken.text[[2, 0]])
+    assert torch.equal(part.text.states, spoken.text.states[[2, 0]])
     assert torch.equal(part.phrase.states, spoken.phrase.states[[2, 0]])
     assert torch.equal(part.phrase.real, spoken.phrase.real[[2, 0]])

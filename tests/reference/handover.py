@@ -25,5 +25,5 @@ def bare(classifier: Classifier) -> Network:
 def prepared(batch: PreparedBatch, pipeline: StableDiffusionPipeline, at: int, class_name: str) -> Preparation:
     """The trajectory of image ``at`` of ``batch``, whose prompt is ``class_name``."""
     trajectory, row = batch.render.trajectory, slice(at, at + 1)
-    embeddings = [each[row] for each in trajectory.unconditional]
+    embeddings = [each.states[row] for each in trajectory.unconditional]
     return Preparation(embed(pipeline, class_name), find_words(pipeline, class_name), embeddings, trajectory.start[row])

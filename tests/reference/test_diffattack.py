@@ -55,7 +55,7 @@ def test_whole_path_in_double_precision(prediction_type: str, monkeypatch: pytes
             pipeline, handover.bare(classifier), task.image, task.label, task.class_name, ITERATIONS, draw
         )
         for engine, plain in zip(batch.render.trajectory.unconditional, naive.preparation.embeddings, strict=True):
-            assert _error(engine[at], plain[0]) < 1e-7
+            assert _error(engine.states[at], plain[0]) < 1e-7
         for snapshot, gradient, iterate in zip(snapshots, gradients, naive.iterates, strict=False):
             assert _error(snapshot.latents[at], iterate.latent[0]) < 1e-7
             _check_losses(snapshot, at, iterate.losses, 1e-7)

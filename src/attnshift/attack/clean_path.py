@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attnshift.attack.method import Method
 from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.conditioning import Conditioning, restored, tensors_of
 from attnshift.diffusion.denoising import Trajectory
 
 __all__ = ["Inversions", "clean_path", "compute_uncached"]
@@ -33,14 +34,14 @@ def clean_path(
     method: Method,
     backbone: Backbone,
     latents: Tensor,
-    text: Tensor,
-    empty: Tensor,
+    text: Conditioning,
+    empty: Conditioning,
     inversions: Inversions = compute_uncached,
 ) -> tuple[tuple[Tensor, ...], Trajectory]:
     """The latents that ``invert`` stores, and the trajectory that reconstruction makes of them.
 
-    ``latents`` [batch,channels,rows,columns]; states of the prompts ``text`` and of the ``empty``
-    prompt [batch,tokens,width].
+    ``latents`` [batch,channels,rows,columns]; ``text`` are the prompts and ``empty`` the empty one
+    for each image.
     """
     diffusion = method.recipe.diffusion
     noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps)
@@ -52,7 +53,9 @@ def clean_path(
         tensors = _numbered("stored", stored) | _numbered("offset", made.offsets or ())
         # Most reconstructions use one embedding for all steps.
         changes = [at for at, each in enumerate(made.unconditional) if not at or each is not made.unconditional[at - 1]]
-        return tensors | {f"unconditional.{at}": made.unconditional[at] for at in changes}
+        for at in changes:
+            tensors |= tensors_of(made.unconditional[at], f"unconditional.{at}")
+        return tensors
 
     facts = (
         noise_schedule,
@@ -61,12 +64,13 @@ def clean_path(
         diffusion.guidance,
         method.recipe.reconstruction,
     )
-    tensors = inversions({"latents": latents, "text": text, "empty": empty}, facts, compute)
+    inputs = {"latents": latents} | tensors_of(text, "text") | tensors_of(empty, "empty")
+    tensors = inversions(inputs, facts, compute)
     stored = tuple(tensors[f"stored.{at}"] for at in range(len(noise_schedule) + 1))
     offsets = tuple(tensors[f"offset.{at}"] for at in range(len(noise_schedule))) if "offset.0" in tensors else None
-    unconditional: list[Tensor] = []
+    unconditional: list[Conditioning] = []
     for at in range(len(noise_schedule)):
-        unconditional.append(tensors.get(f"unconditional.{at}", unconditional[-1] if at else empty))
+        unconditional.append(restored(tensors, f"unconditional.{at}", unconditional[-1] if at else empty))
     return stored, Trajectory(noise_schedule, stored[0], text, tuple(unconditional), offsets, diffusion.guidance)
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.names import NAMES_FILE, same_words
 from attnshift.diffusion.backbone import Backbone, Probe, Read
-from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.denoising import InterferenceText
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
 from attnshift.recipes.prompts import PromptSection
@@ -207,17 +208,22 @@ def observe_interference(
         )
         for mine, subject, other, choice in zip(own, subjects, prompts, choices, strict=True)
     )
-    probed = tuple(tuple(range(text.shape[1], text.shape[1] + len(span))) for span in spans)
+    columns = text.states.shape[1]
+    probed = tuple(tuple(range(columns, columns + len(span))) for span in spans)
     maps = _reference_maps(backbone, noise_schedule, stored, text, [site for site in sites if site.view == "reference"])
     phrases = tuple(choice.phrase for choice in choices)
     return (
         Interference(phrases, spans, probed, joint or None, alignment, maps),
-        InterferenceText(text, _phrase_alone(text, spans)),
+        InterferenceText(text, _phrase_alone(text.states, spans)),
     )
 
 
 def _reference_maps(
-    backbone: Backbone, noise_schedule: NoiseSchedule, stored: Sequence[Tensor], text: Tensor, sites: Sequence[Site]
+    backbone: Backbone,
+    noise_schedule: NoiseSchedule,
+    stored: Sequence[Tensor],
+    text: Conditioning,
+    sites: Sequence[Site],
 ) -> AttentionMaps:
     if not sites:
         return {}
@@ -230,8 +236,8 @@ def _reference_maps(
 
 
 def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
-    """The text states of each phrase's own tokens, filled up to the longest one with states that
-    count for nothing."""
+    """The states of each phrase's own tokens among ``text`` [batch,tokens,width], filled up to the
+    longest one with states that count for nothing."""
     longest = max(map(len, spans))
     states = text.new_zeros(len(spans), longest, text.shape[2])
     real = torch.zeros(len(spans), longest, dtype=torch.bool, device=text.device)

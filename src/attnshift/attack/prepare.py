@@ -21,6 +21,7 @@ from attnshift.batching import batch_record, constant, per_image
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
@@ -145,8 +146,8 @@ class PreparedBatch:
     none."""
     stored: tuple[Tensor, ...] = per_image(depth=1)
     """Latents of the inversion, before each denoising step and after the last one."""
-    empty: Tensor = per_image()
-    """States of the empty prompt, [batch,tokens,width]."""
+    empty: Conditioning = per_image()
+    """The empty prompt."""
     round_trip: Tensor = per_image()
     """Images through the autoencoder and back, [batch,3,height,width]; a control arm."""
 

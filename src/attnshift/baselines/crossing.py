@@ -12,10 +12,11 @@ from torch import Tensor
 
 from attnshift.baselines.edits import EditInput
 from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
-from attnshift.batching import batch_record, constant, image_norms, per_image, spread
+from attnshift.batching import batch_record, concatenated, constant, image_norms, per_image, spread
 from attnshift.classifiers.classifier import vocabulary
 from attnshift.classifiers.names import same_words
-from attnshift.diffusion.denoising import guided_noise
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.denoising import guided_prediction
 from attnshift.ensemble.expectation import Expectation, View
 from attnshift.ensemble.surrogates import Surrogates
 
@@ -32,12 +33,12 @@ _GROWTH = 0.5
 class Crossing(Sampled):
     """NatADiff on prepared images: an attempt is a try.
 
-    ``wrong`` [batch] are the wrong classes, ``joint`` the text states of the joint prompts.
+    ``wrong`` [batch] are the wrong classes, ``joint`` the joint prompts, embedded.
     """
 
     options: NatADiff = constant()
     wrong: Tensor = per_image()
-    joint: Tensor = per_image()
+    joint: Conditioning = per_image()
 
     @property
     def attempts(self) -> int:
@@ -80,41 +81,41 @@ class _Steered:
     scale: Tensor
     aims: Tensor | None
 
-    def noise(self, latents: Tensor, visit: Visit) -> Tensor:
+    def prediction(self, latents: Tensor, visit: Visit) -> Tensor:
         options, backbone = self.crossing.options, self.crossing.given.backbone
         trajectory, crosses = self.crossing.trajectory, bool(self.boundary.any())
         steps = len(trajectory.noise_schedule)
         pulls = options.guided[0] <= visit.left / steps <= options.guided[1] and bool(self.scale.any())
         if not crosses and not pulls:
-            return guided_noise(backbone, trajectory, latents, visit.index)[0]
+            return guided_prediction(backbone, trajectory, latents, visit.index)[0]
         texts = [trajectory.unconditional[visit.index]] + [self.crossing.joint] * crosses
         timestep = trajectory.noise_schedule.timesteps[visit.index]
-        predicted = backbone.denoise(torch.cat([latents] * len(texts)), timestep, torch.cat(texts)).noise
+        predicted = backbone.denoise(torch.cat([latents] * len(texts)), timestep, concatenated(texts)).output
         empty, *joint = predicted.chunk(len(texts))
         own, pull = self._own(latents, visit, pulls)
         boundary = spread(self.boundary, latents)
-        noise = empty + (1 - boundary) * options.guidance * (own - empty)
+        mixed = empty + (1 - boundary) * options.guidance * (own - empty)
         for each in joint:
-            noise = noise + boundary * options.joint_guidance * (each - empty)
-        return noise if pull is None else noise - pull
+            mixed = mixed + boundary * options.joint_guidance * (each - empty)
+        return mixed if pull is None else mixed - pull
 
-    def moved(self, latents: Tensor, noise: Tensor, visit: Visit) -> Tensor:
+    def moved(self, latents: Tensor, prediction: Tensor, visit: Visit) -> Tensor:
         return latents
 
     def _own(self, latents: Tensor, visit: Visit, pulls: bool) -> tuple[Tensor, Tensor | None]:
-        """The noise under the image's own prompt, and the gradient's part of the noise."""
+        """The prediction under the image's own prompt, and the gradient's part of it."""
         crossing, trajectory = self.crossing, self.crossing.trajectory
         timestep = trajectory.noise_schedule.timesteps[visit.index]
-        level = trajectory.noise_schedule.levels[visit.index]
+        level, path = trajectory.noise_schedule.levels[visit.index], trajectory.noise_schedule.path
         points = latents.detach().requires_grad_()
         with torch.set_grad_enabled(pulls and crossing.options.gradient == "exact"):
-            own = crossing.given.backbone.denoise(points, timestep, trajectory.text).noise
+            own = crossing.given.backbone.denoise(points, timestep, trajectory.text).output
         if not pulls:
             return own, None
         with torch.enable_grad():
-            images = crossing.shown(preview(points, own, level))
+            images = crossing.shown(preview(path, points, own, level))
         gradient = crossing.uphill(crossing.over_views(visit), points, images, crossing.wrong)
-        lengths = self.scale * (1 - level) ** 0.5 / image_norms(gradient).clamp(min=1e-30)
+        lengths = self.scale * path.per_score(level) / image_norms(gradient).clamp(min=1e-30)
         return own.detach(), spread(lengths, latents) * gradient
 
 

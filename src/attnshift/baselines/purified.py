@@ -13,8 +13,10 @@ from attnshift.baselines.sign_steps import sign_steps, uniform_offsets
 from attnshift.batching import batch_record, constant, per_image, spread
 from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.ddim import NoiseSchedule, linear_levels
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.ddim import linear_levels
 from attnshift.diffusion.denoising import Trajectory, denoise
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.randomness import normal_like
 
 if TYPE_CHECKING:
@@ -27,27 +29,29 @@ _TRAINED, _RUNGS = 1000, 50
 
 
 def ladder(backbone: Backbone, depth: int) -> NoiseSchedule:
-    """The ``depth`` + 1 steps of ``backbone`` whose levels are nearest to the paper's.
+    """The ``depth`` + 1 steps of ``backbone`` whose signal is nearest to the paper's.
 
     Those are every 20th of 1000 steps with linear betas, from number 20 ``depth`` down to 0; the
     last step ends at the predicted image itself.
     """
-    levels = linear_levels(_TRAINED)
+    alphas = linear_levels(_TRAINED)
     own = backbone.noise_schedule(_TRAINED, _TRAINED - 1)
-    wanted = [levels[rung * _TRAINED // _RUNGS] for rung in reversed(range(depth + 1))]
-    places = [min(range(len(own)), key=lambda at: abs(own.levels[at] - level)) for level in wanted]
-    reached = (*(own.levels[at] for at in places), 1.0)
-    return NoiseSchedule(tuple(own.timesteps[at] for at in places), reached, own.levels[max(places[0] - 1, 0)])
+    wanted = [alphas[rung * _TRAINED // _RUNGS] for rung in reversed(range(depth + 1))]
+    known = own.alphas
+    places = [min(range(len(own)), key=lambda at: abs(known[at] - alpha)) for alpha in wanted]
+    reached = (*(own.levels[at] for at in places), own.path.clean)
+    return NoiseSchedule(
+        tuple(own.timesteps[at] for at in places), reached, own.levels[max(places[0] - 1, 0)], own.path
+    )
 
 
 @batch_record
 class Purified(Edit):
-    """PGD behind purification along ``noise_schedule``, under the states ``text`` of the
-    prompts."""
+    """PGD behind purification along ``noise_schedule``, under the prompts ``text``."""
 
     options: DiffPGD = constant()
     noise_schedule: NoiseSchedule = constant()
-    text: Tensor = per_image()
+    text: Conditioning = per_image()
     clean: Tensor | None = per_image()
     """The images purified, if every iteration has the same noise and the residual needs them."""
 
@@ -101,7 +105,7 @@ class Purified(Edit):
         latents, level = backbone.encode(points), schedule.levels[0]
         draw = 0 if self.options.noise == "fixed" else iteration
         noise = normal_like(latents, key.seed, key.ids, draw, "purification")
-        start = level**0.5 * latents + (1 - level) ** 0.5 * noise
+        start = schedule.path.noised(latents, noise, level)
         trajectory = Trajectory(schedule, start, self.text, (self.text,) * len(schedule), None, 1.0)
         return backbone.decode(denoise(backbone, trajectory, start)[0])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.baselines.edits import EditInput
 from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
 from attnshift.batching import batch_record, constant, image_norms, spread
-from attnshift.diffusion.denoising import guided_noise
+from attnshift.diffusion.denoising import guided_prediction
 
 if TYPE_CHECKING:
     from attnshift.baselines.advdiff import AdvDiff
@@ -76,17 +76,19 @@ class _Pushed:
     lengths: Tensor
     aims: Tensor | None = None
 
-    def noise(self, latents: Tensor, visit: Visit) -> Tensor:
-        return guided_noise(self.rounds.given.backbone, self.rounds.trajectory, latents, visit.index)[0]
+    def prediction(self, latents: Tensor, visit: Visit) -> Tensor:
+        return guided_prediction(self.rounds.given.backbone, self.rounds.trajectory, latents, visit.index)[0]
 
-    def moved(self, latents: Tensor, noise: Tensor, visit: Visit) -> Tensor:
+    def moved(self, latents: Tensor, prediction: Tensor, visit: Visit) -> Tensor:
         options, schedule = self.rounds.options, self.rounds.trajectory.noise_schedule
         guided = 0 < visit.left <= options.guided_share * len(schedule)
         if not (guided and bool(self.lengths.any())):
             return latents
 
         def clean(points: Tensor) -> Tensor:
-            return points if options.decoded == "noisy" else preview(points, noise, schedule.levels[visit.index + 1])
+            if options.decoded == "noisy":
+                return points
+            return preview(schedule.path, points, prediction, schedule.levels[visit.index + 1])
 
         gradient, aims = self.rounds.towards(latents, clean, self.aims)
         self.aims = aims if options.aim == "round" else None

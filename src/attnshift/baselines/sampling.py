@@ -13,9 +13,9 @@ from torch import Tensor
 from attnshift.baselines.edits import Edit, EditInput
 from attnshift.batching import batch_record, constant, per_image, select_rows
 from attnshift.data.images import quantise
-from attnshift.diffusion.ddim import ddim_step
-from attnshift.diffusion.denoising import Trajectory, guided_noise
+from attnshift.diffusion.denoising import Trajectory, guided_prediction
 from attnshift.diffusion.inversion import invert
+from attnshift.diffusion.noise_schedule import NoisePath, NoiseSchedule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import normal_like
 from attnshift.types import RandomKey
@@ -55,9 +55,9 @@ def visits(steps: int, passes: int = 1, travelled: tuple[float, float] = (0.0, 1
     return tuple(found)
 
 
-def preview(latents: Tensor, noise: Tensor, level: float) -> Tensor:
-    """The latents without noise that ``noise`` predicts for those at ``level``."""
-    return ddim_step(latents, noise, level, 1.0)
+def preview(path: NoisePath, latents: Tensor, prediction: Tensor, level: float) -> Tensor:
+    """The latents without noise that ``prediction`` says of those at ``level`` of ``path``."""
+    return path.step(latents, prediction, level, path.clean)
 
 
 class Steering(Protocol):
@@ -66,11 +66,11 @@ class Steering(Protocol):
 
     aims: Tensor | None
 
-    def noise(self, latents: Tensor, visit: Visit) -> Tensor:
-        """The noise in ``latents`` [batch,channels,rows,columns] that the step follows."""
+    def prediction(self, latents: Tensor, visit: Visit) -> Tensor:
+        """The prediction for ``latents`` [batch,channels,rows,columns] that the step follows."""
         ...
 
-    def moved(self, latents: Tensor, noise: Tensor, visit: Visit) -> Tensor:
+    def moved(self, latents: Tensor, prediction: Tensor, visit: Visit) -> Tensor:
         """The ``latents`` after the step, moved."""
         ...
 
@@ -126,18 +126,17 @@ class Sampled(Edit):
         """The latents [batch,channels,rows,columns] to which the way leads from ``latents``."""
         trajectory = self.trajectory
         for visit in self.visits:
-            source, target = trajectory.noise_schedule.levels[visit.index : visit.index + 2]
             if steering is None:
-                noise = guided_noise(self.given.backbone, trajectory, latents, visit.index)[0]
+                prediction = guided_prediction(self.given.backbone, trajectory, latents, visit.index)[0]
             else:
-                noise = steering.noise(latents, visit)
-            latents = ddim_step(latents, noise, source, target)
+                prediction = steering.prediction(latents, visit)
+            latents = trajectory.noise_schedule.step(latents, prediction, visit.index)
             if trajectory.offsets is not None:
                 latents = latents + trajectory.offsets[visit.number]
             if steering is not None:
-                latents = steering.moved(latents, noise, visit)
+                latents = steering.moved(latents, prediction, visit)
             if visit.again:
-                latents = _noised_again(latents, source, target, self.given.key, visit)
+                latents = _noised_again(trajectory.noise_schedule, latents, self.given.key, visit)
         return latents
 
     def shown(self, latents: Tensor) -> Tensor:
@@ -170,12 +169,11 @@ def inverted(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]
     bare = Trajectory(schedule, stored[0], text, (empty,) * len(schedule), None, options.guidance)
     latents, offsets = stored[0], []
     for visit in planned:
-        source, target = schedule.levels[visit.index : visit.index + 2]
-        noise, _ = guided_noise(backbone, bare, latents, visit.index)
-        offsets.append(stored[visit.index + 1] - ddim_step(latents, noise, source, target))
+        prediction, _ = guided_prediction(backbone, bare, latents, visit.index)
+        offsets.append(stored[visit.index + 1] - schedule.step(latents, prediction, visit.index))
         latents = stored[visit.index + 1]
         if visit.again:
-            latents = _noised_again(latents, source, target, given.key, visit)
+            latents = _noised_again(schedule, latents, given.key, visit)
     return replace(bare, offsets=tuple(offsets))
 
 
@@ -186,8 +184,8 @@ def with_residual(sampled: AnySampled) -> AnySampled:
     return replace(sampled, residual=lost)
 
 
-def _noised_again(latents: Tensor, source: float, target: float, key: RandomKey, visit: Visit) -> Tensor:
-    """``latents`` at the level ``target`` with as much noise as brings them back to ``source``."""
-    kept = source / target
+def _noised_again(schedule: NoiseSchedule, latents: Tensor, key: RandomKey, visit: Visit) -> Tensor:
+    """``latents`` behind the step of ``visit`` with as much noise as brings them in front of it."""
+    source, target = schedule.levels[visit.index : visit.index + 2]
     drawn = normal_like(latents, key.seed, key.ids, visit.number, "time travel")
-    return kept**0.5 * latents + (1 - kept) ** 0.5 * drawn
+    return schedule.path.noised_again(latents, drawn, source, target)

@@ -70,7 +70,7 @@ class Purifier:
             return latents
         noise_schedule = self.backbone.noise_schedule(self.options.schedule_steps, steps)
         drawn = numpy.stack([draw.standard_normal(latents.shape[1:]) for draw in draws])
-        level = noise_schedule.levels[0]
-        start = level**0.5 * latents + (1 - level) ** 0.5 * torch.from_numpy(drawn).to(latents)
+        noise = torch.from_numpy(drawn).to(latents)
+        start = noise_schedule.path.noised(latents, noise, noise_schedule.levels[0])
         text = self.backbone.embed([self.options.prompt] * len(latents))
         return denoise(self.backbone, Trajectory(noise_schedule, start, text, (text,) * steps, None, 1.0), start)[0]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from attnshift.batching import batch_record, per_image
 from attnshift.diffusion import Precision
-from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.types import Site, TokenSpan
 
 __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
@@ -41,9 +42,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The noise, whatever the model itself predicts, and the attention of the sites asked for."""
+    """What a step of the noise schedule follows, and the attention of the sites asked for.
 
-    noise: Float[Tensor, "batch channels rows columns"]
+    It is the noise where the path is DDIM's, whatever the model itself predicts, and the velocity
+    of a flow.
+    """
+
+    output: Float[Tensor, "batch channels rows columns"]
     attention: Mapping[Site, Float[Tensor, "..."]]
 
 
@@ -87,8 +92,8 @@ class Backbone(Protocol):
         """
         ...
 
-    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
-        """Text states of each prompt."""
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """What the denoiser is told of each prompt; the empty one stands for no prompt."""
         ...
 
     def summarise(self, prompts: Sequence[str]) -> Float[Tensor, "prompts width"]:
@@ -117,11 +122,12 @@ class Backbone(Protocol):
     def denoise(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
-        timestep: int,
-        text: Float[Tensor, "batch tokens width"],
+        timestep: float,
+        text: Conditioning,
         reads: Sequence[Read] = (),
     ) -> Prediction:
-        """Predict the noise in ``latents``, and read on the way what ``reads`` asks for."""
+        """Predict what takes ``latents`` to the next level, and read on the way what ``reads`` asks
+        for."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The deterministic DDIM step between two noise levels, and the noise levels of an attack.
+"""The deterministic DDIM step between two noise levels.
 
 Song, Meng and Ermon, "Denoising diffusion implicit models" (ICLR 2021), eq. 12 with sigma = 0. A
 level is named by its cumulative alpha: latents = sqrt(alpha) * clean + sqrt(1 - alpha) * noise.
@@ -7,15 +7,13 @@ level is named by its cumulative alpha: latents = sqrt(alpha) * clean + sqrt(1 -
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import numpy
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["NoiseSchedule", "Pairing", "ddim_step", "linear_levels"]
-
-Pairing = Literal["aligned", "compat"]
+__all__ = ["DDIM", "Ddim", "ddim_step", "linear_levels"]
 
 
 def ddim_step(
@@ -36,17 +34,33 @@ def linear_levels(steps: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
-    """The last K denoising steps of a schedule, in the order of denoising (highest noise first).
+class Ddim:
+    """The path of a diffusion model: a level is its cumulative alpha; the noise is predicted."""
 
-    Step k evaluates the denoiser at ``timesteps[k]`` and goes from alpha ``levels[k]`` to
-    ``levels[k + 1]``.
-    """
+    clean: ClassVar[float] = 1.0
 
-    timesteps: tuple[int, ...]
-    levels: tuple[float, ...]
-    above: float
-    """Alpha one schedule step above the first level; where ``compat`` inversion ends."""
+    def alpha(self, level: float) -> float:
+        return level
 
-    def __len__(self) -> int:
-        return len(self.timesteps)
+    def step(
+        self, latents: Float[Tensor, "*shape"], prediction: Float[Tensor, "*shape"], source: float, target: float
+    ) -> Float[Tensor, "*shape"]:
+        return ddim_step(latents, prediction, source, target)
+
+    def noised(
+        self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], level: float
+    ) -> Float[Tensor, "*shape"]:
+        return level**0.5 * latents + (1 - level) ** 0.5 * noise
+
+    def noised_again(
+        self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], source: float, target: float
+    ) -> Float[Tensor, "*shape"]:
+        kept = source / target
+        return kept**0.5 * latents + (1 - kept) ** 0.5 * noise
+
+    def per_score(self, level: float) -> float:
+        return (1 - level) ** 0.5
+
+
+DDIM = Ddim()
+"""The one path of diffusion models."""

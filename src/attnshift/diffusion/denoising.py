@@ -10,19 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attnshift.batching import batch_record, constant, per_image
+from attnshift.batching import batch_record, concatenated, constant, per_image
 from attnshift.diffusion.backbone import Backbone, Probe, Read
-from attnshift.diffusion.ddim import NoiseSchedule, ddim_step
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.types import AttentionMaps, Site
 
-__all__ = ["InterferenceText", "Trajectory", "denoise", "guided_noise"]
+__all__ = ["InterferenceText", "Trajectory", "denoise", "guided_prediction"]
 
 
 @batch_record
 class InterferenceText:
-    """The interference prompt: its text states, and its phrase alone as a probe."""
+    """The interference prompt, and its phrase alone as a probe."""
 
-    text: Float[Tensor, "batch tokens width"] = per_image()
+    text: Conditioning = per_image()
     phrase: Probe = per_image()
 
 
@@ -36,8 +37,8 @@ class Trajectory:
 
     noise_schedule: NoiseSchedule = constant()
     start: Float[Tensor, "batch channels rows columns"] = per_image()
-    text: Float[Tensor, "batch tokens width"] = per_image()
-    unconditional: tuple[Float[Tensor, "batch tokens width"], ...] = per_image(depth=1)
+    text: Conditioning = per_image()
+    unconditional: tuple[Conditioning, ...] = per_image(depth=1)
     offsets: tuple[Float[Tensor, "batch channels rows columns"], ...] | None = per_image(depth=1)
     guidance: float = constant()
     interference: InterferenceText | None = per_image(default=None)
@@ -67,9 +68,8 @@ def denoise(
     read: list[tuple[Tensor, ...]] = []
 
     def step(latents: Float[Tensor, "batch channels rows columns"], index: int) -> tuple[Float[Tensor, "..."], ...]:
-        noise, maps = guided_noise(backbone, trajectory, latents, index, order)
-        source, target = trajectory.noise_schedule.levels[index : index + 2]
-        moved = ddim_step(latents, noise, source, target)
+        prediction, maps = guided_prediction(backbone, trajectory, latents, index, order)
+        moved = trajectory.noise_schedule.step(latents, prediction, index)
         if trajectory.offsets is not None:
             moved = moved + trajectory.offsets[index]
         return moved, *maps
@@ -89,14 +89,14 @@ def denoise(
     return latents, {site: tuple(maps[at] for maps in read) for at, site in enumerate(order)}
 
 
-def guided_noise(
+def guided_prediction(
     backbone: Backbone,
     trajectory: Trajectory,
     latents: Float[Tensor, "batch channels rows columns"],
     index: int,
     sites: tuple[Site, ...] = (),
 ) -> tuple[Float[Tensor, "batch channels rows columns"], tuple[Tensor, ...]]:
-    """Noise prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and
+    """Prediction of step ``index`` under classifier-free guidance (Ho and Salimans 2022), and
     its maps.
 
     The batch of the pass is the unconditional part (none where the guidance is 1), the conditional
@@ -119,10 +119,10 @@ def guided_noise(
         for site in sites
     ]
     prediction = backbone.denoise(
-        torch.cat([latents] * len(texts)), trajectory.noise_schedule.timesteps[index], torch.cat(texts), reads
+        torch.cat([latents] * len(texts)), trajectory.noise_schedule.timesteps[index], concatenated(texts), reads
     )
-    noise = prediction.noise[own]
+    output = prediction.output[own]
     if guided:
-        unconditional = prediction.noise[:count]
-        noise = unconditional + trajectory.guidance * (noise - unconditional)
-    return noise, tuple(prediction.attention[site] for site in sites)
+        unconditional = prediction.output[:count]
+        output = unconditional + trajectory.guidance * (output - unconditional)
+    return output, tuple(prediction.attention[site] for site in sites)

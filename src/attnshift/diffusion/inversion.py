@@ -1,4 +1,4 @@
-"""DDIM inversion: from an image's latent up to the noise level at which the attack edits it."""
+"""Inversion: from an image's latent up to the noise level at which the attack edits it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.ddim import NoiseSchedule, Pairing, ddim_step
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.noise_schedule import NoiseSchedule, Pairing
 
 __all__ = ["invert"]
 
@@ -17,7 +18,7 @@ def invert(
     backbone: Backbone,
     noise_schedule: NoiseSchedule,
     latents: Float[Tensor, "batch channels rows columns"],
-    unconditional: Float[Tensor, "batch tokens width"],
+    unconditional: Conditioning,
     pairing: Pairing,
     rounds: int = 0,
 ) -> tuple[Float[Tensor, "batch channels rows columns"], ...]:
@@ -42,10 +43,10 @@ def invert(
                 noise_schedule.levels[index - 1] if index else noise_schedule.above,
             )
         lower = stored[0]
-        noise = backbone.denoise(lower, noise_schedule.timesteps[index], unconditional).noise
-        upper = ddim_step(lower, noise, source, target)
+        output = backbone.denoise(lower, noise_schedule.timesteps[index], unconditional).output
+        upper = noise_schedule.path.step(lower, output, source, target)
         for _ in range(rounds):
-            noise = backbone.denoise(upper, noise_schedule.timesteps[index], unconditional).noise
-            upper = ddim_step(lower, noise, source, target)
+            output = backbone.denoise(upper, noise_schedule.timesteps[index], unconditional).output
+            upper = noise_schedule.path.step(lower, output, source, target)
         stored.insert(0, upper)
     return tuple(stored)

@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.flow import Flow
 from attnshift.randomness import normal
 
 __all__ = ["PipelineMeasures", "PipelineVerdict", "measure_pipeline"]
 
 _LEVEL = 0.5
-"""Cumulative alpha at which both prediction types are equally hard, and farthest apart."""
+"""Share of signal at which the prediction types are equally hard, and farthest apart."""
 
 _STEPS = 20
 """Steps of the schedule in which that level is looked up; a few less do too."""
@@ -55,7 +56,7 @@ _ALIKE = 18.0
 TAESD's decoder for SDXL reaches 10 to 16 dB on latents of Stable Diffusion 1.
 """
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "velocity"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class PipelineVerdict:
 class PipelineMeasures:
     """Measures of the pipeline ``name`` on ``images`` images, all at one noise level.
 
-    ``predicted`` and ``cosine`` have a value for each prediction type: the share of that type's
-    target that the network's own output predicts, at most 1 and 0 for an output of zeros, and the
-    cosine between the two, in [-1,1]. ``recovered`` is the share of the latents that the denoised
-    latents give back, at most 1. ``spread`` is the latents' standard deviation, about 1 in a right
-    pipeline.
+    ``predicted`` and ``cosine`` have a value for each prediction type that the model can have: the
+    share of that type's target that the network's own output predicts, at most 1 and 0 for an
+    output of zeros, and the cosine between the two, in [-1,1]. ``recovered`` is the share of the
+    latents that the denoised latents give back, at most 1. ``spread`` is the latents' standard
+    deviation, about 1 in a right pipeline.
     """
 
     name: str
@@ -112,15 +113,16 @@ class PipelineMeasures:
         A random network is no error. A trained denoiser on latents of its own scale never does
         worse than predicting zeros, neither for the noise nor for the image.
         """
-        share, other = self.predicted[self.stated], self._other
+        share = self.predicted[self.stated]
         if self.is_random:
             return self._say("doubtful", "predicts no noise at all, as networks with random weights do")
-        if self.predicted[other] > max(share + _APART, _USUAL_SHARE):
-            return self._say(
-                "refused",
-                f"states the prediction type {self.stated}, and its outputs are those of {other}; "
-                "correct prediction_type in scheduler/scheduler_config.json",
-            )
+        for other in self._others:
+            if self.predicted[other] > max(share + _APART, _USUAL_SHARE):
+                return self._say(
+                    "refused",
+                    f"states the prediction type {self.stated}, and its outputs are those of {other}; "
+                    "correct prediction_type in scheduler/scheduler_config.json",
+                )
         low, high = _USUAL_SPREAD
         kind = "refused" if min(share, self.recovered) < 0 else "doubtful"
         if not low <= self.spread <= high:
@@ -134,12 +136,12 @@ class PipelineMeasures:
         return self._say("fine", "predicts noise as trained pipelines do")
 
     @property
-    def _other(self) -> PredictionType:
-        return "v_prediction" if self.stated == "epsilon" else "epsilon"
+    def _others(self) -> tuple[PredictionType, ...]:
+        return tuple(each for each in self.predicted if each != self.stated)
 
     def _say(self, kind: Literal["fine", "doubtful", "refused"], finding: str) -> PipelineVerdict:
-        share, other = (round(100 * self.predicted[each]) for each in (self.stated, self._other))
-        figures = f"{share} % of a known noise is predicted as {self.stated}, {other} % as {self._other}"
+        figures = f"{round(100 * self.predicted[self.stated])} % of a known noise is predicted as {self.stated}"
+        figures += "".join(f", {round(100 * self.predicted[other])} % as {other}" for other in self._others)
         counted = f"{self.images} image" + "s" * (self.images != 1)
         return PipelineVerdict(
             kind, f"{self.name} {finding} ({counted}: {figures}; the latents' standard deviation is {self.spread:.2f})"
@@ -152,35 +154,37 @@ def measure_pipeline(
 ) -> PipelineMeasures:
     """Measure ``backbone`` on ``images`` in [0,1], with one forward pass for each.
 
-    Latents are noised with a known noise to the level of the schedule whose cumulative alpha is
-    nearest to one half, and the denoiser predicts that noise under an empty prompt. A backbone
-    without ``prediction_type`` is taken as it answers: with noise.
+    Latents are noised with a known noise to the level of the schedule whose share of signal
+    is nearest to one half, and the denoiser predicts that noise under an empty prompt. A backbone
+    without ``prediction_type`` is taken as it answers.
     """
     steps = min(schedule_steps, _STEPS)
     schedule = backbone.noise_schedule(steps, steps - 1)
-    at = min(range(len(schedule)), key=lambda step: abs(schedule.levels[step] - _LEVEL))
-    alpha, timestep = schedule.levels[at], schedule.timesteps[at]
+    path, alphas = schedule.path, schedule.alphas
+    at = min(range(len(schedule)), key=lambda step: abs(alphas[step] - _LEVEL))
+    level, timestep = schedule.levels[at], schedule.timesteps[at]
     text = backbone.embed([""])
     # One at a time: an attack that fits in memory must not fail here.
     latents = torch.cat([backbone.encode(image[None].to(backbone.device)) for image in images])
     noise = normal(tuple(latents.shape), "measures").to(latents)
-    noised = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
-    answers = torch.cat([backbone.denoise(each[None], timestep, text).noise for each in noised])
+    noised = path.noised(latents, noise, level)
+    answers = torch.cat([backbone.denoise(each[None], timestep, text).output for each in noised])
     stated: PredictionType = "epsilon"
     outputs = answers
+    targets: dict[PredictionType, Tensor]
+    if isinstance(path, Flow):
+        stated, targets = "velocity", {"velocity": noise - latents}
+    else:
+        targets = {"epsilon": noise, "v_prediction": level**0.5 * noise - (1 - level) ** 0.5 * latents}
     if getattr(backbone, "prediction_type", "epsilon") == "v_prediction":
-        stated, outputs = "v_prediction", (answers - (1 - alpha) ** 0.5 * noised) / alpha**0.5
-    targets: dict[PredictionType, Tensor] = {
-        "epsilon": noise,
-        "v_prediction": alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents,
-    }
+        stated, outputs = "v_prediction", (answers - (1 - level) ** 0.5 * noised) / level**0.5
     return PipelineMeasures(
         name=backbone.name,
         images=len(images),
         stated=stated,
         predicted={kind: _share(outputs, target) for kind, target in targets.items()},
         cosine={kind: _cosine(outputs, target) for kind, target in targets.items()},
-        recovered=_share((noised - (1 - alpha) ** 0.5 * answers) / alpha**0.5, latents),
+        recovered=_share(path.step(noised, answers, level, path.clean), latents),
         spread=float(latents.std()),
     )
 

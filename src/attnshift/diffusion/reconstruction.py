@@ -7,7 +7,7 @@ trajectory that the attack denoises along.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.ddim import NoiseSchedule, ddim_step
-from attnshift.diffusion.denoising import Trajectory, guided_noise
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.denoising import Trajectory, guided_prediction
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.registry import STRICT
 
 __all__ = ["NegativePrompt", "NullText", "Offset", "Reconstruction"]
@@ -28,8 +29,8 @@ class Reconstruction(Protocol):
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
         stored: Sequence[Float[Tensor, "batch channels rows columns"]],
-        text: Float[Tensor, "batch tokens width"],
-        unconditional: Float[Tensor, "batch tokens width"],
+        text: Conditioning,
+        unconditional: Conditioning,
         guidance: float,
     ) -> Trajectory:
         """``stored`` are latents as ``invert`` returns them."""
@@ -63,38 +64,37 @@ class NullText:
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
         stored: Sequence[Float[Tensor, "batch channels rows columns"]],
-        text: Float[Tensor, "batch tokens width"],
-        unconditional: Float[Tensor, "batch tokens width"],
+        text: Conditioning,
+        unconditional: Conditioning,
         guidance: float,
     ) -> Trajectory:
         latents, tuned = stored[0], []
-        unconditional = unconditional.detach().clone().requires_grad_()
-        optimiser: torch.optim.Optimizer = torch.optim.AdamW([unconditional], lr=self.learning_rate)
+        states = unconditional.states.detach().clone().requires_grad_()
+        optimiser: torch.optim.Optimizer = torch.optim.AdamW([states], lr=self.learning_rate)
         for index, timestep in enumerate(noise_schedule.timesteps):
-            source, target = noise_schedule.levels[index : index + 2]
             rate = self.learning_rate * (1 - self.rate_decay * index)
             if self.afresh:
-                optimiser = torch.optim.Adam([unconditional], lr=rate)
+                optimiser = torch.optim.Adam([states], lr=rate)
             optimiser.param_groups[0]["lr"] = rate
             with torch.no_grad():
-                conditional = backbone.denoise(latents, timestep, text).noise
+                conditional = backbone.denoise(latents, timestep, text).output
             for _ in range(self.updates + self.updates_per_step * index):
-                empty = backbone.denoise(latents, timestep, unconditional).noise
-                moved = ddim_step(latents, empty + guidance * (conditional - empty), source, target)
+                empty = backbone.denoise(latents, timestep, replace(unconditional, states=states)).output
+                moved = noise_schedule.step(latents, empty + guidance * (conditional - empty), index)
                 errors = (moved - stored[index + 1]).square().flatten(1).mean(1)
-                errors.sum().backward(inputs=[unconditional])
+                errors.sum().backward(inputs=[states])
                 done = errors.detach() < self.tolerance + self.tolerance_per_step * index
-                kept = unconditional.detach().clone()
+                kept = states.detach().clone()
                 optimiser.step()
                 optimiser.zero_grad()
                 with torch.no_grad():
-                    unconditional[done] = kept[done]
+                    states[done] = kept[done]
                 if bool(done.all()):
                     break
-            tuned.append(unconditional.detach().clone())
+            tuned.append(replace(unconditional, states=states.detach().clone()))
             with torch.no_grad():
-                empty = backbone.denoise(latents, timestep, tuned[-1]).noise
-                latents = ddim_step(latents, empty + guidance * (conditional - empty), source, target)
+                empty = backbone.denoise(latents, timestep, tuned[-1]).output
+                latents = noise_schedule.step(latents, empty + guidance * (conditional - empty), index)
         return Trajectory(noise_schedule, stored[0], text, tuple(tuned), None, guidance)
 
 
@@ -112,8 +112,8 @@ class NegativePrompt:
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
         stored: Sequence[Float[Tensor, "batch channels rows columns"]],
-        text: Float[Tensor, "batch tokens width"],
-        unconditional: Float[Tensor, "batch tokens width"],
+        text: Conditioning,
+        unconditional: Conditioning,
         guidance: float,
     ) -> Trajectory:
         return Trajectory(noise_schedule, stored[0], text, (text,) * len(noise_schedule), None, guidance)
@@ -135,14 +135,13 @@ class Offset:
         backbone: Backbone,
         noise_schedule: NoiseSchedule,
         stored: Sequence[Float[Tensor, "batch channels rows columns"]],
-        text: Float[Tensor, "batch tokens width"],
-        unconditional: Float[Tensor, "batch tokens width"],
+        text: Conditioning,
+        unconditional: Conditioning,
         guidance: float,
     ) -> Trajectory:
         plain = Trajectory(noise_schedule, stored[0], text, (unconditional,) * len(noise_schedule), None, guidance)
         offsets = []
         for index in range(len(noise_schedule)):
-            noise, _ = guided_noise(backbone, plain, stored[index], index)
-            source, target = noise_schedule.levels[index : index + 2]
-            offsets.append(stored[index + 1] - ddim_step(stored[index], noise, source, target))
+            output, _ = guided_prediction(backbone, plain, stored[index], index)
+            offsets.append(stored[index + 1] - noise_schedule.step(stored[index], output, index))
         return Trajectory(noise_schedule, stored[0], text, plain.unconditional, tuple(offsets), guidance)

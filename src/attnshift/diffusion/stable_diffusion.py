@@ -27,10 +27,11 @@ from attnshift.diffusion.checks import (
     check_parts,
     network_class,
 )
-from attnshift.diffusion.ddim import NoiseSchedule
+from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.hub import download
 from attnshift.diffusion.names import check_pipeline_source, is_hub_name, split_variant
 from attnshift.diffusion.networks import load_checked, silence
+from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site, TokenSpan
@@ -109,10 +110,10 @@ class StableDiffusion:
     ) -> Float[Tensor, "batch 3 height width"]:
         return decode(self.vae, latents, checkpointing)
 
-    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
         states = self._encode_text(prompts).last_hidden_state
         assert states is not None
-        return states.to(torch.promote_types(states.dtype, torch.float32))
+        return Conditioning(states.to(torch.promote_types(states.dtype, torch.float32)))
 
     @torch.no_grad()
     def summarise(self, prompts: Sequence[str]) -> Float[Tensor, "prompts width"]:
@@ -176,18 +177,18 @@ class StableDiffusion:
     def denoise(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
-        timestep: int,
-        text: Float[Tensor, "batch tokens width"],
+        timestep: float,
+        text: Conditioning,
         reads: Sequence[Read] = (),
     ) -> Prediction:
         with record_attention(self.unet, reads) as attention:
             inner, dtype = precision_of(self.unet), latents.dtype
-            states = text.to(inner)
+            states = text.states.to(inner)
             output = self.unet(latents.to(inner), timestep, encoder_hidden_states=states).sample.to(dtype)
         if self.scheduler.config["prediction_type"] == "v_prediction":
             # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D:
             # noise = sqrt(a) v + sqrt(1 - a) z.
-            alpha = float(self.scheduler.alphas_cumprod[timestep])
+            alpha = float(self.scheduler.alphas_cumprod[int(timestep)])
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)
 

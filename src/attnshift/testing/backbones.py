@@ -55,7 +55,7 @@ def images_become_latents_and_images_again(backbone: Backbone) -> None:
 def texts_become_states(backbone: Backbone) -> None:
     """States, unit summaries, and tokens of a phrase that are there."""
     with torch.no_grad():
-        states = backbone.embed(_PROMPTS)
+        states = backbone.embed(_PROMPTS).states
         require(states.ndim == 3 and len(states) == 2, f"two prompts become states of shape {tuple(states.shape)}")
         summaries = backbone.summarise(_PROMPTS)
     require_close(summaries.norm(dim=1), torch.ones(2).to(summaries), "a summary is no unit vector", rtol=1e-3)
@@ -77,7 +77,7 @@ def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
     with torch.no_grad():
         latents, text = backbone.encode(pictures(2, side).to(backbone.device)), backbone.embed(_PROMPTS)
         plain = backbone.denoise(latents, timestep, text)
-    require_shape(plain.noise, tuple(latents.shape), "the prediction")
+    require_shape(plain.output, tuple(latents.shape), "the prediction")
     sites = backbone.sites(side)
     require({site.kind for site in sites} == {"cross", "self"}, "sites holds no cross-attention or no self-attention")
     chosen = [
@@ -85,14 +85,14 @@ def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
     ]
     leaf = latents.clone().requires_grad_()
     read = backbone.denoise(leaf, timestep, text, [Read(site) for site in chosen])
-    require_close(read.noise.detach(), plain.noise, "reading attention changes the prediction", rtol=1e-3, atol=1e-4)
+    require_close(read.output.detach(), plain.output, "reading attention changes the prediction", rtol=1e-3, atol=1e-4)
     for site in chosen:
         maps = read.attention[site]
         keys = maps.shape[-1]
         require_shape(maps, (2, site.heads, site.side**2, keys), f"the map of {site.layer}")
         ones = torch.ones(maps.shape[:-1]).to(maps)
         require_close(maps.detach().sum(-1), ones, f"the rows of {site.layer} do not sum to 1", rtol=1e-3)
-    total = read.noise.sum() + sum(read.attention[site].square().sum() for site in chosen)
+    total = read.output.sum() + sum(read.attention[site].square().sum() for site in chosen)
     (gradient,) = torch.autograd.grad(total, leaf)
     require_finite(gradient, "the gradient at the latents")
     require((gradient.flatten(1).norm(dim=1) > 0).all(), "no gradient passes the denoiser")

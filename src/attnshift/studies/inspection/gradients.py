@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.prepare import PreparedBatch
-from attnshift.batching import image_norms, spread
+from attnshift.batching import concatenated, image_norms, spread
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
+from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.losses.classification import margins
 from attnshift.losses.objective import evaluate_term
@@ -50,12 +51,12 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Text states [batch,tokens,width] beside those of the image's own prompt: of the interference
-    prompt, of one that names both classes, and of the empty prompt."""
+    """Prompts of a batch beside the image's own: the interference prompt, one that names both
+    classes, and the empty prompt."""
 
-    other: Tensor
-    both: Tensor
-    empty: Tensor
+    other: Conditioning
+    both: Conditioning
+    empty: Conditioning
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ def _directions(
         point = _Point(torch.stack(unseen), nothing, nothing)
         with torch.no_grad():
             timestep = trajectory.noise_schedule.timesteps[step]
-            noise = backbone.denoise(torch.cat([latents] * len(texts)), timestep, torch.cat(texts)).noise
-            other, own, both, empty = noise.chunk(len(texts))
+            predicted = backbone.denoise(torch.cat([latents] * len(texts)), timestep, concatenated(texts)).output
+            other, own, both, empty = predicted.chunk(len(texts))
             for name, difference in (("prompts", other - own), ("boundary", both - empty)):
                 yield replace(point.compare(difference, "direction", name), step=step)
             latents, _ = denoise(backbone, _steps(trajectory, step, step + 1), latents)
