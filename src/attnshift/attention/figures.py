@@ -29,29 +29,29 @@ _CAP = 60.0
 """Highest exponent of a ratio B / A that is taken as it is. Up to there, a probability that fp32
 cannot hold adds nothing."""
 
-Rows = Float[Tensor, "maps rows"]
-Tile = Float[Tensor, "maps rows keys"]
+_Rows = Float[Tensor, "maps rows"]
+_Tile = Float[Tensor, "maps rows keys"]
 
 
-def _log_sum_exp(scores: Scores) -> Rows:
+def _log_sum_exp(scores: Scores) -> _Rows:
     return scores[0].logsumexp(-1)
 
 
-def _log_sum_exp_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
+def _log_sum_exp_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[_Tile]:
     yield scores[0].softmax(-1)
 
 
-def _entropy(scores: Scores) -> Rows:
+def _entropy(scores: Scores) -> _Rows:
     below = scores[0].sub_(scores[0].amax(-1, keepdim=True))
     return (below.logsumexp(-1) - _mean(below.softmax(-1), below)[..., 0]).clamp(min=0)
 
 
-def _entropy_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
+def _entropy_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[_Tile]:
     below = scores[0].sub_(scores[0].amax(-1, keepdim=True))
     yield _through_softmax(below.softmax(-1), below).neg_()
 
 
-def _kl(scores: Scores) -> Rows:
+def _kl(scores: Scores) -> _Rows:
     """log of the mean under A of exp(x), with x = mean of D - D.
 
     The mean of x is 0, so that of exp(x) - 1 is that of exp(x) - 1 - x, which is nowhere negative.
@@ -68,7 +68,7 @@ def _kl(scores: Scores) -> Rows:
     return torch.where(beyond, far, near).clamp_(min=0)
 
 
-def _kl_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
+def _kl_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[_Tile]:
     first, second = scores
     probabilities = first.softmax(-1)
     if needed[0]:
@@ -77,14 +77,14 @@ def _kl_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
         yield second.softmax(-1).sub_(probabilities)
 
 
-def _symmetric_kl(scores: Scores) -> Rows:
+def _symmetric_kl(scores: Scores) -> _Rows:
     """Sum of (A - B) (D - mean of D)."""
     probabilities, others, difference = scores[0].softmax(-1), scores[1].softmax(-1), scores[0].sub_(scores[1])
     difference.sub_(_mean(probabilities, difference))
     return probabilities.sub_(others).mul_(difference).sum(-1).clamp_(min=0)
 
 
-def _symmetric_kl_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
+def _symmetric_kl_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[_Tile]:
     probabilities, others, difference = scores[0].softmax(-1), scores[1].softmax(-1), scores[0].sub_(scores[1])
     if needed[0]:
         yield _through_softmax(probabilities, difference.clone()).add_(probabilities).sub_(others)
@@ -92,11 +92,11 @@ def _symmetric_kl_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Til
         yield _through_softmax(others, difference.neg_()).add_(others).sub_(probabilities)
 
 
-def _squared_difference(scores: Scores) -> Rows:
+def _squared_difference(scores: Scores) -> _Rows:
     return scores[0].softmax(-1).sub_(scores[1].softmax(-1)).square_().sum(-1)
 
 
-def _squared_difference_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
+def _squared_difference_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[_Tile]:
     probabilities, others = scores[0].softmax(-1), scores[1].softmax(-1)
     doubled = (probabilities - others).mul_(2)
     if needed[0]:
@@ -105,13 +105,13 @@ def _squared_difference_slopes(scores: Scores, needed: Sequence[bool]) -> Iterat
         yield _through_softmax(others, doubled.neg_())
 
 
-def _jensen_shannon(scores: Scores) -> Rows:
+def _jensen_shannon(scores: Scores) -> _Rows:
     probabilities, others = scores[0].softmax(-1), scores[1].softmax(-1)
     there, back = _log_share(probabilities, others), _log_share(others, probabilities)
     return (probabilities.mul_(there).add_(others.mul_(back)).sum(-1) / 2).clamp_(min=0)
 
 
-def _jensen_shannon_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[Tile]:
+def _jensen_shannon_slopes(scores: Scores, needed: Sequence[bool]) -> Iterator[_Tile]:
     probabilities, others = scores[0].softmax(-1), scores[1].softmax(-1)
     if needed[0]:
         yield _through_softmax(probabilities, _log_share(probabilities, others)).div_(2)
@@ -128,7 +128,7 @@ def _columns_slopes(
     needed: Sequence[bool],
     tokens: Int[Tensor, "maps tokens"],
     cotangent: Float[Tensor, "maps rows tokens"],
-) -> Iterator[Tile]:
+) -> Iterator[_Tile]:
     probabilities = scores[0].softmax(-1)
     pulls = probabilities.gather(-1, _in_each_row(tokens, probabilities)) * cotangent
     # A product with one-hot rows: scattering has no fixed order on a GPU.
@@ -136,21 +136,21 @@ def _columns_slopes(
     yield torch.bmm(pulls, places) - probabilities * pulls.sum(-1, keepdim=True)
 
 
-def _in_each_row(tokens: Int[Tensor, "maps tokens"], scores: Tile) -> Int[Tensor, "maps rows tokens"]:
+def _in_each_row(tokens: Int[Tensor, "maps tokens"], scores: _Tile) -> Int[Tensor, "maps rows tokens"]:
     return tokens[:, None].expand(-1, scores.shape[1], -1)
 
 
-def _mean(probabilities: Tile, values: Tile) -> Float[Tensor, "maps rows 1"]:
+def _mean(probabilities: _Tile, values: _Tile) -> Float[Tensor, "maps rows 1"]:
     return (probabilities * values).sum(-1, keepdim=True)
 
 
-def _through_softmax(probabilities: Tile, slopes: Tile) -> Tile:
+def _through_softmax(probabilities: _Tile, slopes: _Tile) -> _Tile:
     """Gradient at the scores of what has the gradient ``slopes`` at their ``probabilities``;
     overwrites ``slopes``."""
     return slopes.sub_(_mean(probabilities, slopes)).mul_(probabilities)
 
 
-def _log_share(one: Tile, other: Tile) -> Tile:
+def _log_share(one: _Tile, other: _Tile) -> _Tile:
     """Logarithm of ``one`` over the mean of both; a finite number where ``one`` is 0."""
     tiny = torch.finfo(one.dtype).tiny
     both = (one + other).clamp_(min=tiny)

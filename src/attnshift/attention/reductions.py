@@ -33,12 +33,12 @@ __all__ = [
     "symmetric_kl_rows",
 ]
 
-Queries = Float[Tensor, "batch heads rows _"]
-Keys = Float[Tensor, "batch heads keys _"]
-Rows = Float[Tensor, "batch heads rows"]
+_Queries = Float[Tensor, "batch heads rows _"]
+_Keys = Float[Tensor, "batch heads keys _"]
+_Rows = Float[Tensor, "batch heads rows"]
 
 
-def kl_rows(q_a: Queries, k_a: Keys, q_b: Queries, k_b: Keys) -> Rows:
+def kl_rows(q_a: _Queries, k_a: _Keys, q_b: _Queries, k_b: _Keys) -> _Rows:
     """Kullback-Leibler divergence of A from B, row by row, in nats: sum of A log(A / B).
 
     It is 0 where both branches are the same, and nowhere negative. ``ValueError`` for inputs that
@@ -48,34 +48,34 @@ def kl_rows(q_a: Queries, k_a: Keys, q_b: Queries, k_b: Keys) -> Rows:
     return reduce_rows(figures.KL, q_a, k_a, q_b, k_b)
 
 
-def symmetric_kl_rows(q_a: Queries, k_a: Keys, q_b: Queries, k_b: Keys) -> Rows:
+def symmetric_kl_rows(q_a: _Queries, k_a: _Keys, q_b: _Queries, k_b: _Keys) -> _Rows:
     """Divergence of A from B plus that of B from A, row by row, in nats; arguments as in
     ``kl_rows`` (Jeffreys 1946)."""
     _check_pair(q_a, k_a, q_b, k_b)
     return reduce_rows(figures.SYMMETRIC_KL, q_a, k_a, q_b, k_b)
 
 
-def jensen_shannon_rows(q_a: Queries, k_a: Keys, q_b: Queries, k_b: Keys) -> Rows:
+def jensen_shannon_rows(q_a: _Queries, k_a: _Keys, q_b: _Queries, k_b: _Keys) -> _Rows:
     """Jensen-Shannon divergence, row by row, in nats, from 0 to log 2; arguments as in ``kl_rows``
     (Lin 1991)."""
     _check_pair(q_a, k_a, q_b, k_b)
     return reduce_rows(figures.JENSEN_SHANNON, q_a, k_a, q_b, k_b)
 
 
-def squared_difference_rows(q_a: Queries, k_a: Keys, q_b: Queries, k_b: Keys) -> Rows:
+def squared_difference_rows(q_a: _Queries, k_a: _Keys, q_b: _Queries, k_b: _Keys) -> _Rows:
     """Sum of (A - B)^2 over the keys, row by row; arguments as in ``kl_rows``."""
     _check_pair(q_a, k_a, q_b, k_b)
     return reduce_rows(figures.SQUARED_DIFFERENCE, q_a, k_a, q_b, k_b)
 
 
-def entropy_rows(queries: Queries, keys: Keys) -> Rows:
+def entropy_rows(queries: _Queries, keys: _Keys) -> _Rows:
     """Shannon entropy of each row, in nats, from 0 to log(keys); ``ValueError`` as in
     ``kl_rows``."""
     _check(queries, keys, "queries", "keys")
     return reduce_rows(figures.ENTROPY, queries, keys)
 
 
-def log_sum_exp_rows(queries: Queries, keys: Keys) -> Rows:
+def log_sum_exp_rows(queries: _Queries, keys: _Keys) -> _Rows:
     """log of the sum of exp(scores) of each row: the logarithm of what the softmax divides by;
     ``ValueError`` as in ``kl_rows``."""
     _check(queries, keys, "queries", "keys")
@@ -83,7 +83,7 @@ def log_sum_exp_rows(queries: Queries, keys: Keys) -> Rows:
 
 
 def phrase_columns(
-    queries: Queries, keys: Keys, tokens: Sequence[int] | Int[Tensor, "tokens"] | Int[Tensor, "batch tokens"]
+    queries: _Queries, keys: _Keys, tokens: Sequence[int] | Int[Tensor, "tokens"] | Int[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch heads rows tokens"]:
     """Attention of each row to some of its keys: the columns ``tokens`` of the map, in their order.
 
