@@ -981,6 +981,8 @@ def test_images_that_are_not_square_are_said_before_the_attack_and_in_the_report
         (["expectation.transforms.rotate.degrees=3.0"], "expectation.transforms cannot act"),
         (["expectation.transforms.rotate.degrees=3.0", "expectation.draws=2"], ""),
         (["classification.weight=0.0", "classification.momentum=0.5"], "classification.momentum cannot act"),
+        (["features.layer=layer3"], "features.layer cannot act, since features.share is 0"),
+        (["features.share=1", "classification.weight=0.0"], "features.share cannot act"),
         (["classification.clip=1.0", "optimiser.method=sign"], "classification.clip cannot act"),
         (["classification.clip=1.0"], ""),
         (["finish.keep=last", "finish.early=false", "finish.confidence=1.0"], "finish.confidence cannot act"),

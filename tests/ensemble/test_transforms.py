@@ -14,14 +14,29 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from attnshift.ensemble.transforms import Colour, Jpeg, Noise, ResizeAndPad, Rotate, ScaleAndShift, Transform
+from attnshift.ensemble.transforms import (
+    BlockShuffle,
+    Colour,
+    Jpeg,
+    Noise,
+    ResizeAndPad,
+    Rotate,
+    ScaleAndShift,
+    Spectrum,
+    Transform,
+)
 from attnshift.errors import RecipeError
 from attnshift.randomness import generator
 from attnshift.registry import Entry, Table, build
 
 ALL: list[Transform] = [Rotate(), ScaleAndShift(), ResizeAndPad(0.5), Colour(), Noise(), Jpeg()]
+ALL += [BlockShuffle(3), Spectrum()]
 NEUTRAL = [Rotate(0.0), ScaleAndShift((1.0, 1.0), 0.0), ResizeAndPad(1.0), Colour(0.0, 0.0, 0.0, 0.0), Noise(0.0)]
+NEUTRAL += [BlockShuffle(1, 0.0), Spectrum(0.0, 0.0)]
 STRONG = [Rotate(180.0), ScaleAndShift((0.3, 3.0), 0.5), ResizeAndPad(0.3), Colour(1.0, 1.0, 1.0, 0.5), Noise(1.0)]
+STRONG += [BlockShuffle(5, 180.0), Spectrum(1.0, 1.0)]
+ASKS = (Noise, Spectrum, BlockShuffle)
+"""Transforms whose number of draws depends on the size or the options."""
 SIZES = [(20, 20), (37, 37), (20, 37)]
 
 
@@ -120,7 +135,7 @@ def test_one_generator_per_image(transform: Transform, count: int) -> None:
         transform(pictures(3), generators(count))
 
 
-@with_every_transform([each for each in [*ALL, *NEUTRAL] if not isinstance(each, Noise)])
+@with_every_transform([each for each in [*ALL, *NEUTRAL] if not isinstance(each, ASKS)])
 def test_as_many_draws_whatever_the_size_and_the_options(transform: Transform) -> None:
     expected, strong = generators(1), [*STRONG, Jpeg()]
     next(each for each in strong if type(each) is type(transform))(pictures(1, 64, 48), expected)
@@ -217,6 +232,48 @@ def test_resize_and_pad_is_interpolation_and_padding() -> None:
     assert min(rooms) == 0
     assert max(rooms) == 1
     assert 0.4 < sum(rooms) / len(rooms) < 0.6
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_blocks_change_places_and_nothing_is_lost(size: tuple[int, int]) -> None:
+    """Red and green say where a pixel was: all come back, each beside its neighbour but at the edges of blocks."""
+    height, width = size
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    shown = torch.stack([x / width, y / height, 0 * x]).expand(20, 3, height, width)
+    found = set()
+    for seen in BlockShuffle(3, 0.0)(shown, generators(20)):
+        columns, rows = (seen[0] * width).floor().long(), (seen[1] * height).floor().long()
+        assert (rows * width + columns).flatten().sort().values.equal(torch.arange(height * width))
+        beside = (columns.diff(dim=1) == 1) & (rows.diff(dim=1) == 0)
+        below = (rows.diff(dim=0) == 1) & (columns.diff(dim=0) == 0)
+        assert min(each.float().mean() for each in (beside, below)) > 0.6
+        found.add((int(columns[0, 0]), int(rows[0, 0])))
+    assert len(found) > 10
+
+
+def test_a_block_turns_about_its_own_centre() -> None:
+    """One block turns as a whole image, the other way round where strips lie."""
+    shown, drawn = pictures(20, 31, 40), generators(20)
+    lying = [bool(each.uniform(size=5)[0] < 0.5) for each in drawn]
+    turned, again = Rotate(30.0)(shown, drawn), generators(20)
+    for each in again:
+        each.uniform(size=5)
+    mirrored = Rotate(30.0)(shown.flip(2), again).flip(2)
+    expected = torch.stack([mirrored[at] if lies else turned[at] for at, lies in enumerate(lying)])
+    torch.testing.assert_close(BlockShuffle(1, 30.0)(shown, generators(20)), expected, atol=1e-4, rtol=0)
+    assert 0 < sum(lying) < 20
+
+
+def test_the_spectrum_is_multiplied() -> None:
+    from scipy.fft import dctn
+
+    shown, options = 0.3 + 0.4 * pictures(4, 20, 37).double(), Spectrum(0.01, 0.2)
+    seen = options(shown, generators(4))
+    for image, changed, drawn in zip(shown.numpy(), seen.numpy(), generators(4), strict=True):
+        noisy = image + 0.01 * drawn.standard_normal(image.shape)
+        factors = drawn.uniform(0.8, 1.2, image.shape)
+        expected = dctn(noisy, axes=(1, 2), norm="ortho") * factors
+        assert numpy.abs(dctn(changed, axes=(1, 2), norm="ortho") - expected).max() < 1e-9  # type: ignore[operator]
 
 
 def test_brightness_multiplies() -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from attnshift.attack.budget import budget_of
+from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion import RECONSTRUCTIONS
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import Reconstruction
 from attnshift.ensemble import RULES, TRANSFORMS
+from attnshift.ensemble.backward import BackwardPass, FeatureLoss
 from attnshift.ensemble.expectation import Expectation
 from attnshift.ensemble.fusion import FusionRule
-from attnshift.ensemble.surrogates import Criterion
+from attnshift.ensemble.surrogates import Criterion, Surrogates
 from attnshift.errors import RecipeError
 from attnshift.losses import CLASSIFICATION, TERMS
 from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, WeightedTerm
 from attnshift.losses.schedules import Schedule, schedule_of
 from attnshift.metrics.budget import Budget
-from attnshift.recipes.schema import BudgetSection, ClassificationSection, Recipe, TermSection
+from attnshift.recipes.schema import BudgetSection, ClassificationSection, FeaturesSection, Recipe, TermSection
 from attnshift.registry import build, check
+from attnshift.types import Goals, RandomKey
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stand_in import StandIn
@@ -40,6 +43,7 @@ class Method:
     criterion: Criterion
     rule: FusionRule
     expectation: Expectation
+    features: FeatureLoss | None
     classification: Schedule
     """Factor on ``recipe.classification.weight``."""
     pace: Schedule
@@ -91,12 +95,25 @@ class Method:
                     for name, section in recipe.expectation.transforms.items()
                 },
             ),
+            _features(recipe.features),
             schedule_of(logits.schedule, "classification"),
             schedule_of(recipe.optimiser.schedule, "optimiser"),
             budget,
             None if recipe.optimiser.balance == "none" else budget or budget_of(_EDGE),
             stand_in_of(recipe, places),
         )
+
+    def surrogates(self, classifiers: Sequence[Classifier], goals: Goals, images: Tensor, key: RandomKey) -> Surrogates:
+        """The ``classifiers`` as the attack on ``images`` [batch,3,height,width] sees them, without
+        its views.
+
+        Raises ``ModelError`` where the recipe asks for what a network does not have.
+        """
+        backward: tuple[BackwardPass, ...] = ()
+        if self.features is not None or self.recipe.classification.skip_decay != 1.0:
+            decay = self.recipe.classification.skip_decay
+            backward = tuple(BackwardPass.of(each, decay, self.features, images, goals, key) for each in classifiers)
+        return Surrogates(classifiers, self.criterion, goals, precision=classifiers[0].precision, backward=backward)
 
     @property
     def reads_interference(self) -> bool:
@@ -117,6 +134,10 @@ def stand_in_of(recipe: Recipe, places: Mapping[str, str] = {}) -> StandIn | Non
 
 _EDGE = BudgetSection(metric="ssim", limit=0.95)
 """The edge of a recipe that states no budget."""
+
+
+def _features(section: FeaturesSection) -> FeatureLoss | None:
+    return FeatureLoss(section.share, section.layer, section.draws, section.dropped) if section.share else None
 
 
 def _term(name: str, section: TermSection, given: Mapping[str, LossTerm | StatefulTerm]) -> LossTerm | StatefulTerm:

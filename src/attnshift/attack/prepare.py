@@ -230,7 +230,7 @@ def prepare_batch(
             recipe.optimiser.iterations,
             running,
         ),
-        surrogates=Surrogates(classifiers, method.criterion, goals, precision=classifiers[0].precision),
+        surrogates=method.surrogates(classifiers, goals, images, key),
         masks=masks,
         stored=stored,
         empty=empty,

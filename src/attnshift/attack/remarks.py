@@ -17,7 +17,7 @@ __all__ = ["idle_options", "idle_settings", "idle_with"]
 def idle_settings(method: Method) -> tuple[str, ...]:
     """One line for each setting of ``method.recipe`` that changes nothing,
     with what would let it act."""
-    kinds = (_mask, _interference, _classification, _balance, _views, _choice, _options)
+    kinds = (_mask, _interference, _classification, _features, _balance, _views, _choice, _options)
     return tuple(line for kind in kinds for line in kind(method))
 
 
@@ -104,13 +104,26 @@ def _interference(method: Method) -> Iterator[str]:
 def _classification(method: Method) -> Iterator[str]:
     section = method.recipe.classification
     if not section.weight:
-        changed = _changed(section, "schedule", "momentum", "clip")
+        changed = _changed(section, "schedule", "momentum", "clip", "skip_decay")
         if changed:
             yield f"{changed} cannot act, since classification.weight is 0; set it, or leave them out"
     elif section.clip and not section.momentum and not method.objective.terms and _signed(method):
         yield (
             "classification.clip cannot act: optimiser.method is 'sign', and without terms or momentum the sign of "
             "the direction does not depend on its length; leave it out"
+        )
+
+
+def _features(method: Method) -> Iterator[str]:
+    section = method.recipe.features
+    if not section.share:
+        changed = _changed(section, "layer", "draws", "dropped")
+        if changed:
+            yield f"{changed} cannot act, since features.share is 0; set it, or leave it out"
+    elif not method.recipe.classification.weight:
+        yield (
+            "features.share cannot act, since it is a share of the classification's pull and classification.weight is "
+            "0; set that, or leave it out"
         )
 
 

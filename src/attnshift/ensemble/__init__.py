@@ -69,6 +69,16 @@ TRANSFORMS = Table(
             "Athalye et al., ICML 2018",
             "attnshift.ensemble.transforms:Colour",
         ),
+        "block_shuffle": Entry(
+            "blocks of the image in other places, each turned a little",
+            "Wang et al., CVPR 2024 (BSR)",
+            "attnshift.ensemble.transforms:BlockShuffle",
+        ),
+        "spectrum": Entry(
+            "noise, and random factors on the image's frequencies",
+            "Long et al., ECCV 2022 (spectrum simulation)",
+            "attnshift.ensemble.transforms:Spectrum",
+        ),
         "noise": Entry("Gaussian noise", "Athalye et al., ICML 2018", "attnshift.ensemble.transforms:Noise"),
         "jpeg": Entry("differentiable JPEG", "Reich et al., WACV 2024", "attnshift.ensemble.transforms:Jpeg"),
     },

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image, select_rows
 from attnshift.data.images import into_range
+from attnshift.ensemble.backward import BackwardPass
 from attnshift.ensemble.expectation import View, as_it_is
 from attnshift.losses.classification import margins
 from attnshift.types import Goals
@@ -63,7 +64,8 @@ class Surrogates:
     themselves, or latents with the whole chain to the image behind them. ``views`` are what a
     classifier sees of an image, the first the image as it is; the others make the gradient an
     expectation over transformations (Athalye et al., ICML 2018). Gradients go through matrix
-    products and convolutions in ``precision``; weights stay as they are.
+    products and convolutions in ``precision``; weights stay as they are. ``backward`` holds each
+    classifier's own way back, or is empty: gradients then go back as the networks are.
     """
 
     classifiers: Sequence[Callable[[Tensor], Tensor]] = constant()
@@ -72,6 +74,7 @@ class Surrogates:
     show: View = constant(default=as_it_is)
     views: Sequence[View] = constant(default=(as_it_is,))
     precision: torch.dtype = constant(default=torch.float32)
+    backward: tuple[BackwardPass, ...] = per_image(depth=1, default=())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,8 +138,8 @@ class Surrogates:
         """Each model's logits."""
         images = into_range(self.show(points))
         shown = torch.stack([view(images) for view in self.views])
-        for classifier in self.classifiers:
-            with self._rough(images):
+        for at, classifier in enumerate(self.classifiers):
+            with self._rough(images), self.backward[at].applied() if self.backward else nullcontext():
                 logits = classifier(shown.flatten(0, 1))
             yield logits.unflatten(0, shown.shape[:2])
 

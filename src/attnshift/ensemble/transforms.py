@@ -4,9 +4,9 @@
 A transform maps images in [0,1] to images of the same shape, dtype and device, clamped to [0,1].
 Image i takes its random parameters from generator i alone, in the order that the transform names
 and always equally many of them, whatever the size: neither batch mates nor the resolution change
-what an image undergoes. Only ``Noise`` draws per pixel. Neutral options give
-the identity, except that ``Jpeg`` has none. Where clamping cuts a pixel off, that pixel has no
-gradient.
+what an image undergoes. Only ``Noise`` and ``Spectrum`` draw per pixel, and ``BlockShuffle`` draws
+as its number of blocks asks. Neutral options give the identity, except that ``Jpeg`` has none.
+Where clamping cuts a pixel off, that pixel has no gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ from torch import Tensor
 from attnshift.data.images import into_range
 from attnshift.registry import STRICT
 
-__all__ = ["Colour", "Jpeg", "Noise", "ResizeAndPad", "Rotate", "ScaleAndShift", "Transform"]
+__all__ = [
+    "BlockShuffle",
+    "Colour",
+    "Jpeg",
+    "Noise",
+    "ResizeAndPad",
+    "Rotate",
+    "ScaleAndShift",
+    "Spectrum",
+    "Transform",
+]
 
 
 @runtime_checkable
@@ -193,6 +203,97 @@ class Jpeg:
         # size, is visible.
         pairs = zip(images.split(1), qualities.split(1), strict=True)
         return torch.cat([jpeg_codec_differentiable(image, quality) for image, quality in pairs])
+
+
+@dataclass(frozen=True)
+class BlockShuffle:
+    """Cuts the image into blocks, changes their places and turns each a little: BSR, Wang et al.,
+    CVPR 2024.
+
+    The image is cut into ``blocks`` strips, upright or lying with equal chance, and each strip into
+    as many blocks. Strips change places with each other, and blocks within their strip. Lengths are
+    in proportion to numbers uniform in [1,2]. A block turns about its own centre by an angle
+    uniform in [-``degrees``, ``degrees``]; it stays as large, and its corners show what lies beside
+    it in the image. Bilinear, filled by reflection as in ``Rotate``.
+
+    The authors turn whole strips, and fill what opens with black.
+    """
+
+    __pydantic_config__ = STRICT
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    degrees: Annotated[float, Field(ge=0, le=180)] = 24.0
+
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        height, width = images.shape[-2:]
+        sources = [self._sources(height, width, each) for _, each in zip(images, generators, strict=True)]
+        exact = images.to(torch.promote_types(images.dtype, torch.float32))
+        grids = torch.from_numpy(numpy.stack(sources)).to(exact)
+        seen = torch.nn.functional.grid_sample(exact, grids, padding_mode="reflection", align_corners=True)
+        return into_range(seen).to(images.dtype)
+
+    def _sources(self, height: int, width: int, drawn: numpy.random.Generator) -> numpy.ndarray:
+        """Place [height,width,2] that each pixel shows, x and y from -1 to 1 between the centres of
+        the outer pixels."""
+        lying = drawn.uniform() < 0.5
+        long, wide = (height, width) if lying else (width, height)
+        strips = self._shuffled(long, drawn)
+        inside = numpy.stack([self._shuffled(wide, drawn) for _ in range(self.blocks)])[strips[2].astype(int)]
+        angles = numpy.deg2rad(drawn.uniform(-self.degrees, self.degrees, (self.blocks, self.blocks)))
+        turn = angles[strips[2].astype(int)[:, None], inside[:, 2].astype(int)]
+        across, along = (strips[0] - strips[1])[:, None], inside[:, 0] - inside[:, 1]
+        first = strips[1][:, None] + numpy.cos(turn) * across - numpy.sin(turn) * along
+        second = inside[:, 1] + numpy.sin(turn) * across + numpy.cos(turn) * along
+        places = [2 * first / max(long - 1, 1) - 1, 2 * second / max(wide - 1, 1) - 1]
+        return numpy.stack(places[::-1], 2) if lying else numpy.stack(places, 2).swapaxes(0, 1)
+
+    def _shuffled(self, length: int, drawn: numpy.random.Generator) -> numpy.ndarray:
+        """For each place [3,length] after the shuffle: the place before it, the centre of its block
+        then, and the block's number."""
+        shares = drawn.uniform(1, 2, self.blocks).cumsum()
+        edges = [0, *(int(each) for each in (shares / shares[-1] * length).round())]
+        order = [int(each) for each in drawn.uniform(size=self.blocks).argsort()]
+        before = numpy.concatenate([numpy.arange(edges[block], edges[block + 1]) for block in order])
+        lengths = [edges[block + 1] - edges[block] for block in order]
+        centres = [(edges[block] + edges[block + 1] - 1) / 2 for block in order]
+        return numpy.stack([before, numpy.repeat(centres, lengths), numpy.repeat(order, lengths)])
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Noise, and then random factors on the image's frequencies: spectrum simulation, Long et al.,
+    ECCV 2022.
+
+    Adds Gaussian noise of standard deviation ``std``, and multiplies each coefficient of the
+    discrete cosine transform of each channel by a number uniform in [1 - ``change``, 1 +
+    ``change``]. Draws the noise first. The authors do not clamp the result.
+    """
+
+    __pydantic_config__ = STRICT
+    std: _Share = 16 / 255
+    change: _Share = 0.5
+
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[numpy.random.Generator]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        drawn = [
+            (each.standard_normal(image.shape), each.uniform(1 - self.change, 1 + self.change, image.shape))
+            for image, each in zip(images, generators, strict=True)
+        ]
+        exact = images.to(torch.promote_types(images.dtype, torch.float32))
+        noise, factors = (torch.from_numpy(numpy.stack(each)).to(exact) for each in zip(*drawn, strict=True))
+        rows, columns = (_cosines(side, exact) for side in images.shape[-2:])
+        spectrum = rows @ (exact + self.std * noise) @ columns.T
+        return into_range(rows.T @ (factors * spectrum) @ columns).to(images.dtype)
+
+
+def _cosines(side: int, like: Tensor) -> Float[Tensor, "side side"]:
+    """Orthonormal discrete cosine transform of second kind, one frequency a row."""
+    places = torch.arange(side, dtype=torch.float64)
+    waves = (math.pi / side * places[:, None] * (places + 0.5)).cos() * math.sqrt(2 / side)
+    waves[0] /= math.sqrt(2)
+    return waves.to(like)
 
 
 def _uniform(

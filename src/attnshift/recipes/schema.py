@@ -105,6 +105,26 @@ class ClassificationSection(OpenSection):
     """
     clip: float = Field(default=0.0, ge=0)
     """Highest norm of the fused direction of an image; 0 sets no limit."""
+    skip_decay: float = Field(default=1.0, ge=0, le=1)
+    """Factor on the gradient that the surrogates send into their residual branches; 1 leaves it as
+    it is."""
+
+
+class FeaturesSection(Section):
+    """Features of the surrogates that speak for the true class, lowered beside the classification.
+
+    The options are those of ``ensemble.backward.FeatureLoss``.
+    """
+
+    share: float = Field(default=0.0, ge=0, le=1000)
+    """Pull of the features at their layer, as a multiple of the classification's; 0 switches them
+    off."""
+    layer: Annotated[float, Field(gt=0, lt=1)] | str = 0.5
+    """Share of the surrogates' depth, or the name of a module."""
+    draws: int = Field(default=8, ge=1, le=1000)
+    """Copies of the clean image whose gradients make the weights."""
+    dropped: float = Field(default=0.3, ge=0, lt=1)
+    """Share of each copy's values that is black."""
 
 
 class TransformSection(OpenSection):
@@ -230,6 +250,7 @@ class Recipe(Section):
     diffusion: DiffusionSection = DiffusionSection()
     reconstruction: ReconstructionSection = ReconstructionSection()
     classification: ClassificationSection = ClassificationSection()
+    features: FeaturesSection = FeaturesSection()
     expectation: ExpectationSection = ExpectationSection()
     terms: dict[str, TermSection] = Field(default_factory=dict)
     optimiser: OptimiserSection = OptimiserSection()

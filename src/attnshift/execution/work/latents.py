@@ -23,7 +23,6 @@ from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.fusion import effective_models
-from attnshift.ensemble.surrogates import Surrogates
 from attnshift.execution.work import BatchResult, effort_columns
 from attnshift.recipes.schema import Recipe
 from attnshift.types import Goals, RandomKey
@@ -101,8 +100,9 @@ class LatentWork:
             given = method.recipe.interference.choose == "given"
             label = class_of(method.recipe.interference.phrase, vocabulary(classifiers)) if given else 0
             goals = replace(goals, interference=torch.full_like(goals.labels, label))
-        views = method.expectation.views(RandomKey(method.recipe.seed, (item.id,), 0))
-        method.rule(Surrogates(classifiers, method.criterion, goals, views=views), probe)
+        key = RandomKey(method.recipe.seed, (item.id,), 0)
+        surrogates = method.surrogates(classifiers, goals, probe, key)
+        method.rule(replace(surrogates, views=method.expectation.views(key)), probe)
 
 
 def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, Any]:
