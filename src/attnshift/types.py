@@ -145,12 +145,13 @@ class Interference:
 
 @batch_record
 class RandomKey:
-    """Names of an iteration's random draws: the run's seed, each image's id, the
-    iteration."""
+    """Names of an iteration's random draws: the run's seed, each image's id, the iteration, and the
+    number of the view in which a classifier sees the images."""
 
     seed: int = constant()
     ids: tuple[str, ...] = per_image()
     iteration: int = constant()
+    view: int = constant(default=0)
 
 
 @batch_record

@@ -112,7 +112,8 @@ def test_the_result_is_the_sum_of_its_clipped_steps(small: Tensor) -> None:
     seen: list[Tensor] = []
     ratios = (3.0, 1.0, 0.5, 0.0)
 
-    def slopes(points: Tensor) -> Tensor:
+    def slopes(step: int, points: Tensor) -> Tensor:
+        assert step == len(seen)
         seen.append(points)
         return (points - 0.5) * 0.1
 

@@ -24,7 +24,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gaussian_blur": [{}, {"sigma": 20.0}],
     "resize_and_pad": [{}, {"smallest": 0.1}],
     "smoothing": [{"copies": 7, "sigma": 0.5}],
-    "purification": [{"schedule_steps": 10}, {"schedule_steps": 10, "strength": 0.0}],
+    "purification": [{"schedule_steps": 10}, {"strength": 0.0, "gradient": "bpda", "draws": 2}],
 }
 """Options beyond the defaults to hold a defence to; one that is not named here is held to its defaults."""
 NEUTRAL: dict[str, tuple[dict[str, Any], float]] = {

@@ -87,7 +87,7 @@ def test_an_ensemble_attacks_through_it(resnet: Classifier, images: Tensor) -> N
     defended = Defended(resnet, JpegCompression(40))
     surrogates = Surrogates([defended], CrossEntropy(), Goals(labels))
     gradients, losses, _ = surrogates.gradients(images)
-    assert surrogates.names == ("JpegCompression(quality=40)+lab:resnet",)
+    assert surrogates.names == ("JpegCompression(quality=40, gradient='codec')+lab:resnet",)
     assert (gradients[0].flatten(1).norm(dim=1) > 0).all()
     after, _ = surrogates.judge(images - 4 / 255 * gradients[0].sign())
     assert (after < losses).all()

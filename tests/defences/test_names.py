@@ -115,7 +115,7 @@ def test_surrogates_let_a_gradient_pass() -> None:
         load_surrogate(f"jpg+{PLAIN}")
 
 
-@pytest.mark.parametrize("name", [name for name in DEFENCES if not DEFENCES[name].load().differentiable])
+@pytest.mark.parametrize("name", [name for name in DEFENCES if not DEFENCES[name].load()().differentiable])
 def test_a_surrogate_that_none_passes_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match=f"cannot be a surrogate: no gradient passes the defence '{name}'"):
         load_surrogate(f"jpeg+{name}+{PLAIN}")

@@ -197,7 +197,7 @@ def test_a_worker_that_is_not_the_runs_refuses(real: Worker, change: dict[str, A
 
 
 def test_other_weights_under_the_same_name_are_found(real: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loaded(name: str) -> Any:
+    def loaded(name: str, _: object) -> Any:
         classifier = load_classifier(name)
         with torch.no_grad():
             next(classifier.network.parameters()).add_(1e-3)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from attnshift.data.images import read_image, write_png
-from attnshift.errors import ModelError, RunError, UserError
+from attnshift.errors import ModelError, RecipeError, RunError, UserError
 from attnshift.execution.coordinate import attack_folder
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.lab.weights import pipeline_folder as lab_weights
@@ -313,6 +313,31 @@ def test_recipes_are_called_by_preset_peer_or_file(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "mine.toml", tmp_path / "quick.toml")
     with pytest.raises(UserError, match="two recipes are called quick"):
         read_entrants(["quick", str(tmp_path / "quick.toml")], [1.0])
+
+
+def test_a_recipe_that_knows_a_defence_stands_behind_itself() -> None:
+    static, known, both, *_ = read_entrants(["pgd@2", "quick"], [1.0], adaptive=["jpeg(quality=60)", "jpeg+median"])
+    assert (static.name, known.name, both.name) == ("pgd", "pgd+jpeg", "pgd+jpeg+median")
+    assert known == replace(static, name="pgd+jpeg", defence="jpeg(quality=60)")
+    assert static.surrogates(["a:b"]) == ("a:b",)
+    assert known.surrogates(["a:b"]) == ("jpeg(quality=60)+a:b",)
+    for wrong in ("lab:resnet", "jpeg+lab:resnet", ""):
+        with pytest.raises(RecipeError, match="is no defence; give one such as"):
+            read_entrants(["pgd"], [1.0], adaptive=[wrong])
+    with pytest.raises(UserError, match="two recipes are called pgd\\+jpeg"):
+        read_entrants(["pgd"], [1.0], adaptive=["jpeg", "jpeg(quality=60)"])
+
+
+def test_static_and_adaptive_runs_stand_in_one_comparison(settings: ComparisonSettings) -> None:
+    pgd = load_any("pgd", ["baseline.steps=1"])
+    entrants = (Entrant("pgd", pgd, (1.0,)), Entrant("pgd+jpeg", pgd, (1.0,), defence="jpeg(quality=30)"))
+    judge = f"jpeg(quality=30)+{JUDGE}"
+    compared = quietly(replace(settings, entrants=entrants, judges=(judge,), limit=1))
+    static, known = (compared.runs[name][1.0] for name in ("pgd", "pgd+jpeg"))
+    assert known.spec().surrogates == (f"jpeg(quality=30)+{SURROGATE}",)
+    assert static.spec().surrogates == (SURROGATE,)
+    assert pngs(static.folder) != pngs(known.folder)
+    assert measure_comparison(compared.runs, compared.judges, (0.9,)).images == 1
 
 
 def test_a_peer_is_compared_like_a_recipe(settings: ComparisonSettings) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.baselines.edits import Edit
+from attnshift.defences.defended import Defended
 from attnshift.diffusion.backbone import Backbone, Prediction
 from attnshift.ensemble.surrogates import Surrogates
 
@@ -26,8 +27,9 @@ class Effort:
     denoisings: int = 0
 
     def of_surrogates(self, surrogates: Surrogates) -> Surrogates:
-        """The same surrogates; every image that they see for a gradient counts."""
-        return replace(surrogates, classifiers=[_Counted(each, self._seen) for each in surrogates.classifiers])
+        """The same surrogates; every image that their networks see for a gradient counts, and what
+        a defence before them denoises."""
+        return replace(surrogates, classifiers=[self._counted(each) for each in surrogates.classifiers])
 
     def of_batch(self, batch: PreparedBatch) -> PreparedBatch:
         """The same batch; what its iterations and its choice of an iterate ask for counts.
@@ -43,6 +45,15 @@ class Effort:
         backbone: Any = _CountedBackbone(edit.given.backbone, self._denoised)
         given = replace(edit.given, backbone=backbone, surrogates=self.of_surrogates(edit.given.surrogates))
         return replace(edit, given=given)
+
+    def _counted(self, classifier: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        if not isinstance(classifier, Defended):
+            return _Counted(classifier, self._seen)
+        defence: Any = classifier.defence
+        if hasattr(defence, "backbone"):
+            defence = replace(defence, backbone=_CountedBackbone(defence.backbone, self._denoised))
+        inner: Any = self._counted(classifier.classifier)
+        return Defended(inner, defence, classifier.name)
 
     def _seen(self, images: Tensor) -> None:
         if torch.is_grad_enabled() and images.requires_grad:

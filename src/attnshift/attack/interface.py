@@ -11,10 +11,10 @@ from torch import Tensor
 
 from attnshift.attack.inputs import check_device, class_numbers, given_images, given_masks
 from attnshift.attack.prepare import Task
-from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier, in_one_order
-from attnshift.classifiers.probe import check_attackable
 from attnshift.data.datasets import check_class, check_target, identify
+from attnshift.defences.names import check_surrogate, load_surrogate
+from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError, RecipeError
 from attnshift.terminal import plural
 
@@ -53,18 +53,21 @@ def check_batch(batch: object) -> None:
         raise RecipeError(f"{batch!r} images cannot be attacked together; give a whole number from 1 on")
 
 
-def load_surrogates(surrogates: Sequence[str | Classifier], device: str) -> list[Classifier]:
+def load_surrogates(
+    surrogates: Sequence[str | Classifier], device: str, pipeline: Callable[[], Backbone] | None = None
+) -> list[Classifier]:
     """The classifiers ``surrogates``, by name or loaded, on ``device``, once they are known to be
-    attackable."""
+    attackable; ``pipeline`` as in ``load_surrogate``."""
     if isinstance(surrogates, str) or not surrogates:
         raise ModelError(f"surrogates are {surrogates!r}; give a list with at least one, such as ['timm:resnet50']")
     check_device(device)
-    classifiers = [(load_classifier(each) if isinstance(each, str) else each).to(device) for each in surrogates]
-    classifiers = in_one_order(classifiers)
-    for classifier in classifiers:
+    loaded = [load_surrogate(each, pipeline) if isinstance(each, str) else each for each in surrogates]
+    classifiers = in_one_order([each.to(device) for each in loaded])
+    for given, classifier in zip(surrogates, classifiers, strict=True):
         if any(each.is_inference() for each in classifier.network.parameters()):
             raise ModelError(f"{classifier.name} was loaded under torch.inference_mode; load it outside of that")
-        check_attackable(classifier)
+        if not isinstance(given, str):
+            check_surrogate(classifier)
     return classifiers
 
 

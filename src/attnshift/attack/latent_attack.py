@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy
 import torch
@@ -57,9 +58,9 @@ class LatentAttack:
         if not isinstance(loaded, Recipe):
             raise RecipeError(f"recipe '{loaded.name}' attacks pixels; use attnshift.PixelAttack")
         check_batch(batch)
-        self.classifiers = load_surrogates(surrogates, device)
-        self.backbone: Backbone = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-        self.backbone.to(device)
+        loaded_pipeline = cache(lambda: (load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline).to(device))
+        self.classifiers = load_surrogates(surrogates, device, loaded_pipeline)
+        self.backbone: Backbone = loaded_pipeline()
         self.method = Method.of(loaded, terms, rule)
         for line in idle_settings(self.method):
             warnings.warn(line, stacklevel=3)

@@ -113,7 +113,8 @@ class Method:
         if self.features is not None or self.recipe.classification.skip_decay != 1.0:
             decay = self.recipe.classification.skip_decay
             backward = tuple(BackwardPass.of(each, decay, self.features, images, goals, key) for each in classifiers)
-        return Surrogates(classifiers, self.criterion, goals, precision=classifiers[0].precision, backward=backward)
+        precision = classifiers[0].precision
+        return Surrogates(classifiers, self.criterion, goals, precision=precision, backward=backward, key=key)
 
     @property
     def reads_interference(self) -> bool:

@@ -22,6 +22,7 @@ from attnshift.baselines.kinds import Baseline
 from attnshift.baselines.rounding import towards
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
+from attnshift.defences.names import parts_of
 from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
@@ -60,7 +61,8 @@ class PixelAttack:
     ``surrogates`` are names, as on the command line, or loaded objects. ``recipe`` is the name of a
     baseline, such as "mifgsm", the path of a recipe file, or a ``BaselineRecipe``. ``batch`` images
     are attacked together. An option of the recipe that cannot act is a warning. A baseline through
-    a diffusion model, such as "diffpgd", also needs a ``pipeline``, a name or a loaded object.
+    a diffusion model, such as "diffpgd", also needs a ``pipeline``, a name or a loaded object; so
+    does a surrogate behind purification.
 
     >>> attack = PixelAttack(["lab:resnet"], "mifgsm")                 # doctest: +SKIP
     >>> result = attack(images, labels)                                # doctest: +SKIP
@@ -83,9 +85,10 @@ class PixelAttack:
         for line in idle_options("baseline", self.baseline):
             warnings.warn(line, stacklevel=3)
         check_batch(batch)
-        self.classifiers = load_surrogates(surrogates, device)
+        self.backbone = _pipeline_of(loaded, self.baseline, surrogates, pipeline, device)
+        backbone = self.backbone
+        self.classifiers = load_surrogates(surrogates, device, None if backbone is None else lambda: backbone)
         self.batch, self.device = batch, device
-        self.backbone = _pipeline_of(loaded, self.baseline, pipeline, device)
 
     @torch.inference_mode(False)
     def __call__(
@@ -125,15 +128,21 @@ class PixelAttack:
 
 
 def _pipeline_of(
-    recipe: BaselineRecipe, baseline: Baseline | DiffusionBaseline, pipeline: str | Backbone | None, device: str
+    recipe: BaselineRecipe,
+    baseline: Baseline | DiffusionBaseline,
+    surrogates: Sequence[str | Classifier],
+    pipeline: str | Backbone | None,
+    device: str,
 ) -> Backbone | None:
-    """The pipeline of an attack through a diffusion model; a ``RecipeError`` where ``recipe`` needs
-    one and has none, or the other way round."""
+    """The pipeline of an attack through a diffusion model, or of one that knows a purification; a
+    ``RecipeError`` where ``recipe`` needs one and has none, or the other way round."""
     if not isinstance(baseline, DiffusionBaseline):
-        if pipeline is not None:
+        defended = any(isinstance(each, str) and "purification" in parts_of(each) for each in surrogates)
+        if pipeline is None:
+            return None
+        if not defended:
             raise RecipeError(f"recipe '{recipe.name}' attacks pixels and uses no pipeline; leave `pipeline` out")
-        return None
-    if pipeline is None:
+    elif pipeline is None:
         raise RecipeError(f"recipe '{recipe.name}' edits through a diffusion model; give `pipeline`, such as 'lab'")
     return (load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline).to(device)
 
@@ -189,7 +198,8 @@ def _given(
     """The images of ``tasks``, their surrogates with goals, and the key of their random draws."""
     images = quantise(torch.stack([task.image for task in tasks]).to(device))
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], device)
-    return images, _surrogates(classifiers, goals), RandomKey(seed, tuple(task.id for task in tasks), 0)
+    key = RandomKey(seed, tuple(task.id for task in tasks), 0)
+    return images, _surrogates(classifiers, goals, key), key
 
 
 def _edit_input(
@@ -212,9 +222,8 @@ def _on_pixels(
     return baseline.spend(surrogates, images, key, budget)
 
 
-def _surrogates(classifiers: Sequence[Classifier], goals: Goals) -> Surrogates:
+def _surrogates(classifiers: Sequence[Classifier], goals: Goals, key: RandomKey) -> Surrogates:
     """The surrogates of an attack on pixels; it lowers minus the cross-entropy, or that of the
     targets."""
-    return Surrogates(
-        classifiers, build(CLASSIFICATION, "cross_entropy", {}), goals, precision=classifiers[0].precision
-    )
+    criterion, precision = build(CLASSIFICATION, "cross_entropy", {}), classifiers[0].precision
+    return Surrogates(classifiers, criterion, goals, precision=precision, key=key)

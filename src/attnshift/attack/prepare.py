@@ -153,10 +153,11 @@ class PreparedBatch:
 
     def surrogates_at(self, iteration: int) -> Surrogates:
         """The surrogates with the views of ``iteration``, which counts from 0."""
-        views = self.method.expectation.views(replace(self.key, iteration=iteration))
+        surrogates = self.surrogates.at(iteration)
+        surrogates = replace(surrogates, views=self.method.expectation.views(replace(self.key, iteration=iteration)))
         if self.method.recipe.classification.space == "image":
-            return replace(self.surrogates, views=views)
-        return replace(self.surrogates, views=views, show=lambda latents: self.render(latents).images)
+            return surrogates
+        return replace(surrogates, show=lambda latents: self.render(latents).images)
 
 
 @part("preparation")

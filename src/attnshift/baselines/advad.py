@@ -121,13 +121,14 @@ class AdvAD(RadiusBaseline):
                 break
         return lengths
 
-    def _slopes(self, surrogates: Surrogates, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """From points on the paths of ``images`` to the gradients there that the attack climbs."""
+    def _slopes(self, surrogates: Surrogates, images: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """From a step's number and its points on the paths of ``images`` to what the attack climbs
+        there."""
         from attnshift.baselines.advad_path import LogOthers
         from attnshift.baselines.sign_steps import FusedDirection
 
         along = FusedDirection(self._rule(), replace(surrogates, criterion=LogOthers()))
-        return lambda points: -along(points)
+        return lambda step, points: -along(step, points)
 
     def _rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)
@@ -151,7 +152,7 @@ class AdvADX(AdvAD):
         except ModelError as error:
             raise ModelError(f"baseline 'advad_x': {error}") from None
 
-    def _slopes(self, surrogates: Surrogates, images: Tensor) -> Callable[[Tensor], Tensor]:
+    def _slopes(self, surrogates: Surrogates, images: Tensor) -> Callable[[int, Tensor], Tensor]:
         import torch
 
         from attnshift.baselines.advad_path import LogOthers
@@ -160,11 +161,12 @@ class AdvADX(AdvAD):
         lowered, rule = replace(surrogates, criterion=LogOthers()), self._rule()
         masks = self._masks(surrogates, images)
 
-        def slopes(points: Tensor) -> Tensor:
-            resisting = (lowered.judge(points)[1] >= 0).any(0).nonzero()[:, 0]
+        def slopes(step: int, points: Tensor) -> Tensor:
+            seen = lowered.at(step)
+            resisting = (seen.judge(points)[1] >= 0).any(0).nonzero()[:, 0]
             found = torch.zeros_like(points)
             if len(resisting):
-                direction = rule(select_rows(lowered, resisting), points[resisting]).direction
+                direction = rule(select_rows(seen, resisting), points[resisting]).direction
                 found[resisting] = -masks[resisting] * direction
             return found
 

@@ -17,8 +17,9 @@ from attnshift.types import Goals
 
 __all__ = ["LogOthers", "noise_ratios", "walk"]
 
-Slopes = Callable[[Tensor], Tensor]
-"""Points [batch,3,height,width] -> gradients there of what the attack raises."""
+Slopes = Callable[[int, Tensor], Tensor]
+"""A step's number and its points [batch,3,height,width] -> gradients there of what the attack
+raises."""
 
 
 class LogOthers:
@@ -66,8 +67,8 @@ def walk(images: Tensor, radii: Tensor, ratios: Sequence[float], slopes: Slopes)
     """
     bounds = spread(radii, images) / ratios[0]
     moved, step = torch.zeros_like(images), torch.zeros_like(images)
-    for ratio, below in pairwise(ratios):
-        slope = slopes(images + moved + ratio * step)
+    for step_number, (ratio, below) in enumerate(pairwise(ratios)):
+        slope = slopes(step_number, images + moved + ratio * step)
         step = (ratio / 4 * slope).clamp(-bounds, bounds)
         moved = moved + (ratio - below) * step
     return images + moved

@@ -67,12 +67,12 @@ class Mapped(Edit):
         surrogates, rule = replace(self.given.surrogates, show=self.resized), options.rule()
         noise, momentum, state = start, torch.zeros_like(start), None
         found, fooled = self.given.images, torch.zeros_like(strengths, dtype=torch.bool)
-        for _ in range(options.steps):
+        for iteration in range(options.steps):
             end = self.end(noise).requires_grad_()
             with torch.enable_grad():
                 shown = self.shown(end)
             seen = shown.detach().clamp(0, 1)
-            fused = rule(surrogates, seen, state)
+            fused = rule(surrogates.at(iteration), seen, state)
             state, now = fused.state, self._fools(seen, fused.margins)
             found, fooled = torch.where(spread(now, seen), seen, found), fooled | now
             (gradient,) = torch.autograd.grad(shown, end, fused.direction + options.nearness * self._away(seen))

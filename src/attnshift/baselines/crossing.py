@@ -19,6 +19,7 @@ from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.denoising import guided_prediction
 from attnshift.ensemble.expectation import Expectation, View
 from attnshift.ensemble.surrogates import Surrogates
+from attnshift.types import RandomKey
 
 if TYPE_CHECKING:
     from attnshift.baselines.natadiff import NatADiff
@@ -52,7 +53,7 @@ class Crossing(Sampled):
 
     def over_views(self, visit: Visit) -> Surrogates:
         """The surrogates, each with its mean logits over the views of that visit."""
-        surrogates, options = self.given.surrogates, self.options
+        surrogates, options = self.given.surrogates.at(visit.number), self.options
         expectation = Expectation(options.views, transforms=options.made_transforms())
         views = expectation.views(replace(self.given.key, iteration=visit.number))
         return replace(surrogates, classifiers=[_OverViews(each, views) for each in surrogates.classifiers])
@@ -61,12 +62,13 @@ class Crossing(Sampled):
 class _OverViews:
     """A classifier whose logits are their mean over ``views``."""
 
-    def __init__(self, classifier: Callable[[Tensor], Tensor], views: Sequence[View]):
+    def __init__(self, classifier: Callable[..., Tensor], views: Sequence[View]):
         self._classifier, self._views = classifier, views
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, *keys: RandomKey) -> Tensor:
         shown = torch.cat([view(images) for view in self._views])
-        return self._classifier(shown).unflatten(0, (len(self._views), len(images))).mean(0)
+        named = [replace(key, ids=key.ids * len(self._views)) for key in keys]
+        return self._classifier(shown, *named).unflatten(0, (len(self._views), len(images))).mean(0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._classifier, name)

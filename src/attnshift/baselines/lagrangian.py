@@ -120,7 +120,7 @@ def minimise_margins(
     rates: _Rates | None = None
     for step in range(options.steps):
         seen = quantise(points)
-        fused, (spent, slope) = rule(surrogates, seen, state), _spent_and_slope(budget, images, seen)
+        fused, (spent, slope) = rule(surrogates.at(step), seen, state), _spent_and_slope(budget, images, seen)
         worst, state = fused.margins.max(0).values, fused.state
         better = (spent <= 1) & (worst < lowest)
         found, lowest = torch.where(spread(better, seen), seen, found), torch.where(better, worst, lowest)

@@ -66,7 +66,7 @@ class MEF(MIFGSM):
             total = torch.zeros_like(points)
             for at, way in enumerate(ways):
                 drawn = uniform_offsets(points, key, iteration, "neighbour", at)
-                gradient = way(points + self.spread * radii * drawn + shift * memories[at])
+                gradient = way(iteration, points + self.spread * radii * drawn + shift * memories[at])
                 memories[at] = of_size_one(gradient) - self.persistence * memories[at]
                 total = total + gradient
             return total

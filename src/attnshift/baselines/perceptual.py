@@ -76,8 +76,8 @@ class PPGD(Baseline):
         ball = FeatureBall(lpips_features(self.network), image, image.new_full((1,), self.bound))
         lowered, rule, state = on_margins(surrogates), self._rule(), None
         points = (image + self.noise * normal(tuple(image.shape), key.seed, key.ids[0], "start").to(image)).clamp(0, 1)
-        for _ in range(self.steps):
-            fused = rule(lowered, points, state)
+        for iteration in range(self.steps):
+            fused = rule(lowered.at(iteration), points, state)
             step = ball.step(points, -fused.direction, 2 / self.steps, self.solver_steps)
             points, state = ball.project((points + step).clamp(0, 1)), fused.state
         return points

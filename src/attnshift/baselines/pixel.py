@@ -69,8 +69,7 @@ class PGD(RadiusBaseline):
         """
         from attnshift.baselines.sign_steps import FusedDirection
 
-        along = FusedDirection(self._rule(), surrogates)
-        return lambda iteration, points: along(points)
+        return FusedDirection(self._rule(), surrogates)
 
     def _rule(self) -> FusionRule:
         return build(RULES, self.fusion, self.fusion_options)

@@ -73,13 +73,13 @@ class Purified(Edit):
 
         def direction(iteration: int, points: Tensor) -> Tensor:
             nonlocal state
+            surrogates = self.given.surrogates.at(iteration)
             if options.gradient == "exact":
-                surrogates = replace(self.given.surrogates, show=lambda given: self.shown(given, iteration))
-                fused = rule(surrogates, points, state)
+                fused = rule(replace(surrogates, show=lambda given: self.shown(given, iteration)), points, state)
             else:
                 with torch.no_grad():
                     seen = self.shown(points, iteration)
-                fused = rule(self.given.surrogates, seen, state)
+                fused = rule(surrogates, seen, state)
             state = fused.state
             return fused.direction
 

@@ -38,20 +38,23 @@ class Rounds(Sampled):
         lengths = self.options.start_scale * strengths
         if not bool(lengths.any()):
             return start
-        gradient, _ = self.towards(end, lambda points: points, aims)
+        gradient, _ = self.towards(end, lambda points: points, aims, len(self.visits))
         return self.moved(start, gradient, lengths)
 
-    def towards(self, latents: Tensor, clean: Callable[[Tensor], Tensor], aims: Tensor | None) -> tuple[Tensor, Tensor]:
+    def towards(
+        self, latents: Tensor, clean: Callable[[Tensor], Tensor], aims: Tensor | None, iteration: int
+    ) -> tuple[Tensor, Tensor]:
         """Gradient at ``latents`` of log p of a wrong class, and that class [batch]: ``aims``, or
         else a new choice.
 
-        The surrogates see what ``clean`` makes of the latents, decoded.
+        The surrogates see what ``clean`` makes of the latents, decoded, under the draws of
+        ``iteration``.
         """
         points = latents.detach().requires_grad_()
         with torch.enable_grad():
             images = self.shown(clean(points))
         aims = self._most_likely_wrong(images.detach()) if aims is None else aims
-        return self.uphill(self.given.surrogates, points, images, aims), aims
+        return self.uphill(self.given.surrogates.at(iteration), points, images, aims), aims
 
     def moved(self, latents: Tensor, gradient: Tensor, lengths: Tensor) -> Tensor:
         """``latents``, moved along ``gradient`` by ``lengths`` [batch]."""
@@ -90,7 +93,7 @@ class _Pushed:
                 return points
             return preview(schedule.path, points, prediction, schedule.levels[visit.index + 1])
 
-        gradient, aims = self.rounds.towards(latents, clean, self.aims)
+        gradient, aims = self.rounds.towards(latents, clean, self.aims, visit.number)
         self.aims = aims if options.aim == "round" else None
         return self.rounds.moved(latents, gradient, self.lengths)
 

@@ -16,8 +16,8 @@ __all__ = ["FusedDirection", "of_size_one", "sign_steps", "uniform_offsets"]
 
 
 class FusedDirection:
-    """From points [batch,3,height,width] to the direction of ``rule`` there, the gradient of what
-    is lowered.
+    """From an iteration's number and its points [batch,3,height,width] to the direction of ``rule``
+    there, the gradient of what is lowered.
 
     The rule gets back the state that it returned in the call before.
     """
@@ -26,8 +26,8 @@ class FusedDirection:
         self._rule, self._surrogates = rule, surrogates
         self._state: Tensor | None = None
 
-    def __call__(self, points: Tensor) -> Tensor:
-        fused = self._rule(self._surrogates, points, self._state)
+    def __call__(self, iteration: int, points: Tensor) -> Tensor:
+        fused = self._rule(self._surrogates.at(iteration), points, self._state)
         self._state = fused.state
         return fused.direction
 

@@ -70,7 +70,7 @@ def compare_and_print(
     from attnshift.studies.entrants import STRENGTHS, check_asked, read_entrants
 
     check_early(inputs, options.judges)
-    entrants = read_entrants(recipes, options.strengths or STRENGTHS, options.budgets, options.seeds)
+    entrants = read_entrants(recipes, options.strengths or STRENGTHS, options.budgets, options.seeds, options.adaptive)
     check_asked(inputs.surrogates, options.judges, entrants)
     from attnshift.studies.comparison import ComparisonSettings, compare_recipes
     from attnshift.telemetry import open_telemetry

@@ -177,6 +177,14 @@ class CompareOptions:
             "both, in place of strengths; repeat for several tables.",
         ),
     ] = ()
+    adaptive: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="DEFENCE",
+            help="Let every recipe attack once more, as RECIPE+DEFENCE, with its surrogates behind this defence, such "
+            "as 'purification(gradient=bpda,draws=4)'; repeat for several.",
+        ),
+    ] = ()
     seeds: Annotated[int, typer.Option(help="Runs of each recipe within a budget, each with another seed.")] = 1
     at: Annotated[
         tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")

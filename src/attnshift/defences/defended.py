@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Backbone
+from attnshift.types import RandomKey
 
-__all__ = ["ClassifierDefence", "Classify", "Defence", "DefenceCache", "Defended", "NeedsBackbone"]
+__all__ = ["ClassifierDefence", "Classify", "Defence", "DefenceCache", "Defended", "KeyedDefence", "NeedsBackbone"]
 
 Classify = Callable[[Tensor], Tensor]
 """Images [batch,3,height,width] to logits [batch,classes]."""
@@ -44,12 +46,25 @@ class ClassifierDefence(Protocol):
 
 
 @runtime_checkable
+class KeyedDefence(ClassifierDefence, Protocol):
+    """Change of the classifier whose draws an attack names, in every iteration anew.
+
+    Without a ``key`` the draws depend on the seed and the image's content.
+    """
+
+    keyed: ClassVar[bool]
+
+    def poll(self, classify: Classify, images: Tensor, key: RandomKey | None = None) -> Tensor: ...
+
+
+@runtime_checkable
 class NeedsBackbone(Protocol):
     """Options of a defence that needs a diffusion model; ``on`` returns the defence."""
 
-    differentiable: ClassVar[bool]
+    @property
+    def differentiable(self) -> bool: ...
 
-    def on(self, backbone: Backbone) -> Defence: ...
+    def on(self, backbone: Backbone) -> Defence | ClassifierDefence: ...
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -86,10 +101,23 @@ class Defended(Classifier):
         inner = self.classifier
         return self.defence.differentiable and (not isinstance(inner, Defended) or inner.differentiable)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    @property
+    def takes_key(self) -> bool:
+        """True if a call may name the draws of a defence of the chain."""
+        return isinstance(self.defence, KeyedDefence) or _takes_key(self.classifier)
+
+    def __call__(self, images: Tensor, key: RandomKey | None = None) -> Tensor:
+        inner: Any = self.classifier
+        classify: Classify = partial(inner, key=key) if _takes_key(inner) else inner
+        if isinstance(self.defence, KeyedDefence):
+            return self.defence.poll(classify, images, key)
         if isinstance(self.defence, ClassifierDefence):
-            return self.defence.poll(self.classifier, images)
-        return self.classifier(torch.cat([self.defence(image) for image in images.split(1)]))
+            return self.defence.poll(classify, images)
+        return classify(torch.cat([self.defence(image) for image in images.split(1)]))
+
+
+def _takes_key(classifier: Classifier) -> bool:
+    return getattr(classifier, "takes_key", False)
 
 
 class DefenceCache:

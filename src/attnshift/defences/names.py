@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
     from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["check_classifier_name", "load_defended", "load_surrogate", "parts_of", "same_classifier", "undefended"]
+__all__ = [
+    "check_classifier_name",
+    "check_surrogate",
+    "load_defended",
+    "load_surrogate",
+    "names_of_defences",
+    "parts_of",
+    "same_classifier",
+    "undefended",
+]
 
 _FIRST = re.compile(r"""(?P<defence>\w+)(?:\((?P<options>(?:[^()"']|"[^"]*"|'[^']*')*)\))?\+(?P<rest>.*)""", re.DOTALL)
 """First defence of a name.
@@ -25,14 +34,24 @@ A folder's name may contain ``+``, since ``SOURCE:`` always stands before it.
 """
 
 
+_BARE = re.compile(
+    r"""(?P<text>"[^"]*"|'[^']*')|(?P<key>\w+\s*=\s*)(?P<word>(?!(?:true|false|inf|nan)\b)[A-Za-z]\w*)"""
+)
+"""A text in quotes, or an option whose value is a word without them."""
+
+
+def _quoted(found: re.Match[str]) -> str:
+    return found["text"] or f'{found["key"]}"{found["word"]}"'
+
+
 def load_defended(name: str, pipeline: Callable[[], Backbone] | None = None) -> Classifier:
     """Classifier of the name ``[DEFENCE[(options)]+...]SOURCE:NAME``.
 
     An image passes the defences from left to right. Options are written as in TOML:
-    ``jpeg(quality=60)+bit_depth(bits=4)+lab:resnet``. ``pipeline`` returns the diffusion model; it
-    is called only for defences that need one. Raises ``RecipeError`` for an unknown defence or
-    option, and ``ModelError`` for an unknown classifier or if a defence needs a pipeline and
-    ``pipeline`` is None.
+    ``jpeg(quality=60)+bit_depth(bits=4)+lab:resnet``; a text of one word needs no quotes.
+    ``pipeline`` returns the diffusion model; it is called only for defences that need one. Raises
+    ``RecipeError`` for an unknown defence or option, and ``ModelError`` for an unknown classifier
+    or if a defence needs a pipeline and ``pipeline`` is None.
     """
     first = _FIRST.fullmatch(name)
     if first is None:
@@ -48,25 +67,38 @@ def load_defended(name: str, pipeline: Callable[[], Backbone] | None = None) -> 
     return Defended(classifier, defence, name)
 
 
-def load_surrogate(name: str) -> Classifier:
+def load_surrogate(name: str, pipeline: Callable[[], Backbone] | None = None) -> Classifier:
     """Classifier of the ``name``, in the form of ``load_defended``, for use as a surrogate.
 
     Raises ``ModelError`` if no gradient passes it.
     """
     rest = name
     while first := _FIRST.fullmatch(rest):
-        defence, rest = first["defence"], first["rest"]
-        if defence in DEFENCES and not DEFENCES[defence].load().differentiable:
+        defence, options, rest = first["defence"], first["options"], first["rest"]
+        if not build(DEFENCES, defence, _options(options or "", name)).differentiable:
+            gradient = ", set its option `gradient`" if defence == "purification" else ""
             raise ModelError(
-                f"{name} cannot be a surrogate: no gradient passes the defence '{defence}'; "
+                f"{name} cannot be a surrogate: no gradient passes the defence '{defence}'{gradient}; "
                 "give it to evaluate as a judge, or attack what stands behind it"
             )
-    classifier = load_defended(name)
-    # This import loads torch. Reading names must not.
-    from attnshift.classifiers.probe import check_attackable
-
-    check_attackable(classifier)
+    classifier = load_defended(name, pipeline)
+    check_surrogate(classifier)
     return classifier
+
+
+def check_surrogate(classifier: Classifier) -> None:
+    """Raise ``ModelError`` unless a gradient passes ``classifier``.
+
+    It is tried behind defences whose draws an attack names: a diffusion model may not take the size
+    at which a classifier is tried.
+    """
+    # These imports load torch. Reading names must not.
+    from attnshift.classifiers.probe import check_attackable
+    from attnshift.defences.defended import Defended
+
+    while isinstance(classifier, Defended) and classifier.takes_key:
+        classifier = classifier.classifier
+    check_attackable(classifier)
 
 
 def check_classifier_name(name: str) -> None:
@@ -101,6 +133,24 @@ def parts_of(name: str) -> list[str]:
     return [*parts, name]
 
 
+def names_of_defences(text: str) -> list[str]:
+    """Names of the defences in ``text``, which stands before a classifier's name.
+
+    >>> names_of_defences("jpeg(quality=60)+median")
+    ['jpeg', 'median']
+
+    Raises ``RecipeError`` for anything but defences.
+    """
+    rest, names = f"{text}+", []
+    while first := _FIRST.fullmatch(rest):
+        check_known(DEFENCES, first["defence"])
+        _options(first["options"] or "", text)
+        names, rest = [*names, first["defence"]], first["rest"]
+    if rest or not names:
+        raise RecipeError(f"{text!r} is no defence; give one such as jpeg(quality=60), several joined by +")
+    return names
+
+
 def same_classifier(names: Iterable[str], others: Iterable[str]) -> set[str]:
     """Names in ``names`` that have the classifier of a name in ``others``. Defences do not count.
 
@@ -113,7 +163,7 @@ def same_classifier(names: Iterable[str], others: Iterable[str]) -> set[str]:
 
 def _options(text: str, name: str) -> dict[str, Any]:
     try:
-        options = tomllib.loads(f"options = {{{text}}}")["options"]
+        options = tomllib.loads(f"options = {{{_BARE.sub(_quoted, text)}}}")["options"]
     except tomllib.TOMLDecodeError:
         options = None
     # TOML has more types than numbers and texts, and a line break in a text could end the table.

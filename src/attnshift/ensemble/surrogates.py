@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,7 @@ from attnshift.data.images import into_range
 from attnshift.ensemble.backward import BackwardPass
 from attnshift.ensemble.expectation import View, as_it_is
 from attnshift.losses.classification import margins
-from attnshift.types import Goals
+from attnshift.types import Goals, RandomKey
 
 __all__ = ["Criterion", "EnsembleGradient", "SurrogateGradients", "Surrogates"]
 
@@ -66,15 +67,23 @@ class Surrogates:
     expectation over transformations (Athalye et al., ICML 2018). Gradients go through matrix
     products and convolutions in ``precision``; weights stay as they are. ``backward`` holds each
     classifier's own way back, or is empty: gradients then go back as the networks are.
+
+    A classifier behind a random defence has an attribute ``takes_key`` that is true. It is called
+    with the images and a key, which names its draws: ``key``, with the number of the view.
     """
 
-    classifiers: Sequence[Callable[[Tensor], Tensor]] = constant()
+    classifiers: Sequence[Callable[..., Tensor]] = constant()
     criterion: Criterion = constant()
     goals: Goals = per_image()
     show: View = constant(default=as_it_is)
     views: Sequence[View] = constant(default=(as_it_is,))
     precision: torch.dtype = constant(default=torch.float32)
     backward: tuple[BackwardPass, ...] = per_image(depth=1, default=())
+    key: RandomKey | None = per_image(default=None)
+
+    def at(self, iteration: int) -> Surrogates:
+        """The same surrogates, with the random draws of ``iteration``."""
+        return self if self.key is None else replace(self, key=replace(self.key, iteration=iteration))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,16 +141,26 @@ class Surrogates:
         """Logits of the images as they are; ``exact`` as in ``judge``."""
         images = into_range(self.show(points))
         with nullcontext() if exact else self._rough(images):
-            return torch.stack([classifier(images) for classifier in self.classifiers])
+            return torch.stack([self._seen(each, images) for each in self.classifiers])
 
     def _answers(self, points: Float[Tensor, "batch ..."]) -> Iterator[Float[Tensor, "views batch classes"]]:
         """Each model's logits."""
         images = into_range(self.show(points))
         shown = torch.stack([view(images) for view in self.views])
-        for at, classifier in enumerate(self.classifiers):
-            with self._rough(images), self.backward[at].applied() if self.backward else nullcontext():
-                logits = classifier(shown.flatten(0, 1))
-            yield logits.unflatten(0, shown.shape[:2])
+        for place, classifier in enumerate(self.classifiers):
+            with self._rough(images), self.backward[place].applied() if self.backward else nullcontext():
+                if getattr(classifier, "takes_key", False):
+                    logits = torch.stack([self._seen(classifier, each, at) for at, each in enumerate(shown)])
+                else:
+                    logits = classifier(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+            yield logits
+
+    def _seen(
+        self, classifier: Callable[..., Tensor], images: Float[Tensor, "batch 3 height width"], view: int = 0
+    ) -> Float[Tensor, "batch classes"]:
+        if self.key is None or not getattr(classifier, "takes_key", False):
+            return classifier(images)
+        return classifier(images, replace(self.key, view=view))
 
     def _rough(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -127,11 +127,12 @@ def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "",
         tried(check)
     device = tried(lambda: _usable(here or settings.device)) or "cpu"
     work = tried(lambda: work_of(settings.recipe))
-    loaded = [tried(lambda name=name: load_surrogate(name).to(device)) for name in settings.surrogates]
-    known = [each for each in loaded if each is not None]
     precision: Precision = tried(partial(as_precision, settings.precision)) or "float32"
+    pipeline = cache(lambda: load_pipeline(settings.pipeline, precision).to(device))
+    loaded = [tried(lambda name=name: load_surrogate(name, pipeline).to(device)) for name in settings.surrogates]
+    known = [each for each in loaded if each is not None]
     classifiers = (tried(lambda: as_surrogates(known, getattr(torch, precision))) if known else None) or []
-    backbone = tried(lambda: load_pipeline(settings.pipeline, precision).to(device))
+    backbone = tried(pipeline)
     size = settings.size or (backbone.suggested_size if backbone else 64)
     torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
     images = _Images(size if decode else 0, complaints)

@@ -208,13 +208,13 @@ def load_networks(
     All of them have the classes of the first one that has names, in its order, and take gradients
     in ``precision``. A name in ``places`` is loaded from there, and keeps its name.
     """
-    loaded = [_surrogate(name, places.get(name, name)).to(device) for name in surrogates]
-    classifiers = as_surrogates(loaded, getattr(torch, precision))
-    return load_pipeline(places.get(pipeline, pipeline), precision).to(device), classifiers
+    backbone = load_pipeline(places.get(pipeline, pipeline), precision).to(device)
+    loaded = [_surrogate(name, places.get(name, name), backbone).to(device) for name in surrogates]
+    return backbone, as_surrogates(loaded, getattr(torch, precision))
 
 
-def _surrogate(name: str, place: str) -> Classifier:
-    classifier = load_surrogate(place)
+def _surrogate(name: str, place: str, backbone: Backbone) -> Classifier:
+    classifier = load_surrogate(place, lambda: backbone)
     return classifier if place == name else replace(classifier, name=name)
 
 

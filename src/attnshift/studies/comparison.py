@@ -114,22 +114,23 @@ def _prepare(settings: ComparisonSettings) -> list[_Arm]:
     """Load what all runs share once, and check every recipe against it."""
     wanted = {entrant.name: wants_masks(entrant.recipe) for entrant in settings.entrants}
     # Masks are part of what an image is: runs with and without them share no items.
-    shared: dict[bool, PreparedRun] = {}
+    shared: dict[tuple[bool, str], PreparedRun] = {}
     inversions = settings.cache or settings.out / "inversions"
     # The pipeline is measured for the first attack alone, and for none on pixels.
     for entrant in sorted(settings.entrants, key=lambda each: not each.recipe.uses_pipeline):
-        name, recipe = entrant.name, _checked(entrant)
-        if wanted[name] in shared:
-            _check_recipe(name, recipe, shared[wanted[name]])
+        name, recipe, kind = entrant.name, _checked(entrant), (wanted[entrant.name], entrant.defence)
+        if kind in shared:
+            _check_recipe(name, recipe, shared[kind])
             continue
         masks = settings.masks if wanted[name] or not any(wanted.values()) else None
         alone = settings_with(settings, recipe, settings.out)
-        shared[wanted[name]] = prepare_run(replace(alone, masks=masks, cache=inversions))
+        surrogates = entrant.surrogates(settings.surrogates)
+        shared[kind] = prepare_run(replace(alone, surrogates=surrogates, masks=masks, cache=inversions))
     return [
         _Arm(
             entrant.name,
             setting,
-            shared[wanted[entrant.name]].with_recipe(_set(entrant, setting)),
+            shared[wanted[entrant.name], entrant.defence].with_recipe(_set(entrant, setting)),
             settings.out / "runs" / f"{entrant.name}@{setting}",
         )
         for entrant in settings.entrants

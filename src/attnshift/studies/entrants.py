@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from attnshift.defences.names import names_of_defences
 from attnshift.errors import UserError
 from attnshift.execution.early import check_surrogates
 from attnshift.judging.roles import check_judges
@@ -44,13 +45,22 @@ class Setting:
 @dataclass(frozen=True)
 class Entrant:
     """A recipe that is compared, an attack in latents or on pixels: at each of its
-    ``strengths``, or where there are ``budgets`` within each of these, with so many ``seeds``."""
+    ``strengths``, or where there are ``budgets`` within each of these, with so many ``seeds``.
+
+    With a ``defence``, written as before a classifier's name, it knows that defence: its surrogates
+    stand behind it.
+    """
 
     name: str
     recipe: Recipe | BaselineRecipe
     strengths: tuple[float, ...] = ()
     budgets: tuple[str, ...] = ()
     seeds: int = 1
+    defence: str = ""
+
+    def surrogates(self, names: Sequence[str]) -> tuple[str, ...]:
+        """``names`` of surrogates, as this entrant attacks them."""
+        return tuple(f"{self.defence}+{name}" for name in names) if self.defence else tuple(names)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -61,13 +71,18 @@ class Entrant:
 
 
 def read_entrants(
-    sources: Sequence[str], strengths: Sequence[float], budgets: Sequence[str] = (), seeds: int = 1
+    sources: Sequence[str],
+    strengths: Sequence[float],
+    budgets: Sequence[str] = (),
+    seeds: int = 1,
+    adaptive: Sequence[str] = (),
 ) -> tuple[Entrant, ...]:
     """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``, named without
     the file's ending.
 
     Those without strengths of their own are compared at ``strengths``; with ``budgets`` all within
-    these, and none has strengths.
+    these, and none has strengths. Behind each recipe it stands once more for each defence in
+    ``adaptive``, which it then knows, as ``NAME+DEFENCE``.
     """
     entrants: dict[str, Entrant] = {}
     for given in sources:
@@ -78,7 +93,12 @@ def read_entrants(
         if budgets and own:
             raise UserError(f"`recipes`, {given}: within a budget no strength is chosen; write {source} alone")
         at = () if budgets else own or tuple(strengths)
-        entrants[name] = Entrant(name, load_recipe(source), at, tuple(budgets), seeds)
+        entrants[name] = static = Entrant(name, load_recipe(source), at, tuple(budgets), seeds)
+        for defence in adaptive:
+            called = "+".join([name, *names_of_defences(defence)])
+            if called in entrants:
+                raise UserError(f"`adaptive`, {defence}: two recipes are called {called}; give it once")
+            entrants[called] = replace(static, name=called, defence=defence)
     return tuple(entrants.values())
 
 
