@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnshift.baselines.edits import EditInput
+from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.backbone import Prediction
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
+from attnshift.testing.models import pictures
 from attnshift.types import Goals, RandomKey
 
-__all__ = ["Mirror", "keys", "linear_surrogates"]
+__all__ = ["Mirror", "input_on", "keys", "linear_surrogates"]
 
 
 class _Seen(torch.autograd.Function):
@@ -99,3 +102,21 @@ def linear_surrogates(weights: Tensor, count: int) -> Surrogates:
         return torch.einsum("bchw,kchw->bk", images, weights)
 
     return Surrogates([classifier], CrossEntropy(), Goals.of([0] * count, [None] * count))
+
+
+class _Linear(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 3 * torch.einsum("bchw,kchw->bk", images, self.weights)
+
+
+def input_on(backbone: Any, count: int = 2) -> EditInput:
+    """Pictures of 8 px with a linear classifier that is right about them."""
+    images = pictures(count, 8)
+    classifier = Classifier.wrap(_Linear(), "linear", 8, [0.4] * 3, [0.3] * 3)
+    labels = classifier(images).argmax(1).tolist()
+    surrogates = Surrogates([classifier], CrossEntropy(), Goals.of(labels, [None] * count))
+    return EditInput(backbone, surrogates, images, ("a photo of a mug",) * count, keys(count))

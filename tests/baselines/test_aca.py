@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.aca import ACA, OfficialACA
-from attnshift.baselines.content import Mapped, at_boundary
+from attnshift.baselines.content import Content, at_boundary
 from attnshift.baselines.edits import EditInput
 from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.denoising import denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
-from attnshift.testing.models import pictures
 from attnshift.types import Goals
-from mirror import Mirror, keys
+from mirror import Mirror, input_on, keys
 
 LEVELS = (0.3, 0.6, 0.9, 0.99)
 
@@ -31,35 +30,18 @@ def blind(latents: Tensor, timestep: int, text: Tensor) -> Tensor:
     return (pattern * timestep * (1 + text.mean((1, 2)).view(-1, 1, 1, 1) / 10)).expand_as(latents)
 
 
-class Linear(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = torch.nn.Parameter(torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return 3 * torch.einsum("bchw,kchw->bk", images, self.weights)
-
-
-def input_on(backbone: Any, count: int = 2) -> EditInput:
-    images = pictures(count, 8)
-    classifier = Classifier.wrap(Linear(), "linear", 8, [0.4] * 3, [0.3] * 3)
-    labels = classifier(images).argmax(1).tolist()
-    surrogates = Surrogates([classifier], CrossEntropy(), Goals.of(labels, [None] * count))
-    return EditInput(backbone, surrogates, images, ("a photo of a mug",) * count, keys(count))
-
-
-def run(attack: ACA, noise: Callable[..., Tensor] = blind) -> tuple[Mapped, Tensor, list[Tensor]]:
+def run(attack: ACA, noise: Callable[..., Tensor] = blind) -> tuple[Content, Tensor, list[Tensor]]:
     """The prepared attack, its images at strength 1, and the start of every way back."""
     backbone = Mirror(levels=LEVELS, noise=noise)
     prepared = attack.prepare(input_on(backbone))
-    assert isinstance(prepared, Mapped)
+    assert isinstance(prepared, Content)
     backbone.starts.clear()
     attacked = prepared(torch.ones(2))
     # The first half of a guided batch is unconditional.
     return prepared, attacked, [each[len(each) // 2 :] for each in backbone.starts]
 
 
-def loss(prepared: Mapped, end: Tensor) -> Tensor:
+def loss(prepared: Content, end: Tensor) -> Tensor:
     """What the paper raises, of each image, for latents at the end of the way back."""
     given, options = prepared.given, prepared.options
     (classifier,) = given.surrogates.classifiers
@@ -97,7 +79,7 @@ def test_where_the_denoiser_ignores_its_input_the_skipped_gradient_is_the_exact_
 def test_without_momentum_each_step_is_a_sign() -> None:
     prepared, _, starts = run(ACA(steps=3, epsilon=1.0, step_size=0.05, decay=0.0))
     for start, following in pairwise(starts):
-        end = prepared.end(start).requires_grad_()
+        end = prepared.end(start, torch.ones(2)).requires_grad_()
         (uphill,) = torch.autograd.grad(loss(prepared, end).sum(), end)
         assert torch.allclose(following - start, 0.05 * uphill.sign(), atol=1e-5)
 
@@ -172,7 +154,7 @@ def test_the_released_attack_shows_surrogates_nearest_pixels() -> None:
     seen = {}
     for preset in (ACA, OfficialACA):
         prepared = preset(nearness=0.0).prepare(given)
-        assert isinstance(prepared, Mapped)
+        assert isinstance(prepared, Content)
         shown = replace(surrogates, show=prepared.resized)
         seen[preset] = (shown.gradients(given.images).gradients[0] != 0).float().mean().item()
     assert seen[ACA] == 1

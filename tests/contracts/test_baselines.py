@@ -32,13 +32,15 @@ STEPS: dict[str, dict[str, Any]] = {
     "diffpgd_official": {"steps": 1, "depth": 0},
     "aca": {"steps": 1, "schedule_steps": 2, "guidance": 1.0},
     "aca_official": {"steps": 1, "schedule_steps": 2, "guidance": 1.0},
+    "apa": {"steps": 1, "schedule_steps": 2, "guided_steps": 1, "memory_steps": 1},
+    "apa_official": {"steps": 1, "schedule_steps": 2, "guided_steps": 1, "memory_steps": 1},
     "advdiff": {"rounds": 1, "schedule_steps": 2, "inverted_steps": 2},
     "natadiff": {"schedule_steps": 2, "inverted_steps": 2, "passes": 1, "views": 2},
     "autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5},
 }
 
 
-SLOW = {"autoattack", "adaea", "aca_official", "l2t"}
+SLOW = {"autoattack", "adaea", "aca_official", "apa_official", "l2t"}
 
 
 @pytest.fixture(autouse=True)

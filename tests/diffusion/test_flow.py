@@ -25,7 +25,7 @@ def drawn(count: int) -> Tensor:
 def test_a_step_along_the_velocity_keeps_the_clean_latents_and_the_noise(source: float, target: float) -> None:
     clean, noise = drawn(2)
     path = Flow()
-    moved = path.step(path.noised(clean, noise, source), noise - clean, source, target)
+    moved = path.step(path.noised(clean, noise, source), path.prediction(clean, noise), source, target)
     torch.testing.assert_close(moved, path.noised(clean, noise, target), rtol=1e-9, atol=1e-9)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 SHORT = ("baseline.steps=1", "baseline.depth=0")
 ACA_SHORT = ("baseline.steps=2", "baseline.schedule_steps=3")
+APA_SHORT = ("baseline.steps=1", "baseline.schedule_steps=3", "baseline.guided_steps=2", "baseline.memory_steps=0")
 NATADIFF_SHORT = (
     "baseline.inverted_steps=2",
     "baseline.views=2",
@@ -84,6 +85,10 @@ def test_a_run_has_all_control_arms_and_continues_where_it_stopped(
         ("diffpgd_official", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
         # 2 T (N + 1).
         ("aca", ACA_SHORT, 2 * 3 * 3, 2),
+        # T (N + 1), and twice T_a gradients in an iteration, T_a for the result.
+        ("apa", APA_SHORT, 3 * 2, 2 + 2 + 2),
+        # T N, each once more in backward, where steps are walked again; 2 T_a N gradients.
+        ("apa_official", (*APA_SHORT, "baseline.gradient=exact"), 3 * 2, 2 + 2),
         # 2 S a round, and a gradient in all steps but the last.
         ("advdiff", ("baseline.rounds=1", "baseline.inverted_steps=3"), 2 * 3, 2),
         # 3 (S + (R - 1) travelled); as many gradients for each visit as views.

@@ -74,6 +74,16 @@ BASELINES = Table(
             "Collins et al. (NatADiff), ICLR 2026",
             "attnshift.baselines.natadiff:NatADiff",
         ),
+        "apa": Entry(
+            "aca along a denoiser that has learned the image by heart (a LoRA), whose last steps are pushed too",
+            "Jiang et al. (APA), arXiv 2506.01511",
+            "attnshift.baselines.apa:APA",
+        ),
+        "apa_official": Entry(
+            "apa as released: the way back loses something, and the image seen last is the result",
+            "Jiang et al. (APA), arXiv 2506.01511",
+            "attnshift.baselines.apa:OfficialAPA",
+        ),
         "difgsm": Entry(
             "MI-FGSM with randomly resized and padded images (extra baselines)",
             "Xie et al., CVPR 2019",

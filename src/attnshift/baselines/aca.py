@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from attnshift.baselines.diffusion import PromptedBaseline
+from attnshift.baselines.mapped import MappedBaseline
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
@@ -17,7 +17,7 @@ __all__ = ["ACA", "OfficialACA"]
 
 
 @dataclass(frozen=True)
-class ACA(PromptedBaseline):
+class ACA(MappedBaseline):
     """Adversarial content attack: Chen et al. (NeurIPS 2023).
 
     The image is mapped to the noise z_T by DDIM inversion of the whole schedule, conditional on the
@@ -30,41 +30,26 @@ class ACA(PromptedBaseline):
     image. ``OfficialACA`` is the released attack.
     """
 
-    lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
-    epsilon: Annotated[float, Field(gt=0, le=10)] = 0.1
-    """Largest change of a value of z_T, whose values have a standard deviation of about 1."""
-    step_size: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Change of a value in each step; None stands for 0.4 ``epsilon``."""
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 10
-    decay: Annotated[float, Field(ge=0)] = 1.0
-    """Factor on the accumulated gradient in each step (the momentum's decay)."""
+    pace_share: ClassVar[float] = 0.4
     nearness: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the distance to the image, as a surrogate's network sees both (the paper's
     beta)."""
-    schedule_steps: Annotated[int, Field(ge=2, le=999)] = 50
     guidance: Annotated[float, Field(ge=0)] = 7.5
     reconstruction: Literal["offset", "null_text"] = "offset"
-    residual: bool = True
-    """Add to each image what the way back loses of it."""
     tested: Literal["files", "floats"] = "files"
     """``files``: 8-bit files are tested, the last iterate's too. ``floats``: unrounded images are,
     and the last iterate is not."""
     resize: Literal["own", "nearest"] = "own"
     """Who brings an image to the surrogates' size: each by itself, or nearest neighbours."""
 
-    @property
-    def pace(self) -> float:
-        """Change of a value in each step."""
-        return 0.4 * self.epsilon if self.step_size is None else self.step_size
-
     def check(self, given: EditInput) -> None:
         super().check(given)
         given.backbone.noise_schedule(self.schedule_steps, self.schedule_steps)
 
     def prepare(self, given: EditInput) -> Edit:
-        from attnshift.baselines.content import prepare_mapped
+        from attnshift.baselines.content import prepare_content
 
-        return prepare_mapped(self, given)
+        return prepare_content(self, given)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Images mapped to noise and back, and the steps of ACA on that noise."""
+"""Images mapped to noise and back, the steps of an attack on that noise, and ACA's own."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,11 +18,13 @@ from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import NullText, Offset
+from attnshift.types import Fused
 
 if TYPE_CHECKING:
     from attnshift.baselines.aca import ACA
+    from attnshift.baselines.mapped import MappedBaseline
 
-__all__ = ["Mapped", "at_boundary", "prepare_mapped"]
+__all__ = ["Content", "Look", "Mapped", "at_boundary", "prepare_content", "unit_l1", "with_residual"]
 
 _NULL_TEXT = NullText(
     learning_rate=0.01, rate_decay=0.01, updates_per_step=0, tolerance=1e-5, tolerance_per_step=2e-5, afresh=True
@@ -44,6 +47,16 @@ def at_boundary(images: Tensor) -> Tensor:
     return torch.where(images > 1 + _ROUNDING, above, torch.where(images < -_ROUNDING, below, images))
 
 
+@dataclass(frozen=True)
+class Look:
+    """An iterate: its images [batch,3,height,width] in [0,1], what the fusion rule makes of them,
+    and the gradient of the penalty that counts as the start's."""
+
+    shown: Tensor
+    fused: Fused
+    gradient: Tensor
+
+
 @batch_record
 class Mapped(Edit):
     """The way from noise to the images, and the attack on where it starts.
@@ -52,48 +65,98 @@ class Mapped(Edit):
     added.
     """
 
-    options: ACA = constant()
+    options: MappedBaseline = constant()
     trajectory: Trajectory = per_image()
     residual: Tensor | None = per_image()
 
+    @property
+    @abstractmethod
+    def tested(self) -> Literal["files", "floats", "none"]:
+        """The images of which the last that fools all surrogates is kept; ``none``: the one that
+        they see last is the result."""
+
+    @abstractmethod
+    def end(self, noise: Tensor, strengths: Tensor) -> Tensor:
+        """The latents [batch,channels,rows,columns] to which the way leads from ``noise``."""
+
+    @abstractmethod
+    def shown(self, latents: Tensor) -> Tensor:
+        """The images that ``latents`` at the end of the way show, near [0,1]."""
+
+    @abstractmethod
+    def look(self, noise: Tensor, strengths: Tensor, iteration: int, state: Tensor | None) -> Look:
+        """The iterate that starts at ``noise``; ``state`` is the fusion rule's."""
+
     @torch.no_grad()
     def floor(self) -> Tensor:
-        return self.shown(self.end(self.trajectory.start)).clamp(0, 1)
+        start = self.trajectory.start
+        return self.shown(self.end(start, start.new_zeros(len(start)))).clamp(0, 1)
 
     def __call__(self, strengths: Tensor) -> Tensor:
         options, start = self.options, self.trajectory.start
         radius = spread(strengths, start) * options.epsilon
         step_size = spread(strengths, start) * options.pace
-        surrogates, rule = replace(self.given.surrogates, show=self.resized), options.rule()
         noise, momentum, state = start, torch.zeros_like(start), None
         found, fooled = self.given.images, torch.zeros_like(strengths, dtype=torch.bool)
         for iteration in range(options.steps):
-            end = self.end(noise).requires_grad_()
-            with torch.enable_grad():
-                shown = self.shown(end)
-            seen = shown.detach().clamp(0, 1)
-            fused = rule(surrogates.at(iteration), seen, state)
-            state, now = fused.state, self._fools(seen, fused.margins)
-            found, fooled = torch.where(spread(now, seen), seen, found), fooled | now
-            (gradient,) = torch.autograd.grad(shown, end, fused.direction + options.nearness * self._away(seen))
-            lengths = gradient.abs().sum((1, 2, 3)).clamp(min=1e-30)
-            momentum = options.decay * momentum + gradient / spread(lengths, gradient)
+            look = self.look(noise, strengths, iteration, state)
+            state, now = look.fused.state, self._kept(look)
+            found, fooled = torch.where(spread(now, found), look.shown, found), fooled | now
+            momentum = options.decay * momentum + unit_l1(look.gradient)
             noise = start + (noise - start - step_size * momentum.sign()).clamp(-radius, radius)
+        if self.tested == "none":
+            return found
         with torch.no_grad():
-            last = self.shown(self.end(noise)).clamp(0, 1)
-        if options.tested == "files":
+            last = self.shown(self.end(noise, strengths)).clamp(0, 1)
+        if self.tested == "files":
             fooled = fooled & (self.given.surrogates.judge(quantise(last))[1].max(0).values >= 0)
         return torch.where(spread(fooled, last), found, last)
 
+    def _kept(self, look: Look) -> Tensor:
+        """Whether each image of ``look`` is kept until a later one is, bool [batch]."""
+        margins = look.fused.margins
+        if self.tested == "none":
+            return torch.ones_like(margins[0], dtype=torch.bool)
+        if self.tested == "files":
+            margins = self.given.surrogates.judge(quantise(look.shown))[1]
+        return margins.max(0).values < 0
+
+
+def unit_l1(gradient: Tensor) -> Tensor:
+    """``gradient`` [batch,...] with an absolute sum of 1 for each image; zeros stay zeros."""
+    return gradient / spread(gradient.flatten(1).abs().sum(1).clamp(min=1e-30), gradient)
+
+
+AnyMapped = TypeVar("AnyMapped", bound=Mapped)
+
+
+@batch_record
+class Content(Mapped):
+    """ACA on prepared images."""
+
+    options: ACA = constant()
+
+    @property
+    def tested(self) -> Literal["files", "floats"]:
+        return self.options.tested
+
     @torch.no_grad()
-    def end(self, noise: Tensor) -> Tensor:
-        """The latents [batch,channels,rows,columns] to which the way leads from ``noise``."""
+    def end(self, noise: Tensor, strengths: Tensor) -> Tensor:
         return denoise(self.given.backbone, self.trajectory, noise)[0]
 
     def shown(self, latents: Tensor) -> Tensor:
-        """The images that ``latents`` at the end of the way show, near [0,1]."""
         decoded = self.given.backbone.decode(latents)
         return at_boundary(decoded if self.residual is None else decoded + self.residual)
+
+    def look(self, noise: Tensor, strengths: Tensor, iteration: int, state: Tensor | None) -> Look:
+        end = self.end(noise, strengths).requires_grad_()
+        with torch.enable_grad():
+            shown = self.shown(end)
+        seen = shown.detach().clamp(0, 1)
+        surrogates = replace(self.given.surrogates.at(iteration), show=self.resized)
+        fused = self.options.rule()(surrogates, seen, state)
+        weighted = fused.direction + self.options.nearness * self._away(seen)
+        return Look(seen, fused, torch.autograd.grad(shown, end, weighted)[0])
 
     def resized(self, images: Tensor) -> Tensor:
         """``images`` as the surrogates receive them."""
@@ -101,13 +164,6 @@ class Mapped(Edit):
             return images
         size: tuple[int, int] = self.given.surrogates.classifiers[0].preprocessing.size  # type: ignore[attr-defined]
         return interpolate(images, size, mode="nearest")
-
-    def _fools(self, images: Tensor, margins: Tensor) -> Tensor:
-        """Whether ``images`` fool every surrogate, bool [batch]; ``margins`` [models,batch] are
-        theirs without rounding."""
-        if self.options.tested == "files":
-            margins = self.given.surrogates.judge(quantise(images))[1]
-        return margins.max(0).values < 0
 
     def _away(self, images: Tensor) -> Tensor:
         """Gradient of the distance of ``images`` from the clean ones, both as the surrogates'
@@ -127,7 +183,15 @@ class Mapped(Edit):
 
 
 @torch.no_grad()
-def prepare_mapped(options: ACA, given: EditInput) -> Mapped:
+def with_residual(mapped: AnyMapped) -> AnyMapped:
+    """The same attack, whose control arm is the image again."""
+    given, start = mapped.given, mapped.trajectory.start
+    decoded = given.backbone.decode(mapped.end(start, start.new_zeros(len(start))))
+    return replace(mapped, residual=given.images - decoded)
+
+
+@torch.no_grad()
+def prepare_content(options: ACA, given: EditInput) -> Content:
     """ACA with ``options`` on ``given``: the images mapped to noise."""
     backbone, images = given.backbone, given.images
     schedule = backbone.noise_schedule(options.schedule_steps, options.schedule_steps)
@@ -136,7 +200,5 @@ def prepare_mapped(options: ACA, given: EditInput) -> Mapped:
     reconstruction = _NULL_TEXT if options.reconstruction == "null_text" else Offset()
     with torch.enable_grad():
         trajectory = reconstruction(backbone, schedule, stored, text, empty, options.guidance)
-    made = Mapped(given, options, trajectory, None)
-    if not options.residual:
-        return made
-    return replace(made, residual=images - backbone.decode(made.end(trajectory.start)))
+    made = Content(given, options, trajectory, None)
+    return with_residual(made) if options.residual else made

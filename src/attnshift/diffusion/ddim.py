@@ -52,6 +52,9 @@ class Ddim:
     ) -> Float[Tensor, "*shape"]:
         return level**0.5 * latents + (1 - level) ** 0.5 * noise
 
+    def prediction(self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return noise
+
     def noised_again(
         self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], source: float, target: float
     ) -> Float[Tensor, "*shape"]:

@@ -37,6 +37,9 @@ class Flow:
     ) -> Float[Tensor, "*shape"]:
         return (1 - level) * latents + level * noise
 
+    def prediction(self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return noise - latents
+
     def noised_again(
         self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], source: float, target: float
     ) -> Float[Tensor, "*shape"]:

@@ -43,6 +43,10 @@ class NoisePath(Protocol):
         """Clean ``latents`` with ``noise`` at ``level``."""
         ...
 
+    def prediction(self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """What is to be predicted at any level for clean ``latents`` with ``noise``."""
+        ...
+
     def noised_again(
         self, latents: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], source: float, target: float
     ) -> Float[Tensor, "*shape"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -173,6 +174,15 @@ class StableDiffusion:
 
     def sites(self, side: int) -> tuple[Site, ...]:
         return attention_sites(self.unet, self.latent_side(side))
+
+    def projections(self) -> dict[str, torch.nn.Linear]:
+        """The linear layers of all attention modules, by name: queries, keys, values and output."""
+        names = (
+            f"{site.layer}.{part}"
+            for site in self.sites(self.suggested_size)
+            for part in ("to_q", "to_k", "to_v", "to_out.0")
+        )
+        return {name: cast(torch.nn.Linear, self.unet.get_submodule(name)) for name in names}
 
     def denoise(
         self,
