@@ -21,6 +21,7 @@ __all__ = [
     "AttentionMaps",
     "AttentionView",
     "Branch",
+    "Form",
     "Fused",
     "Goals",
     "Interference",
@@ -34,6 +35,7 @@ __all__ = [
 
 Kind = Literal["cross", "self"]
 Place = Literal["down", "mid", "up"]
+Form = Literal["map", "projections"]
 AttentionView = Literal["prompt", "probe", "separate", "reference"]
 """The keys that the queries of a cross-attention site meet, and the pass in which they do.
 
@@ -51,8 +53,9 @@ class Site:
     """One attention module of the denoiser, read in one view: where it stands, the side of its
     grid, its heads.
 
-    ``sample`` is how many of its query rows are read, drawn for each image in every iteration; 0
-    reads all.
+    ``form`` says what is read: its map, or the queries and keys that give it, for figures of its
+    rows (``attnshift.attention``). ``sample`` is how many of these queries terms see, drawn for
+    each image in every iteration; 0 shows all.
     """
 
     layer: str
@@ -61,25 +64,29 @@ class Site:
     side: int
     heads: int
     view: AttentionView = "prompt"
+    form: Form = "map"
     sample: int = 0
 
     def seen(self, view: AttentionView) -> Site:
         """The same module in another view."""
         return replace(self, view=view)
 
-    def sampled(self, rows: int) -> Site:
-        """The same module read in ``rows`` of its query rows; in all where it has no more, or where
-        ``rows`` is 0."""
-        return replace(self, sample=rows if rows < self.side**2 else 0)
+    def mapped(self) -> Site:
+        """The same module, read as its map."""
+        return replace(self, form="map", sample=0)
+
+    def projected(self, rows: int = 0) -> Site:
+        """The same module, read as its queries and keys: ``rows`` of its queries, or all where it
+        has no more or where ``rows`` is 0."""
+        return replace(self, form="projections", sample=rows if rows < self.side**2 else 0)
 
 
 AttentionMaps = Mapping[Site, tuple[Float[Tensor, "..."], ...]]
-"""Attention probabilities: for each site one [batch, heads, queries, keys] per step, of the half
-its view names.
+"""Attention by site, one tensor per step, of the half that the site's view names.
 
-Of a sampled site terms see as many queries as it says. Until they are drawn there is what they are
-computed from, the scaled queries and the keys, [batch, 2, heads, queries, width]: small where a map
-of a large grid is not.
+A map has probabilities, [batch, heads, queries, keys]. Projections have queries and behind them
+keys, [batch, heads, queries + keys, width]: small where the map of a large grid is not. Until rows
+are drawn of a sampled site, all of its queries are there.
 """
 
 

@@ -1,4 +1,4 @@
-"""Self-attention that is read in some of its query rows, against whole maps of which the rows are picked."""
+"""Self-attention that is read in some of its query rows, against whole sites of which the rows are picked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def looked(batch: PreparedBatch) -> Gradient:
 
 
 def picked(whole: PreparedBatch, branch: Branch) -> Observation:
-    """What ``whole`` sees of ``branch`` once the maps are there and rows are picked of them, image by image."""
+    """What ``whole`` sees of ``branch`` once rows are picked of its queries, image by image."""
 
     def cut(seen: Branch) -> Branch:
         maps = {}
@@ -51,8 +51,10 @@ def picked(whole: PreparedBatch, branch: Branch) -> Observation:
                 generator(0, name, ITERATION, "query rows", site.layer).permutation(queries)[:ROWS]
                 for name in whole.key.ids
             ]
+            # All keys stand behind the queries.
+            kept = [[*at, *range(queries, 2 * queries)] for at in rows]
             maps[replace(site, sample=ROWS)] = tuple(
-                torch.stack([image[:, at] for image, at in zip(each, rows, strict=True)]) for each in steps
+                torch.stack([image[:, at] for image, at in zip(each, kept, strict=True)]) for each in steps
             )
         return replace(seen, attention=maps)
 
@@ -62,7 +64,7 @@ def picked(whole: PreparedBatch, branch: Branch) -> Observation:
 
 @pytest.mark.parametrize("distance", ["mse", "js"])
 @pytest.mark.parametrize("guidance", ["1.0", "2.5"])
-def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
+def test_losses_and_gradient_are_those_of_rows_picked_from_whole_sites(
     prepared: Prepare, distance: str, guidance: str
 ) -> None:
     settings = [f"terms.self_attention.distance={distance}", f"diffusion.guidance={guidance}"]
@@ -78,20 +80,18 @@ def test_losses_and_gradient_are_those_of_rows_picked_from_whole_maps(
     assert (found.gradient - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_large_grids_are_sampled_and_nothing_of_their_size_is_there(prepared: Prepare) -> None:
+def test_large_grids_are_sampled_and_no_site_hands_out_a_map(prepared: Prepare) -> None:
     batch = prepared("quick", SAMPLED)
     selves = {site.side: site.sample for site in batch.observe.sites if site.kind == "self"}
     assert selves == {8: ROWS, 4: ROWS, 2: 0, 1: 0}
     branch = batch.render(away(batch), batch.observe.sites)
     seen = batch.observe(branch, ITERATION)
-    for site in batch.observe.sites:
-        if site.sample:
-            heads, queries = site.heads, site.side**2
-            assert branch.attention[site][0].shape[:4] == batch.observe.clean.attention[site][0].shape[:4]
-            assert branch.attention[site][0].shape[:4] == (3, 2, heads, queries)
-            for each in (seen.clean, seen.adversarial):
-                assert {maps.shape for maps in each.attention[site]} == {(3, heads, ROWS, queries)}
-                torch.testing.assert_close(each.attention[site][0].sum(-1), torch.ones(3, heads, ROWS))
+    for site in (each for each in batch.observe.sites if each.kind == "self"):
+        positions, width = site.side**2, branch.attention[site][0].shape[3]
+        assert branch.attention[site][0].shape == (3, site.heads, 2 * positions, width)
+        for each in (seen.clean, seen.adversarial):
+            shapes = {held.shape for held in each.attention[site]}
+            assert shapes == {(3, site.heads, (site.sample or positions) + positions, width)}
 
 
 def test_at_the_start_the_branches_are_one(prepared: Prepare) -> None:

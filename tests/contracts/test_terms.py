@@ -30,7 +30,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "replace": [{"form": form, "p": p} for form in ("shape", "mass", "aligned") for p in (1, 2)] + [EVERYWHERE],
     "self_attention": [
         *({"distance": distance, "reduction": reduction}
-          for distance in ("js", "kl", "mse") for reduction in ("layered", "mean", "sum")),
+          for distance in ("js", "kl", "symmetric", "mse") for reduction in ("layered", "mean", "sum")),
         {"rows": SAMPLED_ROWS}, {"select": {"grid": "quarter", "steps": [0, 0]}}, {"gamma": 0.0},
     ],
     "frequency": [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attention.rows import row_probabilities
+from attnshift.attention.projections import queries_and_keys
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.noise_schedule import Pairing
@@ -166,27 +166,30 @@ def test_guided_maps_are_those_of_the_conditional_half(backbone: StableDiffusion
         torch.testing.assert_close(maps[site][0], conditional[site], rtol=1e-4, atol=1e-5)
 
 
+def map_of(site: Site, held: Tensor) -> Tensor:
+    """Attention probabilities that the queries and keys of ``site`` give."""
+    queries, keys = queries_and_keys(site, held)
+    return torch.softmax(queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5, -1)
+
+
 @pytest.mark.parametrize("rows", [slice(None), slice(1, 3)])
-def test_a_sampled_site_keeps_what_the_drawn_rows_are_computed_from_and_leaves_the_output_alone(
+def test_queries_and_keys_give_the_map_and_leave_the_output_alone(
     backbone: StableDiffusion, paths: Paths, rows: slice
 ) -> None:
-    path, selves = paths["aligned"], tuple(site for site in backbone.sites(64) if site.kind == "self" and site.side > 1)
+    """Also of a sampled site, of which rows are drawn later."""
+    path, selves = paths["aligned"], tuple(site for site in backbone.sites(64) if site.kind == "self")
     whole, fused = passed(backbone, path, selves, rows).attention, passed(backbone, path, ()).output
-    sampled = passed(backbone, path, tuple(site.sampled(3) for site in selves), rows)
-    assert torch.equal(sampled.output, fused)
+    found = passed(backbone, path, tuple(site.projected(3) for site in selves), rows)
+    assert torch.equal(found.output, fused)
     for site in selves:
-        kept, count = sampled.attention[site.sampled(3)], len(whole[site])
-        assert kept.shape[:4] == (count, 2, site.heads, site.side**2)
-        drawn = torch.tensor([[3, 0, 2], [1, 2, 3], [0, 3, 1]])[:count]
-        found = row_probabilities(kept, drawn)
-        expected = torch.stack([maps[:, at] for maps, at in zip(whole[site], drawn, strict=True)])
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        held = found.attention[site.projected(3)]
+        assert held.shape[:3] == (len(whole[site]), site.heads, 2 * site.side**2)
+        torch.testing.assert_close(map_of(site, held), whole[site], rtol=1e-5, atol=1e-6)
 
 
-def test_a_site_is_read_whole_and_sampled_at_once(backbone: StableDiffusion, paths: Paths) -> None:
+def test_a_site_is_read_as_map_and_as_queries_and_keys_at_once(backbone: StableDiffusion, paths: Paths) -> None:
     path, site = paths["aligned"], backbone.sites(64)[0]
-    both, whole = passed(backbone, path, (site, site.sampled(3))), passed(backbone, path, (site,))
+    both, whole = passed(backbone, path, (site, site.projected())), passed(backbone, path, (site,))
     assert torch.equal(both.output, whole.output)
     assert torch.equal(both.attention[site], whole.attention[site])
-    every = torch.arange(site.side**2).expand(len(path.text.states), -1)
-    torch.testing.assert_close(row_probabilities(both.attention[site.sampled(3)], every), whole.attention[site])
+    torch.testing.assert_close(map_of(site, both.attention[site.projected()]), whole.attention[site])

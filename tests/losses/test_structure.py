@@ -12,14 +12,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.attention.rows import query_rows
+from attnshift.attention.projections import at_drawn_rows, projections, queries_and_keys, query_rows
 from attnshift.attention.selection import Selection
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
-from attnshift.testing.observations import HEADS, SITES, STEPS, maps, observation, only, scores, with_maps
-from attnshift.types import AttentionMaps, Branch, Observation, Site
+from attnshift.testing.observations import HEADS, RUNNING, STEPS, observation, only, scores, with_maps
+from attnshift.types import Branch, Observation, Site
+
+SITES = [site for site in RUNNING if site.kind == "self" and site.form == "projections" and not site.sample]
+"""Every self-attention site, read as its queries and keys."""
+
+
+def shown(branch: Branch, site: Site, step: int, image: int) -> numpy.ndarray:
+    """The attention map that the queries and keys of a site give, [heads, queries, keys]."""
+    queries, keys = queries_and_keys(site, branch.attention[site][step].double())
+    return (queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5).softmax(-1)[image].numpy()
+
+
+def of_maps(site: Site, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Queries and keys that give ``maps`` [batch, heads, keys, keys]: their logarithms, and one-hot keys."""
+    one_hot = torch.eye(site.side**2).expand(*maps[0].shape[:2], -1, -1)
+    return tuple(projections(site.side * each.clamp(min=1e-30).log(), one_hot) for each in maps)
 
 
 def by_hand(image: int, sides: tuple[int, ...], steps: range) -> list[float]:
@@ -28,9 +43,10 @@ def by_hand(image: int, sides: tuple[int, ...], steps: range) -> list[float]:
     means = []
     for site in SITES:
         for step in steps:
-            if site.kind == "self" and site.side in sides:
-                attacked = observed.adversarial.attention[site][step][image].double().numpy()
-                clean = observed.clean.attention[site][step][image].double().numpy()
+            if site.side in sides:
+                attacked, clean = (
+                    shown(branch, site, step, image) for branch in (observed.adversarial, observed.clean)
+                )
                 means.append(float(((attacked - clean) ** 2).sum() / attacked.size))
     return means
 
@@ -52,14 +68,16 @@ def test_selected_sites_and_steps_only() -> None:
 def test_nothing_changed_is_zero() -> None:
     observed = observation()
     same = replace(observed, adversarial=observed.clean)
-    for distance in ("js", "kl", "mse"):
+    for distance in ("js", "kl", "symmetric", "mse"):
         assert torch.equal(SelfAttention(distance)(same), torch.zeros(3))
 
 
 def observed_by(attacked: Mapping[Site, Sequence[Tensor]], clean: Mapping[Site, Sequence[Tensor]]) -> Observation:
-    observed = with_maps(observation(), attacked)
-    attention = {site: tuple(steps) for site, steps in clean.items()}
-    return replace(observed, clean=replace(observed.clean, attention=attention))
+    """What is seen of queries and keys that give these maps."""
+    observed = observation()
+    given = [{site.projected(): of_maps(site, steps) for site, steps in branch.items()} for branch in (attacked, clean)]
+    observed = with_maps(observed, given[0])
+    return replace(observed, clean=replace(observed.clean, attention=given[1]))
 
 
 def kl(left: numpy.ndarray, right: numpy.ndarray) -> float:
@@ -73,32 +91,31 @@ def js(left: numpy.ndarray, right: numpy.ndarray) -> float:
     return (kl(left, middle) + kl(right, middle)) / 2 / math.log(2)
 
 
-def site_by_hand(
-    distance: Any, attacked: AttentionMaps, clean: AttentionMaps, site: Site, image: int, shares: Sequence[float]
-) -> float:
+def symmetric(left: numpy.ndarray, right: numpy.ndarray) -> float:
+    return kl(left, right) + kl(right, left)
+
+
+def site_by_hand(distance: Any, observed: Observation, site: Site, image: int, shares: Sequence[float]) -> float:
     """Mean over steps and rows, heads weighted by ``shares``, which sum to 1."""
     total = 0.0
     for step in range(STEPS):
-        left, right = (maps[site][step][image].double().numpy() for maps in (attacked, clean))
+        left, right = (shown(branch, site, step, image) for branch in (observed.adversarial, observed.clean))
         for head, share in enumerate(shares):
             for row in range(site.side**2):
                 total += share * distance(left[head, row], right[head, row]) / (STEPS * site.side**2)
     return total
 
 
-HALF = [site for site in SITES if site.kind == "self" and site.side == 4]
+HALF = [site for site in SITES if site.side == 4]
 
 
-@pytest.mark.parametrize(("name", "distance"), [("js", js), ("kl", kl)])
+@pytest.mark.parametrize(("name", "distance"), [("js", js), ("kl", kl), ("symmetric", symmetric)])
 @pytest.mark.parametrize(("weights", "shares"), [((), (0.5, 0.5)), ((3.0, 1.0), (0.75, 0.25))])
 def test_divergences_by_hand(name: Any, distance: Any, weights: Any, shares: tuple[float, ...]) -> None:
     observed = observation()
     values = SelfAttention(name, "mean", select=Selection(grid="half", heads=weights))(observed)
     for image in range(3):
-        sites = [
-            site_by_hand(distance, observed.adversarial.attention, observed.clean.attention, site, image, shares)
-            for site in HALF
-        ]
+        sites = [site_by_hand(distance, observed, site, image, shares) for site in HALF]
         assert float(values[image]) == pytest.approx(sum(sites) / len(sites), rel=1e-4)
 
 
@@ -107,6 +124,7 @@ def test_divergences_by_hand(name: Any, distance: Any, weights: Any, shares: tup
     [
         # Rows (1/2, 1/2, 0, 0) and (1/4, 3/4, 0, 0), from the first to the second.
         ("kl", 0.5 * math.log(4 / 3)),
+        ("symmetric", 0.5 * math.log(4 / 3) + 0.75 * math.log(1.5) - 0.25 * math.log(2)),
         ("js", 0.9544340 - (1 + 0.8112781) / 2),
         ("mse", 2 / 16 / 4),
     ],
@@ -119,17 +137,22 @@ def test_literal_rows(name: Any, expected: float) -> None:
     torch.testing.assert_close(found, torch.full((3,), expected), rtol=0, atol=1e-6)
 
 
-def test_js_is_symmetric_and_kl_is_not() -> None:
+def test_js_and_symmetric_are_symmetric_and_kl_is_not() -> None:
     observed = observation()
     swapped = replace(observed, adversarial=observed.clean, clean=observed.adversarial)
-    torch.testing.assert_close(SelfAttention("js")(swapped), SelfAttention("js")(observed))
+    for name in ("js", "symmetric"):
+        torch.testing.assert_close(SelfAttention(name)(swapped), SelfAttention(name)(observed))
     assert ((SelfAttention("kl")(swapped) - SelfAttention("kl")(observed)).abs() > 1e-3).all()
+
+
+MAPS = [site.mapped() for site in HALF]
 
 
 @pytest.mark.parametrize("sharpness", [0.01, 1.0, 30.0, 1000.0])
 def test_js_is_between_0_and_1(sharpness: float) -> None:
     attacked, clean = (
-        maps(seed, HALF, lambda _, each: (sharpness * each).softmax(-1), torch.float32) for seed in (1, 0)
+        {site: [(sharpness * each).softmax(-1) for each in steps] for site, steps in scores(seed, MAPS).items()}
+        for seed in (1, 0)
     )
     values = SelfAttention("js")(observed_by(attacked, clean))
     assert (values >= 0).all()
@@ -152,31 +175,6 @@ def test_js_of_disjoint_rows_is_1() -> None:
     for reduction in ("layered", "mean"):
         term = SelfAttention("js", reduction, select=Selection(grid="half"))  # type: ignore[arg-type]
         torch.testing.assert_close(term(observed_by(left, right)), torch.ones(3))
-
-
-@pytest.mark.parametrize("name", ["js", "kl"])
-def test_probabilities_give_what_log_softmax_of_the_scores_gives(name: Any) -> None:
-    attacked, clean = (
-        {site: [each.double().log_softmax(-1) for each in steps] for site, steps in scores(seed).items()}
-        for seed in (1, 0)
-    )
-
-    def from_scores(left: Tensor, right: Tensor) -> Tensor:
-        if name == "kl":
-            return (left.exp() * (left - right)).sum(-1)
-        middle = torch.logaddexp(left, right) - math.log(2)
-        halves = [(each.exp() * (each - middle)).sum(-1) for each in (left, right)]
-        return (halves[0] + halves[1]) / (2 * math.log(2))
-
-    expected = torch.stack(
-        [
-            from_scores(one, other).mean((1, 2))
-            for site in HALF
-            for one, other in zip(attacked[site], clean[site], strict=True)
-        ]
-    ).mean(0)
-    found = SelfAttention(name, "mean", select=Selection(grid="half"))(observation())
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
 
 
 LAYERS: dict[str, Site] = {
@@ -221,28 +219,27 @@ def test_layers_are_weighted_by_place_and_grid(gamma: float, weights: dict[str, 
     torch.testing.assert_close(term(moved(*LAYERS)), torch.ones(3))
 
 
+SMALL = ("up 4", "mid 2")
+
+
 def test_layers_are_weighted_among_the_selected_ones() -> None:
     """Relative to the largest selected grid; shares of 1 and 0.5 * 0.5 of 1.25."""
     term = SelfAttention(select=Selection(("up", "mid"), "all"))
-    small = {site for name, site in LAYERS.items() if name in ("up 4", "mid 2")}
     observed = moved("mid 2")
-    attacked, clean = (
-        {site: steps for site, steps in branch.attention.items() if site in small}
-        for branch in (observed.adversarial, observed.clean)
-    )
-    torch.testing.assert_close(term(observed_by(attacked, clean)), torch.full((3,), 0.2))
+    kept = {LAYERS[name].projected(): observed.adversarial.attention[LAYERS[name].projected()] for name in SMALL}
+    torch.testing.assert_close(term(with_maps(observed, kept)), torch.full((3,), 0.2))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
 def test_layered_js_of_random_maps_by_hand(gamma: float) -> None:
     observed = observation()
     places = {"up": 1.0, "mid": 0.5, "down": 0.25}
-    sites = [site for site in SITES if site.kind == "self" and site.side < 8]
+    sites = [site for site in SITES if site.side < 8]
     kept = with_maps(observed, {site: observed.adversarial.attention[site] for site in sites})
     weights = [places[site.place] * (site.side / 4) ** gamma for site in sites]
     for image, found in enumerate(SelfAttention(gamma=gamma)(kept).tolist()):
         expected = sum(
-            weight * site_by_hand(js, observed.adversarial.attention, observed.clean.attention, site, image, (0.5, 0.5))
+            weight * site_by_hand(js, observed, site, image, (0.5, 0.5))
             for site, weight in zip(sites, weights, strict=True)
         )
         assert found == pytest.approx(expected / sum(weights), rel=1e-4)
@@ -266,20 +263,16 @@ def one_row_moved(row: int, layers: Sequence[str] = ("up",)) -> Observation:
 
 
 def drawn(observed: Observation, rows: int, **names: Any) -> Observation:
-    """What is seen of self-attention that is sampled: the rows of whole maps that draws of these ``names`` choose."""
+    """What is seen of self-attention that is sampled: the rows that draws of these ``names`` choose."""
     key = replace(observed.key, **names)
 
     def cut(branch: Branch) -> Branch:
-        maps: dict[Site, tuple[Tensor, ...]] = {}
-        for site, steps in branch.attention.items():
-            if site.kind == "self" and not site.sample:
-                chosen = query_rows(site.sampled(rows), key) if site.sampled(rows).sample else None
-                maps[site.sampled(rows)] = tuple(
-                    each if chosen is None
-                    else torch.stack([image[:, at] for image, at in zip(each, chosen, strict=True)])
-                    for each in steps
-                )  # fmt: skip
-        return replace(branch, attention=maps)
+        held = {
+            site.projected(rows): steps
+            for site, steps in branch.attention.items()
+            if site.form == "projections" and not site.sample
+        }
+        return at_drawn_rows(replace(branch, attention=held), key)
 
     return replace(observed, key=key, clean=cut(observed.clean), adversarial=cut(observed.adversarial))
 
@@ -287,10 +280,10 @@ def drawn(observed: Observation, rows: int, **names: Any) -> Observation:
 def test_query_rows_are_the_first_of_a_permutation_that_belongs_to_image_iteration_and_layer() -> None:
     key, site = observation().key, HALF[0]
     expected = [generator(0, name, 7, "query rows", site.layer).permutation(16)[:3] for name in key.ids]
-    assert numpy.array_equal(query_rows(site.sampled(3), key).numpy(), expected)
+    assert numpy.array_equal(query_rows(site.projected(3), key).numpy(), expected)
 
 
-@pytest.mark.parametrize("name", ["js", "kl", "mse"])
+@pytest.mark.parametrize("name", ["js", "kl", "symmetric", "mse"])
 def test_sampled_rows_are_the_same_on_both_sides(name: Any) -> None:
     observed = observation()
     same = replace(observed, adversarial=observed.clean)
@@ -324,8 +317,11 @@ def test_sampled_rows_belong_to_seed_id_iteration_and_layer() -> None:
     assert torch.equal(renamed != first, torch.tensor([False, True, False]))
     (site,) = (each for each in HALF if each.place == "up")
     elsewhere = replace(site, layer="another layer")
-    attacked, clean = ({elsewhere: branch.attention[site]} for branch in (observed.adversarial, observed.clean))
-    assert (term(drawn(observed_by(attacked, clean), 3)) != first).all()
+    attacked, clean = (
+        replace(branch, attention={elsewhere: branch.attention[site]})
+        for branch in (observed.adversarial, observed.clean)
+    )
+    assert (term(drawn(replace(observed, adversarial=attacked, clean=clean), 3)) != first).all()
 
 
 def test_layers_draw_rows_of_their_own() -> None:
@@ -363,11 +359,11 @@ def test_only_large_grids_are_sampled() -> None:
 def test_a_sampled_site_is_asked_for_as_such_and_found_beside_the_whole_one() -> None:
     select = Selection(grid="half")
     term, whole = SelfAttention(rows=3, select=select), SelfAttention(select=select)
-    assert term.sites(SITES, 8) == tuple(site.sampled(3) for site in HALF)
+    assert term.sites(SITES, 8) == tuple(site.projected(3) for site in HALF)
     assert whole.sites([*term.sites(SITES, 8), *SITES], 8) == tuple(HALF)
     terms = {name: WeightedTerm(each, 1.0, Schedule()) for name, each in (("sampled", term), ("whole", whole))}
     asked = Objective(terms).sites(SITES, 8)
-    assert asked == tuple(each for site in HALF for each in (site, site.sampled(3)))
+    assert asked == tuple(each for site in HALF for each in (site, site.projected(3)))
     observed, rows = observation(), drawn(observation(), 3)
     both = replace(
         observed,

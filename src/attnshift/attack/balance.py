@@ -113,7 +113,7 @@ class Pulling:
         return slopes
 
     def size(self, slope: Slope) -> Tensor:
-        """Norm [batch] of a slope over all outputs, of attention at the scores before its softmax.
+        """Norm [batch] of a slope over all outputs, of a map at the scores before its softmax.
 
         A saturated map hardly moves with its scores, and the gradient changes with that.
         """
@@ -121,11 +121,11 @@ class Pulling:
         return torch.stack(norms).norm(dim=0) if norms else self.latents.new_zeros(len(self.latents))
 
     def _at_scores(self, at: int, slope: Tensor) -> Tensor:
-        whole = [not site.sample for site, steps in self.branch.attention.items() for _ in steps]
-        if not (2 <= at < 2 + len(whole) and whole[at - 2]):
+        maps = [site.form == "map" for site, steps in self.branch.attention.items() for _ in steps]
+        if not (2 <= at < 2 + len(maps) and maps[at - 2]):
             return slope
-        maps = self.outputs[at].detach()
-        return maps * (slope - (maps * slope).sum(-1, keepdim=True))
+        probabilities = self.outputs[at].detach()
+        return probabilities * (slope - (probabilities * slope).sum(-1, keepdim=True))
 
     def pressed(self, holding: Collection[str]) -> Slope:
         """The slope of the budget's force, with the weights of all that it stands against where

@@ -16,7 +16,7 @@ from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.timing import timed_method
-from attnshift.attention.rows import at_drawn_rows
+from attnshift.attention.projections import at_drawn_rows
 from attnshift.batching import batch_record, constant, per_image
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range

@@ -34,9 +34,9 @@ class Selection:
     heads: tuple[Annotated[float, Field(ge=0)], ...] = ()
 
     def sites(self, available: Iterable[Site], kind: Kind, latent_side: int) -> tuple[Site, ...]:
-        """The selected ones among ``available``, to be read whole; ``RecipeError`` if there is
+        """The selected ones among ``available``, to be read as maps; ``RecipeError`` if there is
         none."""
-        offered = (site.sampled(0) for site in available if site.kind == kind and site.view == "prompt")
+        offered = (site.mapped() for site in available if site.kind == kind and site.view == "prompt")
         candidates = list(dict.fromkeys(offered))
         parts = {"full": 1, "half": 2, "quarter": 4, "eighth": 8}
         chosen = tuple(

@@ -1,8 +1,7 @@
 """Attention sites of a denoiser, and the recorder of their attention probabilities.
 
-Only the sites that are asked for, and only the rows of the batch that are asked for, materialise
-their probabilities; everything else keeps the fused kernel. So do sampled sites, of which queries
-and keys are kept until rows are drawn.
+Only maps that are asked for, and only at the rows of the batch that are asked for, are
+materialised; everything else keeps the fused kernel. So do sites that are read as queries and keys.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor
 
+from attnshift.attention.projections import projections
 from attnshift.diffusion.backbone import Read
 from attnshift.types import Place, Site
 
@@ -52,10 +52,10 @@ def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Itera
     """Collect the attention probabilities that ``reads`` asks for in the forward passes inside.
 
     Yields a dictionary by site, which each forward pass fills again, [rows, heads, queries, keys];
-    in the view "probe" the phrase's keys stand behind the prompt's. Of a sampled site, what
-    ``row_probabilities`` takes. A pass that runs twice (a checkpointed one, in backward) overwrites
-    instead of appending. On leaving, also by an exception, the processors are the ones that were
-    there.
+    in the view "probe" the phrase's keys stand behind the prompt's. Of a site in the form
+    "projections", [rows, heads, queries + keys, width]. A pass that runs twice (a checkpointed one,
+    in backward) overwrites instead of appending. On leaving, also by an exception, the processors
+    are the ones that were there.
     """
     recorded: dict[Site, Tensor] = {}
     layers: dict[str, list[Read]] = defaultdict(list)
@@ -79,16 +79,16 @@ class _Recorder:
     """Attention processor that computes the rows it reads in the open, and all others with the
     fused kernel.
 
-    A probe and a sample only measure: the output is the one that it would be without them, to the
-    bit.
+    A probe and projections only measure: the output is the one that it would be without them, to
+    the bit.
     """
 
     def __init__(self, layer: str, reads: Sequence[Read], recorded: dict[Site, Tensor]):
         self.layer, self.recorded = layer, recorded
         self.probes = [read for read in reads if read.probe is not None]
-        self.samples = [read for read in reads if read.site.sample]
-        whole = (read for read in reads if read.probe is None and not read.site.sample)
-        self.reads = sorted(whole, key=lambda read: read.rows.start or 0)
+        self.projections = [read for read in reads if read.site.form == "projections"]
+        maps = (read for read in reads if read.probe is None and read.site.form == "map")
+        self.reads = sorted(maps, key=lambda read: read.rows.start or 0)
 
     def __call__(
         self,
@@ -117,8 +117,10 @@ class _Recorder:
             scores = _scores(attention, queries[read.rows], torch.cat([keys[read.rows], further], 2))
             unreal = torch.cat([read.probe.real.new_zeros(len(further), keys.shape[2]), ~read.probe.real], 1)
             self.recorded[read.site] = scores.masked_fill(unreal[:, None, None, :], -torch.inf).softmax(-1)
-        for read in self.samples:
-            self.recorded[read.site] = torch.stack([queries[read.rows] * attention.scale, keys[read.rows]], 1)
+        if self.projections and attention.scale != queries.shape[3] ** -0.5:
+            raise NotImplementedError(f"{self.layer}: figures of rows scale scores by the root of the width")
+        for read in self.projections:
+            self.recorded[read.site] = projections(queries[read.rows], keys[read.rows])
         mixed, done = [], 0
         for read in self.reads:
             start, stop, _ = read.rows.indices(len(queries))

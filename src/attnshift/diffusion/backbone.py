@@ -32,7 +32,8 @@ class Read:
     """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs
     its ``probe``.
 
-    A sampled site is read as its scaled queries and its keys, [batch,2,heads,queries,width].
+    In the form "projections" it is read as all of its queries and behind them its keys,
+    [batch,heads,queries + keys,width].
     """
 
     site: Site

@@ -135,7 +135,9 @@ class Objective:
         offered, views = tuple(available), get_args(AttentionView)
         wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latent_side)}
         places = {site.layer: at for at, site in enumerate(offered)}
-        return tuple(sorted(wanted, key=lambda site: (places[site.layer], views.index(site.view), site.sample)))
+        return tuple(
+            sorted(wanted, key=lambda site: (places[site.layer], views.index(site.view), site.form, site.sample))
+        )
 
     def weights(self, progress: float) -> dict[str, float]:
         """Weight of each term that is switched on at this progress."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from attnshift.batching import select_rows
 from attnshift.types import Branch, Interference, Kind, Observation, Place, RandomKey, Site, TokenSpan
 
-LATENT_SIDE, KEYS, HEADS, STEPS = 8, 6, 2, 2
+LATENT_SIDE, KEYS, HEADS, WIDTH, STEPS = 8, 6, 2, 4, 2
 TOKENS: tuple[TokenSpan, ...] = ((1,), (2, 3), (1, 4, 5))
 OTHERS: tuple[TokenSpan, ...] = ((1, 2, 3), (4,), (2, 3))
 """Where the interference phrases stand in their own prompts: 3 tokens against 1,
@@ -24,24 +24,27 @@ SITES: tuple[Site, ...] = tuple(
     Site(f"{place}.{side}.{kind}", kind, place, side, HEADS) for place, side in _GRIDS for kind in _KINDS
 )
 SAMPLED_ROWS = 5
-"""Query rows of self-attention that are also there on their own, at sites that have more."""
+"""Queries of self-attention that are also there on their own, at sites that have more."""
 RUNNING: tuple[Site, ...] = (
     *SITES, *(site.seen(view) for site in SITES if site.kind == "cross" for view in ("probe", "separate")),
-    *(site.sampled(SAMPLED_ROWS) for site in SITES if site.kind == "self" and site.side**2 > SAMPLED_ROWS),
+    *(
+        site.projected(rows) for site in SITES if site.kind == "self"
+        for rows in (0, SAMPLED_ROWS) if rows < site.side**2
+    ),
 )  # fmt: skip
 """Everything that a pass of the attack can read."""
 REFERENCE: tuple[Site, ...] = tuple(site.seen("reference") for site in SITES if site.kind == "cross")
 
 Fill = Callable[[Site, Tensor], Tensor]
-"""From a site and random scores [batch,heads,queries,keys] to its attention maps."""
+"""From a site and what ``scores`` draws for it to what a branch holds of it."""
 
 
 def softmax(site: Site, scores: Tensor) -> Tensor:
-    return scores.softmax(-1)
+    return scores.softmax(-1) if site.form == "map" else scores
 
 
 def uniform(site: Site, scores: Tensor) -> Tensor:
-    return torch.full_like(scores, 1 / scores.shape[-1])
+    return torch.full_like(scores, 1 / scores.shape[-1]) if site.form == "map" else torch.zeros_like(scores)
 
 
 def nothing(site: Site, scores: Tensor) -> Tensor:
@@ -52,18 +55,21 @@ def nothing(site: Site, scores: Tensor) -> Tensor:
 def one_hot(site: Site, scores: Tensor) -> Tensor:
     """All mass on one key: on the true class's first token, or on the first position."""
     maps = torch.zeros_like(scores)
+    if site.form == "projections":
+        maps[:, :, : _queries(site), 0] = maps[:, :, _queries(site), 0] = 100
+        return maps
     for image, span in enumerate(TOKENS[: len(scores)]):
         maps[image, :, :, span[0] if site.kind == "cross" else 0] = 1
     return maps
 
 
 def scores(seed: int, sites: Sequence[Site] = RUNNING, dtype: torch.dtype = torch.float32) -> dict[Site, list[Tensor]]:
-    """Random attention scores of three images; those of an image are the same
-    in every batch that holds it."""
+    """Random attention scores of three images, or queries and keys where a site is read as such;
+    those of an image are the same in every batch that holds it."""
     draws = [torch.Generator().manual_seed(1000 * seed + image) for image in range(3)]
     return {
         site: [
-            torch.stack([torch.randn(HEADS, _queries(site), _keys(site), generator=draw) for draw in draws]).to(dtype)
+            torch.stack([torch.randn(HEADS, *_shape(site), generator=draw) for draw in draws]).to(dtype)
             for _ in range(STEPS)
         ]
         for site in sites
@@ -125,6 +131,12 @@ def with_images(observed: Observation, images: Tensor) -> Observation:
 def only(observed: Observation, image: int) -> Observation:
     """The same observation without the other images."""
     return select_rows(observed, torch.tensor([image]))
+
+
+def _shape(site: Site) -> tuple[int, int]:
+    if site.form == "projections":
+        return _queries(site) + _keys(site), WIDTH
+    return _queries(site), _keys(site)
 
 
 def _queries(site: Site) -> int:

@@ -278,10 +278,10 @@ def _running_sites(term: Term, observed: Observation) -> list[Site]:
 
 
 def _moved(observed: Observation, named: list[Site], images: Tensor, drawn: Iterable[Tensor]) -> Observation:
-    """``observed`` with other images, and at the sites ``named`` with maps
-    of the scores ``drawn``, site by site."""
-    maps = iter([each.softmax(-1) for each in drawn])
-    steps = {site: [next(maps) for _ in observed.adversarial.attention[site]] for site in named}
+    """``observed`` with other images, and at the sites ``named`` with maps of the scores ``drawn``,
+    or with projections, site by site."""
+    scores = iter(drawn)
+    steps = {site: [softmax(site, next(scores)) for _ in observed.adversarial.attention[site]] for site in named}
     return with_maps(with_images(observed, images), steps)
 
 

@@ -52,13 +52,10 @@ def test_a_term_has_the_options_of_the_recipe_and_those_that_are_given(backbone:
     ]
 
 
-def test_maps_of_large_self_attention_are_left_out(backbone: StableDiffusion) -> None:
-    whole = find_probes(RECIPE, backbone, 512, ("self_attention",))
-    sampled = find_probes(RECIPE, backbone, 512, ("self_attention,rows=64",))
-    assert max(each.side for each in whole.terms) == 32
-    assert "set terms.self_attention.rows" in whole.remarks[0]
-    assert max(each.side for each in sampled.terms) == 64
-    assert not sampled.remarks
+def test_self_attention_is_read_at_every_grid(backbone: StableDiffusion) -> None:
+    found = find_probes(RECIPE, backbone, 512, ("self_attention",))
+    assert max(each.side for each in found.terms) == 64
+    assert not found.remarks
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,6 @@ __all__ = ["Group", "MapProbe", "Probes", "TermProbe", "find_probes", "term_opti
 _Grid = Literal["full", "half", "quarter", "eighth"]
 _GRIDS: tuple[tuple[int, _Grid], ...] = ((8, "eighth"), (4, "quarter"), (2, "half"), (1, "full"))
 """Latent side divided by the side of the grid, and the grid's name in a ``Selection``."""
-_LARGEST = 32
-"""Side of the largest self-attention that is read whole; a map at 64 x 64 takes 67 MB a head and
-step."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +131,6 @@ def find_probes(
         probes = [*_probes(name, term, options, own, groups, available, side, steps, heads)]
         names.append(name)
         found += probes
-        large = sorted({each.side for each in groups if each.kind == "self" and _too_large(own, each, available, side)})
-        if large:
-            remarks.append(
-                f"term '{name}' is left out at grids {', '.join(map(str, large))}: its maps are too large; "
-                f"set terms.{term}.rows, such as 256"
-            )
     maps = tuple(_map_probes(groups, available, side, steps))
     return Probes(tuple(found), maps, tuple(names), tuple(remarks))
 
@@ -176,11 +167,11 @@ def _probes(
         yield TermProbe(name, own, "own" if own.sites(available, side) else "")
         return
     kinds = _kinds(own, available, side)
-    if _own_fits(own, groups, available, side):
+    if _own_fits(own, available, side):
         yield TermProbe(name, own, "own")
     base = {key: value for key, value in options.items() if key != "select"}
     for group in groups:
-        if group.kind not in kinds or _too_large(own, group, available, side):
+        if group.kind not in kinds:
             continue
         for head, step in group.parts(steps, heads):
             select = asdict(group.selection(head, step))
@@ -193,15 +184,12 @@ def _selects(term: str) -> bool:
     return is_dataclass(implementation) and any(each.name == "select" for each in fields(implementation))
 
 
-def _own_fits(term: Any, groups: Sequence[Group], available: Sequence[Site], side: int) -> bool:
-    """Whether the model has the sites that ``term`` selects, none of them too large."""
+def _own_fits(term: Any, available: Sequence[Site], side: int) -> bool:
+    """Whether the model has the sites that ``term`` selects."""
     try:
-        chosen = {(site.kind, site.place, site.side) for site in term.sites(available, side)}
+        return bool(term.sites(available, side))
     except RecipeError:
         return False
-    return not any(
-        _too_large(term, each, available, side) for each in groups if (each.kind, each.place, each.side) in chosen
-    )
 
 
 def _kinds(term: Any, available: Sequence[Site], side: int) -> set[Kind]:
@@ -211,14 +199,6 @@ def _kinds(term: Any, available: Sequence[Site], side: int) -> set[Kind]:
         return {site.kind for site in replace(term, select=EVERYWHERE).sites(available, side)}
     except RecipeError:
         return set()
-
-
-def _too_large(term: Any, group: Group, available: Sequence[Site], side: int) -> bool:
-    """Whether ``term`` would keep whole maps of a self-attention beyond the largest grid."""
-    if group.kind != "self" or group.side <= _LARGEST or not hasattr(term, "select"):
-        return False
-    chosen = replace(term, select=group.selection()).sites(available, side)
-    return any(site.kind == "self" and not site.sample for site in chosen)
 
 
 def _map_probes(groups: Sequence[Group], available: Sequence[Site], side: int, steps: int) -> Iterator[MapProbe]:
