@@ -23,7 +23,9 @@ def surrogates(classifier: Classifier, *changes: str) -> Surrogates:
 def test_the_way_back_is_the_networks_own_unless_a_recipe_changes_it(classifiers: list[Classifier]) -> None:
     assert surrogates(classifiers[0]).backward == ()
     (damped,) = surrogates(classifiers[0], "classification.skip_decay=0.5").backward
-    assert (damped.skip_decay, damped.layer) == (0.5, None)
+    assert (damped.skip_decay, damped.relu_leak, damped.layer) == (0.5, 0.0, None)
+    (leaking,) = surrogates(classifiers[0], "classification.relu_leak=0.1").backward
+    assert (leaking.skip_decay, leaking.relu_leak) == (1.0, 0.1)
     (pulled,) = surrogates(classifiers[0], "features.share=2", "features.layer=layer3").backward
     assert pulled.layer is classifiers[0].network.get_submodule("layer3")
     assert (pulled.skip_decay, pulled.share) == (1.0, 2.0)

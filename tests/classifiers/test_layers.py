@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnshift.classifiers.layers import damped_branches, find_layer
+from attnshift.classifiers.layers import find_layer, way_back
 from attnshift.errors import ModelError
 
 
@@ -66,7 +66,7 @@ def test_a_branch_gives_back_a_share_of_its_gradient(order: str, way: nn.Module 
     past = leaf if way is None else way(leaf)
     (through,) = torch.autograd.grad((weights * block.branch(leaf)).sum(), leaf)
     (by,) = torch.autograd.grad((weights * past).sum(), leaf)
-    with damped_branches("mine", block, 0.3):
+    with way_back("mine", block, 0.3):
         answer = block(leaf)
     torch.testing.assert_close(answer, past + block.branch(leaf))
     for _ in range(2):
@@ -80,13 +80,33 @@ def test_factors_multiply_along_branches_and_nothing_stays_behind(shown: Tensor)
     plain = gradient(network, shown)
     found = []
     for factor in (0.0, 0.5, 1.0):
-        with damped_branches("mine", network, factor):
+        with way_back("mine", network, factor):
             found.append(gradient(network, shown))
     # Without branches the blocks are the identity, and all positions count alike.
     assert torch.allclose(found[0], found[0].mean((2, 3), keepdim=True))
     assert not torch.allclose(found[1], plain, rtol=1e-2)
     torch.testing.assert_close(found[2], plain)
     torch.testing.assert_close(gradient(network, shown), plain)
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6()], ids=str)
+def test_a_rectifier_passes_a_share_where_it_is_off(kind: nn.Module, shown: Tensor) -> None:
+    rectified, weights = nn.Sequential(nn.Conv2d(3, 3, 1), kind), torch.randn(2, 3, 6, 6)
+    quiet(rectified)
+    plain = rectified(shown)
+    found = []
+    for share in (0.25, 1.0):
+        leaf = shown.clone().requires_grad_()
+        with way_back("mine", rectified, relu_leak=share):
+            answer = rectified(leaf)
+        assert torch.equal(answer, plain)
+        found.append(torch.autograd.grad((weights * answer).sum(), leaf)[0])
+    leaf = shown.clone().requires_grad_()
+    (on,) = torch.autograd.grad((weights * (plain > 0) * rectified[0](leaf)).sum(), leaf)
+    leaf = shown.clone().requires_grad_()
+    (all_of_it,) = torch.autograd.grad((weights * rectified[0](leaf)).sum(), leaf)
+    torch.testing.assert_close(found[0], 0.75 * on + 0.25 * all_of_it)
+    torch.testing.assert_close(found[1], all_of_it)
 
 
 def test_a_sum_inside_a_branch_is_none(shown: Tensor) -> None:
@@ -102,20 +122,25 @@ def test_a_sum_inside_a_branch_is_none(shown: Tensor) -> None:
     quiet(block)
     leaf = shown.clone().requires_grad_()
     (through,) = torch.autograd.grad(block.branch(leaf).sum(), leaf)
-    with damped_branches("mine", block, 0.3):
+    with way_back("mine", block, 0.3):
         (found,) = torch.autograd.grad(block(leaf).sum(), leaf)
     torch.testing.assert_close(found, 1 + 0.3 * through)
 
 
-def test_a_network_without_branches_is_refused(shown: Tensor) -> None:
-    plain = quiet(Network(nn.Conv2d(3, 3, 1), nn.ReLU()))
-    with damped_branches("mine", plain, 0.5), torch.no_grad():
+def test_a_network_without_such_places_is_refused(shown: Tensor) -> None:
+    plain = quiet(Network(nn.Conv2d(3, 3, 1), nn.Tanh()))
+    with way_back("mine", plain, 0.5), torch.no_grad():
         plain(shown)
     with (
-        damped_branches("mine", plain, 0.5),
+        way_back("mine", plain, 0.5),
         pytest.raises(ModelError, match=r"'mine' has no residual branches.*leave .*skip_decay"),
     ):
         plain(shown.requires_grad_())
+    with (
+        way_back("mine", plain, relu_leak=0.1),
+        pytest.raises(ModelError, match=r"'mine' has no rectifiers.*relu_leak"),
+    ):
+        plain(shown)
 
 
 def test_depth_counts_blocks_and_not_what_is_in_them(shown: Tensor) -> None:
@@ -147,7 +172,7 @@ def test_networks_of_every_source(source: str, layer: str) -> None:
     shown = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     assert find_layer(source, network, shown, 0.5) is network.get_submodule(layer)
     leaf = shown.requires_grad_()
-    with damped_branches(source, network, 0.5):
+    with way_back(source, network, 0.5):
         answer = network(leaf)
     logits = answer if isinstance(answer, Tensor) else answer.logits
     assert torch.autograd.grad(logits.sum(), leaf)[0].isfinite().all()
@@ -167,5 +192,5 @@ def made(source: str) -> tuple[nn.Module, int]:
     from transformers.models.dinov2.configuration_dinov2 import Dinov2Config
     from transformers.models.dinov2.modeling_dinov2 import Dinov2ForImageClassification
 
-    size = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56}
-    return quiet(Dinov2ForImageClassification(Dinov2Config(**size))), 56
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=56)
+    return quiet(Dinov2ForImageClassification(config)), 56

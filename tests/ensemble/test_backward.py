@@ -1,4 +1,4 @@
-"""Feature losses and damped branches: what a surrogate's gradient becomes, and that answers stay."""
+"""Feature losses: what a surrogate's gradient becomes, and that answers stay."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ KEY = RandomKey(0, ("a", "b", "c"), 0)
 
 def surrogates(loss: FeatureLoss | None = CLEAN, count: int = 1, goals: Goals = GOALS, **changes: Any) -> Surrogates:
     models = [classifier(seed) for seed in range(count)]
-    backward = tuple(BackwardPass.of(each, 1.0, loss, images(), goals, KEY) for each in models)
+    backward = tuple(BackwardPass.of(each, 1.0, 0.0, loss, images(), goals, KEY) for each in models)
     return replace(Surrogates(models, CrossEntropy(), goals), backward=backward, **changes)
 
 
@@ -119,14 +119,14 @@ def test_every_rule_sees_it_image_by_image(rule: str) -> None:
 
 def test_weights_depend_on_no_batch_mate_and_on_the_draws() -> None:
     loss, model = FeatureLoss(1.0, "body", 3, 0.3), classifier(0)
-    together = BackwardPass.of(model, 1.0, loss, images(), GOALS, KEY).weights
+    together = BackwardPass.of(model, 1.0, 0.0, loss, images(), GOALS, KEY).weights
     rows = torch.tensor([1])
     key = RandomKey(0, ("b",), 0)
-    alone = BackwardPass.of(model, 1.0, loss, images()[rows], select_rows(GOALS, rows), key).weights
+    alone = BackwardPass.of(model, 1.0, 0.0, loss, images()[rows], select_rows(GOALS, rows), key).weights
     assert together is not None
     torch.testing.assert_close(alone, together[rows])
     torch.testing.assert_close(together.flatten(1).norm(dim=1), torch.ones(3))
-    other = BackwardPass.of(model, 1.0, loss, images(), GOALS, replace(KEY, seed=1)).weights
+    other = BackwardPass.of(model, 1.0, 0.0, loss, images(), GOALS, replace(KEY, seed=1)).weights
     assert not torch.allclose(together, other)  # type: ignore[arg-type]
 
 
@@ -144,7 +144,7 @@ def test_a_classifier_that_shows_an_image_several_times_is_refused() -> None:
     inner = classifier(0)
     twice = Twice("twice", inner.network, inner.preprocessing, 6)
     with pytest.raises(ModelError, match=r"'twice' does not show its layer body each image once.*features.share"):
-        BackwardPass.of(twice, 1.0, CLEAN, images(), GOALS, KEY)
+        BackwardPass.of(twice, 1.0, 0.0, CLEAN, images(), GOALS, KEY)
 
 
 def test_nothing_stays_on_the_network() -> None:

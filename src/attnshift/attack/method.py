@@ -109,10 +109,12 @@ class Method:
 
         Raises ``ModelError`` where the recipe asks for what a network does not have.
         """
-        backward: tuple[BackwardPass, ...] = ()
-        if self.features is not None or self.recipe.classification.skip_decay != 1.0:
-            decay = self.recipe.classification.skip_decay
-            backward = tuple(BackwardPass.of(each, decay, self.features, images, goals, key) for each in classifiers)
+        section, backward = self.recipe.classification, ()
+        decay, leak = section.skip_decay, section.relu_leak
+        if self.features is not None or decay != 1.0 or leak:
+            backward = tuple(
+                BackwardPass.of(each, decay, leak, self.features, images, goals, key) for each in classifiers
+            )
         precision = classifiers[0].precision
         return Surrogates(classifiers, self.criterion, goals, precision=precision, backward=backward, key=key)
 

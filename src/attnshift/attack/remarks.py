@@ -104,7 +104,7 @@ def _interference(method: Method) -> Iterator[str]:
 def _classification(method: Method) -> Iterator[str]:
     section = method.recipe.classification
     if not section.weight:
-        changed = _changed(section, "schedule", "momentum", "clip", "skip_decay")
+        changed = _changed(section, "schedule", "momentum", "clip", "skip_decay", "relu_leak")
         if changed:
             yield f"{changed} cannot act, since classification.weight is 0; set it, or leave them out"
     elif section.clip and not section.momentum and not method.objective.terms and _signed(method):

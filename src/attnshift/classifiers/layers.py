@@ -1,4 +1,5 @@
-"""Layers that all of an image passes, and residual branches, read off the graph of one pass.
+"""Layers that all of an image passes, residual branches and rectifiers, read off the graph of one
+pass.
 
 A *cut* of the graph is an operation that lies on every path from the network's input to its answer,
 such as the end of a residual block. Between two cuts work may run side by side, in a residual
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from attnshift.errors import ModelError
 
-__all__ = ["damped_branches", "find_layer", "output_of"]
+__all__ = ["find_layer", "output_of", "way_back"]
+
+Found = TypeVar("Found")
 
 _NAMED = 6
 """Layers that a message lists."""
@@ -55,6 +58,10 @@ class _Graph:
                 dead.add(waiting.pop())
         places = {node: place for place, node in enumerate(depth)}
         return cls(places, depth, _cuts(places))
+
+    def rectifiers(self) -> Iterator[Node]:
+        """Operations that pass no gradient where a value is out of their range: ReLU and ReLU6."""
+        return (node for node in self.places if node.name().startswith(("ReluBackward", "HardtanhBackward")))
 
     def branches(self) -> Iterator[tuple[Node, int]]:
         """Sums at which a residual branch meets what passed it by, with the number of the branch
@@ -151,15 +158,18 @@ def _has_positions(values: Tensor) -> bool:
 
 
 @contextmanager
-def damped_branches(name: str, network: nn.Module, factor: float) -> Iterator[None]:
-    """Multiply what a gradient sends into a residual branch of ``network`` by ``factor`` from 0 to
-    1, for each pass that is made meanwhile.
+def way_back(name: str, network: nn.Module, skip_decay: float = 1.0, relu_leak: float = 0.0) -> Iterator[None]:
+    """Change what a gradient does in ``network``, for each pass that is made meanwhile.
 
-    Values stay, and so does the gradient that passes the branches by: Wu et al., "Skip connections
-    matter", ICLR 2020, eq. 3. Where the way past a branch has layers of its own, the longer way is
-    the branch. ``name`` is the classifier's, for messages.
+    Values stay.
 
-    Raises ``ModelError`` in a pass that meets no residual branch.
+    ``skip_decay`` multiplies what goes back into a residual branch, and not what passes the branch
+    by: Wu et al., "Skip connections matter", ICLR 2020, eq. 3. Where the way past a branch has
+    layers of its own, the longer way is the branch. ``relu_leak`` is the share of a gradient that a
+    rectifier passes where it is off; 1 is the linear backpropagation of Guo et al., NeurIPS 2020,
+    section 3. 1 and 0 change nothing. ``name`` is the classifier's, for messages.
+
+    Raises ``ModelError`` in a pass that meets no such place.
     """
     entered: list[Tensor] = []
 
@@ -170,17 +180,27 @@ def damped_branches(name: str, network: nn.Module, factor: float) -> Iterator[No
         answer = output_of(output)
         if answer is None or not answer.requires_grad:
             return
-        branches = [*_Graph.of(entered[0], answer).branches()]
-        if not branches:
-            raise ModelError(
-                f"classifier '{name}' has no residual branches, whose gradient classification.skip_decay weakens; "
-                "leave classification.skip_decay or that classifier out"
-            )
-        for node, branch in branches:
-            node.register_hook(_damping(branch, factor))
+        graph = _Graph.of(entered[0], answer)
+        if skip_decay != 1.0:
+            for node, branch in _some(graph.branches(), name, "residual branches", "skip_decay"):
+                node.register_hook(_damping(branch, skip_decay))
+        if relu_leak:
+            for node in _some(graph.rectifiers(), name, "rectifiers", "relu_leak"):
+                node.register_hook(_leaking(relu_leak))
 
     with network.register_forward_pre_hook(enter), network.register_forward_hook(leave):
         yield
+
+
+def _some(found: Iterator[Found], name: str, kind: str, option: str) -> list[Found]:
+    """All that were ``found``, which ``option`` acts on."""
+    places = [*found]
+    if not places:
+        raise ModelError(
+            f"classifier '{name}' has no {kind}, on which classification.{option} acts; leave "
+            f"classification.{option} or that classifier out"
+        )
+    return places
 
 
 def _damping(branch: int, factor: float) -> Callable[..., tuple[Tensor, ...]]:
@@ -188,3 +208,10 @@ def _damping(branch: int, factor: float) -> Callable[..., tuple[Tensor, ...]]:
         return tuple(factor * each if at == branch else each for at, each in enumerate(gradients))
 
     return damp
+
+
+def _leaking(share: float) -> Callable[..., tuple[Tensor, ...]]:
+    def leak(gradients: tuple[Tensor, ...], later: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (torch.lerp(gradients[0], later[0], share), *gradients[1:])
+
+    return leak

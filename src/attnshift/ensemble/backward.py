@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnshift.batching import batch_record, constant, image_norms, per_image, spread
 from attnshift.classifiers.classifier import Classifier
-from attnshift.classifiers.layers import damped_branches, find_layer, output_of
+from attnshift.classifiers.layers import find_layer, output_of, way_back
 from attnshift.errors import ModelError
 from attnshift.randomness import generator
 from attnshift.types import Goals, RandomKey
@@ -85,7 +85,7 @@ class FeatureLoss:
 class BackwardPass:
     """What the backward pass of one surrogate does otherwise than its network.
 
-    The gradient into a residual branch is multiplied by ``skip_decay``. At ``layer`` it gets
+    ``skip_decay`` and ``relu_leak`` are as in ``layers.way_back``. At ``layer`` the gradient gets
     ``share`` of its own norm along ``weights`` [batch,...], image by image and view by view; an
     image without a gradient stays without.
     """
@@ -93,6 +93,7 @@ class BackwardPass:
     name: str = constant()
     network: nn.Module = constant()
     skip_decay: float = constant(default=1.0)
+    relu_leak: float = constant(default=0.0)
     layer: nn.Module | None = constant(default=None)
     share: float = constant(default=0.0)
     weights: Tensor | None = per_image(default=None)
@@ -102,6 +103,7 @@ class BackwardPass:
         cls,
         classifier: Classifier,
         skip_decay: float,
+        relu_leak: float,
         features: FeatureLoss | None,
         images: Float[Tensor, "batch 3 height width"],
         goals: Goals,
@@ -111,7 +113,7 @@ class BackwardPass:
 
         Raises ``ModelError`` where ``features`` do not fit it.
         """
-        plain = cls(classifier.name, classifier.network, skip_decay)
+        plain = cls(classifier.name, classifier.network, skip_decay, relu_leak)
         if features is None:
             return plain
         inputs = classifier.preprocessing(images[:1]).expand(2, -1, -1, -1)
@@ -123,8 +125,8 @@ class BackwardPass:
     def applied(self) -> Iterator[None]:
         """Each pass of the network that is made meanwhile goes back this way."""
         with ExitStack() as stack:
-            if self.skip_decay != 1.0:
-                stack.enter_context(damped_branches(self.name, self.network, self.skip_decay))
+            if self.skip_decay != 1.0 or self.relu_leak:
+                stack.enter_context(way_back(self.name, self.network, self.skip_decay, self.relu_leak))
             if self.layer is not None:
                 stack.enter_context(self.layer.register_forward_hook(self._pull))
             yield

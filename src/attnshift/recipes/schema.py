@@ -108,6 +108,9 @@ class ClassificationSection(OpenSection):
     skip_decay: float = Field(default=1.0, ge=0, le=1)
     """Factor on the gradient that the surrogates send into their residual branches; 1 leaves it as
     it is."""
+    relu_leak: float = Field(default=0.0, ge=0, le=1)
+    """Share of the gradient that the surrogates' rectifiers pass where they are off; 0 leaves them
+    as they are."""
 
 
 class FeaturesSection(Section):
