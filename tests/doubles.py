@@ -48,7 +48,7 @@ class Painting:
 
     weights: ClassVar[Mapping[str, str]] = {}
 
-    def remarks(self, backbone: object) -> tuple[str, ...]:
+    def remarks(self, backbone: object, classifiers: object) -> tuple[str, ...]:
         return ()
 
     def carry_out(

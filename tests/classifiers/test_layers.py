@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnshift.classifiers.layers import find_layer, way_back
+from attnshift.classifiers.layers import find_layer, lacking, way_back
 from attnshift.errors import ModelError
 
 
@@ -66,7 +66,7 @@ def test_a_branch_gives_back_a_share_of_its_gradient(order: str, way: nn.Module 
     past = leaf if way is None else way(leaf)
     (through,) = torch.autograd.grad((weights * block.branch(leaf)).sum(), leaf)
     (by,) = torch.autograd.grad((weights * past).sum(), leaf)
-    with way_back("mine", block, 0.3):
+    with way_back(block, 0.3):
         answer = block(leaf)
     torch.testing.assert_close(answer, past + block.branch(leaf))
     for _ in range(2):
@@ -80,7 +80,7 @@ def test_factors_multiply_along_branches_and_nothing_stays_behind(shown: Tensor)
     plain = gradient(network, shown)
     found = []
     for factor in (0.0, 0.5, 1.0):
-        with way_back("mine", network, factor):
+        with way_back(network, factor):
             found.append(gradient(network, shown))
     # Without branches the blocks are the identity, and all positions count alike.
     assert torch.allclose(found[0], found[0].mean((2, 3), keepdim=True))
@@ -97,7 +97,7 @@ def test_a_rectifier_passes_a_share_where_it_is_off(kind: nn.Module, shown: Tens
     found = []
     for share in (0.25, 1.0):
         leaf = shown.clone().requires_grad_()
-        with way_back("mine", rectified, relu_leak=share):
+        with way_back(rectified, relu_leak=share):
             answer = rectified(leaf)
         assert torch.equal(answer, plain)
         found.append(torch.autograd.grad((weights * answer).sum(), leaf)[0])
@@ -122,25 +122,21 @@ def test_a_sum_inside_a_branch_is_none(shown: Tensor) -> None:
     quiet(block)
     leaf = shown.clone().requires_grad_()
     (through,) = torch.autograd.grad(block.branch(leaf).sum(), leaf)
-    with way_back("mine", block, 0.3):
+    with way_back(block, 0.3):
         (found,) = torch.autograd.grad(block(leaf).sum(), leaf)
     torch.testing.assert_close(found, 1 + 0.3 * through)
 
 
-def test_a_network_without_such_places_is_refused(shown: Tensor) -> None:
+def test_a_network_without_such_places_goes_back_as_it_is_and_is_told(shown: Tensor) -> None:
     plain = quiet(Network(nn.Conv2d(3, 3, 1), nn.Tanh()))
-    with way_back("mine", plain, 0.5), torch.no_grad():
-        plain(shown)
-    with (
-        way_back("mine", plain, 0.5),
-        pytest.raises(ModelError, match=r"'mine' has no residual branches.*leave .*skip_decay"),
-    ):
-        plain(shown.requires_grad_())
-    with (
-        way_back("mine", plain, relu_leak=0.1),
-        pytest.raises(ModelError, match=r"'mine' has no rectifiers.*relu_leak"),
-    ):
-        plain(shown)
+    assert lacking(plain, shown) == ("residual branches", "rectifiers")
+    assert lacking(quiet(Network(nn.Conv2d(3, 3, 1), nn.ReLU())), shown) == ("residual branches",)
+    assert lacking(quiet(Network(Block(), nn.ReLU())), shown) == ()
+    leaf = shown.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(plain(leaf).sum(), leaf)
+    with way_back(plain, 0.5, 0.1):
+        (found,) = torch.autograd.grad(plain(leaf).sum(), leaf)
+    assert torch.equal(found, expected)
 
 
 def test_depth_counts_blocks_and_not_what_is_in_them(shown: Tensor) -> None:
@@ -172,7 +168,7 @@ def test_networks_of_every_source(source: str, layer: str) -> None:
     shown = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     assert find_layer(source, network, shown, 0.5) is network.get_submodule(layer)
     leaf = shown.requires_grad_()
-    with way_back(source, network, 0.5):
+    with way_back(network, 0.5):
         answer = network(leaf)
     logits = answer if isinstance(answer, Tensor) else answer.logits
     assert torch.autograd.grad(logits.sum(), leaf)[0].isfinite().all()

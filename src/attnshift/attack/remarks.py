@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 from attnshift.attack.method import Method
+from attnshift.classifiers.classifier import Classifier
+from attnshift.classifiers.layers import lacking
 from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["idle_options", "idle_settings", "idle_with"]
+__all__ = ["idle_options", "idle_settings", "idle_through", "idle_with"]
 
 
 def idle_settings(method: Method) -> tuple[str, ...]:
@@ -68,6 +71,25 @@ def idle_with(method: Method, backbone: Backbone) -> tuple[str, ...]:
             "for each image; the latent is as with 'mean'"
         )
     return tuple(lines)
+
+
+def idle_through(method: Method, classifiers: Sequence[Classifier]) -> Iterator[str]:
+    """One line for each setting of ``method.recipe`` that changes nothing in one of the surrogates
+    ``classifiers``."""
+    section = method.recipe.classification
+    asked = {"residual branches": "skip_decay", "rectifiers": "relu_leak"}
+    asked = {kind: option for kind, option in asked.items() if _changed(section, option)}
+    for classifier in classifiers if asked else ():
+        grey = torch.full(
+            (2, 3, _PROBED, _PROBED), 0.5, device=next((each.device for each in classifier.network.parameters()), None)
+        )
+        for kind in lacking(classifier.network, classifier.preprocessing(grey)):
+            if kind in asked:
+                yield f"classification.{asked[kind]} changes nothing in {classifier.name}, which has no {kind}"
+
+
+_PROBED = 64
+"""Side of the image on which surrogates are looked at; they resize it."""
 
 
 def _mask(method: Method) -> Iterator[str]:

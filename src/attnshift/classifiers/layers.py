@@ -157,8 +157,18 @@ def _has_positions(values: Tensor) -> bool:
     return values.ndim > 2 and values[0].numel() > max(values.shape[1:])
 
 
+def lacking(network: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+    """Kinds of places that ``way_back`` acts on and a pass of ``inputs`` does not meet: residual
+    branches, rectifiers."""
+    leaf = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        graph = _Graph.of(leaf, output_of(network(leaf)))  # type: ignore[arg-type]
+    found = {"residual branches": graph.branches(), "rectifiers": graph.rectifiers()}
+    return tuple(kind for kind, places in found.items() if next(places, None) is None)
+
+
 @contextmanager
-def way_back(name: str, network: nn.Module, skip_decay: float = 1.0, relu_leak: float = 0.0) -> Iterator[None]:
+def way_back(network: nn.Module, skip_decay: float = 1.0, relu_leak: float = 0.0) -> Iterator[None]:
     """Change what a gradient does in ``network``, for each pass that is made meanwhile.
 
     Values stay.
@@ -167,9 +177,7 @@ def way_back(name: str, network: nn.Module, skip_decay: float = 1.0, relu_leak: 
     by: Wu et al., "Skip connections matter", ICLR 2020, eq. 3. Where the way past a branch has
     layers of its own, the longer way is the branch. ``relu_leak`` is the share of a gradient that a
     rectifier passes where it is off; 1 is the linear backpropagation of Guo et al., NeurIPS 2020,
-    section 3. 1 and 0 change nothing. ``name`` is the classifier's, for messages.
-
-    Raises ``ModelError`` in a pass that meets no such place.
+    section 3. 1 and 0 change nothing, and so do networks without such places (see ``lacking``).
     """
     entered: list[Tensor] = []
 
@@ -182,25 +190,14 @@ def way_back(name: str, network: nn.Module, skip_decay: float = 1.0, relu_leak: 
             return
         graph = _Graph.of(entered[0], answer)
         if skip_decay != 1.0:
-            for node, branch in _some(graph.branches(), name, "residual branches", "skip_decay"):
+            for node, branch in [*graph.branches()]:
                 node.register_hook(_damping(branch, skip_decay))
         if relu_leak:
-            for node in _some(graph.rectifiers(), name, "rectifiers", "relu_leak"):
+            for node in [*graph.rectifiers()]:
                 node.register_hook(_leaking(relu_leak))
 
     with network.register_forward_pre_hook(enter), network.register_forward_hook(leave):
         yield
-
-
-def _some(found: Iterator[Found], name: str, kind: str, option: str) -> list[Found]:
-    """All that were ``found``, which ``option`` acts on."""
-    places = [*found]
-    if not places:
-        raise ModelError(
-            f"classifier '{name}' has no {kind}, on which classification.{option} acts; leave "
-            f"classification.{option} or that classifier out"
-        )
-    return places
 
 
 def _damping(branch: int, factor: float) -> Callable[..., tuple[Tensor, ...]]:

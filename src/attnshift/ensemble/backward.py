@@ -90,7 +90,6 @@ class BackwardPass:
     image without a gradient stays without.
     """
 
-    name: str = constant()
     network: nn.Module = constant()
     skip_decay: float = constant(default=1.0)
     relu_leak: float = constant(default=0.0)
@@ -113,7 +112,7 @@ class BackwardPass:
 
         Raises ``ModelError`` where ``features`` do not fit it.
         """
-        plain = cls(classifier.name, classifier.network, skip_decay, relu_leak)
+        plain = cls(classifier.network, skip_decay, relu_leak)
         if features is None:
             return plain
         inputs = classifier.preprocessing(images[:1]).expand(2, -1, -1, -1)
@@ -126,7 +125,7 @@ class BackwardPass:
         """Each pass of the network that is made meanwhile goes back this way."""
         with ExitStack() as stack:
             if self.skip_decay != 1.0 or self.relu_leak:
-                stack.enter_context(way_back(self.name, self.network, self.skip_decay, self.relu_leak))
+                stack.enter_context(way_back(self.network, self.skip_decay, self.relu_leak))
             if self.layer is not None:
                 stack.enter_context(self.layer.register_forward_hook(self._pull))
             yield

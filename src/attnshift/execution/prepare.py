@@ -36,7 +36,7 @@ class PreparedRun:
     @property
     def remarks(self) -> tuple[str, ...]:
         """``notes``, and one line for each setting of the recipe that cannot act."""
-        return (*self.notes, *self.worker.work.remarks(self.worker.backbone))
+        return (*self.notes, *self.worker.work.remarks(self.worker.backbone, self.worker.classifiers))
 
     def check(self) -> None:
         """Raise whatever could stop the run later: sizes, sites, names,

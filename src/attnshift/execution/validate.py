@@ -25,7 +25,7 @@ def find_problems(
     complaints = Complaints(complain)
     parts = load_parts(settings, complaints, decode=True)
     measured = measure_parts(parts, settings, complaints)
-    remarks = parts.work.remarks(parts.backbone) if parts.work else ()
+    remarks = parts.work.remarks(parts.backbone, parts.classifiers) if parts.work else ()
     for line in (*remarks, *parts.notes, *measured.decoder, *measured.admissions):
         remark(line)
     cost = None if complaints.refuse else complaints.tried(lambda: _cost(settings, parts))

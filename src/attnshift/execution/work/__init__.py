@@ -59,9 +59,9 @@ class Work(Protocol):
         """Fingerprints of networks that the recipe names, by what they are."""
         ...
 
-    def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
-        """One line for each setting of the recipe that cannot act,
-        with ``backbone`` if it is known."""
+    def remarks(self, backbone: Backbone | None, classifiers: Sequence[Classifier]) -> tuple[str, ...]:
+        """One line for each setting of the recipe that cannot act, with ``backbone`` if it is known
+        or in one of the surrogates ``classifiers``."""
         ...
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:

@@ -16,7 +16,7 @@ from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.movement import Moved
 from attnshift.attack.prepare import Task, prepare_batch
-from attnshift.attack.remarks import idle_settings, idle_with
+from attnshift.attack.remarks import idle_settings, idle_through, idle_with
 from attnshift.attack.run import Outcome, run_attack
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
@@ -43,8 +43,8 @@ class LatentWork:
         stand_in = self.method.stand_in
         return {} if stand_in is None else {"decoder": stand_in.fingerprint()}
 
-    def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
-        lines = idle_settings(self.method)
+    def remarks(self, backbone: Backbone | None, classifiers: Sequence[Classifier]) -> tuple[str, ...]:
+        lines = (*idle_settings(self.method), *idle_through(self.method, classifiers))
         return lines if backbone is None else (*lines, *idle_with(self.method, backbone))
 
     @torch.no_grad()

@@ -42,7 +42,7 @@ class PixelWork:
     def weights(self) -> Mapping[str, str]:
         return {}
 
-    def remarks(self, backbone: Backbone | None) -> tuple[str, ...]:
+    def remarks(self, backbone: Backbone | None, classifiers: Sequence[Classifier]) -> tuple[str, ...]:
         return tuple(idle_options("baseline", self.attack))
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
