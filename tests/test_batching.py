@@ -11,16 +11,17 @@ from torch import Tensor
 from attnshift.attack.balance import Balance
 from attnshift.attack.loop import AttackState
 from attnshift.attack.optimiser import AdamW, Descent
-from attnshift.attack.prepare import Background, Observer, PreparedBatch, Renderer
+from attnshift.attack.prepare import Observer, PreparedBatch
+from attnshift.attack.rendering import Background, Renderer
 from attnshift.batching import batch_record, constant, per_image, select_rows
 from attnshift.diffusion.backbone import Probe
-from attnshift.diffusion.denoising import InterferenceText, Trajectory
+from attnshift.diffusion.denoising import Boundary, InterferenceText, Trajectory
 from attnshift.ensemble.momentum import Momentum
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.types import Branch, Goals, Interference, Observation, RandomKey
 
 RECORDS = (
-    AdamW, AttackState, Background, Branch, Descent, Goals, Balance, Interference, InterferenceText, Momentum,
+    AdamW, AttackState, Background, Boundary, Branch, Descent, Goals, Balance, Interference, InterferenceText, Momentum,
     Observation, Observer, PreparedBatch, Probe, RandomKey, Renderer, Surrogates, Trajectory,
 )  # fmt: skip
 

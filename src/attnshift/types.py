@@ -95,12 +95,20 @@ class Branch:
     """One run of the denoising steps.
 
     ``latents`` are at the last level; ``images`` in [0,1] show them; ``attention`` was read on the
-    way.
+    way. ``earlier`` are previews one step before, where an attack looks ahead to the images.
+    ``noise`` is what the denoiser predicts in the start latents.
     """
 
     latents: Float[Tensor, "batch channels rows columns"] = per_image()
     images: Float[Tensor, "batch 3 height width"] = per_image()
     attention: AttentionMaps = per_image(depth=2)
+    earlier: Float[Tensor, "batch 3 height width"] | None = per_image(default=None)
+    noise: Float[Tensor, "batch channels rows columns"] | None = per_image(default=None)
+
+    @property
+    def seen(self) -> Float[Tensor, "batch 3 height _"]:
+        """All that classifiers see: the images, with the previews before them on their right."""
+        return self.images if self.earlier is None else torch.cat([self.images, self.earlier], -1)
 
 
 @batch_record

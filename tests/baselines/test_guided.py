@@ -15,12 +15,12 @@ from attnshift.baselines.crossing import Crossing, prepare_crossing, wrong_class
 from attnshift.baselines.edits import EditInput
 from attnshift.baselines.natadiff import NatADiff
 from attnshift.baselines.rounds import Rounds, prepare_rounds
-from attnshift.baselines.sampling import visits
 from attnshift.batching import select_rows
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.ddim import ddim_step
 from attnshift.diffusion.denoising import guided_prediction
+from attnshift.diffusion.visits import visits
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import RecipeError
 from attnshift.losses.classification import CrossEntropy
@@ -200,7 +200,7 @@ def test_a_detached_gradient_does_not_pass_the_denoiser() -> None:
 
 def test_where_both_prompts_are_one_the_boundary_changes_nothing() -> None:
     prepared = crossing(scale=0.0)
-    start, (visit, *_) = prepared.trajectory.start, prepared.visits
+    start, (visit, *_) = prepared.trajectory.start, prepared.trajectory.way
     apart = [prepared.steering(torch.tensor([each, each]), 0).prediction(start, visit) for each in (0.0, 1.0)]
     assert not torch.allclose(apart[0], apart[1], atol=1e-3)
     same = replace(prepared, joint=prepared.trajectory.text)
@@ -213,7 +213,7 @@ def test_where_both_prompts_are_one_the_boundary_changes_nothing() -> None:
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_gradient_has_the_length_of_the_formula_and_its_direction(gradient: Any, relative: bool) -> None:
     prepared = crossing(gradient=gradient, relative=relative, boundary=0.0, scale=0.5)
-    start, (visit, *_) = prepared.trajectory.start, prepared.visits
+    start, (visit, *_) = prepared.trajectory.start, prepared.trajectory.way
     noise = [prepared.steering(torch.tensor([0.0, each]), 0).prediction(start, visit) for each in (0.0, 1.0, 2.0)]
     unit = (3 * 8 * 8) ** 0.5 if relative else 1.0
     slopes = [(after - before) / 0.5 for before, after in pairwise(noise)]
@@ -231,14 +231,14 @@ def test_the_gradient_has_the_length_of_the_formula_and_its_direction(gradient: 
 
 def test_logits_are_averaged_over_the_views_before_the_softmax() -> None:
     prepared = crossing(views=3, transforms={"colour": {"brightness": 0.9}})
-    surrogates = prepared.over_views(prepared.visits[0])
+    surrogates = prepared.over_views(prepared.trajectory.way[0])
     (classifier,), images = prepared.given.surrogates.classifiers, prepared.given.images
     averaged: Any = surrogates.classifiers[0]
     seen = [view(images) for view in averaged._views]
     assert torch.equal(seen[0], images)
     assert not torch.allclose(seen[1], seen[2], atol=1e-2)
     assert torch.allclose(averaged(images), torch.stack([classifier(each) for each in seen]).mean(0), atol=1e-5)
-    again: Any = prepared.over_views(prepared.visits[1]).classifiers[0]
+    again: Any = prepared.over_views(prepared.trajectory.way[1]).classifiers[0]
     assert not torch.allclose(again._views[1](images), seen[1], atol=1e-2), "each visit has its own views"
 
 
@@ -247,7 +247,7 @@ def test_time_travel_visits_a_middle_part_and_leads_back_to_the_image() -> None:
     assert sum(each.again for each in visits(100, 5, (0.5, 0.8))) == 4 * 31
     backbone = Mirror(levels=LEVELS, noise=curved)
     prepared = crossing(backbone, passes=3, travelled=(0.3, 0.5))
-    assert [each.index for each in prepared.visits] == [0, 1, 1, 1, 2]
+    assert [each.index for each in prepared.trajectory.way] == [0, 1, 1, 1, 2]
     assert torch.allclose(prepared.floor(), prepared.given.images, atol=1e-5)
     assert torch.allclose(prepared(torch.zeros(2)), prepared.given.images, atol=1e-5)
     other = replace(prepared.given, key=replace(prepared.given.key, seed=1))

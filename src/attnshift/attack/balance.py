@@ -16,7 +16,7 @@ from attnshift.batching import batch_record, constant, image_norms, per_image, s
 from attnshift.metrics.budget import Budget
 from attnshift.types import Branch
 
-__all__ = ["BOUND", "CLASSIFIERS", "Balance", "Pulling", "Pulls", "idle_terms", "readable_branch"]
+__all__ = ["BOUND", "CLASSIFIERS", "Balance", "Pulling", "Pulls", "held_at", "idle_terms", "readable_branch"]
 
 BOUND = 1e4
 """Highest factor by which balance amplifies a term. In fp32 the rounding of a term's gradient is at
@@ -47,7 +47,8 @@ class Pulling:
     """All that pulls on ``latents`` [batch,...] in an iteration, and on the pixels ``added``.
 
     ``branch`` shows both. ``direction`` [batch,...] is the classification's gradient at
-    ``points``, the images or the latents, and ``force`` that of a budget, if there is one.
+    ``points``, what the classifiers see or the latents, and ``force`` that of a budget at the
+    images or the latents, if there is one.
     ``values`` are the weighted terms [batch], and ``weights`` theirs and the classification's.
     """
 
@@ -69,12 +70,16 @@ class Pulling:
         """The gradient at the leaves of the objective as the recipe weighs it, by one backward
         pass."""
         weight = self.weights[CLASSIFIERS]
-        pushed = weight * self.direction
+        pushed, pulls = weight * self.direction, []
         if self.force is not None:
             # The force has the classification's unit, also where that takes no part.
-            pushed = pushed + (weight or 1.0) * self.force
-        pull = (self.points * pushed).flatten(1).sum(1)
-        total = torch.stack([pull, *self.values.values()]).sum()
+            force = (weight or 1.0) * self.force
+            if self.held is self.points:
+                pushed = pushed + force
+            else:
+                pulls.append((self.held * force).flatten(1).sum(1))
+        pulls.append((self.points * pushed).flatten(1).sum(1))
+        total = torch.stack([*pulls, *self.values.values()]).sum()
         return torch.autograd.grad(total, self.leaves, materialize_grads=True)
 
     def measured(self, holding: Collection[str]) -> Pulls | None:
@@ -93,16 +98,22 @@ class Pulling:
         return Pulls(norms, {name: self.weights[name] * norm for name, norm in norms.items()})
 
     @property
+    def held(self) -> Tensor:
+        """The place of a budget's force."""
+        return held_at(self.branch, self.points, self.latents)
+
+    @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """All that a slope can be taken at: what terms read of the branch, and the latents."""
-        return (*_outputs(self.branch), self.latents)
+        """All that a slope can be taken at: what terms read of the branch, the latents, and what
+        the classifiers see."""
+        return (*_outputs(self.branch), self.latents, self.points)
 
     def slopes(self, read: Branch) -> dict[str, Slope]:
         """The slopes of the classification and of the terms, before their weights.
 
         The terms have read the branch ``read``, which is ``readable_branch``.
         """
-        slopes = {CLASSIFIERS: self._at_points(self.direction)}
+        slopes = {CLASSIFIERS: self._at(self.points, self.direction)}
         leaves = {at: leaf for at, leaf in enumerate(_outputs(read)) if leaf.requires_grad}
         for name, value in self.values.items():
             slopes[name] = {}
@@ -131,7 +142,7 @@ class Pulling:
         """The slope of the budget's force, with the weights of all that it stands against where
         coefficients are shares: the classification's and those of the terms that steer."""
         weight = sum(each for name, each in self.weights.items() if name not in holding)
-        return {} if self.force is None else self._at_points(weight * self.force)
+        return {} if self.force is None else self._at(self.held, weight * self.force)
 
     def back(self, slope: Slope) -> tuple[Tensor, ...]:
         """The gradient at the leaves of what has the gradient ``slope`` at the outputs."""
@@ -142,8 +153,14 @@ class Pulling:
         starts, slopes = [outputs[at] for at in there], [*there.values()]
         return torch.autograd.grad(starts, self.leaves, slopes, retain_graph=True, materialize_grads=True)
 
-    def _at_points(self, slope: Tensor) -> Slope:
-        return {next(at for at, each in enumerate(self.outputs) if each is self.points): slope}
+    def _at(self, place: Tensor, slope: Tensor) -> Slope:
+        return {next(at for at, each in enumerate(self.outputs) if each is place): slope}
+
+
+def held_at(branch: Branch, points: Tensor, latents: Tensor) -> Tensor:
+    """The place of a budget's force: the images of ``branch``, or the ``latents`` where the
+    classification's gradients are taken there, at ``points``."""
+    return latents if points is latents else branch.images
 
 
 def readable_branch(branch: Branch) -> Branch:

@@ -18,7 +18,6 @@ from attnshift.diffusion.denoising import InterferenceText
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
-from attnshift.recipes.prompts import PromptSection
 from attnshift.recipes.schema import InterferenceSection, Recipe
 from attnshift.types import AttentionMaps, Interference, Site, TokenSpan
 
@@ -70,7 +69,7 @@ def choose(
         return tuple(_settled(section, subject, names) for subject in subjects)
     ranked = _rank(section, recipe, backbone, classifiers, images, subjects, names)
     return tuple(
-        _first_that_fits(recipe.prompt, backbone, subject, order, names)
+        _first_that_fits(recipe, backbone, subject, order, names)
         for subject, order in zip(subjects, ranked, strict=True)
     )
 
@@ -95,7 +94,7 @@ def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], sub
         if any(same_words(phrase, name) for name in _true_names(subject, names)):
             source = "interference.phrase" if section.choose == "given" else "the target"
             raise RecipeError(f"{source} {phrase!r} is the true class of an image; give another")
-        _locate_both(recipe.prompt, backbone, subject.class_name, phrase)
+        _locate_both(recipe, backbone, subject.class_name, phrase)
 
 
 _SETTLED = ("given", "target")
@@ -136,14 +135,14 @@ def _rank(
 
 
 def _first_that_fits(
-    prompt: PromptSection, backbone: Backbone, subject: Subject, order: Sequence[int], names: tuple[str, ...]
+    recipe: Recipe, backbone: Backbone, subject: Subject, order: Sequence[int], names: tuple[str, ...]
 ) -> Choice:
     for label in order:
         own = label == subject.label or any(same_words(names[label], name) for name in _true_names(subject, names))
         if own or not names[label]:
             continue
         try:
-            _locate_both(prompt, backbone, subject.class_name, names[label])
+            _locate_both(recipe, backbone, subject.class_name, names[label])
         except ModelError:
             continue
         return Choice(names[label], label)
@@ -162,13 +161,14 @@ def class_of(phrase: str, names: tuple[str, ...]) -> int:
     return next((label for label, name in enumerate(names) if same_words(name, phrase)), -1)
 
 
-def _locate_both(prompt: PromptSection, backbone: Backbone, class_name: str, phrase: str) -> None:
-    other = prompt.interference_prompt(phrase)
+def _locate_both(recipe: Recipe, backbone: Backbone, class_name: str, phrase: str) -> None:
+    other = recipe.prompt.interference_prompt(phrase)
     backbone.locate(other.text, phrase, other.start)
-    own = prompt.prompt(class_name, phrase)
-    backbone.locate(own.text, class_name, own.start)
-    if own.interference is not None:
-        backbone.locate(own.text, phrase, own.interference)
+    joint = [recipe.path.joint_prompt(class_name, phrase)] if recipe.path.boundary else []
+    for own in (recipe.prompt.prompt(class_name, phrase), *joint):
+        backbone.locate(own.text, class_name, own.start)
+        if own.interference is not None:
+            backbone.locate(own.text, phrase, own.interference)
 
 
 @torch.no_grad()

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnshift.attack.balance import CLASSIFIERS, Balance, Pulling, Pulls, readable_branch
+from attnshift.attack.balance import CLASSIFIERS, Balance, Pulling, Pulls, held_at, readable_branch
 from attnshift.attack.budget import Holding
 from attnshift.attack.optimiser import Optimiser, start
+from attnshift.attack.path import tangential
 from attnshift.attack.pixels import PixelChange
 from attnshift.attack.prepare import PreparedBatch
+from attnshift.attack.rendering import Renderer
 from attnshift.batching import batch_record, per_image, select_rows
 from attnshift.ensemble.momentum import Momentum
 from attnshift.losses.objective import TermStates
@@ -31,8 +33,9 @@ class AttackState:
     """All that an iteration hands to the next beside the latents.
 
     These are the optimiser, the fused direction's momentum, the states of the fusion rule and of
-    the terms, what the balance of the terms has measured, the multiplier of a budget, and the
-    change of pixels beside the latents. An image that leaves the batch takes its part along.
+    the terms, what the balance of the terms has measured, the multiplier of a budget, and what
+    changes beside the latents: pixels, and the path's pull towards a boundary. An image that leaves
+    the batch takes its part along.
     """
 
     optimiser: Optimiser = per_image()
@@ -42,6 +45,8 @@ class AttackState:
     balance: Balance | None = per_image(default=None)
     holding: Holding | None = per_image(default=None)
     pixels: PixelChange | None = per_image(default=None)
+    pull: Tensor | None = per_image(default=None)
+    """Share [batch] of the pull that the recipe asks for, in [0,1]; None where it asks for none."""
 
     @property
     def added(self) -> Tensor | None:
@@ -59,6 +64,7 @@ class AttackState:
             balance=batch.method.edge and Balance.start(batch.method.edge, batch.method.objective.holding),
             holding=budget and Holding.start(budget, batch.images),
             pixels=PixelChange.start(recipe.pixels, recipe.optimiser, batch.images),
+            pull=batch.images.new_zeros(len(batch.images)) if recipe.path.boundary else None,
         )
 
 
@@ -67,8 +73,9 @@ class Gradient:
     """The objective's gradient at some latents, [batch,channels,rows,columns], and what came with
     it; all detached.
 
-    ``images`` [batch,3,height,width] show the latents; ``losses`` are the weighted terms [batch] by
-    name; ``state`` is that of the next iteration, except for the latents' optimiser.
+    ``images`` [batch,3,height,width] show the latents: at the end of the path, or as previews where
+    no iterates are compared. ``losses`` are the weighted terms [batch] by name; ``state`` is that
+    of the next iteration, except for the latents' optimiser.
     """
 
     gradient: Tensor
@@ -128,7 +135,7 @@ def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None,
             rows, latents = rows[keep], latents[keep]
             weights = weights[:, keep]
     with torch.no_grad():
-        images = batch.render(latents, added=state.added).images
+        images = batch.render.pushed(state.pull)(latents, added=state.added).images
     _, margins = batch.surrogates.judge(images)
     yield Snapshot(iterations, rows, latents, images, {}, margins, weights, state)
 
@@ -141,17 +148,18 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
     takes one pass for each classifier, and measured iterations (``attack/balance.py``) take one for
     each term.
     """
-    method, balance = batch.method, state.balance
+    method, balance, render = batch.method, state.balance, batch.render_at(iteration, state.pull)
     latents = latents.detach().requires_grad_()
     added = None if state.added is None else state.added.detach().requires_grad_()
     with torch.enable_grad():
-        branch = batch.render(latents, batch.observe.sites, added)
-        points = latents if method.recipe.classification.space == "latent" else branch.images
-        fused = method.rule(batch.surrogates_at(iteration), points, state.fusion)
+        branch = render(latents, batch.observe.sites, added)
+        points = latents if method.recipe.classification.space == "latent" else branch.seen
+        fused = method.rule(batch.surrogates_at(iteration, render), points, state.fusion)
         direction, momentum = state.momentum.step(fused.direction.detach())
         holding, force = state.holding, None
         if holding:
-            force, holding = holding.step(batch.images, branch.images, points, direction)
+            held = held_at(branch, points, latents)
+            force, holding = holding.step(batch.images, branch.images, held, direction)
         read = branch if balance is None else readable_branch(branch)
         seen = batch.observe(read, iteration)
         weight = method.recipe.classification.weight * method.classification(seen.progress)
@@ -164,8 +172,26 @@ def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state:
         else:
             spent = holding.spent if holding else balance.edge.spent(batch.images, branch.images.detach())
             (gradient, *pushed), pulls, balance = balance.step(parts, read, spent, iteration)
+    if method.recipe.path.tangent:
+        assert branch.noise is not None
+        gradient = tangential(gradient, branch.noise)
     losses = {CLASSIFIERS: weight * (fused.weights * fused.losses).sum(0)}
     losses |= {name: value.detach() for name, value in values.items()}
     pixels = state.pixels and state.pixels.step(*pushed)
-    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding, pixels)
-    return Gradient(gradient, branch.images.detach(), losses, fused, after, pulls)
+    pull = None if state.pull is None else torch.full_like(state.pull, (iteration + 1) / batch.observe.iterations)
+    after = AttackState(state.optimiser, momentum, fused.state, term_states, balance, holding, pixels, pull)
+    images, margins = _at_the_end(batch, render, latents, added) or (branch.images.detach(), fused.margins)
+    return Gradient(gradient, images, losses, replace(fused, margins=margins), after, pulls)
+
+
+@torch.no_grad()
+def _at_the_end(
+    batch: PreparedBatch, render: Renderer, latents: Tensor, added: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """The images at the end of the path and their margins; None where ``render`` shows that end, or
+    where no iterates are compared."""
+    finish = batch.method.recipe.finish
+    if render.whole or (finish.keep == "last" and not finish.early):
+        return None
+    images = render.looking(None, False)(latents, added=added).images
+    return images, batch.surrogates.judge(images)[1]

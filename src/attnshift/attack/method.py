@@ -120,7 +120,8 @@ class Method:
 
     @property
     def reads_interference(self) -> bool:
-        return self.objective.reads_interference or self.criterion.reads_interference
+        steered = bool(self.recipe.path.boundary)
+        return self.objective.reads_interference or self.criterion.reads_interference or steered
 
 
 def stand_in_of(recipe: Recipe, places: Mapping[str, str] = {}) -> StandIn | None:

@@ -59,11 +59,15 @@ class Movement:
 
 @part("controls")
 @torch.no_grad()
-def attention_on_path(batch: PreparedBatch, latents: Tensor) -> tuple[Movement, ...]:
+def attention_on_path(batch: PreparedBatch, latents: Tensor, pull: Tensor | None = None) -> tuple[Movement, ...]:
     """Movement from the clean path to that of ``latents`` [batch,channels,rows,columns], which the
-    attack found."""
+    attack found, and of its ``pull`` [batch] towards the boundary."""
     backbone, trajectory = batch.render.backbone, batch.render.trajectory
-    before, after = (denoise(backbone, trajectory, start, _sites(batch))[1] for start in (trajectory.start, latents))
+    pulled = batch.render.pushed(pull).trajectory
+    before, after = (
+        denoise(backbone, path, start, _sites(batch))[1]
+        for path, start in ((trajectory, trajectory.start), (pulled, latents))
+    )
     return _movements(batch, before, after)
 
 

@@ -15,20 +15,21 @@ from attnshift.attack.clean_path import Inversions, clean_path, compute_uncached
 from attnshift.attack.interference import Subject, choose, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
+from attnshift.attack.path import boundary_of, check_sites, laid_out, levels_at, over_looks
+from attnshift.attack.rendering import Background, Renderer
 from attnshift.attack.timing import timed_method
 from attnshift.attention.projections import at_drawn_rows
 from attnshift.batching import batch_record, constant, per_image
 from attnshift.classifiers.classifier import Classifier
-from attnshift.data.images import into_range
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
 from attnshift.randomness import normal_like
-from attnshift.types import AttentionMaps, Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
+from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
 
-__all__ = ["Background", "Observer", "PreparedBatch", "Renderer", "Task", "prepare_batch"]
+__all__ = ["Observer", "PreparedBatch", "Task", "prepare_batch"]
 
 
 @dataclass(frozen=True)
@@ -48,64 +49,6 @@ class Task:
     target: int | None = None
     uncropped: tuple[int, int] | None = None
     """Width and height of the image before its centre was cropped; None where it was square."""
-
-
-@batch_record
-class Background:
-    """The pixels outside the masks, which an attack with ``paste_back`` leaves as they are.
-
-    images [batch,3,height,width]; masks [batch,1,height,width] in [0,1].
-    """
-
-    images: Tensor = per_image()
-    masks: Tensor = per_image()
-
-    def behind(self, changed: Tensor) -> Tensor:
-        """``changed`` [batch,3,height,width] inside the masks, the images outside of them."""
-        return torch.lerp(self.images, changed, self.masks)
-
-
-@batch_record
-class Renderer:
-    """All that turns latents at the start level into images."""
-
-    backbone: Backbone = constant()
-    trajectory: Trajectory = per_image()
-    residual: Tensor | None = per_image()
-    """The part of each image that the clean path loses, [batch,3,height,width]; it is added to
-    every decoded image. None where the recipe says so."""
-    background: Background | None = per_image()
-    checkpointing: bool = constant()
-    gradient_steps: int = constant()
-    denoise: Callable[..., tuple[Tensor, AttentionMaps]] = constant(default=denoise)
-    decode: Callable[[Tensor, bool], Tensor] = constant(kw_only=True)
-
-    def __call__(self, latents: Tensor, sites: Sequence[Site] = (), added: Tensor | None = None) -> Branch:
-        """Denoise and decode ``latents`` [batch,channels,rows,columns]; read the attention of
-        ``sites``. Pixels ``added`` [batch,3,height,width] count to the decoded images."""
-        final, attention = self.denoise(
-            self.backbone, self.trajectory, latents, sites, self.checkpointing, self.gradient_steps
-        )
-        images = self.decode(final, self.checkpointing)
-        if self.residual is not None:
-            images = images + self.residual
-        if added is not None:
-            images = images + added
-        images = into_range(images)
-        return Branch(final, images if self.background is None else self.background.behind(images), attention)
-
-    def still(self, images: Tensor) -> Renderer:
-        """A renderer of latents that never move: it shows ``images`` [batch,3,height,width], which
-        are theirs, and asks no network."""
-        return replace(self, residual=images, denoise=_stay, decode=_nothing)
-
-
-def _stay(backbone: Backbone, trajectory: Trajectory, latents: Tensor, *_: object) -> tuple[Tensor, AttentionMaps]:
-    return latents, {}
-
-
-def _nothing(final: Tensor, checkpointing: bool) -> Tensor:
-    return final.new_zeros(1)
 
 
 @batch_record
@@ -151,13 +94,21 @@ class PreparedBatch:
     round_trip: Tensor = per_image()
     """Images through the autoencoder and back, [batch,3,height,width]; a control arm."""
 
-    def surrogates_at(self, iteration: int) -> Surrogates:
-        """The surrogates with the views of ``iteration``, which counts from 0."""
-        surrogates = self.surrogates.at(iteration)
-        surrogates = replace(surrogates, views=self.method.expectation.views(replace(self.key, iteration=iteration)))
-        if self.method.recipe.classification.space == "image":
-            return surrogates
-        return replace(surrogates, show=lambda latents: self.render(latents).images)
+    def render_at(self, iteration: int, shares: Tensor | None = None) -> Renderer:
+        """The renderer of ``iteration``, which counts from 0; ``shares`` [batch] are those of the
+        pull towards the boundary."""
+        levels = levels_at(self.method.recipe, replace(self.key, iteration=iteration))
+        return self.render.pushed(shares).looking(levels, self.method.recipe.path.looks_ahead)
+
+    def surrogates_at(self, iteration: int, render: Renderer | None = None) -> Surrogates:
+        """The surrogates with the views of ``iteration``, which counts from 0, of what ``render``
+        shows: the end of the path by default."""
+        render = render or self.render
+        views = self.method.expectation.views(replace(self.key, iteration=iteration))
+        surrogates = replace(self.surrogates.at(iteration), views=views)
+        if self.method.recipe.classification.space == "latent":
+            surrogates = replace(surrogates, show=lambda latents: render(latents).seen)
+        return over_looks(surrogates, self.method.recipe.path.look_ahead) if render.ahead else surrogates
 
 
 @part("preparation")
@@ -185,7 +136,10 @@ def prepare_batch(
     latents = _encode(method, backbone, images, tasks)
     text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
     stored, trajectory = clean_path(method, backbone, latents, text, empty, inversions)
+    key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
+    trajectory = laid_out(recipe.path, backbone, trajectory, stored, key)
     sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
+    check_sites(recipe, sites)
     interference = None
     if choices:
         interference, interference_text = observe_interference(
@@ -199,7 +153,6 @@ def prepare_batch(
     decoded = backbone.decode(final)
     residual = images - decoded if recipe.diffusion.residual else None
     masks = _masks(method, backbone, trajectory, tokens, classifiers, images, tasks)
-    key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
     background = Background(images, masks) if recipe.mask.paste_back and masks is not None else None
     shown = (decoded if residual is None else decoded + residual).clamp(0, 1)
     clean = Branch(
@@ -207,6 +160,7 @@ def prepare_batch(
         shown if background is None else background.behind(shown),
         {site: maps for site, maps in attention.items() if site.kind == "self"},
     )
+    joint = [recipe.path.joint_prompt(task.class_name, phrase) for task, phrase in zip(tasks, phrases, strict=True)]
     render = Renderer(
         backbone,
         trajectory,
@@ -215,6 +169,7 @@ def prepare_batch(
         recipe.diffusion.checkpointing,
         recipe.diffusion.gradient_steps,
         decode=backbone.decode if method.stand_in is None else method.stand_in.behind(backbone),
+        boundary=boundary_of(recipe.path, backbone, [prompt.text for prompt in joint], empty),
     )
     return PreparedBatch(
         method=method,

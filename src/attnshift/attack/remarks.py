@@ -20,7 +20,7 @@ __all__ = ["idle_options", "idle_settings", "idle_through", "idle_with"]
 def idle_settings(method: Method) -> tuple[str, ...]:
     """One line for each setting of ``method.recipe`` that changes nothing,
     with what would let it act."""
-    kinds = (_mask, _interference, _classification, _features, _balance, _views, _choice, _options)
+    kinds = (_mask, _interference, _classification, _features, _balance, _views, _choice, _path, _options)
     return tuple(line for kind in kinds for line in kind(method))
 
 
@@ -177,6 +177,17 @@ def _choice(method: Method) -> Iterator[str]:
             "finish.confidence cannot act, since finish.keep is 'last' and finish.early is false: no iterates are "
             "compared; set one of them, or leave it out"
         )
+
+
+def _path(method: Method) -> Iterator[str]:
+    path = method.recipe.path
+    idle = {
+        "path.seen is 'end'; set path.seen, or leave it out": path.seen == "end" and _changed(path, "level"),
+        "path.boundary is 0; set it, or leave them out": not path.boundary
+        and _changed(path, "boundary_guidance", "boundary_template"),
+        "path.passes is 1; set it, or leave it out": path.passes == 1 and _changed(path, "travelled"),
+    }
+    yield from (f"{changed} cannot act, since {reason}" for reason, changed in idle.items() if changed)
 
 
 def _changed(section: BaseModel, *names: str) -> str:

@@ -104,6 +104,7 @@ class _Best:
     images: Tensor
     latents: Tensor
     added: Tensor | None
+    pull: Tensor | None
     rank: Tensor
     iterations: Tensor
     evaluated: Tensor
@@ -119,6 +120,7 @@ class _Best:
             images=images,
             latents=batch.render.trajectory.start.clone(),
             added=torch.zeros_like(images) if batch.method.recipe.pixels.learning_rate else None,
+            pull=images.new_zeros(count) if batch.method.recipe.path.boundary else None,
             rank=torch.full((count, 2), torch.inf, dtype=images.dtype, device=images.device),
             iterations=torch.zeros(count, dtype=torch.long),
             evaluated=torch.zeros(count, dtype=torch.long),
@@ -142,6 +144,8 @@ class _Best:
         self.images[chosen], self.latents[chosen] = rounded[better], snapshot.latents[better]
         if self.added is not None and snapshot.state.added is not None:
             self.added[chosen] = snapshot.state.added[better]
+        if self.pull is not None and snapshot.state.pull is not None:
+            self.pull[chosen] = snapshot.state.pull[better]
         self.rank[chosen], self.iterations[chosen] = rank[better], snapshot.iteration
         self.evaluated[rows] = snapshot.iteration + 1
         if snapshot.losses:
@@ -160,11 +164,13 @@ class _Best:
 
         def moved(factors: Tensor) -> tuple[Tensor, AttackState]:
             pixels = last.state.pixels and last.state.pixels.scaled(factors)
-            return torch.lerp(start, last.latents, spread(factors, start)), replace(last.state, pixels=pixels)
+            pull = None if last.state.pull is None else factors * last.state.pull
+            state = replace(last.state, pixels=pixels, pull=pull)
+            return torch.lerp(start, last.latents, spread(factors, start)), state
 
         def shown(factors: Tensor) -> Tensor:
             latents, state = moved(factors)
-            return batch.render(latents, added=state.added).images
+            return batch.render.pushed(state.pull)(latents, added=state.added).images
 
         factors, images = furthest_kept(budget, batch.images, batch.observe.clean.images, shown)
         latents, state = moved(factors)
@@ -181,7 +187,7 @@ class _Best:
             evaluated=self.evaluated,
             history=tuple(tuple(each) for each in self.history),
             weights=tuple(tuple(each) for each in self.weights),
-            on_path=attention_on_path(batch, self.latents),
+            on_path=attention_on_path(batch, self.latents, self.pull),
             on_file=attention_on_file(batch, images),
             spent=budget and budget.spent_by_files(batch.images, images),
             pixel_share=None if self.added is None else pixel_share(batch.images, images, self.added),

@@ -35,7 +35,7 @@ def timed_batch(batch: PreparedBatch) -> PreparedBatch:
         method=replace(method, rule=timed("fusion", method.rule), objective=timed("terms", method.objective)),
         render=replace(
             render,
-            denoise=timed("denoising", render.denoise, until=2),
+            walk=timed("denoising", render.walk, until=2),
             decode=timed("decoder", render.decode),
         ),
         observe=replace(batch.observe, draw=timed("terms", batch.observe.draw)),

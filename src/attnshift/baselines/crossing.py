@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import EditInput
-from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
+from attnshift.baselines.sampling import Sampled, inverted, preview, with_residual
 from attnshift.batching import batch_record, concatenated, constant, image_norms, per_image, spread
 from attnshift.classifiers.classifier import vocabulary
 from attnshift.classifiers.names import same_words
 from attnshift.diffusion.conditioning import Conditioning
-from attnshift.diffusion.denoising import guided_prediction
+from attnshift.diffusion.denoising import crossed, guided_prediction
+from attnshift.diffusion.visits import Visit, visits
 from attnshift.ensemble.expectation import Expectation, View
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.types import RandomKey
@@ -98,7 +99,7 @@ class _Steered:
         boundary = spread(self.boundary, latents)
         mixed = empty + (1 - boundary) * options.guidance * (own - empty)
         for each in joint:
-            mixed = mixed + boundary * options.joint_guidance * (each - empty)
+            mixed = crossed(mixed, self.boundary * options.joint_guidance, each, empty)
         return mixed if pull is None else mixed - pull
 
     def moved(self, latents: Tensor, prediction: Tensor, visit: Visit) -> Tensor:
@@ -151,5 +152,5 @@ def prepare_crossing(options: NatADiff, given: EditInput) -> Crossing:
     wrong = wrong_classes(options, given, names)
     joint = given.backbone.embed(joint_prompts(options, given, wrong, names))
     planned = visits(options.inverted_steps, options.passes, options.travelled)
-    made = Crossing(given, options, inverted(options, given, planned), planned, None, wrong, joint)
+    made = Crossing(given, options, inverted(options, given, planned), None, wrong, joint)
     return with_residual(made) if options.residual else made

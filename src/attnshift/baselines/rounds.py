@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import EditInput
-from attnshift.baselines.sampling import Sampled, Visit, inverted, preview, visits, with_residual
+from attnshift.baselines.sampling import Sampled, inverted, preview, with_residual
 from attnshift.batching import batch_record, constant, image_norms, spread
 from attnshift.diffusion.denoising import guided_prediction
+from attnshift.diffusion.visits import Visit, visits
 
 if TYPE_CHECKING:
     from attnshift.baselines.advdiff import AdvDiff
@@ -101,5 +102,5 @@ class _Pushed:
 def prepare_rounds(options: AdvDiff, given: EditInput) -> Rounds:
     """AdvDiff with ``options`` on ``given``."""
     planned = visits(options.inverted_steps)
-    made = Rounds(given, options, inverted(options, given, planned), planned, None)
+    made = Rounds(given, options, inverted(options, given, planned), None)
     return with_residual(made) if options.residual else made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
@@ -13,46 +13,16 @@ from torch import Tensor
 from attnshift.baselines.edits import Edit, EditInput
 from attnshift.batching import batch_record, constant, per_image, select_rows
 from attnshift.data.images import quantise
-from attnshift.diffusion.denoising import Trajectory, guided_prediction
+from attnshift.diffusion.denoising import Trajectory, guided_prediction, retraced, travelling
 from attnshift.diffusion.inversion import invert
-from attnshift.diffusion.noise_schedule import NoisePath, NoiseSchedule
+from attnshift.diffusion.noise_schedule import NoisePath
+from attnshift.diffusion.visits import Visit
 from attnshift.ensemble.surrogates import Surrogates
-from attnshift.randomness import normal_like
-from attnshift.types import RandomKey
 
 if TYPE_CHECKING:
     from attnshift.baselines.guided import GuidedBaseline
 
-__all__ = ["Sampled", "Steering", "Visit", "inverted", "preview", "visits", "with_residual"]
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One evaluation of a step.
-
-    ``number`` counts the visits of a way, ``index`` the steps of its schedule, and ``left`` those
-    that follow. ``again``: noise is added afterwards, and the step is visited once more.
-    """
-
-    number: int
-    index: int
-    left: int
-    again: bool
-
-
-def visits(steps: int, passes: int = 1, travelled: tuple[float, float] = (0.0, 1.0)) -> tuple[Visit, ...]:
-    """The visits of a way of so many ``steps``.
-
-    A step whose share of the steps that follow it lies within ``travelled`` is visited ``passes``
-    times (time travel), others once.
-    """
-    low, high = travelled
-    found: list[Visit] = []
-    for index in range(steps):
-        left = steps - 1 - index
-        count = passes if low <= left / steps <= high else 1
-        found += [Visit(len(found) + at, index, left, at + 1 < count) for at in range(count)]
-    return tuple(found)
+__all__ = ["Sampled", "Steering", "inverted", "preview", "with_residual"]
 
 
 def preview(path: NoisePath, latents: Tensor, prediction: Tensor, level: float) -> Tensor:
@@ -79,13 +49,12 @@ class Steering(Protocol):
 class Sampled(Edit):
     """Attack that steers the way from an inverted image back to it, in attempts.
 
-    ``trajectory.offsets`` has one offset for each of ``visits``. ``residual``
-    [batch,3,height,width] is what the autoencoder loses of each image, None where it is not added.
+    ``residual`` [batch,3,height,width] is what the autoencoder loses of each image, None where it
+    is not added.
     """
 
     options: GuidedBaseline = constant()
     trajectory: Trajectory = per_image()
-    visits: tuple[Visit, ...] = constant()
     residual: Tensor | None = per_image()
 
     @property
@@ -125,18 +94,15 @@ class Sampled(Edit):
     def sample(self, latents: Tensor, steering: Steering | None = None) -> Tensor:
         """The latents [batch,channels,rows,columns] to which the way leads from ``latents``."""
         trajectory = self.trajectory
-        for visit in self.visits:
+        for visit in trajectory.way:
             if steering is None:
                 prediction = guided_prediction(self.given.backbone, trajectory, latents, visit.index)[0]
             else:
                 prediction = steering.prediction(latents, visit)
-            latents = trajectory.noise_schedule.step(latents, prediction, visit.index)
-            if trajectory.offsets is not None:
-                latents = latents + trajectory.offsets[visit.number]
+            latents = trajectory.moved(visit, latents, prediction)
             if steering is not None:
                 latents = steering.moved(latents, prediction, visit)
-            if visit.again:
-                latents = _noised_again(trajectory.noise_schedule, latents, self.given.key, visit)
+            latents = trajectory.renewed(visit, latents)
         return latents
 
     def shown(self, latents: Tensor) -> Tensor:
@@ -160,21 +126,14 @@ def inverted(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]
     """The way of the images of ``given``, inverted conditionally, for the visits ``planned``.
 
     Each visit has an offset, so that sampling without an attack passes through the inverted
-    latents: Ju et al., "Direct inversion" (ICLR 2024).
+    latents.
     """
     backbone = given.backbone
     schedule = backbone.noise_schedule(options.schedule_steps, options.inverted_steps)
     text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(given.images))
     stored = invert(backbone, schedule, backbone.encode(given.images), text, "aligned")
     bare = Trajectory(schedule, stored[0], text, (empty,) * len(schedule), None, options.guidance)
-    latents, offsets = stored[0], []
-    for visit in planned:
-        prediction, _ = guided_prediction(backbone, bare, latents, visit.index)
-        offsets.append(stored[visit.index + 1] - schedule.step(latents, prediction, visit.index))
-        latents = stored[visit.index + 1]
-        if visit.again:
-            latents = _noised_again(schedule, latents, given.key, visit)
-    return replace(bare, offsets=tuple(offsets))
+    return retraced(backbone, travelling(bare, planned, given.key), stored)
 
 
 @torch.no_grad()
@@ -182,10 +141,3 @@ def with_residual(sampled: AnySampled) -> AnySampled:
     """The same attack, whose control arm is the image again."""
     lost = sampled.given.images - sampled.shown(sampled.sample(sampled.trajectory.start))
     return replace(sampled, residual=lost)
-
-
-def _noised_again(schedule: NoiseSchedule, latents: Tensor, key: RandomKey, visit: Visit) -> Tensor:
-    """``latents`` behind the step of ``visit`` with as much noise as brings them in front of it."""
-    source, target = schedule.levels[visit.index : visit.index + 2]
-    drawn = normal_like(latents, key.seed, key.ids, visit.number, "time travel")
-    return schedule.path.noised_again(latents, drawn, source, target)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.conditioning import Conditioning
-from attnshift.diffusion.denoising import Trajectory, guided_prediction
+from attnshift.diffusion.denoising import Trajectory, retraced
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.registry import STRICT
 
@@ -129,7 +129,6 @@ class Offset:
 
     __pydantic_config__ = STRICT
 
-    @torch.no_grad()
     def __call__(
         self,
         backbone: Backbone,
@@ -140,8 +139,4 @@ class Offset:
         guidance: float,
     ) -> Trajectory:
         plain = Trajectory(noise_schedule, stored[0], text, (unconditional,) * len(noise_schedule), None, guidance)
-        offsets = []
-        for index in range(len(noise_schedule)):
-            output, _ = guided_prediction(backbone, plain, stored[index], index)
-            offsets.append(stored[index + 1] - noise_schedule.step(stored[index], output, index))
-        return Trajectory(noise_schedule, stored[0], text, plain.unconditional, tuple(offsets), guidance)
+        return replace(plain, offsets=retraced(backbone, plain, stored).offsets)

@@ -77,6 +77,8 @@ class Surrogates:
     goals: Goals = per_image()
     show: View = constant(default=as_it_is)
     views: Sequence[View] = constant(default=(as_it_is,))
+    shares: tuple[float, ...] | None = constant(default=None)
+    """Weight of each view in the loss; None gives all the same."""
     precision: torch.dtype = constant(default=torch.float32)
     backward: tuple[BackwardPass, ...] = per_image(depth=1, default=())
     key: RandomKey | None = per_image(default=None)
@@ -138,8 +140,8 @@ class Surrogates:
 
     @torch.no_grad()
     def logits(self, points: Float[Tensor, "batch ..."], exact: bool = True) -> Float[Tensor, "models batch classes"]:
-        """Logits of the images as they are; ``exact`` as in ``judge``."""
-        images = into_range(self.show(points))
+        """Logits of the first view, the images as they are; ``exact`` as in ``judge``."""
+        images = self.views[0](into_range(self.show(points)))
         with nullcontext() if exact else self._rough(images):
             return torch.stack([self._seen(each, images) for each in self.classifiers])
 
@@ -166,10 +168,11 @@ class Surrogates:
         return torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _losses(self, logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, "batch"]:
-        """Mean of the criterion over the views."""
+        """Mean of the criterion over the views, by their shares."""
         views, batch = logits.shape[:2]
         goals = select_rows(self.goals, torch.arange(batch).repeat(views))
-        return self.criterion(logits.flatten(0, 1), goals).unflatten(0, (views, batch)).mean(0)
+        losses = self.criterion(logits.flatten(0, 1), goals).unflatten(0, (views, batch))
+        return losses.mean(0) if self.shares is None else losses.new_tensor(self.shares) @ losses
 
     def _losses_and_active(
         self, answers: Float[Tensor, "models views batch classes"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from attnshift.baselines import needs_diffusion
 from attnshift.metrics import budget_metric
-from attnshift.recipes.prompts import PromptSection
+from attnshift.recipes.prompts import Prompt, PromptSection
 from attnshift.recipes.sections import OpenSection, Section
 
-__all__ = ["AnyRecipe", "BaselineRecipe", "BaselineSection", "BudgetSection", "MaskSection", "Recipe"]
+__all__ = ["AnyRecipe", "BaselineRecipe", "BaselineSection", "BudgetSection", "MaskSection", "PathSection", "Recipe"]
 
 Grid = Literal["full", "half", "quarter", "eighth", "all"]
 
@@ -82,6 +82,65 @@ class DiffusionSection(Section):
                 f"gradient_steps is {self.gradient_steps} and cannot exceed denoising_steps, which is "
                 f"{self.denoising_steps}; 0 goes back through all of them"
             )
+        return self
+
+
+class PathSection(Section):
+    """Ingredients along the denoising steps of an attack; each is off by default."""
+
+    seen: Literal["end", "preview"] = "end"
+    """Image that the classifiers see: the end of the path, or the one-step preview of it at a
+    step."""
+    level: Annotated[int, Field(ge=0)] | Literal["random"] = 0
+    """Step at which a preview is taken, 0 at the start latents; or any step, drawn for each image
+    in every iteration."""
+    look_ahead: float = Field(default=1.0, ge=0, le=1)
+    """Weight of the classification on the preview at ``level``; the rest weighs that on the preview
+    after the next step. 1 does not look ahead."""
+    tangent: bool = False
+    """Take the gradient's part along the score at the latents out of it."""
+    boundary: float = Field(default=0.0, ge=0, le=1)
+    """Pull of the path towards a prompt that names the interference class beside the true one.
+
+    It grows from 0 in the first iteration to this share in the last one.
+    """
+    boundary_guidance: float = Field(default=7.5, gt=0)
+    """Factor on ``boundary``, as of guidance."""
+    boundary_template: str = "a photo of a {interference} and a {}"
+    """Prompt of the boundary; ``{}`` stands for the class name and ``{interference}`` for the
+    other."""
+    passes: int = Field(default=1, ge=1, le=100)
+    """Visits of each step within ``travelled``, with new noise in between (time travel)."""
+    travelled: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.5, 1.0)
+    """Part of the path that is walked ``passes`` times: least and greatest share of its steps that
+    follow a step."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        return self.look_ahead < 1
+
+    def joint_prompt(self, class_name: str, interference: str) -> Prompt:
+        """The prompt of the boundary."""
+        return PromptSection(template=self.boundary_template).prompt(class_name, interference)
+
+    @field_validator("boundary_template")
+    @classmethod
+    def _names_both(cls, template: str) -> str:
+        if not PromptSection(template=template).names_both:
+            raise ValueError("must hold {interference} once, for the other class")
+        return template
+
+    @field_validator("travelled")
+    @classmethod
+    def _is_ordered(cls, travelled: tuple[float, float]) -> tuple[float, float]:
+        if travelled[0] > travelled[1]:
+            raise ValueError("the first number must not exceed the second")
+        return travelled
+
+    @model_validator(mode="after")
+    def _looks_ahead_of_a_preview(self) -> PathSection:
+        if self.looks_ahead and self.seen == "end":
+            raise ValueError("look_ahead looks ahead of a preview, and seen is 'end'; set seen = 'preview'")
         return self
 
 
@@ -254,6 +313,7 @@ class Recipe(Section):
     interference: InterferenceSection = InterferenceSection()
     mask: MaskSection = MaskSection()
     diffusion: DiffusionSection = DiffusionSection()
+    path: PathSection = PathSection()
     reconstruction: ReconstructionSection = ReconstructionSection()
     classification: ClassificationSection = ClassificationSection()
     features: FeaturesSection = FeaturesSection()
@@ -267,6 +327,35 @@ class Recipe(Section):
     @property
     def uses_pipeline(self) -> bool:
         return True
+
+    @property
+    def previews_the_end(self) -> bool:
+        """Whether what an iteration shows, or looks ahead to, is the end of the path."""
+        path, last = self.path, self.diffusion.denoising_steps - 1
+        return path.seen == "end" or (path.level != "random" and path.level + path.looks_ahead == last)
+
+    @model_validator(mode="after")
+    def _previews_where_it_walks(self) -> Recipe:
+        path, steps = self.path, self.diffusion.denoising_steps
+        lowest = 0 if path.level == "random" else path.level
+        if path.seen == "preview" and lowest + path.looks_ahead >= steps:
+            ahead = ", and look_ahead needs a step after it" if path.looks_ahead else ""
+            raise ValueError(
+                f"path.level is {path.level} and diffusion.denoising_steps {steps}{ahead}; "
+                f"the steps count from 0 to {steps - 1}"
+            )
+        if path.looks_ahead and 0 < self.diffusion.gradient_steps <= path.passes:
+            raise ValueError(
+                "path.look_ahead needs a gradient from before the last step; leave diffusion.gradient_steps out, or "
+                f"set more than {path.passes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _walks_its_path(self) -> Recipe:
+        if not self.optimiser.learning_rate and self.path != PathSection():
+            raise ValueError("optimiser.learning_rate is 0, and the path is not walked; leave path or the 0 out")
+        return self
 
     @model_validator(mode="after")
     def _uses_its_budget(self) -> Recipe:

@@ -14,7 +14,7 @@ __all__ = ["at_strength", "parse_budget", "within_budget"]
 
 
 def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | BaselineRecipe:
-    """``recipe`` with ``strength`` times its learning rate,
+    """``recipe`` with ``strength`` times its learning rate and its pull towards a boundary,
     or a baseline with so many times its lengths.
 
     Either scales how far every step goes; at 1 the recipe is as it stands.
@@ -26,6 +26,7 @@ def at_strength(recipe: Recipe | BaselineRecipe, strength: float) -> Recipe | Ba
     if isinstance(recipe, Recipe):
         for section in ("optimiser", "pixels"):
             values[section]["learning_rate"] *= strength
+        values["path"]["boundary"] = min(1.0, values["path"]["boundary"] * strength)
     else:
         baseline = baseline_of(recipe).scaled(strength)
         values["baseline"] = {"attack": recipe.baseline.attack, **asdict(baseline)}

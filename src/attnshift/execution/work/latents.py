@@ -15,6 +15,7 @@ from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method
 from attnshift.attack.movement import Moved
+from attnshift.attack.path import check_sites
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.remarks import idle_settings, idle_through, idle_with
 from attnshift.attack.run import Outcome, run_attack
@@ -53,7 +54,7 @@ class LatentWork:
         backbone.check_size(size)
         if method.stand_in is not None:
             method.stand_in.check(backbone, size)
-        method.objective.sites(backbone.sites(size), backbone.latent_side(size))
+        check_sites(recipe, method.objective.sites(backbone.sites(size), backbone.latent_side(size)))
         backbone.noise_schedule(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
         mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))
         for name in sorted({item.class_name for item in items}):

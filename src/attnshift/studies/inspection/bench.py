@@ -15,11 +15,12 @@ from attnshift.classifiers.classifier import Classifier, in_order_of, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
 from attnshift.defences.names import load_defended
-from attnshift.errors import ModelError
+from attnshift.errors import ModelError, RecipeError
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import settings_with
 from attnshift.execution.work.latents import LatentWork
 from attnshift.execution.worker import Worker
+from attnshift.recipes.schema import PathSection
 from attnshift.results.inspection import InspectedImage, InspectionSpec
 from attnshift.studies.inspection.gradients import Prompts, align_with
 from attnshift.studies.inspection.maps import map_figures
@@ -55,6 +56,8 @@ def set_up_inspection(settings: InspectionSettings) -> InspectionBench:
     if reference is not None:
         probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
         grad_cam(reference, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
+    if settings.recipe.path != PathSection():
+        raise RecipeError(f"recipe {settings.recipe.name} has a section path, and an inspection follows the plain path")
     probes = find_probes(settings.recipe, backbone, size, settings.terms, settings.heads)
     path = Method.of(settings.recipe)
     reading = replace(path, objective=probes.objective())
