@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from attnshift.attack.method import Method
+from attnshift.attack.remarks import idle_through
 from attnshift.classifiers.classifier import Classifier
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import ModelError
@@ -31,6 +32,13 @@ def test_the_way_back_is_the_networks_own_unless_a_recipe_changes_it(classifiers
     assert (pulled.skip_decay, pulled.share) == (1.0, 2.0)
     assert pulled.weights is not None
     assert pulled.weights.flatten(1).norm(dim=1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_what_cannot_act_on_a_surrogate_is_said(classifiers: list[Classifier]) -> None:
+    method = Method.of(load_latent_recipe("quick", ["classification.relu_leak=0.1"]))
+    (line,) = idle_through(method, classifiers[:2])
+    assert line == "classification.relu_leak changes nothing in random:test_convnext, which has no rectifiers"
+    assert not [*idle_through(Method.of(load_latent_recipe("quick")), classifiers)]
 
 
 def test_a_layer_that_no_network_has_is_refused(classifiers: list[Classifier]) -> None:

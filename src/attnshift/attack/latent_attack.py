@@ -13,7 +13,7 @@ from torch import Tensor
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
-from attnshift.attack.remarks import idle_settings
+from attnshift.attack.remarks import idle_settings, idle_through
 from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
@@ -62,7 +62,7 @@ class LatentAttack:
         self.classifiers = load_surrogates(surrogates, device, loaded_pipeline)
         self.backbone: Backbone = loaded_pipeline()
         self.method = Method.of(loaded, terms, rule)
-        for line in idle_settings(self.method):
+        for line in (*idle_settings(self.method), *idle_through(self.method, self.classifiers)):
             warnings.warn(line, stacklevel=3)
         self.batch = batch
 
