@@ -16,8 +16,12 @@ from torch import Tensor, nn
 
 from attnshift.classifiers import load_classifier
 from attnshift.data.images import read_image
+from attnshift.defences.defended import Defended
+from attnshift.defences.jpeg import JpegCompression
 from attnshift.errors import LabelError, RecipeError, RunError, UserError
+from attnshift.execution.checks import items_of
 from attnshift.execution.settings import AttackSettings
+from attnshift.execution.targets import random_target
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
@@ -107,6 +111,33 @@ def test_a_target_that_is_corrected_is_taken_in(
     old, new = records(targeted, "results"), records(store, "results")
     assert [row["target"] for row in new] == [TARGET, TARGET, 2]
     assert new[:2] == [row for row in old if row["file"] != new[2]["file"]]
+
+
+@pytest.mark.parametrize("choice", ["nearest", "random"])
+def test_targets_can_be_chosen_image_by_image(photos: Path, pipeline_folder: Path, tmp_path: Path, choice: str) -> None:
+    surrogate = load_classifier(SURROGATE)
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run", target=choice)
+    # Behind a defence they are the same.
+    behind = Defended(surrogate, JpegCompression(10))
+    first, again = (list(items_of(settings, [each], SIDE)) for each in (surrogate, behind))
+    assert first == again
+    for item in first:
+        assert item.target is not None
+        assert item.target != item.label
+        assert item.target_name == surrogate.class_names[item.target]
+        shares = surrogate(read_image(photos / "images" / item.file, SIDE)[None])[0]
+        shares[item.label] = -torch.inf
+        assert (item.target == int(shares.argmax())) == (choice == "nearest")
+    copy = with_targets(photos, tmp_path / "photos", ["goldfish"] * 3)
+    twice = replace(settings, images=copy / "images", labels=copy / "labels.csv")
+    with pytest.raises(LabelError, match="contradicts `target`"):
+        list(items_of(twice, [surrogate], SIDE))
+
+
+def test_random_targets_are_all_other_classes_alike() -> None:
+    drawn = [random_target(4, b"", 1, str(id), "") for id in range(400)]
+    assert all(drawn.count(each) > 80 for each in (0, 2, 3))
+    assert 1 not in drawn
 
 
 class Seeing(nn.Module):

@@ -82,7 +82,12 @@ class ImageOptions:
         bool, typer.Option("--accept-pipeline", help="Attack even where measures of the pipeline speak against it.")
     ] = False
     target: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="Class that every image shall be seen as, by number or name.")
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Class that every image shall be seen as, by number or name; nearest, the wrong class that the "
+            "surrogates find most likely; random, drawn for each image; or none.",
+        ),
     ] = None
 
 

@@ -17,10 +17,14 @@ from attnshift.data.sources import open_source
 from attnshift.errors import LabelError, UserError
 from attnshift.registry import suggest
 
-__all__ = ["Item", "check_class", "check_target", "identify", "read_items"]
+__all__ = ["ChooseTarget", "Item", "check_class", "check_target", "identify", "read_items"]
 
 _NO_TARGET = "none"
 """Target that ignores the targets of a source."""
+
+ChooseTarget = Callable[[bytes, int, str, str], int]
+"""Image's bytes, its label, the id that it has without a target, and its file -> its target,
+another class."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,16 @@ def read_items(
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
     checked_names: tuple[str, ...] = (),
+    choices: Mapping[str, ChooseTarget] = {},
 ) -> Iterator[Item]:
     """Items of ``source`` in its order, each read on demand.
 
     A ``limit`` above 0 is the largest number of items. ``open_source`` describes the kinds of
     source. ``class_names`` gives the names of labels that the source does not name; ``classes`` is
     the number of classes. ``masks`` is a folder with a mask under the name of each image.
-    ``target`` is a class, by number or name, for all images; without it, a column ``target`` of the
-    source may give each image its own, which the target "none" ignores. ``checked_names`` are class
+    ``target`` is a class, by number or name, for all images, or one of ``choices``, which chooses
+    each image's own; without it, a column ``target`` of the source may give each image its own,
+    which the target "none" ignores. A class of such a name comes first. ``checked_names`` are class
     names in label order that those of the source must not contradict.
 
     Every error is a ``UserError`` that names the place. If ``problems`` is given, it receives the
@@ -84,9 +90,11 @@ def read_items(
     """
     samples = open_source(source, labels, class_names, masks)
     ignored = target == _NO_TARGET and _NO_TARGET not in class_names
-    for_all = None if target is None or ignored else _find(target, class_names, classes, "`target`")
+    choose = None if target is None or target in class_names else choices.get(target)
+    for_all = None if target is None or ignored or choose else _find(target, class_names, classes, "`target`")
     vocabulary, checked = ClassNames(class_names), ClassNames(checked_names)
-    make = _Maker(vocabulary, checked, classes, for_all, ignored, examine or (lambda reference, content: None))
+    examine = examine or (lambda reference, content: None)
+    make = _Maker(vocabulary, checked, classes, for_all, choose, ignored, examine)
     return _items(samples, make, labels or Path(source), limit, problems or _refuse)
 
 
@@ -158,6 +166,7 @@ class _Maker:
     checked: ClassNames
     classes: int
     for_all: int | None
+    choose: ChooseTarget | None
     untargeted: bool
     examine: Callable[[Reference, bytes], None]
 
@@ -176,8 +185,11 @@ class _Maker:
         target, target_name = self._target(sample), ""
         if target is not None:
             check_target(target, label, f"{where}, {sample.file}")
-            target_name = names[target] if target < len(names) else str(target)
         image = self._fetch(sample.image, sample.content, where)
+        if self.choose is not None:
+            target = self.choose(image, label, identify(image, label, name), sample.file)
+        if target is not None:
+            target_name = names[target] if target < len(names) else str(target)
         mask = None if sample.mask is None else self._fetch(sample.mask, None, where)
         id = identify(image, label, name, target, mask)
         return Item(id, sample.file, sample.image, label, name, sample.mask, target, target_name)
@@ -230,7 +242,7 @@ class _Maker:
         own = str(value) if number else _text("target", value, sample.where)
         if not own:
             return self.for_all
-        if self.for_all is not None:
+        if self.for_all is not None or self.choose is not None:
             what = f"target {shown(own)} contradicts `target`"
             raise LabelError(f"{sample.where}: {what}; leave the option out or empty the column")
         with suppress(ValueError):

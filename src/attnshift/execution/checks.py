@@ -25,6 +25,7 @@ from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
 from attnshift.errors import LabelError, ModelError, UserError
 from attnshift.execution.agreement import Agreement, is_random, measure_agreement, readable, sampled
 from attnshift.execution.settings import AttackSettings, settings_checks, usual_threads
+from attnshift.execution.targets import target_choices
 from attnshift.execution.work import Work, work_of
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
@@ -136,7 +137,7 @@ def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "",
     size = settings.size or (backbone.suggested_size if backbone else 64)
     torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
     images = _Images(size if decode else 0, complaints)
-    plan = tried(lambda: _planned(settings, classifiers, images, complaints)) if classifiers else None
+    plan = tried(lambda: _planned(settings, classifiers, size, images, complaints)) if classifiers else None
     fits = None
     if work and backbone and plan and len(classifiers) == len(settings.surrogates):
         fits = tried(lambda: _fits(work, backbone, classifiers, plan, size))
@@ -225,11 +226,12 @@ class _Images:
 def items_of(
     settings: AttackSettings,
     classifiers: Sequence[Classifier],
+    size: int,
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
 ) -> Iterator[Item]:
-    """Yield the items that ``settings`` name, in the surrogates' classes;
-    the rest as in ``read_items``."""
+    """Yield the items that ``settings`` name, in the surrogates' classes; they are shown images of
+    ``size`` px where their answers choose the targets. The rest as in ``read_items``."""
     classes = common_classes(classifiers)
     return read_items(
         settings.images,
@@ -242,13 +244,14 @@ def items_of(
         problems,
         examine,
         () if settings.accept_labels else vocabulary([each for each in classifiers if not is_random(each.name)]),
+        target_choices(classifiers, size),
     )
 
 
 def _planned(
-    settings: AttackSettings, classifiers: Sequence[Classifier], images: _Images, complaints: Complaints
+    settings: AttackSettings, classifiers: Sequence[Classifier], size: int, images: _Images, complaints: Complaints
 ) -> Plan:
-    return Plan.draw(images.counted(items_of(settings, classifiers, complaints, images.examine)))
+    return Plan.draw(images.counted(items_of(settings, classifiers, size, complaints, images.examine)))
 
 
 def _fits(work: Work, backbone: Backbone, classifiers: Sequence[Classifier], plan: Plan, size: int) -> bool:

@@ -28,8 +28,8 @@ __all__ = [
 class Inputs:
     """Input of every attack. ``size`` and ``batch`` of 0 stand for what the pipeline suggests.
 
-    ``target`` is the class that every image shall be seen as, by number or name. Strings become
-    paths, and a list of surrogates a tuple.
+    ``target`` is the class that every image shall be seen as, by number or name, or "nearest" or
+    "random" (``execution/targets.py``). Strings become paths, and a list of surrogates a tuple.
     """
 
     images: str | Path
