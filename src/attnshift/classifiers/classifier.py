@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ __all__ = [
     "ClassOrder",
     "Classifier",
     "Interpolation",
+    "KnowsFiles",
     "Preprocessing",
     "Source",
     "as_surrogates",
@@ -174,6 +175,15 @@ class Classifier:
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)
         return self
+
+
+@runtime_checkable
+class KnowsFiles(Protocol):
+    """A classifier whose answer also depends on the names of the images' files."""
+
+    def of_files(self, files: Sequence[str]) -> Classifier:
+        """The classifier of the images of ``files``, in their order."""
+        ...
 
 
 class Source(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import select_rows
-from attnshift.classifiers.classifier import Classifier, in_order_of, vocabulary
+from attnshift.classifiers.classifier import Classifier, KnowsFiles, in_order_of, vocabulary
 from attnshift.classifiers.names import NAMES_FILE
 from attnshift.defences.defended import DefenceCache, Defended
 from attnshift.defences.names import load_defended
@@ -218,9 +218,11 @@ def _verdicts(
     goals: Goals,
 ) -> list[VerdictRow]:
     shown = {arm: DefenceCache(images) for arm, images in arms.items()}
+    files = [row.file for row in rows]
+    asked = {name: each.of_files(files) if isinstance(each, KnowsFiles) else each for name, each in classifiers.items()}
     return [
         verdict
-        for name, classifier in classifiers.items()
+        for name, classifier in asked.items()
         for arm in arms
         for verdict in _verdicts_on(classifier, name, roles[name], arm, rows, goals, shown[arm].to(classifier))
     ]

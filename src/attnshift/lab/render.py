@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from attnshift.lab.scenes import COLOURS, SKIES, Scene
-from attnshift.lab.shapes import SHAPES, Shape
+from attnshift.lab.shapes import NOTHING, SHAPES, Shape
 
-__all__ = ["SIZE", "Rendering", "render_scenes"]
+__all__ = ["SIZE", "Rendering", "render_classes", "render_scenes"]
 
 SIZE = 64
 _HIT = 2e-3
@@ -42,9 +42,19 @@ def render_scenes(scenes: Sequence[Scene], size: int = SIZE, samples: int = 2) -
     return Rendering(torch.stack([image for image, _ in rendered]), torch.stack([mask for _, mask in rendered]))
 
 
+def render_classes(scene: Scene, size: int = SIZE, samples: int = 2) -> Tensor:
+    """Images [classes+1,3,size,size] in [0,1] of ``scene`` with an object of each class in the
+    place of its own, and last without one. The camera is the same."""
+    camera = _framed(scene, SHAPES[scene.class_name])
+    return torch.stack([_seen(scene, shape, camera, size, samples)[0] for shape in (*SHAPES.values(), NOTHING)])
+
+
 def _render(scene: Scene, size: int, samples: int) -> tuple[Tensor, Tensor]:
     shape = SHAPES[scene.class_name]
-    camera = _framed(scene, shape)
+    return _seen(scene, shape, _framed(scene, shape), size, samples)
+
+
+def _seen(scene: Scene, shape: Shape, camera: _Camera, size: int, samples: int) -> tuple[Tensor, Tensor]:
     side = size * samples
     origins, directions = camera.rays(side)
     depth, hit = _march(shape, scene.object_yaw, origins, directions)

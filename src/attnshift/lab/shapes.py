@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["SHAPES", "Paint", "Part", "Shape"]
+__all__ = ["NOTHING", "SHAPES", "Paint", "Part", "Shape"]
 
 Distance = Callable[[Tensor], Tensor]
 Paint = Callable[[Tensor, Tensor], Tensor]
@@ -253,3 +253,6 @@ SHAPES: dict[str, Shape] = {
         0.78,
     ),
 }
+
+NOTHING = Shape((Part(lambda points: torch.full_like(points[:, 0], 100.0), _own),), 0.0, 0.0)
+"""No object: every ray and every shadow misses it."""

@@ -10,13 +10,17 @@ from attnshift.diffusion import Precision
 from attnshift.diffusion.backbone import Loader
 from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
+from attnshift.lab.rerender import load_rerender
 from attnshift.lab.weights import classifier_folder, pipeline_folder
 
 __all__ = ["LAB", "load_lab_classifier", "load_lab_pipeline"]
 
 
 def load_lab_classifier(name: str) -> Classifier:
-    """Classifier ``name`` of the lab. Raises ``ModelError`` for an unknown name."""
+    """Classifier ``name`` of the lab, or its re-render test. Raises ``ModelError`` for an unknown
+    name."""
+    if name == "rerender":
+        return load_rerender()
     return replace(load_timm(str(classifier_folder(name))), name=f"lab:{name}")
 
 
