@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnshift.baselines.advdiff import AdvDiff
+from attnshift.baselines.advdiff import AdvDiff, AdvDiffFromNoise
 from attnshift.baselines.crossing import Crossing, prepare_crossing, wrong_classes
 from attnshift.baselines.edits import EditInput
-from attnshift.baselines.natadiff import NatADiff
+from attnshift.baselines.natadiff import NatADiff, NatADiffFromNoise
 from attnshift.baselines.rounds import Rounds, prepare_rounds
 from attnshift.batching import select_rows
 from attnshift.classifiers.classifier import Classifier
@@ -283,3 +283,29 @@ def test_natadiff_needs_class_names() -> None:
     nameless = [replace(each, class_names=()) for each in given.surrogates.classifiers]  # type: ignore[type-var]
     with pytest.raises(RecipeError, match="'natadiff' needs class names, and no surrogate has them; name them"):
         NatADiff(**ALONE).check(replace(given, surrogates=replace(given.surrogates, classifiers=nameless)))
+
+
+@pytest.mark.parametrize(
+    ("attack", "switched_off"),
+    [
+        (AdvDiffFromNoise(schedule_steps=STEPS, rounds=1, guided_share=1.0), {"scale": 0.0, "start_scale": 0.0}),
+        (NatADiffFromNoise(schedule_steps=STEPS, passes=2, views=1), {"boundary": 0.0, "scale": 0.0}),
+    ],
+)
+def test_from_noise_the_control_arm_is_a_twin_that_no_image_decides(
+    attack: Any, switched_off: dict[str, float]
+) -> None:
+    """Its noise is named by the image's id; the way is plain guided sampling."""
+    prepared = attack.prepare(input_on(Mirror(levels=LEVELS, noise=curved)))
+    assert prepared.trajectory.offsets is None
+    assert prepared.residual is None
+    twin = prepared.floor()
+    assert torch.equal(prepared(torch.zeros(2)), twin)
+    assert torch.equal(replace(attack, **switched_off).prepare(prepared.given)(torch.ones(2)), twin)
+    assert not torch.allclose(prepared(torch.ones(2)), twin, atol=1e-3)
+    black = replace(prepared.given, images=0 * prepared.given.images)
+    assert torch.equal(attack.prepare(black).floor(), twin)
+    renamed = replace(prepared.given, key=replace(prepared.given.key, ids=("other", "image 1")))
+    others = attack.prepare(renamed).floor()
+    assert not torch.allclose(others[0], twin[0], atol=1e-3)
+    assert torch.allclose(others[1], twin[1], atol=1e-6)

@@ -35,12 +35,14 @@ STEPS: dict[str, dict[str, Any]] = {
     "apa": {"steps": 1, "schedule_steps": 2, "guided_steps": 1, "memory_steps": 1},
     "apa_official": {"steps": 1, "schedule_steps": 2, "guided_steps": 1, "memory_steps": 1},
     "advdiff": {"rounds": 1, "schedule_steps": 2, "inverted_steps": 2},
+    "advdiff_noise": {"rounds": 1, "schedule_steps": 2, "guided_share": 1.0},
+    "natadiff_noise": {"schedule_steps": 2, "passes": 1, "views": 2},
     "natadiff": {"schedule_steps": 2, "inverted_steps": 2, "passes": 1, "views": 2},
     "autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5},
 }
 
 
-SLOW = {"autoattack", "adaea", "aca_official", "apa_official", "l2t"}
+SLOW = {"autoattack", "adaea", "aca_official", "apa_official", "advdiff_noise", "natadiff_noise", "l2t"}
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from attnshift.baselines.diffusion import DiffusionBaseline
 from attnshift.baselines.edits import Edit, EditInput
 from attnshift.batching import batch_record, constant, spread
 from attnshift.classifiers import load_classifier
-from attnshift.data.images import quantise
+from attnshift.data.images import decode_image, quantise
 from attnshift.errors import ModelError, RecipeError
 from attnshift.execution.coordinate import RunOptions, attack_folder
 from attnshift.execution.work.pixels import PixelWork
@@ -194,3 +194,17 @@ def test_strength_scales_the_radius(backbone: StableDiffusion) -> None:
     half: Any = at_strength(baseline("aca", "baseline.step_size=0.05"), 0.5)
     assert half.baseline.options["epsilon"] == 0.05
     assert half.baseline.options["step_size"] == 0.025
+
+
+def test_a_run_from_noise_saves_the_twins_as_its_clean_images(
+    photos: Path, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    short = ("baseline.schedule_steps=2", "baseline.rounds=1", "baseline.guided_share=1.0")
+    settings = small_settings(photos, pipeline_folder, tmp_path / "run")
+    run = run_small(replace(settings, recipe=baseline("advdiff_noise", *short)))
+    assert run.spec().arms == ("clean", "noise", "attack")
+    assert len(pngs(run.folder)) == 3 * 3
+    for row in records(run, "results"):
+        read = decode_image((photos / "images" / row["file"]).read_bytes(), run.spec().size, row["file"])
+        made = decode_image(run.image_path(row["id"], "clean").read_bytes(), run.spec().size, "clean")
+        assert (read - made).abs().mean() > 0.05

@@ -230,6 +230,11 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
     "strength that is no number": ({"entrants": entered(math.nan, a=short())}, UserError, "`strengths` of a: nan"),
     "strength twice": ({"entrants": entered(1.0, 2.0, 1.0, a=short())}, UserError, "of a: 1 is given twice"),
     "judge twice": ({"judges": (JUDGE, JUDGE)}, UserError, f"`judges`: {JUDGE} is given twice"),
+    "images of its own beside edits": (
+        {"entrants": entered(1.0, a=short(), b=load_recipe("advdiff_noise"))},
+        UserError,
+        "b makes images of its own, and a edits those that it is given; compare them apart",
+    ),
     "judge that is attacked": ({"judges": (f"jpeg+{SURROGATE}",)}, UserError, "cannot be a judge: it is a surrogate"),
     "judge of another recipe's tuning": (
         {"entrants": entered(1.0, a=short(), b=short(f'tuned_on=["{JUDGE}"]'))},

@@ -20,10 +20,12 @@ __all__ = ["Edited", "edit"]
 @dataclass(frozen=True)
 class Edited:
     """Images [batch,3,height,width] in steps of 1/255: attacked, and by the same way with strength
-    0, the control arm."""
+    0, the control arm. ``clean`` are those that the attack is measured against: the images as they
+    were given, or of an attack that generates the control arm itself."""
 
     attacked: Tensor
     floor: Tensor
+    clean: Tensor
 
 
 def edit(baseline: DiffusionBaseline, given: EditInput, budget: Budget | None, effort: Effort) -> Edited:
@@ -36,19 +38,20 @@ def edit(baseline: DiffusionBaseline, given: EditInput, budget: Budget | None, e
     """
     prepared = baseline.prepare(given)
     floor, attack = quantise(prepared.floor()), effort.of_edit(prepared)
+    clean = floor if baseline.generates else given.images
     if budget is None:
-        return Edited(quantise(attack(given.images.new_ones(len(given.images)))), floor)
-    attacked, kept = given.images.clone(), budget.keeps(given.images, floor)
+        return Edited(quantise(attack(clean.new_ones(len(clean)))), floor, clean)
+    attacked, kept = clean.clone(), budget.keeps(clean, floor)
     rows, others = kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]
     if len(rows):
         chosen = select_rows(attack, rows)
         show = lambda strengths: quantise(chosen(strengths))  # noqa: E731
-        attacked[rows] = furthest_kept(budget, given.images[rows], floor[rows], show)[1]
+        attacked[rows] = furthest_kept(budget, clean[rows], floor[rows], show)[1]
     milder = baseline.milder
     if milder is not None and len(others):
         found = edit(milder, select_rows(given, others), budget, effort)
         attacked[others], floor[others] = found.attacked, found.floor
-    return Edited(attacked, floor)
+    return Edited(attacked, floor, clean)
 
 
 @torch.no_grad()

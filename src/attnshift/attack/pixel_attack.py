@@ -42,8 +42,9 @@ class PixelOutcome:
     """Images [batch,3,height,width] in steps of 1/255, before and after; the surrogates and the key
     of the attack.
 
-    ``spent`` [batch] is the share of the budget that each image spends, None without one.
-    ``controls`` are the control arms of an attack through a diffusion model, by name.
+    Before it stands the twin, where an attack generates images. ``spent`` [batch] is the share of
+    the budget that each image spends, None without one. ``controls`` are the control arms of an
+    attack through a diffusion model, by name.
     """
 
     clean: Tensor
@@ -185,7 +186,9 @@ def run_baseline(
     if isinstance(baseline, DiffusionBaseline):
         given = _edit_input(baseline, backbone, surrogates, images, tasks, key)
         edited = edit(baseline, given, budget, effort)
-        attacked, controls = edited.attacked, {"round_trip": round_trip(given), "reconstruction": edited.floor}
+        images, attacked = edited.clean, edited.attacked
+        if not baseline.generates:
+            controls = {"round_trip": round_trip(given), "reconstruction": edited.floor}
     else:
         attacked = _on_pixels(baseline, effort.of_surrogates(surrogates), images, key, budget)
     spent = None if budget is None else budget.spent(images, attacked)

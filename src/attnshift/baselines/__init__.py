@@ -1,7 +1,9 @@
 """Baselines: published attacks on pixels and through a diffusion model, for comparison on the same
 images and judges."""
 
-from attnshift.registry import Entry, Table
+from collections.abc import Mapping
+
+from attnshift.registry import Entry, Table, build
 
 BASELINES = Table(
     "baseline",
@@ -74,6 +76,16 @@ BASELINES = Table(
             "Collins et al. (NatADiff), ICLR 2026",
             "attnshift.baselines.natadiff:NatADiff",
         ),
+        "advdiff_noise": Entry(
+            "advdiff as published, from noise: makes images of its own, beside their twins without the attack",
+            "Dai et al. (AdvDiff), ECCV 2024",
+            "attnshift.baselines.advdiff:AdvDiffFromNoise",
+        ),
+        "natadiff_noise": Entry(
+            "natadiff as published, from noise: makes images of its own, beside their twins without the attack",
+            "Collins et al. (NatADiff), ICLR 2026",
+            "attnshift.baselines.natadiff:NatADiffFromNoise",
+        ),
         "apa": Entry(
             "aca along a denoiser that has learned the image by heart (a LoRA), whose last steps are pushed too",
             "Jiang et al. (APA), arXiv 2506.01511",
@@ -127,3 +139,12 @@ def needs_diffusion(name: str) -> bool:
 
     made = BASELINES[name].load() if name in BASELINES else None
     return isinstance(made, type) and issubclass(made, DiffusionBaseline)
+
+
+def generates(name: str, options: Mapping[str, object]) -> bool:
+    """True if the baseline called ``name`` makes images of its own with ``options``; False for an
+    unknown one."""
+    from attnshift.baselines.diffusion import DiffusionBaseline
+
+    made = build(BASELINES, name, options) if needs_diffusion(name) else None
+    return isinstance(made, DiffusionBaseline) and made.generates

@@ -13,7 +13,7 @@ from attnshift.baselines.guided import GuidedBaseline, Length, Share
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
 
-__all__ = ["AdvDiff"]
+__all__ = ["AdvDiff", "AdvDiffFromNoise"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,11 @@ class AdvDiff(GuidedBaseline):
         from attnshift.baselines.rounds import prepare_rounds
 
         return prepare_rounds(self, given)
+
+
+@dataclass(frozen=True)
+class AdvDiffFromNoise(AdvDiff):
+    """AdvDiff from noise, as published: the last fifth of all steps is guided."""
+
+    start: Literal["inverted", "noise"] = "noise"
+    guided_share: Share = 0.2

@@ -41,6 +41,12 @@ class DiffusionBaseline(ScaledOptions, ABC):
         return ""
 
     @property
+    def generates(self) -> bool:
+        """True where images are made of noise: the control arm then is a twin, which stands in the
+        place of the clean image."""
+        return False
+
+    @property
     def milder(self) -> Self | None:
         """The attack for images whose control arm breaks a budget already; None if there is
         none."""

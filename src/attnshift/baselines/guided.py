@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,8 +26,17 @@ class GuidedBaseline(PromptedBaseline):
     Here the way starts from the image, inverted through the last ``inverted_steps`` of
     ``schedule_steps`` under its prompt, and a constant after each step makes it end at the image
     again. So the attack edits images, and strength 0 gives them back.
+
+    With ``start = "noise"`` it starts from drawn noise and walks the whole schedule, as published.
+    Of the image only its class and its id count. Strength 0 gives its twin: the image of the same
+    noise, prompt and steps, without the attack.
     """
 
+    acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "inverted_steps": ("start", "inverted"),
+        "residual": ("start", "inverted"),
+    }
+    start: Literal["inverted", "noise"] = "inverted"
     schedule_steps: Annotated[int, Field(ge=2, le=999)] = 200
     inverted_steps: Annotated[int, Field(ge=1, le=999)] = 41
     guidance: Annotated[float, Field(ge=0)] = 3.0
@@ -34,6 +44,15 @@ class GuidedBaseline(PromptedBaseline):
     residual: bool = True
     """Add to each image what the autoencoder loses of it."""
 
+    @property
+    def generates(self) -> bool:
+        return self.start == "noise"
+
+    @property
+    def way(self) -> int:
+        """Steps that are walked."""
+        return self.schedule_steps if self.generates else self.inverted_steps
+
     def check(self, given: EditInput) -> None:
         super().check(given)
-        given.backbone.noise_schedule(self.schedule_steps, self.inverted_steps)
+        given.backbone.noise_schedule(self.schedule_steps, self.way)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
     from attnshift.ensemble.transforms import Transform
 
-__all__ = ["NatADiff"]
+__all__ = ["NatADiff", "NatADiffFromNoise"]
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -97,3 +97,11 @@ class NatADiff(GuidedBaseline):
         from attnshift.baselines.crossing import prepare_crossing
 
         return prepare_crossing(self, given)
+
+
+@dataclass(frozen=True)
+class NatADiffFromNoise(NatADiff):
+    """NatADiff from noise, as published, with all 200 steps."""
+
+    start: Literal["inverted", "noise"] = "noise"
+    schedule_steps: Annotated[int, Field(ge=2, le=999)] = 200

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import EditInput
-from attnshift.baselines.sampling import Sampled, inverted, preview, with_residual
+from attnshift.baselines.sampling import Sampled, preview, way_of, with_residual
 from attnshift.batching import batch_record, constant, image_norms, spread
 from attnshift.diffusion.denoising import guided_prediction
 from attnshift.diffusion.visits import Visit, visits
@@ -39,7 +39,7 @@ class Rounds(Sampled):
         lengths = self.options.start_scale * strengths
         if not bool(lengths.any()):
             return start
-        gradient, _ = self.towards(end, lambda points: points, aims, len(self.visits))
+        gradient, _ = self.towards(end, lambda points: points, aims, len(self.trajectory.way))
         return self.moved(start, gradient, lengths)
 
     def towards(
@@ -101,6 +101,6 @@ class _Pushed:
 
 def prepare_rounds(options: AdvDiff, given: EditInput) -> Rounds:
     """AdvDiff with ``options`` on ``given``."""
-    planned = visits(options.inverted_steps)
-    made = Rounds(given, options, inverted(options, given, planned), None)
-    return with_residual(made) if options.residual else made
+    planned = visits(options.way)
+    made = Rounds(given, options, way_of(options, given, planned), None)
+    return with_residual(made) if options.residual and not options.generates else made

@@ -1,4 +1,4 @@
-"""Guided sampling that attacks steer, from the inverted image back to it."""
+"""Guided sampling that attacks steer, from the inverted image back to it or from noise."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.noise_schedule import NoisePath
 from attnshift.diffusion.visits import Visit
 from attnshift.ensemble.surrogates import Surrogates
+from attnshift.randomness import normal_like
 
 if TYPE_CHECKING:
     from attnshift.baselines.guided import GuidedBaseline
 
-__all__ = ["Sampled", "Steering", "inverted", "preview", "with_residual"]
+__all__ = ["Sampled", "Steering", "preview", "way_of", "with_residual"]
 
 
 def preview(path: NoisePath, latents: Tensor, prediction: Tensor, level: float) -> Tensor:
@@ -47,7 +48,7 @@ class Steering(Protocol):
 
 @batch_record
 class Sampled(Edit):
-    """Attack that steers the way from an inverted image back to it, in attempts.
+    """Attack that steers the way from an inverted image back to it, or from noise, in attempts.
 
     ``residual`` [batch,3,height,width] is what the autoencoder loses of each image, None where it
     is not added.
@@ -122,18 +123,24 @@ AnySampled = TypeVar("AnySampled", bound=Sampled)
 
 
 @torch.no_grad()
-def inverted(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]) -> Trajectory:
-    """The way of the images of ``given``, inverted conditionally, for the visits ``planned``.
+def way_of(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]) -> Trajectory:
+    """The way that an attack with ``options`` steers, for the visits ``planned``: from the images
+    of ``given``, inverted conditionally, or from noise that its key names.
 
-    Each visit has an offset, so that sampling without an attack passes through the inverted
-    latents.
+    Each visit of the way of an image has an offset, so that sampling without an attack passes
+    through the inverted latents.
     """
-    backbone = given.backbone
-    schedule = backbone.noise_schedule(options.schedule_steps, options.inverted_steps)
+    backbone, key = given.backbone, given.key
+    schedule = backbone.noise_schedule(options.schedule_steps, options.way)
     text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(given.images))
-    stored = invert(backbone, schedule, backbone.encode(given.images), text, "aligned")
+    latents = backbone.encode(given.images)
+    if options.generates:
+        stored: Sequence[Tensor] = (normal_like(latents, key.seed, key.ids, "generation"),)
+    else:
+        stored = invert(backbone, schedule, latents, text, "aligned")
     bare = Trajectory(schedule, stored[0], text, (empty,) * len(schedule), None, options.guidance)
-    return retraced(backbone, travelling(bare, planned, given.key), stored)
+    made = travelling(bare, planned, key)
+    return made if options.generates else retraced(backbone, made, stored)
 
 
 @torch.no_grad()

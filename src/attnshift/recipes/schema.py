@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from attnshift.baselines import needs_diffusion
+from attnshift.baselines import generates, needs_diffusion
 from attnshift.metrics import budget_metric
 from attnshift.recipes.prompts import Prompt, PromptSection
 from attnshift.recipes.sections import OpenSection, Section
@@ -329,6 +329,10 @@ class Recipe(Section):
         return True
 
     @property
+    def generates(self) -> bool:
+        return False
+
+    @property
     def previews_the_end(self) -> bool:
         """Whether what an iteration shows, or looks ahead to, is the end of the path."""
         path, last = self.path, self.diffusion.denoising_steps - 1
@@ -402,6 +406,11 @@ class BaselineRecipe(Section):
     def uses_pipeline(self) -> bool:
         """False for an attack on pixels."""
         return needs_diffusion(self.baseline.attack)
+
+    @property
+    def generates(self) -> bool:
+        """True where images are made of noise, and twins stand in the place of clean images."""
+        return generates(self.baseline.attack, self.baseline.options)
 
 
 def _kind(recipe: Any) -> str:

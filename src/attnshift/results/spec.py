@@ -58,8 +58,9 @@ class RunSpec(BaseModel):
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Arms of the run; an attack on pixels has no round trip and no reconstruction."""
-        missing = () if self.recipe.uses_pipeline else ("round_trip", "reconstruction")
+        """Arms of the run; an attack on pixels has no round trip and no reconstruction, nor has one
+        that generates images."""
+        missing = () if self.recipe.uses_pipeline and not self.recipe.generates else ("round_trip", "reconstruction")
         return tuple(arm for arm in ARMS if arm not in missing)
 
     @property

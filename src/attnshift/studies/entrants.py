@@ -118,6 +118,12 @@ def check_asked(surrogates: Sequence[str], judges: Sequence[str], entrants: Sequ
         raise UserError("no classifier judges; give at least one in `judges`, such as timm:vit_base_patch16_224")
     if not entrants:
         raise UserError("no recipe to compare; give at least one in `recipes`, such as fast or mifgsm")
+    makes = {entrant.recipe.generates: entrant.name for entrant in entrants}
+    if len(makes) > 1:
+        raise UserError(
+            f"`recipes`: {makes[True]} makes images of its own, and {makes[False]} edits those that it is given; "
+            "compare them apart"
+        )
     for entrant in entrants:
         for budget in entrant.budgets:
             parse_budget(budget)
