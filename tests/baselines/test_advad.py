@@ -12,7 +12,7 @@ from torch import Tensor
 from attnshift.attack.effort import Effort
 from attnshift.baselines import BASELINES
 from attnshift.baselines.advad import AdvAD, AdvADX
-from attnshift.baselines.advad_path import LogOthers, noise_ratios, walk
+from attnshift.baselines.advad_path import LogOthers, climb, noise_ratios
 from attnshift.baselines.kinds import Baseline
 from attnshift.baselines.rounding import dithered, nearest_within
 from attnshift.batching import select_rows
@@ -117,7 +117,7 @@ def test_the_result_is_the_sum_of_its_clipped_steps(small: Tensor) -> None:
         seen.append(points)
         return (points - 0.5) * 0.1
 
-    end = walk(small, torch.tensor([0.02, 0.05], dtype=torch.float64), ratios, slopes)
+    end = climb(small, torch.tensor([0.02, 0.05], dtype=torch.float64), ratios, slopes)
     bounds = torch.tensor([0.02, 0.05], dtype=torch.float64).view(-1, 1, 1, 1) / 3
     steps = [
         (ratio / 4 * (points - 0.5) * 0.1).clamp(-bounds, bounds) for ratio, points in zip(ratios, seen, strict=False)

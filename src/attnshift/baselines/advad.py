@@ -49,7 +49,7 @@ class AdvAD(RadiusBaseline):
 
     A DDIM path leads from noise to the image. The noise is known, so no network denoises. At each
     step the surrogates' gradient of log(1 - p_y), clipped, is added to it. The noise cancels: see
-    ``advad_path.walk``. Nothing is random.
+    ``advad_path.climb``. Nothing is random.
 
     ``epsilon`` is the paper's xi. The fusion rule ``fusion`` computes the gradient, by default on
     the mean of the surrogates' logits. Its length counts, since only the clipped gradient has a
@@ -86,10 +86,10 @@ class AdvAD(RadiusBaseline):
     def at_strengths(self, surrogates: Surrogates, images: Tensor, key: RandomKey, strengths: Tensor) -> Tensor:
         """As a call, but each image with its own of ``strengths`` [batch] on ``epsilon``, and in
         real numbers."""
-        from attnshift.baselines.advad_path import noise_ratios, walk
+        from attnshift.baselines.advad_path import climb, noise_ratios
 
         slopes = self._slopes(surrogates, images)
-        return walk(images, strengths * self.epsilon, noise_ratios(self.steps), slopes).clamp(0, 1)
+        return climb(images, strengths * self.epsilon, noise_ratios(self.steps), slopes).clamp(0, 1)
 
     def spend(self, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
         from attnshift.batching import select_rows

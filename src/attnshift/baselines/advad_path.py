@@ -15,7 +15,7 @@ from attnshift.batching import spread
 from attnshift.diffusion.ddim import linear_levels
 from attnshift.types import Goals
 
-__all__ = ["LogOthers", "noise_ratios", "walk"]
+__all__ = ["LogOthers", "climb", "noise_ratios"]
 
 Slopes = Callable[[int, Tensor], Tensor]
 """A step's number and its points [batch,3,height,width] -> gradients there of what the attack
@@ -49,7 +49,7 @@ def noise_ratios(steps: int) -> tuple[float, ...]:
     return (*(((1 - taken) / taken) ** 0.5).tolist(), 0.0)
 
 
-def walk(images: Tensor, radii: Tensor, ratios: Sequence[float], slopes: Slopes) -> Tensor:
+def climb(images: Tensor, radii: Tensor, ratios: Sequence[float], slopes: Slopes) -> Tensor:
     """End of the path from ``images`` [batch,3,height,width], not clamped to [0,1].
 
     Each value moves by no more than its image's own of ``radii`` [batch]. The published recursion,

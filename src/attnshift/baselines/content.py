@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from attnshift.baselines.aca import ACA
     from attnshift.baselines.mapped import MappedBaseline
 
-__all__ = ["Content", "Look", "Mapped", "at_boundary", "prepare_content", "unit_l1", "with_residual"]
+__all__ = ["Content", "Look", "Mapped", "at_boundary", "prepare_content", "unit_l1"]
 
 _NULL_TEXT = NullText(
     learning_rate=0.01, rate_decay=0.01, updates_per_step=0, tolerance=1e-5, tolerance_per_step=2e-5, afresh=True
@@ -88,6 +88,13 @@ class Mapped(Edit):
         """The iterate that starts at ``noise``; ``state`` is the fusion rule's."""
 
     @torch.no_grad()
+    def regaining(self) -> Self:
+        """The same attack, whose control arm is the image again."""
+        start = self.trajectory.start
+        decoded = self.given.backbone.decode(self.end(start, start.new_zeros(len(start))))
+        return replace(self, residual=self.given.images - decoded)
+
+    @torch.no_grad()
     def floor(self) -> Tensor:
         start = self.trajectory.start
         return self.shown(self.end(start, start.new_zeros(len(start)))).clamp(0, 1)
@@ -125,9 +132,6 @@ class Mapped(Edit):
 def unit_l1(gradient: Tensor) -> Tensor:
     """``gradient`` [batch,...] with an absolute sum of 1 for each image; zeros stay zeros."""
     return gradient / spread(gradient.flatten(1).abs().sum(1).clamp(min=1e-30), gradient)
-
-
-AnyMapped = TypeVar("AnyMapped", bound=Mapped)
 
 
 @batch_record
@@ -183,14 +187,6 @@ class Content(Mapped):
 
 
 @torch.no_grad()
-def with_residual(mapped: AnyMapped) -> AnyMapped:
-    """The same attack, whose control arm is the image again."""
-    given, start = mapped.given, mapped.trajectory.start
-    decoded = given.backbone.decode(mapped.end(start, start.new_zeros(len(start))))
-    return replace(mapped, residual=given.images - decoded)
-
-
-@torch.no_grad()
 def prepare_content(options: ACA, given: EditInput) -> Content:
     """ACA with ``options`` on ``given``: the images mapped to noise."""
     backbone, images = given.backbone, given.images
@@ -201,4 +197,4 @@ def prepare_content(options: ACA, given: EditInput) -> Content:
     with torch.enable_grad():
         trajectory = reconstruction(backbone, schedule, stored, text, empty, options.guidance)
     made = Content(given, options, trajectory, None)
-    return with_residual(made) if options.residual else made
+    return made.regaining() if options.residual else made

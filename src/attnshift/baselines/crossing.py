@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import EditInput
-from attnshift.baselines.sampling import Sampled, preview, way_of, with_residual
+from attnshift.baselines.sampling import Sampled, preview, way_of
 from attnshift.batching import batch_record, concatenated, constant, image_norms, per_image, spread
 from attnshift.classifiers.classifier import vocabulary
 from attnshift.classifiers.names import same_words
@@ -153,4 +153,4 @@ def prepare_crossing(options: NatADiff, given: EditInput) -> Crossing:
     joint = given.backbone.embed(joint_prompts(options, given, wrong, names))
     planned = visits(options.way, options.passes, options.travelled)
     made = Crossing(given, options, way_of(options, given, planned), None, wrong, joint)
-    return with_residual(made) if options.residual and not options.generates else made
+    return made.regaining() if options.residual and not options.generates else made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from attnshift.baselines.content import Look, Mapped, unit_l1, with_residual
+from attnshift.baselines.content import Look, Mapped, unit_l1
 from attnshift.baselines.edits import EditInput
 from attnshift.baselines.sampling import preview
 from attnshift.batching import batch_record, constant, per_image, spread
@@ -153,4 +153,4 @@ def prepare_memorised(options: APA, given: EditInput) -> Memorised:
     else:
         trajectory = Trajectory(schedule, stored[0], text, (empty,) * len(schedule), None, options.guidance)
     made = Memorised(given, options, trajectory, None, encoded, memory, layers)
-    return with_residual(made) if options.residual else made
+    return made.regaining() if options.residual else made

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.baselines.edits import EditInput
-from attnshift.baselines.sampling import Sampled, preview, way_of, with_residual
+from attnshift.baselines.sampling import Sampled, preview, way_of
 from attnshift.batching import batch_record, constant, image_norms, spread
 from attnshift.diffusion.denoising import guided_prediction
 from attnshift.diffusion.visits import Visit, visits
@@ -103,4 +103,4 @@ def prepare_rounds(options: AdvDiff, given: EditInput) -> Rounds:
     """AdvDiff with ``options`` on ``given``."""
     planned = visits(options.way)
     made = Rounds(given, options, way_of(options, given, planned), None)
-    return with_residual(made) if options.residual and not options.generates else made
+    return made.regaining() if options.residual and not options.generates else made

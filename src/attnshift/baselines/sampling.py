@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from attnshift.randomness import normal_like
 if TYPE_CHECKING:
     from attnshift.baselines.guided import GuidedBaseline
 
-__all__ = ["Sampled", "Steering", "preview", "way_of", "with_residual"]
+__all__ = ["Sampled", "Steering", "preview", "way_of"]
 
 
 def preview(path: NoisePath, latents: Tensor, prediction: Tensor, level: float) -> Tensor:
@@ -106,6 +106,11 @@ class Sampled(Edit):
             latents = trajectory.renewed(visit, latents)
         return latents
 
+    @torch.no_grad()
+    def regaining(self) -> Self:
+        """The same attack, whose control arm is the image again."""
+        return replace(self, residual=self.given.images - self.shown(self.sample(self.trajectory.start)))
+
     def shown(self, latents: Tensor) -> Tensor:
         """The images that ``latents`` without noise show, near [0,1]."""
         decoded = self.given.backbone.decode(latents)
@@ -117,9 +122,6 @@ class Sampled(Edit):
         goals = replace(surrogates.goals, targets=aims)
         fused = self.options.rule()(replace(surrogates, goals=goals), images.detach())
         return torch.autograd.grad(images, points, -fused.direction)[0]
-
-
-AnySampled = TypeVar("AnySampled", bound=Sampled)
 
 
 @torch.no_grad()
@@ -141,10 +143,3 @@ def way_of(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]) 
     bare = Trajectory(schedule, stored[0], text, (empty,) * len(schedule), None, options.guidance)
     made = travelling(bare, planned, key)
     return made if options.generates else retraced(backbone, made, stored)
-
-
-@torch.no_grad()
-def with_residual(sampled: AnySampled) -> AnySampled:
-    """The same attack, whose control arm is the image again."""
-    lost = sampled.given.images - sampled.shown(sampled.sample(sampled.trajectory.start))
-    return replace(sampled, residual=lost)

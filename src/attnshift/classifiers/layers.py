@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from attnshift.errors import ModelError
 
 __all__ = ["find_layer", "output_of", "way_back"]
 
-Found = TypeVar("Found")
 
 _NAMED = 6
 """Layers that a message lists."""
