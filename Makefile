@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs steering tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs steering ingredients tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -66,6 +66,10 @@ study-photographs: $(INSTALLED)  ## docs/results-photographs.md; MATERIAL=FOLDER
 
 steering: $(INSTALLED)  ## the lab's tables of docs/steering.md (two hours)
 	bash examples/steering.sh $(BIN)/attnshift $(BIN)/python runs/steering lab
+
+INGREDIENTS := runs/ingredients
+ingredients: $(INSTALLED)  ## what each ingredient adds to preset strong on tuning images of the lab (hours); with MATERIAL=FOLDER on photographs
+	bash examples/ingredients.sh $(BIN)/attnshift $(BIN)/python $(INGREDIENTS) $(if $(MATERIAL),photographs $(PHOTOGRAPHS) "$(MATERIAL)",lab)
 
 tune: $(INSTALLED)  ## search numbers of two recipes, and judge them (hours on two cores)
 	bash examples/tune_lab.sh $(BIN)/attnshift runs/tune
