@@ -113,9 +113,9 @@ class Unreal:
 class _Ladders(StableDiffusion):
     """A backbone whose noise levels have values."""
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
         with unset_fake_temporarily():
-            return super().noise_schedule(schedule_steps, denoising_steps)
+            return super().noise_schedule(schedule_steps, denoising_steps, side)
 
 
 class Alive(TorchDispatchMode):

@@ -59,6 +59,7 @@ class Mirror:
     forwards: int = 0
     backwards: int = 0
     starts: list[Tensor] = field(default_factory=list)
+    guided: bool = True
 
     def check_size(self, side: int) -> None:
         pass
@@ -77,10 +78,13 @@ class Mirror:
         angles = torch.tensor([len(prompt) / 100 for prompt in prompts])
         return torch.stack([angles.cos(), angles.sin()], 1)
 
-    def locate(self, prompt: str, phrase: str, start: int | None = None) -> tuple[int, ...]:
+    def release_texts(self) -> None:
+        pass
+
+    def locate(self, prompt: str, phrase: str, start: int | None = None, stream: str = "all") -> tuple[int, ...]:
         return (prompt.index(phrase),)
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
         levels = self.levels or (1.0,) * (denoising_steps + 1)
         return NoiseSchedule(tuple(reversed(range(1, len(levels)))), levels, levels[0])
 

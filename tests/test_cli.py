@@ -28,6 +28,7 @@ from attnshift.cli.printing import with_flags
 from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.registry import Table
 from attnshift.results.store import Store
+from families import FAMILIES
 from small_runs import SHORT_PATH, SURROGATE, contents, pngs, write_labels, write_photos
 from tables import records
 
@@ -471,6 +472,60 @@ def test_one_image_from_the_attack_on_latents_to_the_report(command: Command, ca
     assert {row["arm"] for row in records(store, "verdicts")} == set(store.spec().arms)
     assert call("report", command.out).status == 0
     assert JUDGE in (command.out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def family_folder(tmp_path: Path) -> Callable[[str], Path]:
+    def saved(family: str) -> Path:
+        FAMILIES[family]().save_pretrained(tmp_path / "family", safe_serialization=True)
+        return tmp_path / "family"
+
+    return saved
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("preset", ["p2p", "advdiff"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_from_the_attack_to_the_report(
+    command: Command, call: Call, family_folder: Callable[[str], Path], family: str, preset: str
+) -> None:
+    """With terms that read the joint maps, and through a published attack."""
+    command.pipeline, command.preset, command.more = family_folder(family), preset, ("--limit", "1", "--threads", "1")
+    images, labels = command.photos / "images", command.photos / "labels.csv"
+    steps = {
+        "p2p": ("optimiser.iterations=2", "finish.keep=last", "mask.source=attention", "diffusion.denoising_steps=2"),
+        "advdiff": ("baseline.inverted_steps=3", "baseline.rounds=1", "baseline.guidance=1"),
+    }[preset]
+    attacked = call(
+        "attack", images, "--labels", labels, "--pipeline", command.pipeline, "--preset", preset, "--out", command.out,
+        "--surrogate", SURROGATE, *command.more, *(part for each in steps for part in ("--set", each)),
+    )  # fmt: skip
+    assert attacked.status == 0, attacked.err
+    (line,) = images_in(attacked.out)
+    assert line.startswith("1/1 photo-3.png (mug): ")
+    assert call("evaluate", command.out, "--judge", JUDGE).status == 0
+    assert call("report", command.out).status == 0
+    assert JUDGE in (command.out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (("diffusion.guidance=2.5",), "diffusion.guidance is 2.5, and "),
+        (("reconstruction.method=null_text",), "reconstruction.method 'null_text' needs a negative prompt, and "),
+    ],
+)
+def test_guidance_that_a_pipeline_does_not_take_is_refused_before_it_is_loaded(
+    command: Command, call: Call, settings: tuple[str, ...], line: str
+) -> None:
+    """Nothing but the index is there."""
+    folder = command.photos / "flux"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    command.pipeline, command.more = folder, tuple(part for each in settings for part in ("--set", each))
+    refused = call(*command.arguments())
+    assert_one_line(refused)
+    assert f"{line}{folder} takes n" in refused.err
 
 
 @pytest.mark.heavy

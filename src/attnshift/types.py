@@ -29,12 +29,18 @@ __all__ = [
     "Observation",
     "Place",
     "RandomKey",
+    "Share",
     "Site",
     "TokenSpan",
 ]
 
 Kind = Literal["cross", "self"]
 Place = Literal["down", "mid", "up"]
+"""Part of the denoiser. A transformer, whose layers all have one grid, has depth alone: its first,
+middle and last third."""
+Share = Literal["part", "whole"]
+"""What the masses of a joint site are shares of: what its row pays to that part of the keys, text
+or image, or the row's whole attention. Other sites have one part."""
 Form = Literal["map", "projections"]
 AttentionView = Literal["prompt", "probe", "separate", "reference"]
 """The keys that the queries of a cross-attention site meet, and the pass in which they do.
@@ -56,6 +62,9 @@ class Site:
     ``form`` says what is read: its map, or the queries and keys that give it, for figures of its
     rows (``attnshift.attention``). ``sample`` is how many of these queries terms see, drawn for
     each image in every iteration; 0 shows all.
+
+    A ``joint`` one has image and text in one softmax: "cross" are its image rows at the text's
+    columns, "self" the same rows at the image's, and neither sums to 1 by itself.
     """
 
     layer: str
@@ -66,6 +75,7 @@ class Site:
     view: AttentionView = "prompt"
     form: Form = "map"
     sample: int = 0
+    joint: bool = False
 
     def seen(self, view: AttentionView) -> Site:
         """The same module in another view."""

@@ -11,15 +11,28 @@ import pytest
 from attnshift.diffusion import BACKBONES, load_pipeline
 from attnshift.diffusion.backbone import Backbone, Loader
 from attnshift.testing.backbones import BACKBONE_CHECKS
+from families import flux, sd3, sdxl
 
 load = cache(load_pipeline)
 
 
+@pytest.fixture(scope="module")
+def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny pipeline on disk for every other backbone."""
+    folders: dict[str, Path] = {}
+    for family, make in {"sdxl": sdxl, "sd3": sd3, "flux": flux}.items():
+        folders[family] = tmp_path_factory.mktemp(family)
+        make().save_pretrained(folders[family], safe_serialization=True)
+    return folders
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("check", BACKBONE_CHECKS, ids=lambda check: check.__name__)
-def test_contract(check: Callable[[Backbone], None], name: str, pipeline_folder: Path) -> None:
-    sources = {"stable_diffusion": f"stable_diffusion:{pipeline_folder}", "lab": "lab"}
-    check(load(sources[name]))
+def test_contract(
+    check: Callable[[Backbone], None], name: str, pipeline_folder: Path, family_folders: dict[str, Path]
+) -> None:
+    folders = {"stable_diffusion": pipeline_folder} | family_folders
+    check(load("lab" if name == "lab" else f"{name}:{folders[name]}"))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

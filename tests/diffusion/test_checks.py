@@ -21,6 +21,7 @@ from pipelines import tiny_pipeline
 from planted import declare_giant, edit_json, plant_module, plant_pickle
 
 if TYPE_CHECKING:
+    from attnshift.diffusion.layout import Layout
     from attnshift.diffusion.stable_diffusion import StableDiffusion
 
 checks = later("attnshift.diffusion.checks")
@@ -39,10 +40,10 @@ def _outlines_once() -> Iterator[None]:
     """What a configuration describes is built once: of a spoilt pipeline's three networks most are as they were."""
     outline, known = checks._outline, {}
 
-    def outline_once(folder: Path, part: str, config: dict[str, Any]) -> nn.Module:
+    def outline_once(folder: Path, part: str, config: dict[str, Any], layout: Layout | None) -> nn.Module:
         key = (part, json.dumps(config, sort_keys=True))
         if key not in known:
-            known[key] = outline(folder, part, config)
+            known[key] = outline(folder, part, config, layout)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -33,6 +33,7 @@ def compute_uncached(
 def clean_path(
     method: Method,
     backbone: Backbone,
+    side: int,
     latents: Tensor,
     text: Conditioning,
     empty: Conditioning,
@@ -40,11 +41,11 @@ def clean_path(
 ) -> tuple[tuple[Tensor, ...], Trajectory]:
     """The latents that ``invert`` stores, and the trajectory that reconstruction makes of them.
 
-    ``latents`` [batch,channels,rows,columns]; ``text`` are the prompts and ``empty`` the empty one
-    for each image.
+    ``latents`` [batch,channels,rows,columns] of images of ``side`` pixels; ``text`` are the prompts
+    and ``empty`` the empty one for each image.
     """
     diffusion = method.recipe.diffusion
-    noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps)
+    noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps, side)
 
     def compute() -> dict[str, Tensor]:
         stored = method.invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)

@@ -37,6 +37,7 @@ def edit(baseline: DiffusionBaseline, given: EditInput, budget: Budget | None, e
     comes back unchanged, beside the control arm of the mildest.
     """
     prepared = baseline.prepare(given)
+    given.backbone.release_texts()
     floor, attack = quantise(prepared.floor()), effort.of_edit(prepared)
     clean = floor if baseline.generates else given.images
     if budget is None:

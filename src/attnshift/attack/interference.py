@@ -18,6 +18,7 @@ from attnshift.diffusion.denoising import InterferenceText
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
+from attnshift.recipes.prompts import Prompt, PromptSection
 from attnshift.recipes.schema import InterferenceSection, Recipe
 from attnshift.types import AttentionMaps, Interference, Site, TokenSpan
 
@@ -162,13 +163,13 @@ def class_of(phrase: str, names: tuple[str, ...]) -> int:
 
 
 def _locate_both(recipe: Recipe, backbone: Backbone, class_name: str, phrase: str) -> None:
-    other = recipe.prompt.interference_prompt(phrase)
-    backbone.locate(other.text, phrase, other.start)
+    stream, other = recipe.prompt.stream, recipe.prompt.interference_prompt(phrase)
+    backbone.locate(other.text, phrase, other.start, stream)
     joint = [recipe.path.joint_prompt(class_name, phrase)] if recipe.path.boundary else []
     for own in (recipe.prompt.prompt(class_name, phrase), *joint):
-        backbone.locate(own.text, class_name, own.start)
+        backbone.locate(own.text, class_name, own.start, stream)
         if own.interference is not None:
-            backbone.locate(own.text, phrase, own.interference)
+            backbone.locate(own.text, phrase, own.interference, stream)
 
 
 @torch.no_grad()
@@ -188,8 +189,9 @@ def observe_interference(
     """
     prompts = [recipe.prompt.interference_prompt(choice.phrase) for choice in choices]
     text = backbone.embed([prompt.text for prompt in prompts])
+    stream = recipe.prompt.stream
     spans = tuple(
-        backbone.locate(prompt.text, choice.phrase, prompt.start)
+        backbone.locate(prompt.text, choice.phrase, prompt.start, stream)
         for prompt, choice in zip(prompts, choices, strict=True)
     )
     own = [
@@ -197,15 +199,12 @@ def observe_interference(
         for subject, choice in zip(subjects, choices, strict=True)
     ]
     joint = tuple(
-        backbone.locate(prompt.text, choice.phrase, prompt.interference)
+        backbone.locate(prompt.text, choice.phrase, prompt.interference, stream)
         for prompt, choice in zip(own, choices, strict=True)
         if prompt.interference is not None
     )
     alignment = tuple(
-        align(
-            _word_lengths(backbone, mine.text, subject.class_name, mine.start),
-            _word_lengths(backbone, other.text, choice.phrase, other.start),
-        )
+        _aligned(recipe.prompt, backbone, mine, subject.class_name, other, choice.phrase)
         for mine, subject, other, choice in zip(own, subjects, prompts, choices, strict=True)
     )
     columns = text.states.shape[1]
@@ -241,17 +240,35 @@ def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
     longest = max(map(len, spans))
     states = text.new_zeros(len(spans), longest, text.shape[2])
     real = torch.zeros(len(spans), longest, dtype=torch.bool, device=text.device)
+    tokens = torch.zeros(len(spans), longest, dtype=torch.long, device=text.device)
     for image, span in enumerate(spans):
         states[image, : len(span)] = text[image, list(span)]
         real[image, : len(span)] = True
-    return Probe(states, real)
+        tokens[image, : len(span)] = torch.tensor(span)
+    return Probe(states, real, tokens)
 
 
-def _word_lengths(backbone: Backbone, prompt: str, phrase: str, start: int) -> list[int]:
-    """The number of tokens of each word of ``phrase``, which stands at character ``start`` of
-    ``prompt``."""
+def _aligned(
+    section: PromptSection, backbone: Backbone, mine: Prompt, class_name: str, other: Prompt, phrase: str
+) -> Tensor:
+    """Alignment of the two phrases in each text stream that is read, one after the other."""
+    streams = backbone.streams if section.stream == "all" else (section.stream,)
+    return torch.block_diag(
+        *(
+            align(
+                _word_lengths(backbone, mine.text, class_name, mine.start, stream),
+                _word_lengths(backbone, other.text, phrase, other.start, stream),
+            )
+            for stream in streams
+        )
+    )
+
+
+def _word_lengths(backbone: Backbone, prompt: str, phrase: str, start: int, stream: str) -> list[int]:
+    """The number of tokens in ``stream`` of each word of ``phrase``, which stands at character
+    ``start`` of ``prompt``."""
     words = re.finditer(r"\S+", phrase)
-    return [len(backbone.locate(prompt, word.group(), start + word.start())) for word in words]
+    return [len(backbone.locate(prompt, word.group(), start + word.start(), stream)) for word in words]
 
 
 def align(true: Sequence[int], other: Sequence[int]) -> Tensor:

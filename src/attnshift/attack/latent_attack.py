@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
-from attnshift.attack.method import Method
+from attnshift.attack.method import Method, check_guidance
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.remarks import idle_settings, idle_through
 from attnshift.attack.run import run_attack
@@ -62,6 +62,7 @@ class LatentAttack:
         self.classifiers = load_surrogates(surrogates, device, loaded_pipeline)
         self.backbone: Backbone = loaded_pipeline()
         self.method = Method.of(loaded, terms, rule)
+        check_guidance(loaded, self.backbone.name, self.backbone.guided)
         for line in (*idle_settings(self.method), *idle_through(self.method, self.classifiers)):
             warnings.warn(line, stacklevel=3)
         self.batch = batch

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attnshift.attention.maps import phrase_map, resized
+from attnshift.attention.maps import of_share, phrase_map, resized
 from attnshift.attention.selection import Selection
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
@@ -22,8 +22,8 @@ from attnshift.types import AttentionMaps, Site, TokenSpan
 __all__ = ["make_masks", "mask_sites", "pixel_weights"]
 
 _LARGEST_GRID = 32
-"""Side of the largest self-attention that refines a mask; a map at 64 x 64 takes 67 MB a head and
-step."""
+"""Side of the largest self-attention that refines a mask where there are several; a map at 64 x 64
+takes 67 MB a head and step."""
 
 
 def mask_sites(section: MaskSection, available: Sequence[Site], latent_side: int) -> tuple[Site, ...]:
@@ -33,9 +33,9 @@ def mask_sites(section: MaskSection, available: Sequence[Site], latent_side: int
     cross = _cross(section).sites(available, "cross", latent_side)
     if not section.refine:
         return cross
-    selves = [site for site in available if site.kind == "self" and site.side <= _LARGEST_GRID]
-    largest = max((site.side for site in selves), default=0)
-    return (*cross, *(site for site in selves if site.side == largest))
+    sides = {site.side for site in available if site.kind == "self"}
+    refining = max((side for side in sides if side <= _LARGEST_GRID), default=min(sides, default=0))
+    return (*cross, *(site for site in available if site.kind == "self" and site.side == refining))
 
 
 def make_masks(
@@ -98,7 +98,8 @@ def _attended(section: MaskSection, attention: AttentionMaps, span: TokenSpan, i
     attended = phrase_map(attention, cross, _cross(section), span, image)
     selves = [site for site in attention if site.kind == "self"]
     if section.refine:
-        flow = torch.stack([step[image].float().mean(0) for site in selves for step in attention[site]]).mean(0)
+        rows = [of_share(step[image].float(), site, "part") for site in selves for step in attention[site]]
+        flow = torch.stack([each.mean(0) for each in rows]).mean(0)
         attended = resized(attended[None], selves[0].side)[0]
         for _ in range(section.refine):
             attended = (flow @ attended.flatten()).view_as(attended)

@@ -24,13 +24,13 @@ from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, Weight
 from attnshift.losses.schedules import Schedule, schedule_of
 from attnshift.metrics.budget import Budget
 from attnshift.recipes.schema import BudgetSection, ClassificationSection, FeaturesSection, Recipe, TermSection
-from attnshift.registry import build, check
+from attnshift.registry import build, check, load
 from attnshift.types import Goals, RandomKey
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stand_in import StandIn
 
-__all__ = ["Method", "stand_in_of"]
+__all__ = ["Method", "check_guidance", "stand_in_of"]
 
 
 @dataclass(frozen=True)
@@ -159,3 +159,26 @@ def _check_joint(recipe: Recipe) -> None:
                 f"term '{name}' reads tokens 'joint', but prompt.template does not name both; "
                 "give one that holds {interference}, such as 'a photo of a {} and a {interference}'"
             )
+
+
+def check_guidance(recipe: Recipe, name: str, guided: bool) -> None:
+    """Raise ``RecipeError`` if ``recipe`` needs classifier-free guidance and the pipeline ``name``,
+    which is not ``guided``, takes none."""
+    if guided:
+        return
+    method = recipe.reconstruction.method
+    if load(RECONSTRUCTIONS, method).guided:
+        raise RecipeError(
+            f"reconstruction.method '{method}' needs a negative prompt, and {name} takes none: its guidance is "
+            "distilled; choose 'offset'"
+        )
+    if recipe.path.boundary:
+        raise RecipeError(
+            f"path.boundary needs predictions without a prompt, and {name} has none: its guidance is distilled; set it "
+            "to 0"
+        )
+    if recipe.diffusion.guidance != 1:
+        raise RecipeError(
+            f"diffusion.guidance is {recipe.diffusion.guidance:g}, and {name} takes no negative prompt: its guidance "
+            "is distilled; set it to 1"
+        )

@@ -11,8 +11,7 @@ from torch import Tensor
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import EVERYWHERE
-from attnshift.diffusion.backbone import Read
-from attnshift.diffusion.denoising import denoise
+from attnshift.diffusion.denoising import denoise, predict
 from attnshift.profiling import part
 from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan
 
@@ -98,10 +97,8 @@ def _sites(batch: PreparedBatch) -> tuple[Site, ...]:
 def _read(batch: PreparedBatch, stored: Sequence[Tensor]) -> AttentionMaps:
     """Attention under the prompt of the true class on latents as ``invert`` returns them."""
     trajectory, sites = batch.render.trajectory, _sites(batch)
-    probe = trajectory.interference and trajectory.interference.phrase
-    reads = [Read(site, probe=probe if site.view == "probe" else None) for site in sites]
     seen = [
-        batch.render.backbone.denoise(latents, timestep, trajectory.text, reads).attention
+        predict(batch.render.backbone, latents, timestep, [trajectory.text], sites, trajectory.interference).attention
         for latents, timestep in zip(stored, trajectory.noise_schedule.timesteps, strict=False)
     ]
     return {site: tuple(each[site] for each in seen) for site in sites}

@@ -131,11 +131,12 @@ def prepare_batch(
     phrases = [choice.phrase for choice in choices] or [""] * len(tasks)
     prompts = [recipe.prompt.prompt(task.class_name, phrase) for task, phrase in zip(tasks, phrases, strict=True)]
     tokens = tuple(
-        backbone.locate(prompt.text, task.class_name, prompt.start) for prompt, task in zip(prompts, tasks, strict=True)
+        backbone.locate(prompt.text, task.class_name, prompt.start, recipe.prompt.stream)
+        for prompt, task in zip(prompts, tasks, strict=True)
     )
     latents = _encode(method, backbone, images, tasks)
     text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
-    stored, trajectory = clean_path(method, backbone, latents, text, empty, inversions)
+    stored, trajectory = clean_path(method, backbone, images.shape[-1], latents, text, empty, inversions)
     key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
     trajectory = laid_out(recipe.path, backbone, trajectory, stored, key)
     sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
@@ -146,6 +147,7 @@ def prepare_batch(
             recipe, backbone, trajectory.noise_schedule, stored, subjects, choices, sites
         )
         trajectory = replace(trajectory, interference=interference_text)
+    backbone.release_texts()
     # The same sites as in the attack: a recorded layer rounds otherwise than a fused one, and at
     # iteration 0 the two branches shall be one.
     running = tuple(site for site in sites if site.view != "reference")

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.attention.selection import Selection
-from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
+from attnshift.types import AttentionMaps, Observation, Share, Site, TokenSpan
 
 __all__ = [
     "grid_weights",
+    "of_share",
     "phrase_map",
     "relative_entropy",
     "resized",
@@ -33,8 +34,17 @@ def site_maps(
     attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int
 ) -> Float[Tensor, "steps heads tokens side side"]:
     """Attention of each head of one site to the tokens of a phrase."""
-    steps = [attention[site][step][image][:, :, list(span)].float() for step in select.window(attention[site])]
+    rows = [of_share(attention[site][step][image], site, select.share) for step in select.window(attention[site])]
+    steps = [each[:, :, list(span)].float() for each in rows]
     return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
+
+
+def of_share(maps: Float[Tensor, "*rows keys"], site: Site, share: Share) -> Float[Tensor, "*rows keys"]:
+    """``maps`` of ``site`` as shares of what they are asked to be shares of; as they are where the
+    site is not joint: it has one part."""
+    if share == "whole" or not site.joint:
+        return maps
+    return maps.float() / maps.float().sum(-1, keepdim=True).clamp(min=_EPS)
 
 
 def resized(maps: Float[Tensor, "*maps old old"], side: int) -> Float[Tensor, "*maps {side} {side}"]:

@@ -12,19 +12,22 @@ from torch import Tensor
 
 from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
-from attnshift.types import Kind, Place, Site
+from attnshift.types import Kind, Place, Share, Site
 
 __all__ = ["EVERYWHERE", "Selection"]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Sites by place and grid, weights of their heads, and a window of denoising steps.
+    """Sites by place and grid, weights of their heads, a window of denoising steps, and what masses
+    are shares of.
 
     ``grid`` is the side of the grid relative to the latent: "quarter" (7 x 7 positions at 224 px of
-    Stable Diffusion), "half", "full", "eighth", or "all". ``steps`` counts from 0; an end of -1
+    Stable Diffusion), "half", "full", "eighth", or "all"; where all of a model's sites have one
+    grid, as in transformers, that is read in any case. ``steps`` counts from 0; an end of -1
     means the last step, included. ``heads`` are the heads' shares in a mean, scaled to sum to 1;
-    empty means that all count the same.
+    empty means that all count the same. ``share`` acts on joint attention alone: masses are shares
+    of the attention to the text (or to the image, between positions), or of the whole row.
     """
 
     __pydantic_config__ = STRICT
@@ -32,6 +35,7 @@ class Selection:
     grid: Literal["full", "half", "quarter", "eighth", "all"] = "quarter"
     steps: tuple[int, int] = field(default=(0, -1))
     heads: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    share: Share = "part"
 
     def sites(self, available: Iterable[Site], kind: Kind, latent_side: int) -> tuple[Site, ...]:
         """The selected ones among ``available``, to be read as maps; ``RecipeError`` if there is
@@ -39,10 +43,11 @@ class Selection:
         offered = (site.mapped() for site in available if site.kind == kind and site.view == "prompt")
         candidates = list(dict.fromkeys(offered))
         parts = {"full": 1, "half": 2, "quarter": 4, "eighth": 8}
+        any_grid = self.grid == "all" or len({site.side for site in candidates}) == 1
         chosen = tuple(
             site
             for site in candidates
-            if site.place in self.places and (self.grid == "all" or site.side == -(-latent_side // parts[self.grid]))
+            if site.place in self.places and (any_grid or site.side == -(-latent_side // parts[self.grid]))
         )
         if not chosen:
             grids = sorted({(site.place, site.side) for site in candidates})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from attnshift.baselines.diffusion import check_negative_prompt
 from attnshift.baselines.mapped import MappedBaseline
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class ACA(MappedBaseline):
 
     def check(self, given: EditInput) -> None:
         super().check(given)
-        given.backbone.noise_schedule(self.schedule_steps, self.schedule_steps)
+        check_negative_prompt(given.backbone, self.guidance, self.reconstruction == "null_text")
+        given.backbone.noise_schedule(self.schedule_steps, self.schedule_steps, given.images.shape[-1])
 
     def prepare(self, given: EditInput) -> Edit:
         from attnshift.baselines.content import prepare_content

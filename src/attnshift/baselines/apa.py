@@ -79,7 +79,7 @@ class APA(MappedBaseline):
         from attnshift.diffusion.low_rank import Projecting
 
         super().check(given)
-        given.backbone.noise_schedule(self.schedule_steps, self.way)
+        given.backbone.noise_schedule(self.schedule_steps, self.way, given.images.shape[-1])
         if self.memory_steps and not isinstance(given.backbone, Projecting):
             raise RecipeError(
                 f"baseline 'apa' changes the denoiser's attention, and {given.backbone.name} does not show it; "

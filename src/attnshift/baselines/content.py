@@ -190,7 +190,7 @@ class Content(Mapped):
 def prepare_content(options: ACA, given: EditInput) -> Content:
     """ACA with ``options`` on ``given``: the images mapped to noise."""
     backbone, images = given.backbone, given.images
-    schedule = backbone.noise_schedule(options.schedule_steps, options.schedule_steps)
+    schedule = backbone.noise_schedule(options.schedule_steps, options.schedule_steps, images.shape[-1])
     text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(images))
     stored = invert(backbone, schedule, backbone.encode(images), text, "aligned")
     reconstruction = _NULL_TEXT if options.reconstruction == "null_text" else Offset()

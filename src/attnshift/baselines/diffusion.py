@@ -10,13 +10,15 @@ from pydantic import Field
 
 from attnshift.baselines.options import ScaledOptions
 from attnshift.ensemble import RULES
+from attnshift.errors import RecipeError
 from attnshift.registry import build
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
+    from attnshift.diffusion.backbone import Backbone
     from attnshift.ensemble.fusion import FusionRule
 
-__all__ = ["DiffusionBaseline", "PromptedBaseline"]
+__all__ = ["DiffusionBaseline", "PromptedBaseline", "check_negative_prompt"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +72,13 @@ class PromptedBaseline(DiffusionBaseline):
 
     def prompt(self, class_name: str) -> str:
         return self.template.replace("{}", class_name)
+
+
+def check_negative_prompt(backbone: Backbone, guidance: float, further: bool = False) -> None:
+    """Raise ``RecipeError`` if the attack weights predictions without a prompt, by ``guidance`` or
+    ``further``, and ``backbone`` has none: its guidance is distilled."""
+    if not backbone.guided and (guidance != 1 or further):
+        raise RecipeError(
+            f"the attack guides by a negative prompt, and {backbone.name} takes none: its guidance is distilled; set "
+            "`baseline.guidance` to 1 and use no null text and no boundary, or take another pipeline"
+        )

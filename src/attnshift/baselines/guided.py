@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from attnshift.baselines.diffusion import PromptedBaseline
+from attnshift.baselines.diffusion import PromptedBaseline, check_negative_prompt
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import EditInput
@@ -55,4 +55,5 @@ class GuidedBaseline(PromptedBaseline):
 
     def check(self, given: EditInput) -> None:
         super().check(given)
-        given.backbone.noise_schedule(self.schedule_steps, self.way)
+        check_negative_prompt(given.backbone, self.guidance)
+        given.backbone.noise_schedule(self.schedule_steps, self.way, given.images.shape[-1])

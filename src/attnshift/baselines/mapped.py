@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from attnshift.baselines.diffusion import PromptedBaseline
+from attnshift.baselines.diffusion import PromptedBaseline, check_negative_prompt
+
+if TYPE_CHECKING:
+    from attnshift.baselines.edits import EditInput
 
 __all__ = ["MappedBaseline"]
 
@@ -33,6 +36,10 @@ class MappedBaseline(PromptedBaseline):
     prediction alone."""
     residual: bool = True
     """Add to each image what the way back loses of it."""
+
+    def check(self, given: EditInput) -> None:
+        super().check(given)
+        check_negative_prompt(given.backbone, self.guidance)
 
     @property
     def pace(self) -> float:

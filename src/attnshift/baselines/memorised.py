@@ -145,7 +145,7 @@ def prepare_memorised(options: APA, given: EditInput) -> Memorised:
         )
         layers, memory = backbone.projections(), memorised(backbone, encoded, text, given.key, learning)
     own = changed(backbone, memory, layers)
-    schedule = backbone.noise_schedule(options.schedule_steps, options.way)
+    schedule = backbone.noise_schedule(options.schedule_steps, options.way, given.images.shape[-1])
     empty = backbone.embed([""] * len(encoded))
     stored = invert(own, schedule, encoded, text, "aligned")
     if options.reconstruction == "offset":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from attnshift.baselines.diffusion import check_negative_prompt
 from attnshift.baselines.guided import GuidedBaseline, Length, Share
 from attnshift.classifiers.names import NAMES_FILE
 from attnshift.ensemble import TRANSFORMS
@@ -78,6 +79,7 @@ class NatADiff(GuidedBaseline):
         from attnshift.classifiers.classifier import vocabulary
 
         super().check(given)
+        check_negative_prompt(given.backbone, self.guidance, self.boundary > 0)
         self.made_transforms()
         names = vocabulary(given.surrogates.classifiers)  # type: ignore[arg-type]
         if not names:

@@ -28,14 +28,15 @@ _TRAINED, _RUNGS = 1000, 50
 """Steps of the diffusion model of the paper, and of the schedule that it is walked with."""
 
 
-def ladder(backbone: Backbone, depth: int) -> NoiseSchedule:
-    """The ``depth`` + 1 steps of ``backbone`` whose signal is nearest to the paper's.
+def ladder(backbone: Backbone, depth: int, side: int = 0) -> NoiseSchedule:
+    """The ``depth`` + 1 steps of ``backbone``, for images of ``side`` pixels, whose signal is
+    nearest to the paper's.
 
     Those are every 20th of 1000 steps with linear betas, from number 20 ``depth`` down to 0; the
     last step ends at the predicted image itself.
     """
     alphas = linear_levels(_TRAINED)
-    own = backbone.noise_schedule(_TRAINED, _TRAINED - 1)
+    own = backbone.noise_schedule(_TRAINED, _TRAINED - 1, side)
     wanted = [alphas[rung * _TRAINED // _RUNGS] for rung in reversed(range(depth + 1))]
     known = own.alphas
     places = [min(range(len(own)), key=lambda at: abs(known[at] - alpha)) for alpha in wanted]
@@ -113,7 +114,8 @@ class Purified(Edit):
 @torch.no_grad()
 def prepare_purified(options: DiffPGD, given: EditInput) -> Purified:
     """Diff-PGD with ``options`` on ``given``."""
-    made = Purified(given, options, ladder(given.backbone, options.depth), given.backbone.embed(given.prompts), None)
+    schedule = ladder(given.backbone, options.depth, given.images.shape[-1])
+    made = Purified(given, options, schedule, given.backbone.embed(given.prompts), None)
     if options.residual and options.noise == "fixed":
         return replace(made, clean=made.purify(given.images, 0))
     return made

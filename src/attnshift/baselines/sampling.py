@@ -133,7 +133,7 @@ def way_of(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]) 
     through the inverted latents.
     """
     backbone, key = given.backbone, given.key
-    schedule = backbone.noise_schedule(options.schedule_steps, options.way)
+    schedule = backbone.noise_schedule(options.schedule_steps, options.way, given.images.shape[-1])
     text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(given.images))
     latents = backbone.encode(given.images)
     if options.generates:

@@ -117,19 +117,19 @@ def _purified(
 ) -> Tensor:
     backbone.check_size(images.shape[-1])
     shown = images.to(backbone.device, torch.promote_types(images.dtype, torch.float32))
-    latents = _denoised(options, backbone, backbone.encode(shown), draws)
+    latents = _denoised(options, backbone, backbone.encode(shown), images.shape[-1], draws)
     return backbone.decode(latents, checkpointing=latents.requires_grad).clamp(0, 1).to(images)
 
 
 def _denoised(
-    options: Purification, backbone: Backbone, latents: Tensor, draws: Sequence[numpy.random.Generator]
+    options: Purification, backbone: Backbone, latents: Tensor, side: int, draws: Sequence[numpy.random.Generator]
 ) -> Tensor:
     # Rounding comes first: 0.07 of 100 steps is 7.000000000000001 in floating point and must
     # not become 8.
     steps = math.ceil(round(options.strength * options.schedule_steps, 6))
     if steps == 0:
         return latents
-    noise_schedule = backbone.noise_schedule(options.schedule_steps, steps)
+    noise_schedule = backbone.noise_schedule(options.schedule_steps, steps, side)
     drawn = numpy.stack([draw.standard_normal(latents.shape[1:]) for draw in draws])
     noise = torch.from_numpy(drawn).to(latents)
     start = noise_schedule.path.noised(latents, noise, noise_schedule.levels[0])

@@ -22,6 +22,21 @@ BACKBONES = Table(
             "Rombach et al., CVPR 2022",
             "attnshift.diffusion.stable_diffusion:STABLE_DIFFUSION",
         ),
+        "sdxl": Entry(
+            "Stable Diffusion XL, also distilled (Turbo, Lightning)",
+            "Podell et al., ICLR 2024",
+            "attnshift.diffusion.sdxl:SDXL",
+        ),
+        "sd3": Entry(
+            "Stable Diffusion 3 and 3.5, with T5 or without",
+            "Esser et al., ICML 2024",
+            "attnshift.diffusion.sd3:SD3",
+        ),
+        "flux": Entry(
+            "FLUX.1 dev and schnell, which take no negative prompt",
+            "Black Forest Labs, 2024",
+            "attnshift.diffusion.flux:FLUX",
+        ),
         "lab": Entry(
             "the Stable Diffusion of the built-in tabletop world",
             "docs/lab.md",
@@ -78,6 +93,16 @@ def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
     """
     backbone, model = _named(source)
     return look_up(BACKBONES, backbone)(model, precision)
+
+
+def takes_guidance(source: str) -> bool:
+    """False if the pipeline ``source`` is of a kind that takes no classifier-free guidance; nothing
+    of it is loaded."""
+    try:
+        return look_up(BACKBONES, _named(source)[0]).guided
+    except ModelError:
+        # Loading it says why.
+        return True
 
 
 def check_pipeline_name(source: str) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnshift.attention.projections import projections
 from attnshift.diffusion.backbone import Read
@@ -48,14 +49,17 @@ def attention_sites(unet: UNet2DConditionModel, latent_side: int) -> tuple[Site,
 
 
 @contextmanager
-def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Iterator[dict[Site, Tensor]]:
+def record_attention(
+    denoiser: nn.Module, reads: Sequence[Read], recorder: Callable[..., Any] | None = None
+) -> Iterator[dict[Site, Tensor]]:
     """Collect the attention probabilities that ``reads`` asks for in the forward passes inside.
 
     Yields a dictionary by site, which each forward pass fills again, [rows, heads, queries, keys];
     in the view "probe" the phrase's keys stand behind the prompt's. Of a site in the form
-    "projections", [rows, heads, queries + keys, width]. A pass that runs twice (a checkpointed one,
-    in backward) overwrites instead of appending. On leaving, also by an exception, the processors
-    are the ones that were there.
+    "projections", [rows, heads, queries + keys, width]. ``recorder`` is the processor that reads,
+    by default that of a U-Net. A pass that runs twice (a checkpointed one, in backward) overwrites
+    instead of appending. On leaving, also by an exception, the processors are the ones that were
+    there.
     """
     recorded: dict[Site, Tensor] = {}
     layers: dict[str, list[Read]] = defaultdict(list)
@@ -64,11 +68,11 @@ def record_attention(unet: UNet2DConditionModel, reads: Sequence[Read]) -> Itera
     replaced = []
     try:
         for layer, wanted in layers.items():
-            module = unet.get_submodule(layer)
-            if not isinstance(module, Attention):
+            module: Any = denoiser.get_submodule(layer)
+            if not hasattr(module, "processor"):
                 raise TypeError(f"{layer} is a {type(module).__name__}, not an attention module")
             replaced.append((module, module.processor))
-            module.processor = _Recorder(layer, wanted, recorded)  # type: ignore[assignment]
+            module.processor = (recorder or _Recorder)(layer, wanted, recorded)
         yield recorded
     finally:
         for module, processor in replaced:

@@ -43,6 +43,8 @@ def encode(
     else:
         mean, std = (each.to(images.dtype) for each in (encoded.latent_dist.mean, encoded.latent_dist.std))
         latents = mean if noise is None else mean + std * noise
+    if _shift(vae):
+        latents = latents - _shift(vae)
     return latents * vae.config["scaling_factor"]
 
 
@@ -52,6 +54,8 @@ def decode(
     """Images of ``latents``, not clamped. With ``checkpointing`` each layer keeps only its
     input."""
     scaled = latents / vae.config["scaling_factor"]
+    if _shift(vae):
+        scaled = scaled + _shift(vae)
     with _checkpointed(vae) if checkpointing else nullcontext():
         decoded = vae.decode(scaled.to(precision_of(vae))).sample
     return decoded.to(latents.dtype) / 2 + 0.5
@@ -59,10 +63,15 @@ def decode(
 
 def facts(vae: Autoencoder) -> tuple[object, ...]:
     """All that changes what ``vae`` computes beside its weights."""
-    config = vae.config
+    config, moved = vae.config, (("shift", _shift(vae)),) if _shift(vae) else ()
     if isinstance(vae, AutoencoderTiny):
-        return config["scaling_factor"], "AutoencoderTiny", config["act_fn"], config["upsample_fn"]
-    return (config["scaling_factor"],)
+        return config["scaling_factor"], "AutoencoderTiny", config["act_fn"], config["upsample_fn"], *moved
+    return config["scaling_factor"], *moved
+
+
+def _shift(vae: Autoencoder) -> float:
+    """What is taken off the latents before they are scaled; 0 in Stable Diffusion and SDXL."""
+    return float(vae.config.get("shift_factor") or 0.0)
 
 
 def precision_of(network: torch.nn.Module) -> torch.dtype:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnshift.batching import batch_record, per_image
@@ -21,16 +21,22 @@ __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
 
 @batch_record
 class Probe:
-    """A further phrase for queries to meet: text states, and which of them are real."""
+    """A further phrase for queries to meet: text states, and which of them are real.
+
+    ``tokens`` are their positions in the phrase's own prompt: keys of joint attention come from
+    there, since its text is another one in every layer.
+    """
 
     states: Float[Tensor, "batch tokens width"] = per_image()
     real: Bool[Tensor, "batch tokens"] = per_image()
+    tokens: Int[Tensor, "batch tokens"] | None = per_image(default=None)
 
 
 @dataclass(frozen=True)
 class Read:
     """Read the attention of ``site`` for the batch ``rows``; a site in the view "probe" also needs
-    its ``probe``.
+    its ``probe``, and where it is joint the rows ``apart`` of the batch, which stand under the
+    phrase's own prompt.
 
     In the form "projections" it is read as all of its queries and behind them its keys,
     [batch,heads,queries + keys,width].
@@ -39,6 +45,7 @@ class Read:
     site: Site
     rows: slice = field(default_factory=lambda: slice(None))
     probe: Probe | None = None
+    apart: slice | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class Backbone(Protocol):
     device: torch.device
     suggested_size: int
     """Side of the square images that the model was trained on, in pixels."""
+    guided: bool
+    """True for a model that takes classifier-free guidance, False for one with guidance
+    distilled."""
+    streams: tuple[str, ...]
+    """Names of its text encoders whose tokens the image attends to, in their order."""
 
     def to(self, device: torch.device | str) -> Backbone: ...
 
@@ -102,15 +114,24 @@ class Backbone(Protocol):
         meaning."""
         ...
 
-    def locate(self, prompt: str, phrase: str, start: int | None = None) -> TokenSpan:
+    def release_texts(self) -> None:
+        """Free the memory that only prompts need; the next prompt takes it again."""
+        ...
+
+    def locate(self, prompt: str, phrase: str, start: int | None = None, stream: str = "all") -> TokenSpan:
         """Token positions of ``phrase`` in ``prompt``, at character ``start`` or where it stands
         last.
 
-        ``ModelError`` if it is absent or cut off.
+        A phrase stands in every one of ``streams``; ``stream`` names one of them, or "all", which
+        gives the positions in one after the other. ``ModelError`` if it is absent or cut off, or if
+        there is no such stream.
         """
         ...
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int) -> NoiseSchedule: ...
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
+        """The last ``denoising_steps`` of ``schedule_steps``, for images of ``side`` pixels; 0
+        stands for the suggested size. Some models shift their levels by it."""
+        ...
 
     def latent_side(self, side: int) -> int:
         """Side of the latents of square images of ``side`` pixels."""
@@ -144,6 +165,8 @@ class Loader:
 
     pipelines: tuple[str, ...]
     load: Callable[[str, Precision], Backbone]
+    guided: bool = True
+    """True if its models take classifier-free guidance."""
 
     def __call__(self, source: str, precision: Precision = "float32") -> Backbone:
         return self.load(source, precision)

@@ -3,6 +3,9 @@
 Its folder is read as data before anything is loaded, its parts are compared afterwards.
 """
 
+# The stubs of transformers lack classes that it has.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math
@@ -12,41 +15,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderTiny, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5EncoderModel,
+)
 
 from attnshift.diffusion.autoencoder import AUTOENCODERS
+from attnshift.diffusion.layout import Layout
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, read_object, reason, safetensors_shapes
 
 __all__ = [
     "check_betas",
     "check_folder",
+    "check_latents",
     "check_levels",
     "check_network",
     "check_parts",
+    "check_tokenizer",
+    "check_unet",
     "check_unexpected",
+    "check_width",
     "network_class",
 ]
 
-_CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": tuple(AUTOENCODERS),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+_DENOISERS = {each.__name__: each for each in (UNet2DConditionModel, SD3Transformer2DModel, FluxTransformer2DModel)}
+_ENCODERS: dict[str, tuple[Any, type[PretrainedConfig]]] = {
+    "CLIPTextModel": (CLIPTextModel, CLIPTextConfig),
+    "CLIPTextModelWithProjection": (CLIPTextModelWithProjection, CLIPTextConfig),
+    "T5EncoderModel": (T5EncoderModel, T5Config),
 }
-"""The classes of a Stable Diffusion.
+"""Text encoders, and the classes of their configurations."""
 
-Its scheduler may be any of diffusers': only its noise levels are used.
-"""
-
+_FLOW = "FlowMatchEulerDiscreteScheduler"
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
-_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 _DEPTHS = (
     "layers_per_block", "transformer_layers_per_block", "num_hidden_layers", "num_encoder_blocks", "num_decoder_blocks",
+    "num_layers", "num_single_layers",
 )  # fmt: skip
 _DEEPEST = 100
 """Layers in a row: more are no network that anybody trained, and would be built one by one before
@@ -75,7 +91,7 @@ _BESIDE_TEXT = ("vision_model.", "text_projection.", "visual_projection.", "logi
 """Weights of CLIP that do not act on the states of a text."""
 
 
-def check_folder(folder: Path, variant: str | None = None) -> dict[str, str | None]:
+def check_folder(folder: Path, variant: str | None, layout: Layout) -> dict[str, str | None]:
     """Read ``folder`` as data, and return for each network the variant
     of its weights: "fp16", None.
 
@@ -87,51 +103,64 @@ def check_folder(folder: Path, variant: str | None = None) -> dict[str, str | No
     pipelines of another kind.
     """
     index = read_object(folder / "model_index.json")
-    _check_index(index, folder)
-    for part in ("", *_CLASSES, "scheduler"):
+    _check_index(index, folder, layout)
+    there = [part for part in _classes(layout) if (folder / part).is_dir()]
+    for part in ("", *there, "scheduler"):
         _check_code(folder / part)
-    _check_vocabulary(folder / "tokenizer")
-    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
-    _check_attention(folder / "unet" / "config.json")
+    for part in set(layout.tokenizers) & set(there):
+        _check_vocabulary(folder / part)
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json", layout.flow)
+    layout.check(folder)
     _check_loras(folder)
     stated, wanted = network_class(folder / "vae", "vae").__name__, index["vae"][1]
     if stated != wanted:
         raise ModelError(f"{folder / 'model_index.json'} names {wanted} for vae, and vae/config.json is a {stated}'s")
-    variants = {part: check_network(folder / part, part, variant) for part in ("unet", "vae", "text_encoder")}
+    networks = [part for part in (*layout.networks, "vae") if part in there]
+    variants = {part: check_network(folder / part, part, variant, layout) for part in networks}
     if variant not in (None, *variants.values()):
         raise ModelError(f"{folder} holds no weights of the variant {variant!r}; leave `,variant={variant}` out")
     return variants
 
 
-def _check_index(index: Mapping[str, Any], folder: Path) -> None:
+def _classes(layout: Layout) -> dict[str, tuple[str, ...]]:
+    """The classes of every part but the scheduler, which may be any of diffusers' where there are
+    betas: only their noise levels are used."""
+    return {**layout.networks, "vae": tuple(AUTOENCODERS), **layout.tokenizers}
+
+
+def _check_index(index: Mapping[str, Any], folder: Path, layout: Layout) -> None:
     path = folder / "model_index.json"
     if "custom_pipeline" in index or not isinstance(index.get("_class_name", ""), str):
         raise ModelError(f"{path} asks for a pipeline class of its own; code that comes with a model is never run")
+    known = (*_classes(layout), "scheduler")
     for part, value in index.items():
-        if part in (*_CLASSES, "scheduler") or isinstance(value, list):
-            _check_part(path, part, value)
-    for part in (*_CLASSES, "scheduler"):
-        if part not in index or not (folder / part).is_dir():
+        if part in known or isinstance(value, list):
+            _check_part(path, part, value, layout)
+    for part in known:
+        absent = part not in index or not (folder / part).is_dir()
+        if absent and not (part in layout.optional and index.get(part) in (None, [None, None])):
             raise ModelError(f"{folder} has no {part}; is the pipeline complete?")
 
 
-def _check_part(path: Path, part: str, value: object) -> None:
+def _check_part(path: Path, part: str, value: object, layout: Layout) -> None:
+    classes = _classes(layout)
+    if value is None and part in layout.optional:
+        return
     library, name = value if isinstance(value, list) and len(value) == 2 else ("", value)
     if library not in _LIBRARIES:
         raise ModelError(
             f"{path} names {value!r:.80} for {part}; only classes of diffusers and transformers are used, and code "
             "that comes with a model is never run"
         )
-    if part in _UNUSED or (name is None and part not in (*_CLASSES, "scheduler")):
+    if part in _UNUSED or (name is None and part not in ({*classes, "scheduler"} - {*layout.optional})):
         return
-    if part == "scheduler":
+    if part == "scheduler" and not layout.flow:
         fits, expected = library == "diffusers" and str(name).endswith("Scheduler"), "a scheduler of diffusers"
     else:
-        fits, expected = name in _CLASSES.get(part, ()), " or ".join(_CLASSES.get(part, ("nothing",)))
+        allowed = (_FLOW,) if part == "scheduler" else classes.get(part, ())
+        fits, expected = name in allowed, " or ".join(allowed) or "nothing"
     if not fits:
-        raise ModelError(
-            f"{path} names {name!r:.80} for {part}, expected {expected}; Stable Diffusion 1.x and 2.x are supported"
-        )
+        raise ModelError(f"{path} names {name!r:.80} for {part}, expected {expected}; {layout.family} are supported")
 
 
 def _check_code(folder: Path) -> None:
@@ -148,12 +177,15 @@ def _check_vocabulary(folder: Path) -> None:
         raise ModelError(f"{folder} has no vocabulary: neither tokenizer.json nor vocab.json and merges.txt")
 
 
-def _check_scheduler(path: Path) -> None:
+def _check_scheduler(path: Path, flow: bool) -> None:
     config = read_object(path)
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= 100_000:
         raise ModelError(f"{path}: num_train_timesteps is {steps!r:.80}; expected a whole number from 2 to 100000")
-    check_betas(path, config)
+    if not flow:
+        check_betas(path, config)
+    elif config.get("invert_sigmas") or config.get("stochastic_sampling"):
+        raise ModelError(f"{path}: invert_sigmas and stochastic_sampling are not supported; only straight flows are")
 
 
 def check_betas(where: object, config: Mapping[str, Any]) -> None:
@@ -173,20 +205,20 @@ def check_betas(where: object, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_attention(path: Path) -> None:
-    """Raise ModelError for a denoiser that attends in another way than Stable Diffusion, or wants
-    its guidance."""
+def check_unet(path: Path, family: str) -> None:
+    """Raise ModelError for a U-Net, configured at ``path``, that attends in another way than Stable
+    Diffusion's, or wants its guidance; ``family`` is supported."""
     config = read_object(path)
     for key, usual in _USUAL_ATTENTION.items():
         if any(value not in (usual, None) for value in _flat(config.get(key))):
             raise ModelError(
                 f"{path}: {key} is {config[key]!r:.80}; the attention of such denoisers cannot be read, and only that "
-                "of Stable Diffusion 1.x and 2.x is supported"
+                f"of {family} is supported"
             )
     for key in ("down_block_types", "mid_block_type", "up_block_types"):
         for block in _flat(config.get(key)):
             if block not in _BLOCKS:
-                raise ModelError(f"{path}: {key} has {block!r:.80}, which Stable Diffusion 1.x and 2.x do not have")
+                raise ModelError(f"{path}: {key} has {block!r:.80}, which {family} do not have")
     if config.get("time_cond_proj_dim") is not None:
         raise ModelError(
             f"{path}: time_cond_proj_dim is {config['time_cond_proj_dim']!r:.80}: the denoiser wants to be told its "
@@ -210,7 +242,7 @@ def check_unexpected(keys: Iterable[str], where: Path) -> None:
 
     A text encoder may come with the rest of its CLIP, which does not act on texts.
     """
-    ignored = _BESIDE_TEXT if where.name == "text_encoder" else ()
+    ignored = _BESIDE_TEXT if where.name.startswith("text_encoder") else ()
     found = sorted(key for key in keys if not key.removeprefix("text_model.").startswith(ignored))
     if found:
         some = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
@@ -220,16 +252,15 @@ def check_unexpected(keys: Iterable[str], where: Path) -> None:
         )
 
 
-def network_class(folder: Path, part: str) -> type[nn.Module]:
-    """Class of the network in ``folder``, which is the ``part`` unet,
-    vae or text_encoder of a pipeline.
+def network_class(folder: Path, part: str, layout: Layout | None = None) -> type[nn.Module]:
+    """Class of the network in ``folder``, which is the ``part`` of a pipeline that ``layout``
+    describes; without one it is a vae.
 
     The autoencoder's stands in its configuration, else it is Stable Diffusion's own.
     """
-    if part == "text_encoder":
-        return CLIPTextModel
-    if part == "unet":
-        return UNet2DConditionModel
+    if layout is not None and part != "vae":
+        (stated,) = layout.networks[part]
+        return _DENOISERS[stated] if stated in _DENOISERS else _ENCODERS[stated][0]
     path = folder / "config.json"
     name = read_object(path).get("_class_name", "AutoencoderKL")
     if name not in AUTOENCODERS:
@@ -237,16 +268,17 @@ def network_class(folder: Path, part: str) -> type[nn.Module]:
     return AUTOENCODERS[name]
 
 
-def check_network(folder: Path, part: str, variant: str | None = None) -> str | None:
+def check_network(folder: Path, part: str, variant: str | None = None, layout: Layout | None = None) -> str | None:
     """Read the network in ``folder`` as data, and return the variant of its weights.
 
-    It is the ``part`` unet, vae or text_encoder of a pipeline. Raises ModelError if its weights are
-    no safetensors files or do not have the shapes that its configuration describes.
+    It is the ``part`` of a pipeline that ``layout`` describes; without one a vae. Raises ModelError
+    if its weights are no safetensors files or do not have the shapes that its configuration
+    describes.
     """
     files, variant = _weights(folder, part, variant)
     shapes = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
     config = read_object(folder / "config.json")
-    wanted = {key: tuple(value.shape) for key, value in _outline(folder, part, config).state_dict().items()}
+    wanted = {key: tuple(value.shape) for key, value in _outline(folder, part, config, layout).state_dict().items()}
     for key, expected in wanted.items():
         # transformers has dropped this prefix, and files keep it.
         found = shapes.get(key, shapes.get(f"text_model.{key}"))
@@ -263,7 +295,7 @@ def check_network(folder: Path, part: str, variant: str | None = None) -> str | 
 def _weights(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
     """Files of the weights, and their variant: ``variant`` if it is there,
     else none, else the only one."""
-    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     found = _variants(folder, stem)
     chosen = variant if variant in found else None if None in found else next(iter(found), None)
     if chosen is None and None not in found:
@@ -309,20 +341,20 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / str(name) for name in sorted(map(str, names))]
 
 
-def _outline(folder: Path, part: str, config: dict[str, Any]) -> nn.Module:
+def _outline(folder: Path, part: str, config: dict[str, Any], layout: Layout | None) -> nn.Module:
     """The network that ``config`` describes, without memory for its weights."""
     path = folder / "config.json"
     for key in _DEPTHS:
         depths = config.get(key)
         if any(type(each) is int and each > _DEEPEST for each in _flat(depths)):
             raise ModelError(f"{path}: {key} is {depths!r:.80}; at most {_DEEPEST} are supported")
-    kind: Any = network_class(folder, part)
+    kind: Any = network_class(folder, part, layout)
     if kind is AutoencoderTiny:
         _check_tiny(path, config)
     try:
         with torch.device("meta"):
-            if part == "text_encoder":
-                return CLIPTextModel(CLIPTextConfig.from_dict(config))
+            if kind.__name__ in _ENCODERS:
+                return kind(_ENCODERS[kind.__name__][1].from_dict(config))
             outline = kind.from_config(config)
             assert isinstance(outline, nn.Module)
             return outline
@@ -359,16 +391,7 @@ def check_parts(
 ) -> None:
     """Raise ModelError unless the parts of the pipeline ``name``, by their configurations, are a
     Stable Diffusion."""
-    if unet["in_channels"] != vae["latent_channels"]:
-        raise ModelError(
-            f"{name}: the denoiser takes {unet['in_channels']} channels but the autoencoder makes "
-            f"{vae['latent_channels']}; inpainting and editing variants are not supported"
-        )
-    if unet["out_channels"] != unet["in_channels"]:
-        raise ModelError(
-            f"{name}: the denoiser gives {unet['out_channels']} channels for {unet['in_channels']}; models that "
-            "predict more than the noise are not supported"
-        )
+    check_latents(name, unet, vae)
     wanted = [key for key in _CONDITIONS if unet.get(key) is not None]
     if wanted:
         raise ModelError(
@@ -380,18 +403,48 @@ def check_parts(
             f"{name}: the denoiser reads texts of width {unet['cross_attention_dim']} but the text encoder gives "
             f"{text.hidden_size}; do they belong together?"
         )
-    side, factor = unet["sample_size"], vae["scaling_factor"]
+    moved = [key for key in ("shift_factor", "latents_mean") if vae.get(key) not in (None, 0)]
+    if moved:
+        raise ModelError(f"{name}: the autoencoder has a {moved[0]}, which Stable Diffusion 1.x and 2.x do not have")
+    check_tokenizer(name, text, tokenizer)
+
+
+def check_latents(name: str, denoiser: Mapping[str, Any], vae: Mapping[str, Any], packed: int = 1) -> None:
+    """Raise ModelError unless the ``denoiser`` of the pipeline ``name`` takes the latents of its
+    ``vae`` and gives as many back; it takes ``packed`` of them together."""
+    made, taken, given = vae["latent_channels"] * packed, denoiser["in_channels"], denoiser.get("out_channels")
+    if taken != made:
+        raise ModelError(
+            f"{name}: the denoiser takes {taken} channels but the autoencoder makes {made}; inpainting and editing "
+            "variants are not supported"
+        )
+    if given not in (taken, None):
+        raise ModelError(
+            f"{name}: the denoiser gives {given} channels for {taken}; models that predict more than the noise are "
+            "not supported"
+        )
+    side, factor, shift = denoiser.get("sample_size", 1), vae["scaling_factor"], vae.get("shift_factor") or 0.0
     if type(side) is not int or not 1 <= side <= 1024:
         raise ModelError(f"{name}: the denoiser's sample_size is {side!r:.80}; expected a whole number from 1 to 1024")
     if type(factor) not in (int, float) or not 0 < factor < math.inf:
         raise ModelError(f"{name}: the autoencoder's scaling_factor is {factor!r:.80}; expected a number above 0")
-    moved = [key for key in ("shift_factor", "latents_mean") if vae.get(key) not in (None, 0)]
-    if moved:
-        raise ModelError(f"{name}: the autoencoder has a {moved[0]}, which Stable Diffusion 1.x and 2.x do not have")
-    _check_tokenizer(name, text, tokenizer)
+    if type(shift) not in (int, float) or not math.isfinite(shift):
+        raise ModelError(f"{name}: the autoencoder's shift_factor is {shift!r:.80}; expected a number")
 
 
-def _check_tokenizer(name: str, text: CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:
+def check_width(name: str, key: str, denoiser: Mapping[str, Any], width: int) -> None:
+    """Raise ModelError unless ``key`` of the ``denoiser`` of the pipeline ``name`` is the ``width``
+    that its text encoders give."""
+    if any(each != width for each in _flat(denoiser[key])):
+        raise ModelError(
+            f"{name}: {key} of the denoiser is {denoiser[key]} but the text encoders give {width}; do they belong "
+            "together?"
+        )
+
+
+def check_tokenizer(name: str, text: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ModelError unless ``tokenizer`` has its words and counts no further than the encoder
+    configured by ``text``."""
     highest = max(tokenizer.get_vocab().values(), default=0)
     if highest >= text.vocab_size:
         raise ModelError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attnshift.batching import batch_record, concatenated, constant, per_image, spread
-from attnshift.diffusion.backbone import Backbone, Probe, Read
+from attnshift.diffusion.backbone import Backbone, Prediction, Probe, Read
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.visits import Visit, visits
@@ -28,6 +28,7 @@ __all__ = [
     "crossed",
     "denoise",
     "guided_prediction",
+    "predict",
     "retraced",
     "travelling",
     "walk",
@@ -256,29 +257,16 @@ def guided_prediction(
     its maps.
 
     The batch of the pass is the unconditional part (none where the guidance is 1), the conditional
-    one, the one under the interference prompt where a site's view is "separate", which only serves
-    to read its attention, and the two of a boundary.
+    one, the one under the interference prompt where a site's view is "separate", or a "probe" of
+    joint attention, which only serves to read its attention, and the two of a boundary.
     """
-    count, interference, boundary = len(latents), trajectory.interference, trajectory.boundary
-    guided, separate = trajectory.guidance != 1, any(site.view == "separate" for site in sites)
+    count, boundary = len(latents), trajectory.boundary
+    guided = trajectory.guidance != 1
     texts = [trajectory.unconditional[index]] * guided + [trajectory.text]
-    own, apart = (slice(part * count, (part + 1) * count) for part in (guided, guided + 1))
-    if separate:
-        assert interference is not None
-        texts.append(interference.text)
-    if boundary is not None:
-        texts += [boundary.text, boundary.empty]
-    reads = [
-        Read(
-            site,
-            apart if site.view == "separate" else own,
-            interference.phrase if interference is not None and site.view == "probe" else None,
-        )
-        for site in sites
-    ]
-    prediction = backbone.denoise(
-        torch.cat([latents] * len(texts)), trajectory.noise_schedule.timesteps[index], concatenated(texts), reads
-    )
+    own = slice(guided * count, (guided + 1) * count)
+    timestep = trajectory.noise_schedule.timesteps[index]
+    further = () if boundary is None else (boundary.text, boundary.empty)
+    prediction = predict(backbone, latents, timestep, texts, sites, trajectory.interference, further)
     output = prediction.output[own]
     if guided:
         unconditional = prediction.output[:count]
@@ -286,3 +274,37 @@ def guided_prediction(
     if boundary is not None:
         output = crossed(output, boundary.weight, *prediction.output[-2 * count :].chunk(2))
     return output, tuple(prediction.attention[site] for site in sites)
+
+
+def predict(
+    backbone: Backbone,
+    latents: Float[Tensor, "batch channels rows columns"],
+    timestep: float,
+    texts: Sequence[Conditioning],
+    sites: Sequence[Site] = (),
+    interference: InterferenceText | None = None,
+    further: Sequence[Conditioning] = (),
+) -> Prediction:
+    """One pass over ``latents`` under each of ``texts``, one after the other in its batch, and at
+    its end under each of ``further``.
+
+    The attention of ``sites`` is read under the last of ``texts``; the interference prompt follows
+    them for sites whose view needs it.
+    """
+    count, texts = len(latents), list(texts)
+    own, apart = (slice(part * count, (part + 1) * count) for part in (len(texts) - 1, len(texts)))
+    if any(site.view == "separate" or (site.view == "probe" and site.joint) for site in sites):
+        assert interference is not None
+        texts.append(interference.text)
+    texts += further
+    reads = [_read(site, own, apart, interference) for site in sites]
+    return backbone.denoise(torch.cat([latents] * len(texts)), timestep, concatenated(texts), reads)
+
+
+def _read(site: Site, own: slice, apart: slice, interference: InterferenceText | None) -> Read:
+    if site.view == "separate":
+        return Read(site, apart)
+    if site.view != "probe":
+        return Read(site, own)
+    assert interference is not None
+    return Read(site, own, interference.phrase, apart if site.joint else None)

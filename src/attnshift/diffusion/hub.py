@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+from attnshift.diffusion.layout import Layout
 from attnshift.errors import ModelError
 from attnshift.untrusted import reason
 
@@ -20,7 +20,7 @@ _PATIENCE = 10
 """Seconds that the hub has for its first answer."""
 
 
-def download(name: str, variant: str | None) -> Path:
+def download(name: str, variant: str | None, layout: Layout) -> Path:
     """Folder of the pipeline ``name``, or ``USER/NAME``, of the hub,
     downloaded unless it is cached.
 
@@ -29,9 +29,9 @@ def download(name: str, variant: str | None) -> Path:
     """
     refusal = _refusal(name)
     try:
-        folder = StableDiffusionPipeline.download(
-            name, variant=variant, use_safetensors=True, safety_checker=None, feature_extractor=None,
-            image_encoder=None, trust_remote_code=False, local_files_only=bool(refusal),
+        folder = layout.pipeline.download(
+            name, variant=variant, use_safetensors=True, trust_remote_code=False, local_files_only=bool(refusal),
+            **{part: None for part, given in layout.left_out.items() if given is None},
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001
         # Each version of the library brings the exceptions of another network library.

@@ -159,7 +159,7 @@ def measure_pipeline(
     without ``prediction_type`` is taken as it answers.
     """
     steps = min(schedule_steps, _STEPS)
-    schedule = backbone.noise_schedule(steps, steps - 1)
+    schedule = backbone.noise_schedule(steps, steps - 1, images.shape[-1])
     path, alphas = schedule.path, schedule.alphas
     at = min(range(len(schedule)), key=lambda step: abs(alphas[step] - _LEVEL))
     level, timestep = schedule.levels[at], schedule.timesteps[at]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,9 @@ __all__ = ["NegativePrompt", "NullText", "Offset", "Reconstruction"]
 
 
 class Reconstruction(Protocol):
+    guided: ClassVar[bool]
+    """True if it needs classifier-free guidance to act on."""
+
     def __call__(
         self,
         backbone: Backbone,
@@ -50,6 +53,7 @@ class NullText:
     """
 
     __pydantic_config__ = STRICT
+    guided: ClassVar[bool] = True
     learning_rate: float = 0.1
     updates: int = 10
     updates_per_step: int = 2
@@ -106,6 +110,7 @@ class NegativePrompt:
     """
 
     __pydantic_config__ = STRICT
+    guided: ClassVar[bool] = True
 
     def __call__(
         self,
@@ -128,6 +133,7 @@ class Offset:
     """
 
     __pydantic_config__ = STRICT
+    guided: ClassVar[bool] = False
 
     def __call__(
         self,

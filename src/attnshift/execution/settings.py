@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from attnshift.attack.inputs import check_device
+from attnshift.attack.method import check_guidance
+from attnshift.diffusion import takes_guidance
 from attnshift.errors import UserError
 from attnshift.execution.early import check_numbers, check_surrogates
 from attnshift.recipes.schema import BaselineRecipe, Recipe
@@ -92,6 +94,7 @@ def settings_checks(settings: AttackSettings) -> Iterator[Callable[[], None]]:
     yield lambda: check_numbers(vars(settings))
     yield lambda: check_surrogates(settings.surrogates)
     yield lambda: _check_masks(settings.recipe, settings.masks)
+    yield lambda: _check_guidance(settings.recipe, settings.pipeline)
 
 
 def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
@@ -107,6 +110,11 @@ def usual_threads(device: str, size: int) -> int:
 def _check_recipe(recipe: object) -> None:
     if isinstance(recipe, str):
         raise UserError(f"`recipe` is the text '{recipe}'; give load_recipe('{recipe}')")
+
+
+def _check_guidance(recipe: Recipe | BaselineRecipe, pipeline: str) -> None:
+    if isinstance(recipe, Recipe):
+        check_guidance(recipe, pipeline, takes_guidance(pipeline))
 
 
 def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:

@@ -20,6 +20,7 @@ from attnshift.attention.reductions import (
     symmetric_kl_rows,
 )
 from attnshift.attention.selection import EVERYWHERE, Selection
+from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
 from attnshift.types import Observation, Place, Site
 
@@ -41,7 +42,8 @@ class SelfAttention:
     steps weighted over sites by their place (up 1, mid 0.5, down 0.25) times (side / largest
     side)^gamma, so that fine and late layers, which hold texture, count most. Sites with more than
     ``rows`` query rows are estimated from so many, drawn again in every iteration and the same on
-    both sides, which saves time; 0 reads all.
+    both sides, which saves time; 0 reads all. On joint attention rows are those of the image's part
+    alone.
     """
 
     __pydantic_config__ = STRICT
@@ -56,7 +58,13 @@ class SelfAttention:
     select: Selection = EVERYWHERE
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return tuple(site.projected(self.rows) for site in self.select.sites(available, "self", latent_side))
+        chosen = self.select.sites(available, "self", latent_side)
+        if self.select.share == "whole" and any(each.joint for each in chosen):
+            raise RecipeError(
+                "self_attention compares distributions, which shares of whole rows are not where image and text have "
+                "one softmax; set select.share to 'part'"
+            )
+        return tuple(site.projected(self.rows) for site in chosen)
 
     def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         attacked = observation.adversarial.attention

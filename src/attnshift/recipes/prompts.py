@@ -31,6 +31,10 @@ class PromptSection(Section):
     """Prompt of the interference phrase; like ``template`` where
     that does not name both, else "a photo of a {}"."""
 
+    stream: str = "all"
+    """The text stream in which phrases are looked up where a pipeline has several (SD3: clip and
+    t5); all: their masses are added."""
+
     @field_validator("template", "interference_template")
     @classmethod
     def _holds_the_name_once(cls, template: str | None) -> str | None:

@@ -55,11 +55,14 @@ def images_become_latents_and_images_again(backbone: Backbone) -> None:
 def texts_become_states(backbone: Backbone) -> None:
     """States, unit summaries, and tokens of a phrase that are there."""
     with torch.no_grad():
+        backbone.release_texts()
         states = backbone.embed(_PROMPTS).states
         require(states.ndim == 3 and len(states) == 2, f"two prompts become states of shape {tuple(states.shape)}")
         summaries = backbone.summarise(_PROMPTS)
     require_close(summaries.norm(dim=1), torch.ones(2).to(summaries), "a summary is no unit vector", rtol=1e-3)
+    spans = [backbone.locate(_PROMPTS[1], "red ball", stream=stream) for stream in backbone.streams]
     span = backbone.locate(_PROMPTS[1], "red ball")
+    require(span == sum(spans, ()), "the span in all streams is not those in each, one after the other")
     require(span and all(0 < at < states.shape[1] for at in span), f"'red ball' stands at {span}, outside the prompt")
     try:
         backbone.locate(_PROMPTS[0], "red ball")
@@ -72,7 +75,7 @@ def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
     """Maps are probabilities, reading them does not change the prediction,
     and a gradient passes both."""
     side = backbone.suggested_size
-    schedule = backbone.noise_schedule(20, 5)
+    schedule = backbone.noise_schedule(20, 5, side)
     timestep = schedule.timesteps[0]
     with torch.no_grad():
         latents, text = backbone.encode(pictures(2, side).to(backbone.device)), backbone.embed(_PROMPTS)
@@ -91,7 +94,11 @@ def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
         keys = maps.shape[-1]
         require_shape(maps, (2, site.heads, site.side**2, keys), f"the map of {site.layer}")
         ones = torch.ones(maps.shape[:-1]).to(maps)
-        require_close(maps.detach().sum(-1), ones, f"the rows of {site.layer} do not sum to 1", rtol=1e-3)
+        sums = maps.detach().sum(-1)
+        if site.joint:
+            require((sums <= 1.001).all() and (sums > 0).all(), f"the rows of {site.layer} do not lie in (0,1]")
+        else:
+            require_close(sums, ones, f"the rows of {site.layer} do not sum to 1", rtol=1e-3)
     total = read.output.sum() + sum(read.attention[site].square().sum() for site in chosen)
     (gradient,) = torch.autograd.grad(total, leaf)
     require_finite(gradient, "the gradient at the latents")

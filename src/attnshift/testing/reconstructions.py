@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from attnshift.batching import select_rows
 from attnshift.diffusion.denoising import denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import Reconstruction
@@ -29,12 +30,13 @@ def check_reconstruction(reconstruction: Reconstruction, tolerance: float = 1e-3
     require(len(trajectory.unconditional) == len(schedule), "unconditional does not have one entry for each step")
     offsets = trajectory.offsets
     require(offsets is None or len(offsets) == len(schedule), "offsets does not have one entry for each step")
-    constants = [trajectory.start, *trajectory.unconditional, *(offsets or ())]
+    constants = [trajectory.start, *(each.states for each in trajectory.unconditional), *(offsets or ())]
     require(not any(each.requires_grad for each in constants), "the trajectory has a graph; use .detach()")
     with torch.no_grad():
         final, _ = denoise(backbone, trajectory, trajectory.start)
     require_finite(final, "the end of the path")
-    alone = reconstruction(backbone, schedule, [each[:1] for each in stored], text[:1], empty[:1], 2.5)
+    told, none = (select_rows(each, slice(1)) for each in (text, empty))
+    alone = reconstruction(backbone, schedule, [each[:1] for each in stored], told, none, 2.5)
     with torch.no_grad():
         single, _ = denoise(backbone, alone, alone.start)
     require_close(single, final[:1], "an image ends elsewhere when it is alone", rtol=tolerance, atol=tolerance)

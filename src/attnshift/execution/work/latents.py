@@ -13,7 +13,7 @@ from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.interference import Subject, check_choice, class_of
 from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
-from attnshift.attack.method import Method
+from attnshift.attack.method import Method, check_guidance
 from attnshift.attack.movement import Moved
 from attnshift.attack.path import check_sites
 from attnshift.attack.prepare import Task, prepare_batch
@@ -52,14 +52,15 @@ class LatentWork:
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
         method, recipe = self.method, self.method.recipe
         backbone.check_size(size)
+        check_guidance(recipe, backbone.name, backbone.guided)
         if method.stand_in is not None:
             method.stand_in.check(backbone, size)
         check_sites(recipe, method.objective.sites(backbone.sites(size), backbone.latent_side(size)))
-        backbone.noise_schedule(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps)
+        backbone.noise_schedule(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps, size)
         mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))
         for name in sorted({item.class_name for item in items}):
             prompt = recipe.prompt.prompt(name)
-            backbone.locate(prompt.text, name, prompt.start)
+            backbone.locate(prompt.text, name, prompt.start, recipe.prompt.stream)
         probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
         if recipe.mask.source == "gradcam":
             for classifier in classifiers:

@@ -1,0 +1,126 @@
+"""Latent diffusion models whose denoiser is a U-Net with cross-attention, on DDIM's path."""
+
+# The annotations of diffusers are narrower than what it accepts and returns.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attnshift.diffusion.attention import attention_sites, record_attention
+from attnshift.diffusion.autoencoder import Autoencoder, facts, precision_of
+from attnshift.diffusion.backbone import Prediction, Read
+from attnshift.diffusion.checks import check_betas, check_levels
+from attnshift.diffusion.conditioning import Conditioning
+from attnshift.diffusion.latent_model import LatentModel
+from attnshift.diffusion.noise_schedule import NoiseSchedule
+from attnshift.diffusion.texts import Encoders, TextStream
+from attnshift.errors import ModelError
+from attnshift.fingerprint import fingerprint
+from attnshift.types import Site
+
+__all__ = ["UNetModel", "ddim_scheduler"]
+
+
+class UNetModel(LatentModel):
+    """Epsilon and v-prediction models; what they predict is handed on as noise."""
+
+    def __init__(
+        self,
+        name: str,
+        vae: Autoencoder,
+        unet: UNet2DConditionModel,
+        scheduler: DDIMScheduler,
+        encoders: Encoders,
+        streams: Sequence[TextStream],
+    ):
+        super().__init__(name, vae, unet, encoders, streams)
+        self.unet, self.scheduler = unet, scheduler
+        self.prediction_type = str(scheduler.config["prediction_type"])
+        self.suggested_size = int(unet.config["sample_size"]) * self.pixels_per_latent
+
+    def fingerprint(self) -> str:
+        return fingerprint(
+            {"vae": self.vae, "unet": self.unet} | dict(self.encoders.all()),
+            (
+                self.scheduler.config["prediction_type"],
+                self.scheduler.alphas_cumprod.tolist(),
+                *facts(self.vae),
+                *self._vocabularies(),
+            ),
+        )
+
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
+        alphas = self.scheduler.alphas_cumprod.double()
+        if schedule_steps > len(alphas):
+            raise ModelError(
+                f"diffusion.schedule_steps is {schedule_steps}, and {self.name} was trained with {len(alphas)} steps"
+            )
+        self.scheduler.set_timesteps(schedule_steps)
+        timesteps = [int(value) for value in self.scheduler.timesteps]
+        # The offset of one puts the first of all training steps beyond the last level.
+        most = sum(timestep < len(alphas) for timestep in timesteps)
+        if not 0 < denoising_steps <= most:
+            raise ModelError(
+                f"diffusion.denoising_steps is {denoising_steps}; it must lie between 1 and "
+                f"{most} for a schedule of {schedule_steps} steps"
+            )
+        used = timesteps[-denoising_steps:]
+        levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]
+        # Above the last training step there is no further level.
+        above = min(used[0] + len(alphas) // schedule_steps, len(alphas) - 1)
+        return NoiseSchedule(tuple(used), tuple(levels), float(alphas[above]))
+
+    def sites(self, side: int) -> tuple[Site, ...]:
+        return attention_sites(self.unet, self.latent_side(side))
+
+    def projections(self) -> dict[str, nn.Linear]:
+        """The linear layers of all attention modules, by name: queries, keys, values and output."""
+        names = (
+            f"{site.layer}.{part}"
+            for site in self.sites(self.suggested_size)
+            for part in ("to_q", "to_k", "to_v", "to_out.0")
+        )
+        return {name: cast(nn.Linear, self.unet.get_submodule(name)) for name in names}
+
+    def denoise(
+        self,
+        latents: Float[Tensor, "batch channels rows columns"],
+        timestep: float,
+        text: Conditioning,
+        reads: Sequence[Read] = (),
+    ) -> Prediction:
+        with record_attention(self.unet, reads) as attention:
+            inner, dtype = precision_of(self.unet), latents.dtype
+            states, further = text.states.to(inner), self._further(latents, text)
+            output = self.unet(latents.to(inner), int(timestep), encoder_hidden_states=states, **further).sample
+        output = output.to(dtype)
+        if self.prediction_type == "v_prediction":
+            # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D:
+            # noise = sqrt(a) v + sqrt(1 - a) z.
+            alpha = float(self.scheduler.alphas_cumprod[int(timestep)])
+            output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
+        return Prediction(output, attention)
+
+    def _further(self, latents: Float[Tensor, "batch channels rows columns"], text: Conditioning) -> dict[str, Any]:
+        """Arguments of the denoiser beside latents, noise level and states."""
+        return {}
+
+
+def ddim_scheduler(scheduler: Any, name: str, **changes: Any) -> DDIMScheduler:
+    """The noise levels of ``scheduler``, the one of the pipeline ``name``, walked by DDIM with eta
+    0; ``changes`` go before its own configuration."""
+    config = dict(scheduler.config)
+    check_betas(f"{name}: its scheduler", config)
+    made = DDIMScheduler.from_config(config, clip_sample=False, **changes)
+    if made.config["prediction_type"] not in ("epsilon", "v_prediction"):
+        raise ModelError(
+            f"{name}: prediction type {made.config['prediction_type']!r} is not supported; epsilon and v_prediction are"
+        )
+    check_levels(made.alphas_cumprod, name)
+    return made
