@@ -13,6 +13,7 @@ from attnshift.attack.loop import AttackState, optimise_latents, value_and_grad
 from attnshift.attack.pixels import pixel_share
 from attnshift.attack.run import run_attack
 from attnshift.errors import RecipeError
+from attnshift.metrics.contrast import local_contrast
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.recipes.strength import at_strength
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from attnshift.attack.prepare import PreparedBatch
 
 RATE = 0.002
-BOTH = [f"pixels.learning_rate={RATE}", "pixels.radius=1", "optimiser.iterations=2", "expectation.draws=1"]
+BOTH = [
+    f"pixels.learning_rate={RATE}",
+    "pixels.radius=1",
+    "pixels.contrast=0",
+    "optimiser.iterations=2",
+    "expectation.draws=1",
+]
 
 
 def moved(state: AttackState, values: Tensor) -> AttackState:
@@ -82,6 +89,17 @@ def test_no_value_exceeds_the_radius_also_where_the_search_goes_on(prepared: Pre
         assert change.values.abs().max() == pytest.approx(0.05)
     half = last.state.pixels.scaled(torch.tensor([0.5], dtype=torch.double))
     torch.testing.assert_close(half.values, last.state.pixels.values / 2)
+
+
+def test_contrast_bounds_each_pixel_by_what_is_around_it(prepared: Prepare) -> None:
+    batch = prepared("strong", [*BOTH, "pixels.learning_rate=0.2", "pixels.contrast=0.5"], slice(1))
+    *_, last = optimise_latents(batch)
+    assert last.state.pixels
+    change = last.state.pixels.values.abs().amax(1, keepdim=True)
+    bounds = 0.5 * local_contrast(batch.images)
+    assert (change <= bounds + 1e-12).all()
+    assert bounds.min() < 0.99 * bounds.max()
+    assert (change > 0.99 * bounds).double().mean() > 0.5
 
 
 def test_an_image_does_not_depend_on_its_batch_mates(prepared: Prepare) -> None:

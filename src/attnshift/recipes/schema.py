@@ -280,6 +280,9 @@ class PixelSection(Section):
     """Root mean square of a step, pixels counting from 0 to 1; 0 moves the latents alone."""
     radius: float = Field(default=1.0, gt=0, le=1)
     """Greatest change of a value, pixels counting from 0 to 1; 1 sets no bound."""
+    contrast: float = Field(default=0.0, ge=0, le=100)
+    """Greatest change of a value in standard deviations of the pixels around it, below the radius:
+    flat ground stays clean. 0 leaves the radius alone."""
 
 
 class FinishSection(Section):
