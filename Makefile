@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs steering ingredients tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs study-targeted steering ingredients tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -63,6 +63,9 @@ study-photographs: $(INSTALLED)  ## docs/results-photographs.md; MATERIAL=FOLDER
 	@test -d "$(MATERIAL)" || { echo "make study-photographs MATERIAL=FOLDER: docs/results-photographs.md says what it holds" >&2; exit 2; }
 	bash examples/study_photographs.sh $(BIN)/attnshift $(BIN)/python "$(MATERIAL)" $(PHOTOGRAPHS) $(PARTS)
 	$(BIN)/python examples/pages/comparisons.py $(PHOTOGRAPHS) docs/results-photographs.md
+
+study-targeted: $(INSTALLED)  ## targeted attacks, plain, behind JPEG and purification; MATERIAL=FOLDER, PARTS="lab photographs"
+	MATERIAL="$(MATERIAL)" bash examples/study_targeted.sh $(BIN)/attnshift $(BIN)/python runs/study-targeted $(PARTS)
 
 steering: $(INSTALLED)  ## the lab's tables of docs/steering.md (two hours)
 	bash examples/steering.sh $(BIN)/attnshift $(BIN)/python runs/steering lab

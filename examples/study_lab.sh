@@ -23,7 +23,8 @@ if asked main; then compare "${main[@]}"; fi
 if asked notes; then compare "${main[@]}" "${notes[@]}"; fi
 if asked defended; then
     for run in "$out"/budget/runs/{strong,latents,pixels,difgsm}@ssim=0.95; do
-        "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" --masks "$out/images/masks"
+        "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" --reference lab:rerender \
+            --masks "$out/images/masks"
         "$attnshift" report "$run"
     done
 fi

@@ -16,8 +16,8 @@ for place, run in enumerate(sys.argv[1:]):
     assert summary.judges is not None, f"{run} is not judged"
     if place == 0:
         behind = "".join(f" {row.name.partition(' behind ')[2]} |" for row in summary.defended)
-        print(f"| run | attributable | noise alone |{behind} SSIM | PSNR, dB | contrast kept | seconds |")
-        print("|---" * (7 + len(summary.defended)) + "|")
+        print(f"| run | attributable | noise alone |{behind} SSIM | PSNR, dB | label kept | contrast kept | seconds |")
+        print("|---" * (8 + len(summary.defended)) + "|")
     judges = (
         summary.judges.attributable,
         summary.judges.success["noise"],
@@ -25,5 +25,6 @@ for place, run in enumerate(sys.argv[1:]):
     )
     quality, left = summary.quality["attack"], summary.visibility.get("attack", {})
     cells = [*map(percent, judges), number(quality["ssim"]), number(quality["psnr"], 1)]
+    cells += [percent(summary.label.kept["attack"]) if summary.label else "–"]
     cells += [number(left["contrast_kept"], 2) if left else "–", f"{summary.seconds.value:.1f}"]
     print(f"| {store.folder.name} | {' | '.join(cells)} |")
