@@ -134,13 +134,15 @@ def _memory(models: Mapping[str, Figures]) -> list[str]:
 def _large_images(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "large_images" in each}
     rows = [
-        [name, side, precision, *(f"{taken[key] / 1e9:.1f}" for key in ("whole", "checkpointed", "rows", "weights"))]
+        [name, side, precision, variant, f"{taken[variant] / 1e9:.1f}", f"{taken[without] / 1e9:.1f}",
+         f"{taken[variant] / taken[without]:.2f}", f"{taken['weights'] / 1e9:.1f}"]
         for name, each in shown.items()
         for side, precisions in sorted(each["large_images"].items(), key=lambda entry: int(entry[0]))
         for precision, taken in sorted(precisions.items())
-    ]
-    titles = ["", "side", "precision", "whole maps, GB", "whole maps + checkpointing, GB"]
-    titles += ["rows=256 + checkpointing, GB", "weights, GB"]
+        for variant in ("exact", "checkpointed")
+        if (without := f"{variant}_without_terms") in taken
+    ]  # fmt: skip
+    titles = ["", "side", "precision", "variant", "GB", "without attention terms, GB", "ratio", "weights, GB"]
     told = [
         "Computed, not measured, by `python benchmarks/large_images.py`. The figures come on top of the",
         "weights, which are those of denoiser, autoencoder and surrogate.",
