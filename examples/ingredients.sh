@@ -10,7 +10,7 @@ attnshift=$1 python=$2 out=$3 world=$4
 shift 4
 here=$(dirname "$0")
 
-# Each line is a row: NAME KEY=VALUE…, the changes of preset strong. `together` has those of all that it names.
+# Each line is a row: NAME KEY=VALUE…, the changes of preset strong; no-… takes out what it has. `together` has those of all that it names.
 ingredients="
 look-ahead      path.seen=preview path.look_ahead=0.3
 preview         path.seen=preview
@@ -21,6 +21,11 @@ deep            diffusion.denoising_steps=6
 deep-look-ahead diffusion.denoising_steps=6 path.seen=preview path.look_ahead=0.3
 deep-boundary   diffusion.denoising_steps=6 path.boundary=0.2
 deep-random     diffusion.denoising_steps=6 path.seen=preview path.level=random
+no-decay        classification.skip_decay=1
+no-leak         classification.relu_leak=0
+features        features.share=0.3
+blocks          expectation.transforms.block_shuffle.blocks=2
+spectrum        expectation.transforms.spectrum.change=0.5
 "
 together="look-ahead tangent boundary time-travel"
 
