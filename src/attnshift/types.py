@@ -26,10 +26,10 @@ __all__ = [
     "Goals",
     "Interference",
     "Kind",
+    "MassShare",
     "Observation",
     "Place",
     "RandomKey",
-    "Share",
     "Site",
     "TokenSpan",
 ]
@@ -38,7 +38,7 @@ Kind = Literal["cross", "self"]
 Place = Literal["down", "mid", "up"]
 """Part of the denoiser. A transformer, whose layers all have one grid, has depth alone: its first,
 middle and last third."""
-Share = Literal["part", "whole"]
+MassShare = Literal["part", "whole"]
 """What the masses of a joint site are shares of: what its row pays to that part of the keys, text
 or image, or the row's whole attention. Other sites have one part."""
 Form = Literal["map", "projections"]
@@ -190,7 +190,7 @@ class Observation:
     tokens: tuple[TokenSpan, ...] = per_image()
     """Token positions of the true class in each image's prompt."""
     progress: float = constant()
-    """Share of the iterations that is done, in (0,1]."""
+    """MassShare of the iterations that is done, in (0,1]."""
     key: RandomKey = per_image()
     weights: Float[Tensor, "batch 1 height width"] = per_image()
     """Weight of each pixel, in (0,1]: 1 on the object, less outside of it."""
@@ -206,7 +206,7 @@ class Fused:
 
     direction: Float[Tensor, "batch ..."]
     weights: Float[Tensor, "models batch"]
-    """Share of each model in the direction; columns sum to 1, or to 0 where no model pulls."""
+    """MassShare of each model in the direction; columns sum to 1, or to 0 where no model pulls."""
     losses: Float[Tensor, "models batch"]
     """Classification loss of each model."""
     margins: Float[Tensor, "models batch"]

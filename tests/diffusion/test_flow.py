@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -12,6 +11,9 @@ from torch import Tensor
 from attnshift.diffusion.ddim import Ddim
 from attnshift.diffusion.flow import Flow
 from attnshift.diffusion.noise_schedule import NoisePath
+from later import later
+
+diffusers = later("diffusers")
 
 SHARES = st.floats(0.0, 0.99)
 
@@ -30,7 +32,7 @@ def test_a_step_along_the_velocity_keeps_the_clean_latents_and_the_noise(source:
 
 
 def test_every_step_equals_the_one_of_diffusers() -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(5)
     latents, velocity = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     for index, timestep in enumerate(scheduler.timesteps):

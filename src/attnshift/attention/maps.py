@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.attention.selection import Selection
-from attnshift.types import AttentionMaps, Observation, Share, Site, TokenSpan
+from attnshift.types import AttentionMaps, MassShare, Observation, Site, TokenSpan
 
 __all__ = [
     "grid_weights",
@@ -39,7 +39,7 @@ def site_maps(
     return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
 
 
-def of_share(maps: Float[Tensor, "*rows keys"], site: Site, share: Share) -> Float[Tensor, "*rows keys"]:
+def of_share(maps: Float[Tensor, "*rows keys"], site: Site, share: MassShare) -> Float[Tensor, "*rows keys"]:
     """``maps`` of ``site`` as shares of what they are asked to be shares of; as they are where the
     site is not joint: it has one part."""
     if share == "whole" or not site.joint:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
-from attnshift.types import Kind, Place, Share, Site
+from attnshift.types import Kind, MassShare, Place, Site
 
 __all__ = ["EVERYWHERE", "Selection"]
 
@@ -35,7 +35,7 @@ class Selection:
     grid: Literal["full", "half", "quarter", "eighth", "all"] = "quarter"
     steps: tuple[int, int] = field(default=(0, -1))
     heads: tuple[Annotated[float, Field(ge=0)], ...] = ()
-    share: Share = "part"
+    share: MassShare = "part"
 
     def sites(self, available: Iterable[Site], kind: Kind, latent_side: int) -> tuple[Site, ...]:
         """The selected ones among ``available``, to be read as maps; ``RecipeError`` if there is

@@ -20,7 +20,7 @@ from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.flow_model import FlowModel
 from attnshift.diffusion.latent_model import in_float
 from attnshift.diffusion.layout import Layout
-from attnshift.diffusion.loading import Reload, load_parts
+from attnshift.diffusion.loading import Reload, load_family
 from attnshift.diffusion.texts import Encoders, TextStream
 
 __all__ = ["FLUX", "Flux", "load_flux"]
@@ -115,7 +115,7 @@ def _places(rows: int, columns: int) -> Float[Tensor, "positions 3"]:
 def load_flux(source: str, precision: Precision = "float32") -> Flux:
     """Load a folder in diffusers' layout or a name of the Hugging Face hub, as
     ``load_stable_diffusion`` does."""
-    return load_parts(source, precision, source, _LAYOUT, lambda parts, reload: Flux(parts, source, reload))
+    return load_family(source, precision, source, _LAYOUT, lambda parts, reload: Flux(parts, source, reload))
 
 
 _LAYOUT = Layout(

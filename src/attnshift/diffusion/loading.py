@@ -19,14 +19,14 @@ from attnshift.diffusion.networks import load_checked, silence
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, reason
 
-__all__ = ["Reload", "load_parts"]
+__all__ = ["Reload", "load_family"]
 
 Reload = Callable[[], Mapping[str, nn.Module]]
 """Loads the text encoders of a pipeline once more, by their names."""
 Made = TypeVar("Made")
 
 
-def load_parts(
+def load_family(
     source: str, precision: Precision, name: str, layout: Layout, make: Callable[[Any, Reload], Made]
 ) -> Made:
     """What ``make`` does with the pipeline of diffusers that ``source`` stands for, and with what

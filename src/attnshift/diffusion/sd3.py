@@ -20,7 +20,7 @@ from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.flow_model import FlowModel
 from attnshift.diffusion.latent_model import in_float
 from attnshift.diffusion.layout import Layout
-from attnshift.diffusion.loading import Reload, load_parts
+from attnshift.diffusion.loading import Reload, load_family
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.errors import ModelError
 
@@ -114,7 +114,9 @@ class StableDiffusion3(FlowModel):
 def load_sd3(source: str, precision: Precision = "float32") -> StableDiffusion3:
     """Load a folder in diffusers' layout or a name of the Hugging Face hub, as
     ``load_stable_diffusion`` does."""
-    return load_parts(source, precision, source, _LAYOUT, lambda parts, reload: StableDiffusion3(parts, source, reload))
+    return load_family(
+        source, precision, source, _LAYOUT, lambda parts, reload: StableDiffusion3(parts, source, reload)
+    )
 
 
 _LAYOUT = Layout(

@@ -22,7 +22,7 @@ from attnshift.diffusion.checks import check_latents, check_tokenizer, check_une
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.latent_model import in_float
 from attnshift.diffusion.layout import Layout
-from attnshift.diffusion.loading import Reload, load_parts
+from attnshift.diffusion.loading import Reload, load_family
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.diffusion.unet import UNetModel, ddim_scheduler
 from attnshift.errors import ModelError
@@ -91,7 +91,7 @@ class StableDiffusionXL(UNetModel):
 def load_sdxl(source: str, precision: Precision = "float32") -> StableDiffusionXL:
     """Load a folder in diffusers' layout or a name of the Hugging Face hub, as
     ``load_stable_diffusion`` does."""
-    return load_parts(
+    return load_family(
         source, precision, source, _LAYOUT, lambda parts, reload: StableDiffusionXL(parts, source, reload)
     )
 

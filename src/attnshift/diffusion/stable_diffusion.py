@@ -22,7 +22,7 @@ from attnshift.diffusion.checks import check_parts, check_unet
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.latent_model import in_float
 from attnshift.diffusion.layout import Layout
-from attnshift.diffusion.loading import load_parts
+from attnshift.diffusion.loading import load_family
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.diffusion.unet import UNetModel, ddim_scheduler
 
@@ -74,7 +74,7 @@ def load_stable_diffusion(source: str, precision: Precision = "float32", name: s
     never run.
     """
     name = name or source
-    return load_parts(source, precision, name, _LAYOUT, lambda parts, _: StableDiffusion(parts, name))
+    return load_family(source, precision, name, _LAYOUT, lambda parts, _: StableDiffusion(parts, name))
 
 
 def _check(folder: Path) -> None:
