@@ -24,7 +24,7 @@ study() { # NAME REFERENCE DEFENDED COMPARE-ARGUMENT…: DEFENDED is the name of
     shift 3
     for target in nearest random; do
         "$attnshift" "${weights[@]}" compare "$@" "${recipes[@]}" --adaptive "$known" --target "$target" \
-            --threads 1 --out "$out/$name-$target" | tee "$out/$name-$target.md"
+            --reference "$reference" --threads 1 --out "$out/$name-$target" | tee "$out/$name-$target.md"
         for run in "$out/$name-$target"/runs/*; do
             "$attnshift" "${weights[@]}" evaluate "$run" "${judges[@]}" "${defended[@]}" --reference "$reference"
             "$attnshift" report "$run"

@@ -15,6 +15,7 @@ from attnshift.report.budget_page import budget_tables, write_budgets
 from attnshift.report.budgets import BudgetComparison, measure_budgets
 from attnshift.report.tables import write_tables
 from report.made_up import FIRST, SECOND, fail, made_up_run, results
+from report.test_label import with_reference
 from report.test_rivals import spared
 from tables import write_records
 
@@ -63,6 +64,19 @@ def test_naturalness_and_costs_are_means_and_what_was_not_measured_is_no_figure(
     assert "| theirs | – | 0.920 | 31.0 | 2.00 | 0.250 | – | – | – |" in text
 
 
+def test_the_references_answer_stands_beside_success(tmp_path: Path) -> None:
+    """It knows a and b when clean, and loses a."""
+    ours, theirs = made_up_run(tmp_path / "runs" / "ours"), spared(tmp_path / "runs" / "theirs")
+    write_records(ours, "verdicts", with_reference())
+    compared = measure_budgets({"ours": {BUDGET: [ours]}, "theirs": {BUDGET: [theirs]}}, [FIRST, SECOND])
+    ((first, second),) = (table.lines for table in compared.tables)
+    assert (first.label_kept.value, first.label_kept.count) == (0.5, 2)
+    assert second.label_kept.count == 0
+    text = write_tables(budget_tables(compared), "markdown")
+    assert "| recipe, ssim=0.9 | success | label kept | difference to ours |" in text
+    assert "| theirs | 0 % [0, 0] | – | -25 %" in text
+
+
 def test_page_and_data_hold_the_same_figures(compared: BudgetComparison, tmp_path: Path) -> None:
     page = write_budgets(tmp_path, compared).read_text()
     (table,) = json.loads((tmp_path / "compare.json").read_text())["budgets"]
@@ -70,6 +84,7 @@ def test_page_and_data_hold_the_same_figures(compared: BudgetComparison, tmp_pat
     assert table["recipes"][0]["runs"] == ["runs/ours@ssim=0.9"]
     assert table["recipes"][1]["change"] == {"won": 0, "lost": 1, "p": 1.0, "count": 2, "p_holm": 1.0}
     assert table["recipes"][1]["spent"]["value"] is None
+    assert table["recipes"][0]["label_kept"] is None
     assert "25 % [0, 50]" in page
     assert "<td>theirs</td>" not in page, "the name of a recipe can be read whole"
 

@@ -69,7 +69,7 @@ def compare_and_print(
     from attnshift.execution.early import check_early
     from attnshift.studies.entrants import STRENGTHS, check_asked, read_entrants
 
-    check_early(inputs, options.judges)
+    check_early(inputs, (*options.judges, *filter(None, [options.reference])))
     entrants = read_entrants(recipes, options.strengths or STRENGTHS, options.budgets, options.seeds, options.adaptive)
     check_asked(inputs.surrogates, options.judges, entrants)
     from attnshift.studies.comparison import ComparisonSettings, compare_recipes
@@ -81,6 +81,7 @@ def compare_and_print(
         entrants=entrants,
         out=out,
         min_clean_accuracy=options.min_clean_accuracy,
+        reference=options.reference,
     )
     # The table alone on standard output, so that it can go into a file.
     with open_telemetry(**telemetry.places(), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, check_share, expand_options
+from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, Reference, check_share, expand_options
 from attnshift.cli.printing import print_figures, print_message, print_summary
 from attnshift.errors import UserError
 
@@ -31,14 +31,7 @@ def evaluate(
             help="Classifier by whose last features --sets compares; default: what each metric was published with.",
         ),
     ] = "",
-    reference: Annotated[
-        str,
-        typer.Option(
-            metavar="SOURCE:NAME",
-            help="Classifier that speaks for the label, neither attacked nor a judge, such as "
-            "smoothing(sigma=0.1)+source:name; an image in which it no longer sees the true class is no success.",
-        ),
-    ] = "",
+    reference: Reference = "",
     masks: Annotated[
         Path | None,
         typer.Option(

@@ -25,6 +25,7 @@ __all__ = [
     "MinCleanAccuracy",
     "OutputOptions",
     "Preset",
+    "Reference",
     "RetryFailed",
     "TelemetryOptions",
     "WorkOptions",
@@ -40,6 +41,14 @@ Judges = Annotated[
 ]
 MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
+]
+Reference = Annotated[
+    str,
+    typer.Option(
+        metavar="SOURCE:NAME",
+        help="Classifier that speaks for the label, neither attacked nor a judge, such as "
+        "smoothing(sigma=0.1)+source:name; an image in which it no longer sees the true class is no success.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 PIPELINE = "Stable Diffusion folder or hub name, with ,variant=fp16 for a variant; or 'lab'."
@@ -195,11 +204,14 @@ class CompareOptions:
         tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")
     ] = (0.9, 0.95)
     judges: Judges = ()
+    reference: Reference = ""
     min_clean_accuracy: MinCleanAccuracy = 0.25
     retry_failed: RetryFailed = False
     max_failed: MaxFailed = "0"
 
     def __post_init__(self) -> None:
+        if self.reference and not self.budgets:
+            raise UserError("`reference` goes with `budgets`; give a budget such as ssim=0.95, or leave it out")
         if self.budgets and self.strengths:
             raise UserError("`budgets` and `strengths` exclude each other; leave one of them out")
         if self.seeds < 1:

@@ -61,11 +61,16 @@ def _tables(table: BudgetTable) -> list[FigureTable]:
 def _success(table: BudgetTable) -> FigureTable:
     first = table.lines[0].name
     columns = [f"recipe, {table.budget}", "success"]
+    referred = any(line.label_kept.count for line in table.lines)
+    if referred:
+        columns += ["label kept"]
     if len(table.lines) > 1:
         columns += [f"difference to {first}", "won", "lost", "p (Holm)"]
     rows = []
     for line in table.lines:
         row: list[Cell | str] = [line.name, Cell(percent(line.success), line.success)]
+        if referred:
+            row += [_share(line.label_kept)]
         if line.gap and line.change and line.corrected is not None:
             row += [Cell(percent(line.gap), line.gap), _count(line.change.won), _count(line.change.lost)]
             row += [Cell(chance(line.corrected), line.corrected)]
@@ -117,6 +122,7 @@ def _line_data(folder: Path, line: BudgetLine) -> dict[str, Any]:
         "success": estimate_data(line.success),
         "gap": estimate_data(line.gap),
         "change": None if line.change is None else asdict(line.change) | {"p_holm": line.corrected},
+        "label_kept": estimate_data(line.label_kept) if line.label_kept.count else None,
         "judges": {name: estimate_data(each) for name, each in line.judges.items()},
         "spent": estimate_data(line.spent),
         "pixel_share": estimate_data(line.pixel_share) if line.pixel_share.count else None,

@@ -28,6 +28,8 @@ class BudgetLine:
     ``success`` is attributable success on the judges; ``judges`` has each judge's own. ``gap`` is
     the difference of ``success`` to the first recipe's on the same images, ``change`` McNemar's
     test of that, and ``corrected`` its p after Holm's correction; None in the first line.
+    ``label_kept`` is the share of the attacked images in which the reference still sees the class,
+    of those that it knows when clean; it counts none without a reference.
     ``quality`` are the metrics that could be taken. ``spent`` is the share of the budget,
     ``pixel_share`` that of added pixels in the change, and ``costs`` are what an image cost:
     columns of the table results.
@@ -37,6 +39,7 @@ class BudgetLine:
     runs: tuple[Store, ...]
     success: Estimate
     judges: Mapping[str, Estimate]
+    label_kept: Estimate
     quality: Mapping[str, Estimate]
     spent: Estimate
     pixel_share: Estimate
@@ -150,6 +153,7 @@ def _lines(
                 tuple(stores),
                 bootstrap(gains[name], ("success", budget)),
                 {judge: bootstrap(_gains(tables, [judge]), ("success", budget, judge)) for judge in judges},
+                bootstrap([[_number(each) for each in run.label_kept] for run in tables], ("label kept", budget)),
                 _quality(tables, budget),
                 _column(tables, "spent", budget),
                 _column(tables, "pixel_share", budget),

@@ -25,6 +25,7 @@ class RunTables:
     results: list[ResultRow]
     verdicts: list[VerdictRow]
     quality: list[QualityRow]
+    reference: list[VerdictRow]
 
     @property
     def images(self) -> list[_Image]:
@@ -38,11 +39,19 @@ class RunTables:
         results = [row for _, row in sorted(held, key=lambda each: each[0])]
         ids = {row.id for row in results}
         verdicts = [row for row in self.verdicts if row.id in ids]
-        return RunTables(results, verdicts, [row for row in self.quality if row.id in ids])
+        quality = [row for row in self.quality if row.id in ids]
+        return RunTables(results, verdicts, quality, [row for row in self.reference if row.id in ids])
 
     @property
     def ids(self) -> list[str]:
         return [row.id for row in self.results]
+
+    @property
+    def label_kept(self) -> list[bool | None]:
+        """For each image, whether the reference still sees the true class in the attacked one; None
+        where it does not in the clean one, and without a reference."""
+        right = {(row.arm, row.id): row.correct for row in self.reference}
+        return [right["attack", id] if right.get(("clean", id)) else None for id in self.ids]
 
     @cached_property
     def seen(self) -> Verdicts:
@@ -75,11 +84,11 @@ def _shared(tables: Mapping[Path, RunTables]) -> list[_Image]:
 
 
 def _tables(store: Store, judges: Sequence[str]) -> RunTables:
-    rows = (row for row in store.table(VerdictRow) if row.role in ("judge", "defended"))
-    verdicts, results = [row for row in rows if row.classifier in judges], store.table(ResultRow)
+    rows, results = store.table(VerdictRow), store.table(ResultRow)
+    verdicts = [row for row in rows if row.role in ("judge", "defended") and row.classifier in judges]
     if results and {row.classifier for row in verdicts} != set(judges):
         raise RunError(f"{store.folder} is not judged by all of {', '.join(judges)}; compare them again")
-    return RunTables(results, verdicts, store.table(QualityRow))
+    return RunTables(results, verdicts, store.table(QualityRow), [row for row in rows if row.role == "reference"])
 
 
 def lost_images(images: int, planned: int) -> str:

@@ -45,6 +45,8 @@ class ComparisonSettings(Inputs):
     entrants: tuple[Entrant, ...]
     out: Path
     min_clean_accuracy: float = LEAST
+    reference: str = ""
+    """Classifier that speaks for the label, as in ``evaluate_run``; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,11 @@ def compare_recipes(
         store = attack_prepared(
             arm.attack, arm.folder, telemetry, RunOptions(name=arm.folder.name, retry_failed=retry_failed)
         )
-        missing = _not_asked_yet(store, judges)
-        if missing:
-            found = evaluate_run(store, missing, min_clean_accuracy=settings.min_clean_accuracy)
+        missing, reference = _not_asked_yet(store, judges), _missing_reference(store, settings.reference)
+        if missing or reference:
+            found = evaluate_run(
+                store, missing, min_clean_accuracy=settings.min_clean_accuracy, reference=reference or None
+            )
             remarks |= dict.fromkeys(found)
         runs.setdefault(arm.name, {})[arm.setting] = store
     return Compared(runs, tuple(judge.name for judge in judges), tuple(remarks))
@@ -195,6 +199,12 @@ def _ours(folder: Path) -> bool:
         return False
     known = {"runs", "inversions", "compare.json", "compare.html"}
     return all(path.name in known or path.name.endswith(".partial") for path in folder.iterdir())
+
+
+def _missing_reference(store: Store, reference: str) -> str:
+    """``reference``, if it has not seen all finished images of the run; else nothing."""
+    seen = {row.id for row in store.table(VerdictRow) if (row.role, row.classifier) == ("reference", reference)}
+    return reference if {row.id for row in store.table(ResultRow)} - seen else ""
 
 
 def _not_asked_yet(store: Store, judges: Sequence[Classifier]) -> list[Classifier]:
