@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +46,17 @@ def test_recipes_can_be_carried_out(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("search/*.toml")), ids=lambda path: path.name)
 def test_searches_can_be_read(path: Path) -> None:
     assert read_search(path)
+
+
+def test_a_table_names_who_does_more_with_the_same_compute() -> None:
+    beaten_by = runpy.run_path(str(EXAMPLES / "pages" / "comparisons.py"))["beaten_by"]
+
+    def line(name: str, success: float, gradients: float | None, evaluations: float) -> dict[str, Any]:
+        costs = {"surrogate_gradients": {"value": gradients}, "denoiser_evaluations": {"value": evaluations}}
+        return {"name": name, "success": {"value": success}, "costs": costs}
+
+    lines = [
+        line("strong", 0.9, 96, 64), line("fast", 0.8, 48, 40), line("pixels", 0.6, 96, 0), line("weak", 0.5, 96, 0),
+        line("long", 0.5, 200, 0), line("wide", 0.7, 96, 64), line("old", 0.1, None, 0),
+    ]  # fmt: skip
+    assert [beaten_by(each, lines) for each in lines] == ["–", "–", "–", "pixels", "pixels", "strong", "–"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ START, END = "<!-- from here on written by examples/pages/comparisons.py -->", "
 OURS = ("strong", "latents")
 """Presets that the pairs show beside the best attack of others."""
 METRICS = ("ssim", "haarpsi", "psnr", "lpips-squeeze", "flat_noise")
+COSTS = {
+    "surrogate_gradients": "surrogate gradients",
+    "denoiser_evaluations": "denoiser evaluations",
+    "cpu_seconds": "CPU s",
+}
 DIGITS = {"psnr": 1, "flat_noise": 2}
 Facts = Mapping[str, Any]
 
@@ -58,9 +63,22 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
         )
         metrics = [metric for metric in METRICS if all(metric in line["quality"] for line in lines)]
         yield from rows(
-            ["attack", "spent", "pixel share", *metrics, "surrogate gradients", "denoiser evaluations", "CPU s"],
-            ([label(line), share(line["spent"]), share(line["pixel_share"]), *means(line, metrics)] for line in lines),
+            ["attack", "spent", "pixel share", *metrics, *COSTS.values(), "beaten at its compute by"],
+            (
+                [
+                    label(line),
+                    share(line["spent"]),
+                    share(line["pixel_share"]),
+                    *means(line, metrics),
+                    beaten_by(line, lines),
+                ]
+                for line in lines
+            ),
         )
+    yield (
+        "*Beaten at its compute by*: the attack with the most success of those with no more gradients and no more "
+        "evaluations for an image, budget by budget.\n"
+    )
 
 
 def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:
@@ -97,9 +115,28 @@ def share(data: Facts | None) -> str:
 def means(line: Facts, metrics: list[str]) -> Iterator[str]:
     for metric in metrics:
         yield f"{line['quality'][metric]['value']:.{DIGITS.get(metric, 3)}f}"
-    for cost in ("surrogate_gradients", "denoiser_evaluations", "cpu_seconds"):
+    for cost in COSTS:
         value = line["costs"][cost]["value"]
         yield "–" if value is None else f"{value:.1f}"
+
+
+def beaten_by(line: Facts, lines: Sequence[Facts]) -> str:
+    """The attack with the most success of those that cost no more than ``line``, if it has more.
+
+    Gradients of surrogates and evaluations of the denoiser have no rate of exchange: it has no more of either.
+    """
+    own = spent_on(line)
+    rivals = [
+        other for other in lines if own and (spent := spent_on(other)) and spent[0] <= own[0] and spent[1] <= own[1]
+    ]
+    best = max(rivals, key=lambda other: other["success"]["value"], default=line)
+    return best["name"] if best["success"]["value"] > line["success"]["value"] else "–"
+
+
+def spent_on(line: Facts) -> tuple[float, float] | None:
+    """Gradients and evaluations for an image; None where a run did not count them."""
+    gradients, evaluations = (line["costs"][cost]["value"] for cost in ("surrogate_gradients", "denoiser_evaluations"))
+    return None if gradients is None or evaluations is None else (gradients, evaluations)
 
 
 def estimate(data: Facts) -> Estimate:

@@ -14,6 +14,8 @@ from attnshift import PixelAttack
 from attnshift.attack.edits import edit
 from attnshift.attack.effort import Effort
 from attnshift.attack.interface import checked_tasks
+from attnshift.baselines.advdiff import AdvDiff
+from attnshift.baselines.apa import APA
 from attnshift.baselines.diffusion import DiffusionBaseline
 from attnshift.baselines.edits import Edit, EditInput
 from attnshift.batching import batch_record, constant, spread
@@ -208,3 +210,21 @@ def test_a_run_from_noise_saves_the_twins_as_its_clean_images(
         read = decode_image((photos / "images" / row["file"]).read_bytes(), run.spec().size, row["file"])
         made = decode_image(run.image_path(row["id"], "clean").read_bytes(), run.spec().size, "clean")
         assert (read - made).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("attack", "options"),
+    [
+        (
+            AdvDiff(inverted_steps=201),
+            "baseline.schedule_steps and inverted_steps: of a schedule of 200 steps",
+        ),
+        (APA(inverted_steps=51), "baseline.schedule_steps and inverted_steps: of a schedule of 50 steps"),
+    ],
+)
+def test_steps_that_a_schedule_has_not_are_told_by_their_own_names(
+    backbone: StableDiffusion, attack: DiffusionBaseline, options: str
+) -> None:
+    given = EditInput(backbone, linear_surrogates(torch.zeros(2, 3, 64, 64), 1), pictures(1), ("mug",), keys(1))
+    with pytest.raises(ModelError, match=options):
+        attack.check(given)

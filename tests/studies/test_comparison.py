@@ -246,7 +246,7 @@ BAD: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
     "unusable second recipe": (
         {"entrants": entered(1.0, good=short(), bad=short("diffusion.denoising_steps=21"))},
         UserError,
-        "`recipes`, bad: diffusion.denoising_steps is 21",
+        "`recipes`, bad: diffusion.schedule_steps and denoising_steps: of a schedule of 20 steps 1 to 20 can",
     ),
     "masks for nobody": ({"masks": Path("masks")}, UserError, "`masks` is masks, which this recipe does not read"),
     "no masks": (

@@ -44,9 +44,12 @@ class ACA(MappedBaseline):
     """Who brings an image to the surrogates' size: each by itself, or nearest neighbours."""
 
     def check(self, given: EditInput) -> None:
+        from attnshift.diffusion.backbone import check_steps
+
         super().check(given)
         check_negative_prompt(given.backbone, self.guidance, self.reconstruction == "null_text")
-        given.backbone.noise_schedule(self.schedule_steps, self.schedule_steps, given.images.shape[-1])
+        side = given.images.shape[-1]
+        check_steps(given.backbone, self.schedule_steps, self.schedule_steps, side, "baseline.schedule_steps")
 
     def prepare(self, given: EditInput) -> Edit:
         from attnshift.baselines.content import prepare_content

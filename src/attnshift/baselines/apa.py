@@ -76,10 +76,12 @@ class APA(MappedBaseline):
         return self.schedule_steps if self.gradient == "skip" else min(11, self.schedule_steps)
 
     def check(self, given: EditInput) -> None:
+        from attnshift.diffusion.backbone import check_steps
         from attnshift.diffusion.low_rank import Projecting
 
         super().check(given)
-        given.backbone.noise_schedule(self.schedule_steps, self.way, given.images.shape[-1])
+        side, options = given.images.shape[-1], "baseline.schedule_steps and inverted_steps"
+        check_steps(given.backbone, self.schedule_steps, self.way, side, options)
         if self.memory_steps and not isinstance(given.backbone, Projecting):
             raise RecipeError(
                 f"baseline 'apa' changes the denoiser's attention, and {given.backbone.name} does not show it; "

@@ -54,6 +54,9 @@ class GuidedBaseline(PromptedBaseline):
         return self.schedule_steps if self.generates else self.inverted_steps
 
     def check(self, given: EditInput) -> None:
+        from attnshift.diffusion.backbone import check_steps
+
         super().check(given)
         check_negative_prompt(given.backbone, self.guidance)
-        given.backbone.noise_schedule(self.schedule_steps, self.way, given.images.shape[-1])
+        options = "baseline.schedule_steps" if self.generates else "baseline.schedule_steps and inverted_steps"
+        check_steps(given.backbone, self.schedule_steps, self.way, given.images.shape[-1], options)

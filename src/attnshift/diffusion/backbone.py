@@ -14,9 +14,10 @@ from attnshift.batching import batch_record, per_image
 from attnshift.diffusion import Precision
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.noise_schedule import NoiseSchedule
+from attnshift.errors import ModelError
 from attnshift.types import Site, TokenSpan
 
-__all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read"]
+__all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read", "check_steps"]
 
 
 @batch_record
@@ -170,3 +171,12 @@ class Loader:
 
     def __call__(self, source: str, precision: Precision = "float32") -> Backbone:
         return self.load(source, precision)
+
+
+def check_steps(backbone: Backbone, schedule_steps: int, steps: int, side: int, options: str) -> None:
+    """Raise ``ModelError`` if ``backbone`` cannot walk so many ``steps`` of a schedule for
+    images of ``side`` pixels; ``options`` are the names of what says how many."""
+    try:
+        backbone.noise_schedule(schedule_steps, steps, side)
+    except ModelError as error:
+        raise ModelError(f"{options}: {error}") from None

@@ -64,12 +64,12 @@ class FlowModel(LatentModel):
         trained = int(config["num_train_timesteps"])
         if not 0 < schedule_steps <= trained:
             raise ModelError(
-                f"diffusion.schedule_steps is {schedule_steps}, and {self.name} was trained with {trained} steps"
+                f"a schedule of {schedule_steps} steps is too long: {self.name} was trained with {trained}"
             )
         if not 0 < denoising_steps <= schedule_steps:
             raise ModelError(
-                f"diffusion.denoising_steps is {denoising_steps}; it must lie between 1 and "
-                f"{schedule_steps} for a schedule of {schedule_steps} steps"
+                f"of a schedule of {schedule_steps} steps 1 to {schedule_steps} can be walked, "
+                f"and not {denoising_steps}"
             )
         spacing: dict[str, Any] = {"num_inference_steps": schedule_steps}
         if self.spaced_by_pipeline:

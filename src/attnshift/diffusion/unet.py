@@ -59,7 +59,7 @@ class UNetModel(LatentModel):
         alphas = self.scheduler.alphas_cumprod.double()
         if schedule_steps > len(alphas):
             raise ModelError(
-                f"diffusion.schedule_steps is {schedule_steps}, and {self.name} was trained with {len(alphas)} steps"
+                f"a schedule of {schedule_steps} steps is too long: {self.name} was trained with {len(alphas)}"
             )
         self.scheduler.set_timesteps(schedule_steps)
         timesteps = [int(value) for value in self.scheduler.timesteps]
@@ -67,8 +67,7 @@ class UNetModel(LatentModel):
         most = sum(timestep < len(alphas) for timestep in timesteps)
         if not 0 < denoising_steps <= most:
             raise ModelError(
-                f"diffusion.denoising_steps is {denoising_steps}; it must lie between 1 and "
-                f"{most} for a schedule of {schedule_steps} steps"
+                f"of a schedule of {schedule_steps} steps 1 to {most} can be walked, and not {denoising_steps}"
             )
         used = timesteps[-denoising_steps:]
         levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]

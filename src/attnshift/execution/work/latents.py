@@ -22,7 +22,7 @@ from attnshift.attack.run import Outcome, run_attack
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
-from attnshift.diffusion.backbone import Backbone
+from attnshift.diffusion.backbone import Backbone, check_steps
 from attnshift.ensemble.fusion import effective_models
 from attnshift.execution.work import BatchResult, effort_columns
 from attnshift.recipes.schema import Recipe
@@ -56,7 +56,8 @@ class LatentWork:
         if method.stand_in is not None:
             method.stand_in.check(backbone, size)
         check_sites(recipe, method.objective.sites(backbone.sites(size), backbone.latent_side(size)))
-        backbone.noise_schedule(recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps, size)
+        steps = recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps
+        check_steps(backbone, *steps, size, "diffusion.schedule_steps and denoising_steps")
         mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))
         for name in sorted({item.class_name for item in items}):
             prompt = recipe.prompt.prompt(name)
