@@ -37,13 +37,12 @@ class SelfAttention:
     ``distance``: ``js``, the Jensen-Shannon divergence in [0,1] (in bits); ``kl``, of the attacked
     from the clean rows, in nats; ``symmetric``, that plus the one of the clean from the attacked
     rows; ``mse``, the mean over keys. Whole maps are never computed. ``reduction`` over sites and
-    steps: ``sum``, with ``mse``
-    DiffAttack's term (Chen et al., DiffAttack, TPAMI 2024); ``mean``; ``layered``, the mean over
-    steps weighted over sites by their place (up 1, mid 0.5, down 0.25) times (side / largest
-    side)^gamma, so that fine and late layers, which hold texture, count most. Sites with more than
-    ``rows`` query rows are estimated from so many, drawn again in every iteration and the same on
-    both sides, which saves time; 0 reads all. On joint attention rows are those of the image's part
-    alone.
+    steps: ``sum``, with ``mse`` DiffAttack's term (Chen et al., DiffAttack, TPAMI 2024); ``mean``;
+    ``layered``, the mean over steps weighted over sites by their place (up 1, mid 0.5, down 0.25)
+    times (side / largest side)^gamma, so that fine and late layers, which hold texture, count most.
+    Sites with more than ``rows`` query rows are estimated from so many, drawn again in every
+    iteration and the same on both sides, which saves time; 0 reads all. On joint attention rows are
+    those of the image's part alone.
     """
 
     __pydantic_config__ = STRICT
