@@ -57,9 +57,10 @@ class Model(Mirror):
     """A mirror as a whole backbone; its noise depends on the prompt, by its length."""
 
     name = "mirror"
+    streams = ("text",)
     device = torch.device("cpu")
 
-    def locate(self, prompt: str, phrase: str, start: int | None = None) -> tuple[int, ...]:
+    def locate(self, prompt: str, phrase: str, start: int | None = None, *_: object) -> tuple[int, ...]:
         return (0,)
 
     def sites(self, side: int) -> tuple[Site, ...]:
