@@ -27,7 +27,7 @@ from attnshift.results.rows import ResultRow
 from attnshift.results.store import Store
 
 START, END = "<!-- from here on written by examples/pages/comparisons.py -->", "<!-- to here -->"
-OURS = ("strong", "latents")
+OURS = ("strong", "pixels")
 """Presets that the pairs show beside the best attack of others."""
 METRICS = ("ssim", "haarpsi", "psnr", "lpips-squeeze", "flat_noise")
 COSTS = {
