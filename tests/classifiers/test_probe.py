@@ -65,7 +65,7 @@ def test_wrapping_disturbs_nobodys_draws() -> None:
 
 def test_it_can_be_attacked(backbone: StableDiffusion) -> None:
     images = torch.rand(1, 3, 64, 64)
-    attack = LatentAttack(backbone, [wrap(Linear(), class_names=("ball", "mug", "donut", "tree"))])
+    attack = LatentAttack(backbone, [wrap(Linear(), class_names=("ball", "mug", "donut", "tree"))], "quick")
     changed = attack.method.recipe.model_copy(
         update={"optimiser": attack.method.recipe.optimiser.model_copy(update={"iterations": 1})}
     )

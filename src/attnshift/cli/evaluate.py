@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, Reference, check_share, expand_options
+from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, ReferenceName, check_share, expand_options
 from attnshift.cli.printing import print_figures, print_message, print_summary
 from attnshift.errors import UserError
 
@@ -31,7 +31,7 @@ def evaluate(
             help="Classifier by whose last features --sets compares; default: what each metric was published with.",
         ),
     ] = "",
-    reference: Reference = "",
+    reference: ReferenceName = "",
     masks: Annotated[
         Path | None,
         typer.Option(

@@ -25,7 +25,7 @@ __all__ = [
     "MinCleanAccuracy",
     "OutputOptions",
     "Preset",
-    "Reference",
+    "ReferenceName",
     "RetryFailed",
     "TelemetryOptions",
     "WorkOptions",
@@ -42,7 +42,7 @@ Judges = Annotated[
 MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
 ]
-Reference = Annotated[
+ReferenceName = Annotated[
     str,
     typer.Option(
         metavar="SOURCE:NAME",
@@ -204,7 +204,7 @@ class CompareOptions:
         tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")
     ] = (0.9, 0.95)
     judges: Judges = ()
-    reference: Reference = ""
+    reference: ReferenceName = ""
     min_clean_accuracy: MinCleanAccuracy = 0.25
     retry_failed: RetryFailed = False
     max_failed: MaxFailed = "0"
