@@ -14,15 +14,17 @@ from attnshift.defences.defended import Defended
 from attnshift.defences.jpeg import JpegCompression
 from attnshift.defences.names import load_surrogate
 from attnshift.defences.purification import AttackedPurifier, Purification
-from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.ensemble.expectation import as_it_is
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.errors import ModelError, RecipeError
 from attnshift.losses.classification import CrossEntropy
 from attnshift.testing.models import pictures, small_backbone, small_classifier
 from attnshift.types import Goals, RandomKey
+from later import later
 from pipelines import tiny_pipeline
 from tiers import fast_first
+
+stable_diffusion = later("attnshift.diffusion.stable_diffusion")
 
 KEY = RandomKey(5, ("a", "b"), 3)
 OPTIONS = Purification(0.1, 10, gradient="bpda")
@@ -54,7 +56,7 @@ def test_the_exact_gradient_is_that_of_finite_differences() -> None:
     pipeline = tiny_pipeline(size=32)
     for module in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         module.double()
-    purifier = replace(OPTIONS, gradient="exact", draws=2).on(StableDiffusion(pipeline, "tiny"))
+    purifier = replace(OPTIONS, gradient="exact", draws=2).on(stable_diffusion.StableDiffusion(pipeline, "tiny"))
     assert isinstance(purifier, AttackedPurifier)
     alone = select_rows(KEY, slice(0, 1))
     draw = torch.Generator().manual_seed(0)
