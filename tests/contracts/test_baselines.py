@@ -42,7 +42,8 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-SLOW = {"autoattack", "adaea", "aca_official", "apa_official", "advdiff_noise", "natadiff_noise", "l2t"}
+SLOW = {"autoattack", "adaea", "advad_x", "advdiff_noise", "aca_official", "apa", "apa_official", "l2t"}
+SLOW |= {"natadiff", "natadiff_noise"}
 
 
 @pytest.fixture(autouse=True)
