@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -24,7 +24,6 @@ from attnshift.diffusion.joint import JointRecorder, joint_sites
 from attnshift.diffusion.latent_model import LatentModel
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.texts import Encoders, TextStream
-from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from attnshift.types import Site
 
@@ -62,15 +61,8 @@ class FlowModel(LatentModel):
         so."""
         config = self.scheduler.config
         trained = int(config["num_train_timesteps"])
-        if not 0 < schedule_steps <= trained:
-            raise ModelError(
-                f"a schedule of {schedule_steps} steps is too long: {self.name} was trained with {trained}"
-            )
-        if not 0 < denoising_steps <= schedule_steps:
-            raise ModelError(
-                f"of a schedule of {schedule_steps} steps 1 to {schedule_steps} can be walked, "
-                f"and not {denoising_steps}"
-            )
+        self._check_trained(schedule_steps, trained)
+        self._check_walked(schedule_steps, denoising_steps, schedule_steps)
         spacing: dict[str, Any] = {"num_inference_steps": schedule_steps}
         if self.spaced_by_pipeline:
             spacing["sigmas"] = [1 - at / schedule_steps for at in range(schedule_steps)]
@@ -86,14 +78,6 @@ class FlowModel(LatentModel):
 
     def sites(self, side: int) -> tuple[Site, ...]:
         return joint_sites(self._blocks(), self.latent_side(side) // self.patch)
-
-    def projections(self) -> dict[str, nn.Linear]:
-        """The linear layers of all attention modules on the image's side, by name: queries, keys,
-        values and, where there is one, the output."""
-        layers = dict.fromkeys(site.layer for site in self.sites(self.suggested_size))
-        named = dict(self.transformer.named_modules())
-        names = (f"{layer}.{part}" for layer in layers for part in ("to_q", "to_k", "to_v", "to_out.0"))
-        return {name: cast(nn.Linear, named[name]) for name in names if name in named}
 
     def denoise(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from diffusers import AutoencoderTiny
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attnshift.diffusion.autoencoder import Autoencoder, decode, encode
 from attnshift.diffusion.texts import Encoders, TextStream, locate
 from attnshift.errors import ModelError
-from attnshift.types import TokenSpan
+from attnshift.types import Site, TokenSpan
 
 __all__ = ["LatentModel", "in_float"]
 
@@ -36,6 +36,7 @@ class LatentModel(ABC):
 
     guided: bool = True
     patch: ClassVar[int] = 1
+    suggested_size: int
 
     def __init__(
         self, name: str, vae: Autoencoder, denoiser: nn.Module, encoders: Encoders, streams: Sequence[TextStream]
@@ -89,6 +90,14 @@ class LatentModel(ABC):
     def locate(self, prompt: str, phrase: str, start: int | None = None, stream: str = "all") -> TokenSpan:
         return locate(self.name, self._texts, prompt, phrase, start, stream)
 
+    def projections(self) -> dict[str, nn.Linear]:
+        """The linear layers of all attention modules on the image's side, by name: queries, keys,
+        values and, where there is one, the output."""
+        layers = dict.fromkeys(site.layer for site in self.sites(self.suggested_size))
+        named = dict(self._denoiser.named_modules())
+        names = (f"{layer}.{part}" for layer in layers for part in ("to_q", "to_k", "to_v", "to_out.0"))
+        return {name: cast(nn.Linear, named[name]) for name in names if name in named}
+
     def release_texts(self) -> None:
         self.encoders.release()
 
@@ -100,6 +109,22 @@ class LatentModel(ABC):
             unit = torch.nn.functional.normalize(self._pooled(some).float(), dim=1)
             self._summaries.update(zip(some, unit, strict=True))
         return torch.stack([self._summaries[prompt] for prompt in prompts])
+
+    @abstractmethod
+    def sites(self, side: int) -> tuple[Site, ...]:
+        """Attention of the denoiser for images of ``side`` pixels."""
+
+    def _check_trained(self, schedule_steps: int, trained: int) -> None:
+        if schedule_steps > trained:
+            raise ModelError(
+                f"a schedule of {schedule_steps} steps is too long: {self.name} was trained with {trained}"
+            )
+
+    def _check_walked(self, schedule_steps: int, denoising_steps: int, most: int) -> None:
+        if not 0 < denoising_steps <= most:
+            raise ModelError(
+                f"of a schedule of {schedule_steps} steps 1 to {most} can be walked, and not {denoising_steps}"
+            )
 
     @abstractmethod
     def _pooled(self, prompts: Sequence[str]) -> Float[Tensor, "prompts width"]:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnshift.diffusion.attention import attention_sites, record_attention
 from attnshift.diffusion.autoencoder import Autoencoder, facts, precision_of
@@ -57,18 +57,12 @@ class UNetModel(LatentModel):
 
     def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
         alphas = self.scheduler.alphas_cumprod.double()
-        if schedule_steps > len(alphas):
-            raise ModelError(
-                f"a schedule of {schedule_steps} steps is too long: {self.name} was trained with {len(alphas)}"
-            )
+        self._check_trained(schedule_steps, len(alphas))
         self.scheduler.set_timesteps(schedule_steps)
         timesteps = [int(value) for value in self.scheduler.timesteps]
         # The offset of one puts the first of all training steps beyond the last level.
         most = sum(timestep < len(alphas) for timestep in timesteps)
-        if not 0 < denoising_steps <= most:
-            raise ModelError(
-                f"of a schedule of {schedule_steps} steps 1 to {most} can be walked, and not {denoising_steps}"
-            )
+        self._check_walked(schedule_steps, denoising_steps, most)
         used = timesteps[-denoising_steps:]
         levels = [float(alphas[timestep]) for timestep in used] + [float(self.scheduler.final_alpha_cumprod)]
         # Above the last training step there is no further level.
@@ -77,15 +71,6 @@ class UNetModel(LatentModel):
 
     def sites(self, side: int) -> tuple[Site, ...]:
         return attention_sites(self.unet, self.latent_side(side))
-
-    def projections(self) -> dict[str, nn.Linear]:
-        """The linear layers of all attention modules, by name: queries, keys, values and output."""
-        names = (
-            f"{site.layer}.{part}"
-            for site in self.sites(self.suggested_size)
-            for part in ("to_q", "to_k", "to_v", "to_out.0")
-        )
-        return {name: cast(nn.Linear, self.unet.get_submodule(name)) for name in names}
 
     def denoise(
         self,
