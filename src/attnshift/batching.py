@@ -108,6 +108,11 @@ def image_norms(values: Tensor) -> Tensor:
     return values.flatten(1).norm(dim=1)
 
 
+def image_units(values: Tensor) -> Tensor:
+    """``values`` [batch,...], each image's with a Euclidean norm of 1; zeros stay zeros."""
+    return values / spread(image_norms(values).clamp(min=1e-30), values)
+
+
 def spread(values: Tensor, like: Tensor) -> Tensor:
     """``values`` [batch] with the rank of ``like`` [batch,...], so that each image's meets all of
     its own."""

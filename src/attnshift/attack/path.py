@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
-from attnshift.batching import spread
+from attnshift.batching import image_units, spread
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.denoising import Boundary, Trajectory, retraced, travelling
@@ -98,5 +98,5 @@ def tangential(gradient: Tensor, noise: Tensor) -> Tensor:
     The score is the predicted ``noise`` but for a factor. What is left runs along surfaces of equal
     density (DPAC, 2025).
     """
-    unit = noise / spread(noise.flatten(1).norm(dim=1).clamp(min=1e-30), noise)
+    unit = image_units(noise)
     return gradient - spread((gradient * unit).flatten(1).sum(1), unit) * unit

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attnshift.batching import image_norms, spread
+from attnshift.batching import image_norms, image_units, spread
 from attnshift.downloaded import load_lpips
 from attnshift.weights_folder import LpipsNetwork
 
@@ -75,7 +75,7 @@ class FeatureBall:
             (transposed,) = torch.autograd.grad(found, points, weights, create_graph=True)
         change, step = torch.zeros_like(found), torch.zeros_like(points)
         # The scale of the gradient has no part in the step, and would have one in rounding.
-        left = uphill / spread(image_norms(uphill).clamp(min=1e-30), uphill)
+        left = image_units(uphill)
         direction, square = left, _products(left, left)
         for _ in range(iterations):
             (forward,) = torch.autograd.grad(transposed, weights, direction, retain_graph=True)

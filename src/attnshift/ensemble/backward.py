@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnshift.batching import batch_record, constant, image_norms, per_image, spread
+from attnshift.batching import batch_record, constant, image_norms, image_units, per_image, spread
 from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.layers import find_layer, output_of, way_back
 from attnshift.errors import ModelError
@@ -50,8 +50,8 @@ class FeatureLoss:
         norm 1."""
         total: Tensor | float = 0.0
         for draw in range(self.draws):
-            total = total + _units(self._gradient(classifier, layer, self._copy(images, key, draw), goals))
-        return _units(total)  # type: ignore[arg-type]
+            total = total + image_units(self._gradient(classifier, layer, self._copy(images, key, draw), goals))
+        return image_units(total)  # type: ignore[arg-type]
 
     def _copy(
         self, images: Float[Tensor, "batch 3 height width"], key: RandomKey, draw: int
@@ -143,7 +143,3 @@ def _added(along: Float[Tensor, "rows ..."]) -> Callable[[Tensor], Tensor]:
         return gradient + (spread(image_norms(gradient.float()), along) * along).to(gradient)
 
     return add
-
-
-def _units(gradients: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    return gradients / spread(image_norms(gradients).clamp(min=1e-30), gradients)

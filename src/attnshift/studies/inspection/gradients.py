@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.prepare import PreparedBatch
-from attnshift.batching import concatenated, image_norms, spread
+from attnshift.batching import concatenated, image_norms, image_units, spread
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import into_range
 from attnshift.diffusion.conditioning import Conditioning
@@ -193,7 +193,7 @@ def _moving(probe: TermProbe, value: Tensor, gradient: Tensor) -> Tensor:
 
 def _units(gradient: Tensor) -> Tensor:
     """Unit vectors [batch,size]; zero where there is no gradient."""
-    return gradient.flatten(1) / image_norms(gradient).clamp(min=1e-30)[:, None]
+    return image_units(gradient.flatten(1))
 
 
 def _constant(branch: Branch) -> Branch:
