@@ -42,8 +42,10 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-SLOW = {"autoattack", "adaea", "advad_x", "advdiff_noise", "aca_official", "apa", "apa_official", "l2t"}
-SLOW |= {"natadiff", "natadiff_noise"}
+SLOW = {
+    *("autoattack", "adaea", "advad_x", "advdiff_noise", "aca_official"),
+    *("apa", "apa_official", "l2t", "natadiff", "natadiff_noise"),
+}
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from attnshift.baselines.diffusion import Template
 from attnshift.baselines.mapped import MappedBaseline
 from attnshift.errors import RecipeError
 
@@ -33,7 +34,7 @@ class APA(MappedBaseline):
 
     lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size", "push")
     pace_share: ClassVar[float] = 0.1
-    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "{}"
+    template: Template = "{}"
     """Prompt; ``{}`` stands for the class name."""
     epsilon: Annotated[float, Field(gt=0, le=10)] = 0.4
     """Largest change of a value of z_T, whose values have a standard deviation of about 1."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Backbone
     from attnshift.ensemble.fusion import FusionRule
 
-__all__ = ["DiffusionBaseline", "PromptedBaseline", "check_negative_prompt"]
+__all__ = ["DiffusionBaseline", "PromptedBaseline", "Template", "check_negative_prompt"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,15 @@ class DiffusionBaseline(ScaledOptions, ABC):
         return build(RULES, self.fusion, self.fusion_options)
 
 
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+"""Prompt in which ``{}`` stands for the class name."""
+
+
 @dataclass(frozen=True)
 class PromptedBaseline(DiffusionBaseline):
     """Attack whose prompt names the class of the image."""
 
-    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of a {}"
+    template: Template = "a photo of a {}"
     """Prompt; ``{}`` stands for the class name."""
 
     def prompt(self, class_name: str) -> str:

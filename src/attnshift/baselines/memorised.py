@@ -87,16 +87,15 @@ class Memorised(Mapped):
         push counts as a constant."""
         trajectory, latents, momentum = self.trajectory, noise, torch.zeros_like(noise)
         schedule, previews = trajectory.noise_schedule, list[Tensor]()
-        for index, level in enumerate(schedule.levels[:-1]):
+        for visit in trajectory.way:
+            index, level = visit.index, schedule.levels[visit.index]
             predicted = self._predicted(latents, index)
             if index >= len(schedule) - self.options.guided_steps and bool(strengths.any()):
                 share = (1 - schedule.path.alpha(level)) ** 0.5
                 previews.append(preview(schedule.path, latents, predicted, level).detach())
                 momentum = momentum + unit_l1(self._penalised(previews[-1], share, iteration))
                 predicted = predicted + spread(strengths, latents) * self.options.push * share * momentum.sign()
-            latents = schedule.step(latents, predicted, index)
-            if trajectory.offsets is not None:
-                latents = latents + trajectory.offsets[index]
+            latents = trajectory.moved(visit, latents, predicted)
         return latents, previews
 
     def views(self, previews: Sequence[Tensor], iteration: int) -> Sequence[View]:
