@@ -67,6 +67,7 @@ COLUMNS = {
     "class_on_file",
     "interference_on_path",
     "interference_on_file",
+    "margin_curves",
     "shares",
     "effective_models",
     "attention_clean",
@@ -107,7 +108,8 @@ def test_one_row_per_image_in_the_order_of_the_plan(finished: Store, photos: Pat
         assert {each["name"] for each in row["losses"]} == {"classification", "variance", "self_attention"}
         assert [each["name"] for each in row["shares"]] == [SURROGATE]
         assert set(row["shares"][0]["values"]) == {1.0}
-        assert len(row["shares"][0]["values"]) == len(row["losses"][0]["values"])
+        iterations = len(row["losses"][0]["values"])
+        assert [len(row[each][0]["values"]) for each in ("shares", "margin_curves")] == [iterations] * 2
         assert row["effective_models"] == 1
 
 

@@ -44,13 +44,14 @@ class Outcome:
     ``noise`` [batch,3,height,width] is a control: the start latents moved as far as the attack
     moved them (L2 norm), but in a random direction. ``iterations`` [batch] is the iterate that was
     kept, ``evaluated`` [batch] the number of compared iterates; ``history`` holds for each image
-    the weighted losses of every iteration, ``weights`` the share of each surrogate in its
-    direction. ``on_path`` and ``on_file`` say for each image how far attention has moved on the
-    attack's own path, and on the saved file. ``spent`` [batch] is the share of the budget that each
-    image spends, None without one, and ``pixel_share`` [batch] that of added pixels in its change,
-    None where only latents move. ``measured`` holds for each image the pulls of
-    its terms in the iterations in which they were measured, and ``idle_terms`` one line for each
-    term that never acted on it. ``effort`` is that of the whole batch.
+    the weighted losses of every iteration, ``margins`` those of each surrogate in it, in logits,
+    and ``weights`` the share of each surrogate in its direction. ``on_path`` and ``on_file`` say
+    for each image how far attention has moved on the attack's own path, and on the saved file.
+    ``spent`` [batch] is the share of the budget that each image spends, None without one, and
+    ``pixel_share`` [batch] that of added pixels in its change, None where only latents move.
+    ``measured`` holds for each image the pulls of its terms in the iterations in which they were
+    measured, and ``idle_terms`` one line for each term that never acted on it. ``effort`` is that
+    of the whole batch.
     """
 
     images: Tensor
@@ -58,6 +59,7 @@ class Outcome:
     iterations: Tensor
     evaluated: Tensor
     history: tuple[tuple[dict[str, float], ...], ...]
+    margins: tuple[tuple[tuple[float, ...], ...], ...]
     weights: tuple[tuple[tuple[float, ...], ...], ...]
     on_path: tuple[Movement, ...]
     on_file: tuple[Movement, ...]
@@ -99,7 +101,8 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
 
 @dataclass
 class _Best:
-    """The best iterate of each image so far, and the losses and shares of its iterations."""
+    """The best iterate of each image so far, and the losses, margins and shares of its
+    iterations."""
 
     images: Tensor
     latents: Tensor
@@ -109,6 +112,7 @@ class _Best:
     iterations: Tensor
     evaluated: Tensor
     history: list[list[dict[str, float]]]
+    margins: list[list[tuple[float, ...]]]
     weights: list[list[tuple[float, ...]]]
     measured: list[list[MeasuredPulls]]
 
@@ -125,6 +129,7 @@ class _Best:
             iterations=torch.zeros(count, dtype=torch.long),
             evaluated=torch.zeros(count, dtype=torch.long),
             history=[[] for _ in range(count)],
+            margins=[[] for _ in range(count)],
             weights=[[] for _ in range(count)],
             measured=[[] for _ in range(count)],
         )
@@ -151,6 +156,7 @@ class _Best:
         if snapshot.losses:
             for place, row in enumerate(rows.tolist()):
                 self.history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
+                self.margins[row].append(tuple(snapshot.margins[:, place].tolist()))
                 self.weights[row].append(tuple(snapshot.weights[:, place].tolist()))
                 if snapshot.pulls is not None:
                     norms, pulls = (_at(place, each) for each in (snapshot.pulls.norms, snapshot.pulls.pulls))
@@ -186,6 +192,7 @@ class _Best:
             iterations=self.iterations,
             evaluated=self.evaluated,
             history=tuple(tuple(each) for each in self.history),
+            margins=tuple(tuple(each) for each in self.margins),
             weights=tuple(tuple(each) for each in self.weights),
             on_path=attention_on_path(batch, self.latents, self.pull),
             on_file=attention_on_file(batch, images),

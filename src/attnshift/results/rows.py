@@ -165,6 +165,9 @@ class ResultRow(Row):
     iteration: Annotated[int, "the iterate that was kept, from 0"] = 0
     evaluated: Annotated[int, "iterates that were compared; 0 in a baseline"] = 0
     losses: Annotated[Series, "each weighted loss term in every iteration"] = field(default_factory=dict)
+    margin_curves: Annotated[
+        Series, "logits by which each surrogate still resists in every iteration, on the image of that iterate"
+    ] = field(default_factory=dict)
     measured: Annotated[tuple[int, ...], "iterations in which the pulls of the terms were measured"] = ()
     gradients: Annotated[
         Series,

@@ -118,11 +118,12 @@ def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, A
         "iteration": int(outcome.iterations[place]),
         "evaluated": int(outcome.evaluated[place]),
         "losses": _series(history),
+        "margin_curves": _by_surrogate(surrogates, outcome.margins[place]),
         "measured": tuple(each.iteration for each in measured),
         "gradients": _series([each.norms for each in measured]),
         "pulls": _series([each.pulls for each in measured]),
         "idle_terms": outcome.idle_terms[place],
-        "shares": dict(zip(surrogates, zip(*outcome.weights[place], strict=True), strict=True)),
+        "shares": _by_surrogate(surrogates, outcome.weights[place]),
         "effective_models": effective_models(outcome.weights[place]),
         "attention_clean": tuple(before.flatten().tolist()),
         "attention_attack": tuple(after.flatten().tolist()),
@@ -138,6 +139,11 @@ def _series(values: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...
     """Name -> its values, 0 where a term was switched off."""
     names = dict.fromkeys(name for each in values for name in each)
     return {name: tuple(each.get(name, 0.0) for each in values) for name in names}
+
+
+def _by_surrogate(surrogates: Sequence[str], values: Sequence[tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """Surrogate -> its value in every iteration; ``values`` are [iterations][surrogates]."""
+    return dict(zip(surrogates, zip(*values, strict=True), strict=True))
 
 
 def _moved(layers: Mapping[str, Moved]) -> dict[str, tuple[float, float, float]]:
