@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import date, time
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,9 +17,9 @@ from attnshift.baselines.diffusion import DiffusionBaseline
 from attnshift.baselines.kinds import Baseline, BudgetBaseline
 from attnshift.errors import RecipeError
 from attnshift.metrics import budget_metric
-from attnshift.recipes.presets import preset_names, preset_text
 from attnshift.recipes.schema import BaselineRecipe, BaselineSection, Recipe
-from attnshift.registry import build, describe, suggest
+from attnshift.recipes.values import DEEPEST, check_depth, read_values, too_deep
+from attnshift.registry import build, describe
 
 __all__ = [
     "baseline_of",
@@ -28,15 +27,8 @@ __all__ = [
     "load_recipe",
     "override",
     "parse_recipe",
-    "read_recipe_file",
     "recipe_of",
 ]
-
-_DEEPEST = 12
-"""Tables and lists of a recipe that may lie within each other;
-libraries follow deeper ones until the stack ends."""
-_LARGEST = 2**20
-"""Bytes of a recipe file."""
 
 _Recipe = TypeVar("_Recipe", bound=BaseModel)
 
@@ -46,17 +38,10 @@ def load_recipe(source: str, settings: Iterable[str] = ()) -> Recipe | BaselineR
     ``key.path=value`` settings.
 
     A file with a section ``[baseline]`` describes a baseline;
-    its recipe comes back with all of its options.
+    its recipe comes back with all of its options. A file may extend another recipe
+    (``recipes.values.read_values``).
     """
-    if source in BASELINES:
-        values = {"name": source, "summary": BASELINES[source].summary, "baseline": {"attack": source}}
-    elif source.endswith(".toml"):
-        values = read_recipe_file(source)
-    elif source in preset_names():
-        values = _parsed(preset_text(source), source)
-    else:
-        raise _unknown_recipe(source)
-    return recipe_of(override(values, settings), source)
+    return recipe_of(override(read_values(source), settings), source)
 
 
 def load_latent_recipe(source: str, settings: Iterable[str] = ()) -> Recipe:
@@ -100,31 +85,10 @@ def baseline_of(recipe: BaselineRecipe) -> Baseline | DiffusionBaseline:
     return baseline
 
 
-def read_recipe_file(source: str) -> dict[str, Any]:
-    """What the TOML file at the path ``source`` holds, not checked yet."""
-    path = Path(source)
-    try:
-        if not path.is_file():
-            found = " is a folder" if path.is_dir() else ": no such recipe file"
-            raise RecipeError(f"{source}{found}; give a preset's name or the path of a TOML file")
-        if path.stat().st_size > _LARGEST:
-            raise RecipeError(f"{source} holds more than {_LARGEST} bytes; a recipe is a small TOML file")
-        return _parsed(path.read_text(encoding="utf-8-sig"), source)
-    except UnicodeDecodeError:
-        raise RecipeError(f"{source} is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise RecipeError(f"{source:.200} cannot be read: {error.strerror}; give the path of a TOML file") from None
-
-
-def _unknown_recipe(name: str) -> RecipeError:
-    known = [*preset_names(), *BASELINES]
-    return RecipeError(f"unknown preset '{name}'{suggest(name, known)}; known: {', '.join(known)}, or a .toml file")
-
-
 def parse_recipe(values: Mapping[str, Any], source: str, kind: type[_Recipe] = Recipe) -> _Recipe:
     """``values`` as a recipe of that ``kind``,
     or a ``RecipeError`` that says where they are none."""
-    _check_depth(values, f"recipe {source}")
+    check_depth(values, f"recipe {source}")
     try:
         # JSON mode: arrays may become tuples, everything else stays strict.
         return kind.model_validate_json(json.dumps(values))
@@ -133,33 +97,6 @@ def parse_recipe(values: Mapping[str, Any], source: str, kind: type[_Recipe] = R
     except TypeError:
         # TOML knows one kind of value that JSON does not.
         raise RecipeError(f"recipe {source}: {_date(values)}: a recipe cannot hold dates or times") from None
-
-
-def _parsed(text: str, source: str) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(text)
-    except ValueError as error:
-        # Among them a number of more digits than Python reads.
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise _too_deep(source) from None
-    _check_depth(values, source)
-    return values
-
-
-def _check_depth(values: Mapping[str, Any], where: str) -> None:
-    """Level by level, since a function that calls itself would end where the check is needed."""
-    level: list[Any] = [values]
-    for _ in range(_DEEPEST):
-        inside = (each.values() if isinstance(each, Mapping) else each for each in level)
-        level = [inner for each in inside for inner in each if isinstance(inner, Mapping | list)]
-        if not level:
-            return
-    raise _too_deep(where)
-
-
-def _too_deep(where: str) -> RecipeError:
-    return RecipeError(f"{where}: more than {_DEEPEST} tables or lists lie within each other; no recipe needs that")
 
 
 def _date(values: Mapping[str, Any]) -> str:
@@ -186,8 +123,8 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
         *parents, last = (part.strip() for part in key.split("."))
         if not separator or not all((*parents, last)):
             raise RecipeError(f"`changes` {setting}: expected key=value, as in optimiser.iterations=10")
-        if len(parents) >= _DEEPEST:
-            raise _too_deep(f"`changes` {setting:.80}")
+        if len(parents) >= DEEPEST:
+            raise too_deep(f"`changes` {setting:.80}")
         if not _is_unicode(setting):
             raise RecipeError(f"`changes` {setting}: this is not UTF-8 text")
         place = changed
