@@ -78,6 +78,25 @@ def test_keep_last_is_the_iterate_after_the_last_update(to_the_end: tuple[Outcom
     assert [len(each) for each in outcome.history] == [3, 3, 3]
 
 
+def test_a_stopped_attack_is_that_of_a_recipe_that_ends_there(prepared: Prepare) -> None:
+    short = [*SHORT, "finish.early=false"]
+    stopped = run_attack(prepared("quick", short, slice(1)), lambda snapshot: snapshot.iteration == 1)
+    ended = run_attack(prepared("quick", [*short, "finish.after=2"], slice(1)))
+    assert (stopped.stopped_after, ended.stopped_after) == (2, 0)
+    assert torch.equal(stopped.images, ended.images)
+    assert stopped.history == ended.history
+    assert len(ended.history[0]) == 2
+
+
+def test_who_stops_an_attack_at_its_own_end_changes_nothing(
+    prepared: Prepare, to_the_end: tuple[Outcome, list[Snapshot]]
+) -> None:
+    batch = prepared("quick", [*SHORT, "optimiser.iterations=3", "finish.keep=last", "finish.early=false"])
+    stopped = run_attack(batch, lambda snapshot: snapshot.iteration >= 2)
+    assert stopped.stopped_after == 0
+    assert torch.equal(stopped.images, to_the_end[0].images)
+
+
 def test_keep_last_with_early_is_the_iterate_that_fooled(prepared: Prepare) -> None:
     batch = prepared("quick", [*SHORT, "finish.keep=last"])
     outcome, seen = watched(batch)

@@ -49,6 +49,7 @@ def test_baseline_holds_the_published_numbers() -> None:
         ("optimiser.iterations=0", r"optimiser\.iterations: .*greater than or equal to 1"),
         ("optimiser.learning_rate=inf", r"optimiser\.learning_rate: .*finite"),
         ("optimiser.learning_rate=nan", r"optimiser\.learning_rate: .*finite"),
+        ("finish.after=1000", r"recipe quick: .*finish\.after is 1000 and cannot exceed optimiser.iterations"),
         ("budget.metric=ssim", "recipe quick: budget: .*limit goes with a metric, and a metric with a limit"),
         ("budget={metric='sim', limit=0.9}", "unknown metric 'sim'; did you mean 'ssim'"),
         ("budget.also={ssim=0.9}", "recipe quick: budget: .*also adds to metric and limit"),

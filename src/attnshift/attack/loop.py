@@ -3,7 +3,7 @@ or progress bars."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,17 +109,21 @@ class Snapshot:
     """None where they are not measured."""
 
 
-def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None, None]:
+def optimise_latents(
+    batch: PreparedBatch, stopped: Callable[[], bool] = lambda: False
+) -> Generator[Snapshot, Tensor | None, None]:
     """Optimise the start latents of ``batch``; the last snapshot, after the last update, has no
     losses.
+
+    The last update is that of the recipe, or the first one at which ``stopped`` says true.
 
     A consumer may send back the positions of snapshot rows that are finished, a bool tensor
     [active]: those images leave the batch. Nothing that an image computes depends on the others.
     """
-    iterations = batch.method.recipe.optimiser.iterations
+    iteration = 0
     rows = torch.arange(len(batch.images))
     latents, weights, state = batch.render.trajectory.start, torch.empty(0), AttackState.start(batch)
-    for iteration in range(iterations):
+    for iteration in range(batch.method.recipe.updates):
         now = value_and_grad(batch, latents, iteration, state)
         weights = now.fused.weights
         finished = yield Snapshot(
@@ -134,10 +138,12 @@ def optimise_latents(batch: PreparedBatch) -> Generator[Snapshot, Tensor | None,
             batch, state = select_rows(batch, keep), select_rows(state, keep)
             rows, latents = rows[keep], latents[keep]
             weights = weights[:, keep]
+        if stopped():
+            break
     with torch.no_grad():
         images = batch.render.pushed(state.pull)(latents, added=state.added).images
     _, margins = batch.surrogates.judge(images)
-    yield Snapshot(iterations, rows, latents, images, {}, margins, weights, state)
+    yield Snapshot(iteration + 1, rows, latents, images, {}, margins, weights, state)
 
 
 def value_and_grad(batch: PreparedBatch, latents: Tensor, iteration: int, state: AttackState) -> Gradient:

@@ -23,7 +23,10 @@ from attnshift.metrics.budget import Budget, furthest_kept
 from attnshift.profiling import part
 from attnshift.randomness import random_step
 
-__all__ = ["MeasuredPulls", "Outcome", "run_attack"]
+__all__ = ["MeasuredPulls", "Outcome", "Watch", "run_attack"]
+
+Watch = Callable[[Snapshot], bool | None]
+"""Function called with every snapshot; true asks for the end of the attack after this iteration."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Outcome:
     ``pixel_share`` [batch] that of added pixels in its change, None where only latents move.
     ``measured`` holds for each image the pulls of its terms in the iterations in which they were
     measured, and ``idle_terms`` one line for each term that never acted on it. ``effort`` is that
-    of the whole batch.
+    of the whole batch. ``stopped_after`` is the number of updates after which the watcher ended the
+    attack before its last one, else 0.
     """
 
     images: Tensor
@@ -68,18 +72,21 @@ class Outcome:
     measured: tuple[tuple[MeasuredPulls, ...], ...]
     idle_terms: tuple[tuple[str, ...], ...]
     effort: Effort
+    stopped_after: int = 0
 
 
 @part("bookkeeping")
-def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = None) -> Outcome:
+def run_attack(batch: PreparedBatch, watch: Watch | None = None) -> Outcome:
     """Attack ``batch`` and keep of each image the iterate that the recipe asks for.
 
-    ``watch`` is called with every snapshot, after the iterates have been compared.
+    ``watch`` is called with every snapshot, after the iterates have been compared. Where it ends
+    the attack, the result is that of the recipe with ``finish.after``.
     """
     policy, budget = batch.method.recipe.finish, batch.method.budget
     effort = Effort()
     best, timed = _Best.start(batch), timed_batch(effort.of_batch(batch))
-    loop, finished = optimise_latents(timed), None
+    stopped, after = False, 0
+    loop, finished = optimise_latents(timed, lambda: stopped), None
     while True:
         try:
             snapshot = loop.send(finished)
@@ -94,9 +101,16 @@ def run_attack(batch: PreparedBatch, watch: Callable[[Snapshot], None] | None = 
             rank, fooled, rounded = _rank(active.surrogates, active.images, snapshot, policy.confidence)
             best.select_best(snapshot, rounded, rank if policy.keep == "best" else None)
             finished = fooled if policy.early else None
-        if watch:
-            watch(snapshot)
-    return best.outcome(batch, effort)
+        stopped = bool(watch and watch(snapshot)) or stopped
+        after = _stopped_after(batch, snapshot) if stopped else 0
+    return replace(best.outcome(batch, effort), stopped_after=after)
+
+
+def _stopped_after(batch: PreparedBatch, last: Snapshot) -> int:
+    """Updates before the ``last`` snapshot of an attack that was told to stop; 0 where it has come
+    to its own end."""
+    stopped = not last.losses and last.iteration < batch.method.recipe.updates
+    return last.iteration if stopped else 0
 
 
 @dataclass

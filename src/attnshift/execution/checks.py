@@ -31,7 +31,7 @@ from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
 from attnshift.terminal import plural
 
-__all__ = ["Complaints", "Loaded", "Measured", "items_of", "load_parts", "measure_parts"]
+__all__ = ["Complaints", "Loaded", "Loaders", "Measured", "items_of", "load_parts", "measure_parts"]
 
 _MEASURED = 4
 """Most images on which the pipeline is measured;
@@ -116,21 +116,40 @@ class Measured:
         return tuple(f"admitted: {each}" for each in self.admitted)
 
 
-def load_parts(settings: AttackSettings, complaints: Complaints, here: str = "", decode: bool = False) -> Loaded:
+@dataclass(frozen=True)
+class Loaders:
+    """Functions that load networks by their names; a caller with many attacks keeps what they give.
+
+    ``pipeline`` takes a precision as well; ``surrogate`` a function that gives the pipeline, for
+    defences that need it.
+    """
+
+    pipeline: Callable[[str, Precision], Backbone]
+    surrogate: Callable[[str, Callable[[], Backbone]], Classifier]
+
+
+def load_parts(
+    settings: AttackSettings,
+    complaints: Complaints,
+    here: str = "",
+    decode: bool = False,
+    loaders: Loaders | None = None,
+) -> Loaded:
     """Load and check what ``settings`` name; sets the number of CPU threads.
 
     ``here`` is the device for it, where it is another one than that of the attack. All images are
     hashed, and with ``decode`` also decoded. What can only be checked with something that is
-    missing is not checked.
+    missing is not checked. Networks come from ``loaders``, by default from their files.
     """
     tried = complaints.tried
+    load = loaders or Loaders(load_pipeline, load_surrogate)
     for check in settings_checks(settings):
         tried(check)
     device = tried(lambda: _usable(here or settings.device)) or "cpu"
     work = tried(lambda: work_of(settings.recipe))
     precision: Precision = tried(partial(as_precision, settings.precision)) or "float32"
-    pipeline = cache(lambda: load_pipeline(settings.pipeline, precision).to(device))
-    loaded = [tried(lambda name=name: load_surrogate(name, pipeline).to(device)) for name in settings.surrogates]
+    pipeline = cache(lambda: load.pipeline(settings.pipeline, precision).to(device))
+    loaded = [tried(lambda name=name: load.surrogate(name, pipeline).to(device)) for name in settings.surrogates]
     known = [each for each in loaded if each is not None]
     classifiers = (tried(lambda: as_surrogates(known, getattr(torch, precision))) if known else None) or []
     backbone = tried(pipeline)

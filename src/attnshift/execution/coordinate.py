@@ -212,7 +212,7 @@ def _begun(prepared: PreparedRun, store: Store, options: RunOptions) -> RunBegun
         images=len(prepared.plan),
         done=store.count(),
         batch=spec.batch,
-        iterations=spec.recipe.optimiser.iterations if isinstance(spec.recipe, Recipe) else 0,
+        iterations=spec.recipe.updates if isinstance(spec.recipe, Recipe) else 0,
         recipe=spec.recipe.name,
         pipeline=spec.pipeline,
         surrogates=spec.surrogates,

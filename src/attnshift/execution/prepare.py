@@ -11,7 +11,7 @@ import torch
 
 from attnshift.diffusion import as_precision
 from attnshift.errors import RunError, UserError
-from attnshift.execution.checks import Complaints, Measured, load_parts, measure_parts
+from attnshift.execution.checks import Complaints, Loaders, Measured, load_parts, measure_parts
 from attnshift.execution.settings import AttackSettings
 from attnshift.execution.work import work_of
 from attnshift.execution.worker import Worker, inversions_in, weights
@@ -63,15 +63,16 @@ class PreparedRun:
         return replace(self, worker=replace(self.worker, work=work, spec=spec))
 
 
-def prepare_run(settings: AttackSettings, here: str = "") -> PreparedRun:
+def prepare_run(settings: AttackSettings, here: str = "", loaders: Loaders | None = None) -> PreparedRun:
     """Load what ``settings`` name and check that the attack can be carried out;
     sets the number of CPU threads.
 
-    ``here`` is the device for the check, where it is another one. What was measured when the run in
-    the folder began is not measured again.
+    ``here`` is the device for the check, where it is another one. Networks come from
+    ``loaders``, by default from their files. What was measured when the run in the folder began is
+    not measured again.
     """
     complaints = Complaints(_refuse)
-    parts = load_parts(settings, complaints, here)
+    parts = load_parts(settings, complaints, here, loaders=loaders)
     work, backbone, plan, size = parts.work, parts.backbone, parts.plan, parts.size
     # Whatever is missing has been refused.
     assert work is not None

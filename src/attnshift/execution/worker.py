@@ -108,7 +108,8 @@ class Worker:
         """Attack ``items`` together, and return the results of those that are ``wanted``.
 
         The others are attacked too, because batch mates decide the last bits. An item that cannot
-        be read, or whose result is not finite, fails alone.
+        be read, or whose result is not finite, fails alone. Where ``watch`` stops the attack, its
+        results are those of the run ``spec.stopped``.
         """
         failures, tasks, readable = [], [], []
         for item in items:
@@ -170,7 +171,7 @@ class Worker:
         uncropped: Mapping[str, tuple[int, int] | None],
     ) -> Result | Failure:
         done, seconds, cpu_seconds = timed
-        spec = self.spec
+        spec = self.spec.stopped(done.stopped_after) if done.stopped_after else self.spec
         row = ResultRow(
             id=item.id,
             file=item.file,

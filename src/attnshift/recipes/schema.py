@@ -296,6 +296,11 @@ class FinishSection(Section):
     early: bool = False
     """An image leaves the batch at the first iterate
     that fools every surrogate by ``confidence``."""
+    after: int = Field(default=0, ge=0, le=10_000)
+    """Number of updates after which the attack ends, while its schedules count all iterations.
+
+    It is that of an attack that somebody stopped and kept; 0 carries out all of them.
+    """
 
 
 class Recipe(Section):
@@ -366,6 +371,22 @@ class Recipe(Section):
         if self.budget.given and self.finish.early:
             raise ValueError("finish.early ends an attack before its budget is spent; leave finish.early or budget out")
         return self
+
+    @model_validator(mode="after")
+    def _ends_while_it_runs(self) -> Recipe:
+        after, iterations = self.finish.after, self.optimiser.iterations
+        if after > iterations:
+            raise ValueError(f"finish.after is {after} and cannot exceed optimiser.iterations, which is {iterations}")
+        return self
+
+    @property
+    def updates(self) -> int:
+        """Number of updates that the attack carries out at most."""
+        return self.finish.after or self.optimiser.iterations
+
+    def ended_after(self, updates: int) -> Recipe:
+        """The same attack, ended after so many ``updates``."""
+        return self.model_copy(update={"finish": self.finish.model_copy(update={"after": updates})})
 
     @model_validator(mode="after")
     def _moves_pixels_where_gradients_are(self) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator
 
 from attnshift.diffusion import Precision
-from attnshift.recipes.schema import AnyRecipe
+from attnshift.recipes.schema import AnyRecipe, Recipe
 from attnshift.registry import STRICT
 from attnshift.results.arms import ARMS
 
@@ -62,6 +62,11 @@ class RunSpec(BaseModel):
         that generates images."""
         missing = () if self.recipe.uses_pipeline and not self.recipe.generates else ("round_trip", "reconstruction")
         return tuple(arm for arm in ARMS if arm not in missing)
+
+    def stopped(self, updates: int) -> RunSpec:
+        """The run whose attack on latents ends after so many ``updates``."""
+        assert isinstance(self.recipe, Recipe)
+        return self.model_copy(update={"recipe": self.recipe.ended_after(updates)})
 
     @property
     def digest(self) -> str:

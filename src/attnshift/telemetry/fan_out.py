@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Consumer", "IterationCallback", "Telemetry"]
 
-IterationCallback = Callable[[Sequence[str], "Snapshot"], None]
+IterationCallback = Callable[[Sequence[str], "Snapshot"], bool | None]
 """Function called in each iteration with the ids of all images of the micro-batch, in order.
+
+True asks for the end of the micro-batch's attack after this iteration; telemetry never asks.
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.effort import Effort
-from attnshift.attack.loop import Snapshot
 from attnshift.attack.prepare import Task
+from attnshift.attack.run import Watch
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.data.images import quantise
@@ -30,21 +30,26 @@ class BatchResult:
     ``margins`` [models,batch] are the surrogates' on exactly these. ``rows`` hold for each image
     the fields of its ``ResultRow`` that the attack decides, as far as they differ from their
     defaults. ``known``, bool [models,batch], is true where a surrogate sees the true class in the
-    clean image.
+    clean image. ``stopped_after`` is as in ``attack.run.Outcome``.
     """
 
     arms: Mapping[str, Tensor]
     margins: Mapping[str, Tensor]
     rows: Sequence[Mapping[str, Any]]
     known: Tensor
+    stopped_after: int = 0
 
     @classmethod
     def judged(
-        cls, surrogates: Surrogates, arms: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]
+        cls,
+        surrogates: Surrogates,
+        arms: Mapping[str, Tensor],
+        rows: Sequence[Mapping[str, Any]],
+        stopped_after: int = 0,
     ) -> BatchResult:
         rounded = {arm: quantise(images) for arm, images in arms.items()}
         judged = {arm: surrogates.judge(images)[1] for arm, images in rounded.items()}
-        return cls(rounded, judged, rows, surrogates.known(rounded["clean"]))
+        return cls(rounded, judged, rows, surrogates.known(rounded["clean"]), stopped_after)
 
 
 def effort_columns(effort: Effort, images: int) -> dict[str, float]:
@@ -74,11 +79,11 @@ class Work(Protocol):
         backbone: Backbone,
         classifiers: Sequence[Classifier],
         tasks: Sequence[Task],
-        watch: Callable[[Snapshot], None] | None = None,
+        watch: Watch | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
-        """Attack ``tasks`` together; ``watch`` sees every iteration, ``inversions`` are asked for
-        those of the images; a baseline has neither."""
+        """Attack ``tasks`` together; ``watch`` sees every iteration and may end the attack,
+        ``inversions`` are asked for those of the images; a baseline has neither."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +11,13 @@ from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
 from attnshift.attack.interference import Subject, check_choice, class_of
-from attnshift.attack.loop import Snapshot
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method, check_guidance
 from attnshift.attack.movement import Moved
 from attnshift.attack.path import check_sites
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.remarks import idle_settings, idle_through, idle_with
-from attnshift.attack.run import Outcome, run_attack
+from attnshift.attack.run import Outcome, Watch, run_attack
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
@@ -76,7 +75,7 @@ class LatentWork:
         backbone: Backbone,
         classifiers: Sequence[Classifier],
         tasks: Sequence[Task],
-        watch: Callable[[Snapshot], None] | None = None,
+        watch: Watch | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
         batch = prepare_batch(self.method, backbone, classifiers, tasks, inversions)
@@ -92,7 +91,7 @@ class LatentWork:
         names = [classifier.name for classifier in classifiers]
         effort = effort_columns(outcome.effort, len(tasks))
         rows = [_row(outcome, place, names) | effort | {"interference": phrase} for place, phrase in enumerate(phrases)]
-        return BatchResult.judged(batch.surrogates, arms, rows)
+        return BatchResult.judged(batch.surrogates, arms, rows, outcome.stopped_after)
 
     def _check_fusion(self, classifiers: Sequence[Classifier], item: Item, probe: Tensor) -> None:
         """Let criterion, views and fusion rule say at once what they cannot work with;

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from attnshift.attack.budget import budget_of
 from attnshift.attack.clean_path import Inversions, compute_uncached
-from attnshift.attack.loop import Snapshot
 from attnshift.attack.pixel_attack import check_runnable, run_baseline
 from attnshift.attack.prepare import Task
 from attnshift.attack.remarks import idle_options
+from attnshift.attack.run import Watch
 from attnshift.baselines.diffusion import DiffusionBaseline
 from attnshift.baselines.kinds import Baseline
 from attnshift.classifiers.classifier import Classifier
@@ -55,7 +55,7 @@ class PixelWork:
         backbone: Backbone,
         classifiers: Sequence[Classifier],
         tasks: Sequence[Task],
-        watch: Callable[[Snapshot], None] | None = None,
+        watch: Watch | None = None,
         inversions: Inversions = compute_uncached,
     ) -> BatchResult:
         seed, device = self.recipe.seed, backbone.device
