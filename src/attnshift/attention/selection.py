@@ -32,6 +32,7 @@ class Selection:
 
     __pydantic_config__ = STRICT
     places: tuple[Place, ...] = ("down", "up")
+    """Parts of the denoiser whose sites are read."""
     grid: Literal["full", "half", "quarter", "eighth", "all"] = "quarter"
     steps: tuple[int, int] = field(default=(0, -1))
     heads: tuple[Annotated[float, Field(ge=0)], ...] = ()

@@ -37,6 +37,7 @@ class ACA(MappedBaseline):
     beta)."""
     guidance: Annotated[float, Field(ge=0)] = 7.5
     reconstruction: Literal["offset", "null_text"] = "offset"
+    """Correction that makes the way back end at the image."""
     tested: Literal["files", "floats"] = "files"
     """``files``: 8-bit files are tested, the last iterate's too. ``floats``: unrounded images are,
     and the last iterate is not."""

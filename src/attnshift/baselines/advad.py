@@ -71,7 +71,9 @@ class AdvAD(RadiusBaseline):
 
     An image takes the first with which it keeps the budget at ``epsilon``, or else the last."""
     fusion: str = "logits"
+    """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the fusion rule."""
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         self._rule()(surrogates, images)

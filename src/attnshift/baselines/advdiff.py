@@ -36,6 +36,7 @@ class AdvDiff(GuidedBaseline):
     relative: bool = True
     """Whether lengths are shares of the latents' own norm, or factors on the gradient."""
     rounds: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Attempts, each from the start that the one before has moved."""
     guided_share: Share = 1.0
     """Part of the way, from its end, whose steps are guided; the very last step is not."""
     decoded: Literal["preview", "noisy"] = "preview"

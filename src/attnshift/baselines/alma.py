@@ -38,9 +38,11 @@ class AlmaBudget(BudgetBaseline):
     """
 
     steps: Annotated[int, Field(ge=2, le=10_000)] = 100
+    """Number of updates."""
     averaging: Kept = 0.9
     """Share of itself that the multiplier keeps in each step."""
     momentum: Kept = 0.9
+    """Share of the last step that is added to the next one."""
     first_spent: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Share of the budget that the first step spends; it fixes the learning rate of each image."""
     last_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -49,7 +51,9 @@ class AlmaBudget(BudgetBaseline):
     It falls to that from the step on in which an image first exceeds the budget.
     """
     fusion: str = "logits"
+    """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the fusion rule."""
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         self._rule()(surrogates, images)

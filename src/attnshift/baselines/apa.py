@@ -57,6 +57,7 @@ class APA(MappedBaseline):
     memory_steps: Annotated[int, Field(ge=0, le=100_000)] = 200
     """Updates by which the denoiser learns an image by heart; 0 leaves it as it is."""
     memory_rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Rank of the LoRA."""
     memory_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     """Learning rate of AdamW."""
     memory_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -65,6 +66,7 @@ class APA(MappedBaseline):
     """Standard deviation of what the noise of a channel has in common, while the denoiser
     learns."""
     reconstruction: Literal["offset", "none"] = "offset"
+    """Correction that makes the way back end at the image."""
     tested: Literal["files", "none"] = "files"
     """``files``: the last iterate that fools all surrogates as an 8-bit file is the result.
     ``none``: the image that they saw last is, before the last step."""

@@ -33,6 +33,7 @@ class DiffPGD(DiffusionBaseline):
     step_size: Radius | None = None
     """Change of a value in each step; None stands for an eighth of ``epsilon``."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Number of updates."""
     depth: Annotated[int, Field(ge=0, le=49)] = 3
     """Place of the noise level on the paper's ladder of 50, from 0; so many steps follow, and
     one."""
@@ -45,6 +46,7 @@ class DiffPGD(DiffusionBaseline):
     residual: bool = True
     """Add to each image the difference of the purified images, with the attack and without."""
     random_start: bool = False
+    """Start from a random image within ``epsilon``."""
     clip: Literal["steps", "end"] = "steps"
     """Whether the pixels are brought into [0,1] after each step, or only before the result."""
 

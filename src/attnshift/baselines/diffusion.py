@@ -32,7 +32,9 @@ class DiffusionBaseline(ScaledOptions, ABC):
     """
 
     fusion: str = "logits"
+    """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the fusion rule."""
 
     @abstractmethod
     def prepare(self, given: EditInput) -> Edit:

@@ -37,6 +37,7 @@ class GuidedBaseline(PromptedBaseline):
         "residual": ("start", "inverted"),
     }
     start: Literal["inverted", "noise"] = "inverted"
+    """Latents at the start: those of the inverted image, or noise."""
     schedule_steps: Annotated[int, Field(ge=2, le=999)] = 200
     inverted_steps: Annotated[int, Field(ge=1, le=999)] = 41
     guidance: Annotated[float, Field(ge=0)] = 3.0

@@ -76,6 +76,7 @@ class RadiusBaseline(Baseline):
 
     lengths: ClassVar[tuple[str, ...]] = ("epsilon",)
     epsilon: Radius = 8 / 255
+    """Greatest change of a value, pixels counting from 0 to 1."""
 
 
 @dataclass(frozen=True)

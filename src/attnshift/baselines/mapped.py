@@ -28,9 +28,11 @@ class MappedBaseline(PromptedBaseline):
     step_size: Annotated[float, Field(gt=0, le=10)] | None = None
     """Change of a value in each step; None stands for the paper's share of ``epsilon``."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Number of updates."""
     decay: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the accumulated gradient in each step (the momentum's decay)."""
     schedule_steps: Annotated[int, Field(ge=2, le=999)] = 50
+    """Steps of the denoising schedule."""
     guidance: Annotated[float, Field(ge=0)] = 1.0
     """Weight of classifier-free guidance towards the prompt on the way back; 1 is the conditional
     prediction alone."""

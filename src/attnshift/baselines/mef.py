@@ -47,6 +47,7 @@ class MEF(MIFGSM):
     shift: Factor = 0.15
     """Length of the shift along G_k, in ``epsilon``."""
     persistence: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Share of the old G_k that is taken off the new one."""
     inverted: bool = False
     """Subtract the shift, as its name in the paper says: inverted gradient.
 

@@ -52,6 +52,7 @@ class NatADiff(GuidedBaseline):
     joint_template: Annotated[str, Field(pattern=r"^[^{}]*\{wrong\}[^{}]*\{true\}[^{}]*$")] = (
         "a photo of a {wrong} and a {true}"
     )
+    """Prompt that names both classes."""
     scale: Length = 0.4
     """Length of the gradient in the score (the paper's s)."""
     relative: bool = True
@@ -63,6 +64,7 @@ class NatADiff(GuidedBaseline):
     travelled: Stretch = (0.5, 0.8)
     """Part of the way whose steps are walked ``passes`` times."""
     passes: Annotated[int, Field(ge=1, le=100)] = 5
+    """Visits of each step within ``travelled``."""
     views: Annotated[int, Field(ge=1, le=64)] = 8
     """Views of an image; the first is the image itself."""
     transforms: dict[str, dict[str, Any]] = field(

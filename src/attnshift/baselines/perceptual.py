@@ -44,7 +44,9 @@ class PPGD(Baseline):
     noise: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Standard deviation of the noise at the start."""
     fusion: str = "logits"
+    """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the fusion rule."""
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         try:

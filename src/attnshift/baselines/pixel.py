@@ -36,12 +36,15 @@ class PGD(RadiusBaseline):
     lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
     starts_at_random: ClassVar[bool] = True
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Number of updates."""
     step_size: Radius | None = 2 / 255
     """Change of a value in each step; None stands for ``epsilon / steps``."""
     decay: Annotated[float, Field(ge=0)] = 0.0
     """Factor on the accumulated direction in each step (the momentum's decay)."""
     fusion: str = "logits"
+    """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the fusion rule."""
 
     def check(self, surrogates: Surrogates, images: Tensor) -> None:
         self._rule()(surrogates, images)

@@ -21,6 +21,7 @@ from attnshift.cli import (
     rate,
     ratings,
     report,
+    show,
     status,
     sweep,
     tune,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 # In the order of --help.
 app.command("list")(listing.list_command)
+app.command()(show.show)
 app.command()(attack.attack)
 app.command()(validate.validate)
 app.command()(status.status)

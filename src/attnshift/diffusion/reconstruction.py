@@ -55,10 +55,15 @@ class NullText:
     __pydantic_config__ = STRICT
     guided: ClassVar[bool] = True
     learning_rate: float = 0.1
+    """Learning rate of AdamW, or of Adam."""
     updates: int = 10
+    """Updates of the first step."""
     updates_per_step: int = 2
+    """Updates that each step has more than the one before."""
     tolerance: float = 0.0
+    """Mean squared error below which an image's embedding stays for the rest of the first step."""
     tolerance_per_step: float = 0.0
+    """What that error grows by from step to step."""
     rate_decay: float = 0.0
     """Share of the first learning rate that each step has less than the one before."""
     afresh: bool = False

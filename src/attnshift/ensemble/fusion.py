@@ -67,6 +67,8 @@ class _Weighing(ABC):
 
     __pydantic_config__ = STRICT
     scale: Scale = "norm"
+    """``norm``: (sum w_i u_i) * (sum w_i |g_i|), with units u_i of the gradients g_i. ``unit``: sum
+    w_i u_i. ``raw``: sum w_i g_i."""
 
     def __call__(
         self,

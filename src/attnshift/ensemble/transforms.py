@@ -149,8 +149,11 @@ class Colour:
 
     __pydantic_config__ = STRICT
     brightness: _Share = 0.1
+    """Factor on the image, in [1 - option, 1 + option]."""
     contrast: _Share = 0.1
+    """Factor on the difference from the mean luma."""
     saturation: _Share = 0.1
+    """Factor on each pixel's difference from its luma."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
 
     def __call__(

@@ -182,6 +182,7 @@ class Contrast:
     reads_mask: ClassVar[bool] = True
     form: Literal["share", "raw", "log"] = "share"
     delta: float = 0.2
+    """Margin by which the interference phrase shall win."""
     tokens: Literal["probe", "joint", "separate"] = "probe"
     select: Selection = field(default_factory=Selection)
 
@@ -246,6 +247,7 @@ class Replace:
     reads_mask: ClassVar[bool] = True
     form: Literal["shape", "mass", "aligned"] = "shape"
     p: Literal[1, 2] = 1
+    """Power of the distance."""
     select: Selection = field(default_factory=Selection)
 
     def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:

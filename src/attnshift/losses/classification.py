@@ -65,6 +65,7 @@ class Margin:
     __pydantic_config__ = STRICT
     kappa: float = 0.0
     scale: Literal["logit", "dlr"] = "logit"
+    """Unit of the margin: logits, or the spread of the highest logits (``dlr``)."""
 
     @property
     def reads_interference(self) -> bool:

@@ -62,7 +62,9 @@ class Frequency(_ImageTerm):
     reads_mask: ClassVar[bool] = True
     acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"wavelet": ("kind", "wavelet"), "levels": ("kind", "wavelet")}
     kind: Literal["laplacian", "wavelet"] = "laplacian"
+    """Detail that is compared: the Laplacian, or wavelet coefficients."""
     against: Literal["image", "reconstruction"] = "reconstruction"
+    """Image to compare with: the clean image, or its reconstruction without an attack."""
     wavelet: Literal["haar", "db2"] = "haar"
     levels: Annotated[int, Field(ge=1, le=5)] = 1
 

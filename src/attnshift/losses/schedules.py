@@ -31,9 +31,13 @@ class Schedule:
     __pydantic_config__ = STRICT
     acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"end": ("shape", "linear", "cosine", "step")}
     shape: Literal["constant", "linear", "cosine", "step"] = "constant"
+    """Way from ``start`` to ``end``; ``constant`` stays at ``start``."""
     start: float = 1.0
+    """Factor where the window begins."""
     end: float = 1.0
+    """Factor where the window ends."""
     window: tuple[float, float] = (0.0, 1.0)
+    """Part of the iterations, from 0 to 1, in which the factor is not 0."""
 
     def __call__(self, progress: float) -> float:
         first, last = self.window

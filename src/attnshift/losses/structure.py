@@ -53,6 +53,7 @@ class SelfAttention:
     distance: Literal["js", "kl", "symmetric", "mse"] = "js"
     reduction: Literal["layered", "mean", "sum"] = "layered"
     gamma: float = 1.0
+    """Power of a site's relative side in its weight, with ``layered``."""
     rows: Annotated[int, Field(ge=0)] = 0
     select: Selection = EVERYWHERE
 

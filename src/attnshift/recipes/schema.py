@@ -22,6 +22,7 @@ class InterferenceSection(Section):
     """The surrogates' highest wrong class on the clean image; the target of a targeted attack; the
     class nearest to the true one for the text encoder; ``phrase``; or any class, as a control."""
     phrase: str = ""
+    """The phrase where ``choose`` is ``given``."""
 
     @model_validator(mode="after")
     def _has_what_it_names(self) -> InterferenceSection:
@@ -32,11 +33,15 @@ class InterferenceSection(Section):
 
 class MaskSection(Section):
     source: Literal["none", "attention", "gradcam", "given"] = "none"
+    """Origin of the mask: the clean attention to the true phrase, Grad-CAM of the surrogates, or
+    masks that are given beside the images."""
     grid: Grid = "all"
     """Grids whose cross-attention makes an attention mask."""
     refine: int = Field(default=0, ge=0, le=10)
     """Rounds in which the self-attention spreads an attention mask over the object."""
     edge: Literal["soft", "hard"] = "soft"
+    """``soft``: what the source says, divided by its maximum. ``hard``: 1 from half of the maximum
+    on, else 0."""
     outside: float = Field(default=0.1, gt=0, le=1)
     """Weight of a pixel outside the mask; inside it is 1."""
     paste_back: bool = False
@@ -45,6 +50,7 @@ class MaskSection(Section):
 
 class DiffusionSection(Section):
     schedule_steps: int = Field(default=20, ge=2, le=1000)
+    """Steps of the whole denoising schedule, of which the last ones are walked."""
     denoising_steps: int = Field(default=5, ge=1, le=999)
     """Number of the last steps that are carried out and differentiated (K)."""
     gradient_steps: int = Field(default=0, ge=0)
@@ -54,12 +60,19 @@ class DiffusionSection(Section):
     latents, and attention maps read in them count in the losses as values without a gradient.
     """
     guidance: float = Field(default=2.5, ge=0)
+    """Weight of classifier-free guidance; 1 is the conditional prediction alone."""
     pairing: Literal["aligned", "compat"] = "aligned"
+    """Noise levels of the inversion. ``aligned``: exactly those that denoising walks. ``compat``:
+    each step starts one level higher than its denoising partner ends, as in DiffAttack."""
     inversion_rounds: int = Field(default=0, ge=0, le=20)
+    """Fixed-point rounds that repeat each step of the inversion at its upper end."""
     encoding: Literal["mean", "sample"] = "mean"
+    """Latents of an image: the mean of the autoencoder's distribution, or a draw from it."""
     residual: bool = True
     """Add what the clean path loses to each decoded image, so that iteration 0 changes nothing."""
     checkpointing: bool = False
+    """Keep only the input of each step, and compute the step again in backward: less memory, more
+    time."""
     decoder: Literal["own", "tiny"] = "own"
     """Through which decoder the gradient goes back: the pipeline's own, or a tiny one in its place.
     The images are always those of the pipeline's own."""
@@ -146,14 +159,20 @@ class PathSection(Section):
 
 class ReconstructionSection(OpenSection):
     method: str = "offset"
+    """Name of a reconstruction, which makes the clean path end at the image."""
 
 
 class ClassificationSection(OpenSection):
     loss: str = "cross_entropy"
+    """Name of a classification loss; its options stand beside this key."""
     weight: float = Field(default=1.0, ge=0)
+    """Factor on the classification; 0 leaves the terms alone."""
     schedule: dict[str, Any] = Field(default_factory=dict)
+    """Factor on the weight over the iterations: a table with the keys of a schedule."""
     fusion: str = "uniform"
+    """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the fusion rule."""
     space: Literal["image", "latent"] = "image"
     """Place where the surrogates' gradients are taken and fused: the image, with one pass back
     through decoder and denoiser, or the latents, with one pass for each surrogate."""
@@ -212,7 +231,10 @@ class ExpectationSection(Section):
 
 class TermSection(OpenSection):
     weight: float = Field(ge=0)
+    """Coefficient of the term; 0 switches it off. Under ``optimiser.balance = "share"`` it is a
+    share of the classification's pull."""
     schedule: dict[str, Any] = Field(default_factory=dict)
+    """Factor on the weight over the iterations: a table with the keys of a schedule."""
 
 
 class BudgetSection(Section):
@@ -254,6 +276,7 @@ class BudgetSection(Section):
 
 class OptimiserSection(Section):
     method: Literal["adamw", "gradient", "sign"] = "adamw"
+    """Step of the latents: by AdamW, along the gradient, or along its sign."""
     balance: Literal["none", "share"] = "none"
     """``share``: the coefficient of a term is its share of the classification's pull, the ratio of
     their gradients at the latents.
@@ -262,7 +285,8 @@ class OptimiserSection(Section):
     spent, or SSIM 0.95 without a budget, and none at the clean image.
     """
     learning_rate: float = Field(default=0.01, ge=0)
-    """0 keeps the latents still, for an attack on pixels alone (``pixels.learning_rate``)."""
+    """Learning rate of the latents. 0 keeps them still, for an attack on pixels alone
+    (``pixels.learning_rate``)."""
     relative: bool = False
     """The learning rate is in standard deviations of each image's start latents, and ``gradient``
     follows the gradient's direction alone. Steps then do not depend on the scale of latents and
@@ -270,7 +294,9 @@ class OptimiserSection(Section):
     schedule: dict[str, Any] = Field(default_factory=dict)
     """Factor on the learning rate over the iterations, as a term's schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
     iterations: int = Field(default=30, ge=1, le=10_000)
+    """Number of updates."""
 
 
 class PixelSection(Section):
@@ -287,7 +313,8 @@ class PixelSection(Section):
 
 class FinishSection(Section):
     keep: Literal["last", "best"] = "best"
-    """``best``: the nearest iterate that fools every surrogate by ``confidence``.
+    """``last``: the last iterate. ``best``: the nearest iterate that fools every surrogate by
+    ``confidence``.
 
     If there is none, it is the iterate with the lowest margin.
     """
@@ -310,8 +337,11 @@ class Recipe(Section):
     """
 
     name: str
+    """Name under which runs, tables and reports show the recipe."""
     summary: str = ""
+    """One line about the recipe, for people."""
     seed: int = Field(default=0, ge=0, lt=2**64)
+    """Seed of everything that is drawn."""
     tuned_on: tuple[str, ...] = ()
     """Classifiers that chose its numbers; they cannot judge it."""
     prompt: PromptSection = PromptSection()
@@ -409,6 +439,7 @@ class Recipe(Section):
 
 class BaselineSection(OpenSection):
     attack: str
+    """Name of a baseline; its options stand beside this key."""
 
 
 class BaselineRecipe(Section):
@@ -416,8 +447,11 @@ class BaselineRecipe(Section):
     ``baseline.attack`` is a name in ``BASELINES``."""
 
     name: str
+    """Name under which runs, tables and reports show the recipe."""
     summary: str = ""
+    """One line about the recipe, for people."""
     seed: int = Field(default=0, ge=0, lt=2**64)
+    """Seed of everything that is drawn."""
     tuned_on: tuple[str, ...] = ()
     """Classifiers that chose its numbers; they cannot judge it."""
     baseline: BaselineSection

@@ -36,6 +36,7 @@ class TorchattackBaseline(ExternalBaseline):
     libraries: ClassVar[tuple[str, ...]] = ("torchattack",)
     lengths: ClassVar[tuple[str, ...]] = ("epsilon", "step_size")
     steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Number of updates."""
     step_size: Radius | None = None
     """Change of a value in each step; None stands for ``epsilon / steps``."""
     decay: Annotated[float, Field(ge=0)] = 1.0
