@@ -333,6 +333,42 @@ def test_a_recipe_that_knows_a_defence_stands_behind_itself() -> None:
         read_entrants(["pgd"], [1.0], adaptive=["jpeg", "jpeg(quality=60)"])
 
 
+def test_a_key_is_swept_by_recipes_that_carry_its_value_in_their_name() -> None:
+    weights, scales = "terms.entropy.weight=0,0.25", "expectation.transforms.scale_and_shift.scale=[0.7, 1.3],[1.0,1.0]"
+    found = read_entrants(
+        ["fast@2", "quick"], [1.0], adaptive=["jpeg"], changes=["optimiser.iterations=2"], sweeps=[weights, scales]
+    )
+    scale = "expectation.transforms.scale_and_shift.scale"
+    first = f"fast,terms.entropy.weight=0,{scale}=0.7-1.3"
+    assert len({each.name for each in found}) == len(found) == 2 * 4 * 2
+    assert [each.name for each in found[:3]] == [first, f"{first}+jpeg", f"fast,terms.entropy.weight=0,{scale}=1.0-1.0"]
+    assert (found[0].recipe.name, found[0].strengths, found[1].defence) == (first, (2.0,), "jpeg")
+    last = found[-1].recipe
+    assert isinstance(last, Recipe)
+    assert (last.terms["entropy"].weight, last.optimiser.iterations) == (0.25, 2)
+    assert last.expectation.transforms["scale_and_shift"].options["scale"] == [1.0, 1.0]
+    losses = read_entrants(["quick"], [1.0], sweeps=["classification.loss=margin,cross_entropy"])
+    assert [each.name for each in losses] == [
+        "quick,classification.loss=margin",
+        "quick,classification.loss=cross_entropy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("optimiser.iterations", "`sweeps` is optimiser.iterations; expected KEY=VALUE,…, such as terms"),
+        ("optimiser.iterations=", "`sweeps` is optimiser.iterations=; expected"),
+        ("classification.loss=a,,b", "`sweeps` is classification.loss=a,,b; expected"),
+        ("optimiser.iterations=2,2", "two recipes are called quick,optimiser.iterations=2; give each value and each"),
+        ("optimiser.iterations=2,x", "iterations: .*got 'x'"),
+    ],
+)
+def test_a_sweep_that_cannot_be_meant_is_refused(sweep: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_entrants(["quick"], [1.0], sweeps=[sweep])
+
+
 def test_static_and_adaptive_runs_stand_in_one_comparison(settings: ComparisonSettings) -> None:
     pgd = load_any("pgd", ["baseline.steps=1"])
     entrants = (Entrant("pgd", pgd, (1.0,)), Entrant("pgd+jpeg", pgd, (1.0,), defence="jpeg(quality=30)"))

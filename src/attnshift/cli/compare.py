@@ -70,7 +70,15 @@ def compare_and_print(
     from attnshift.studies.entrants import STRENGTHS, check_asked, read_entrants
 
     check_early(inputs, (*options.judges, *filter(None, [options.reference])))
-    entrants = read_entrants(recipes, options.strengths or STRENGTHS, options.budgets, options.seeds, options.adaptive)
+    entrants = read_entrants(
+        recipes,
+        options.strengths or STRENGTHS,
+        options.budgets,
+        options.seeds,
+        options.adaptive,
+        options.changes,
+        options.sweeps,
+    )
     check_asked(inputs.surrogates, options.judges, entrants)
     from attnshift.studies.comparison import ComparisonSettings, compare_recipes
     from attnshift.telemetry import open_telemetry

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from attnshift.cli.options import Changes, expand_options
 from attnshift.cli.printing import print_summary
 from attnshift.terminal import plural
 
@@ -17,10 +18,13 @@ _SURROGATES = ("lab:resnet", "lab:efficientnet", "lab:mobilevit")
 _JUDGES = ("lab:coatnet", "lab:byobnet", "lab:nfnet", "lab:robust")
 
 
+@expand_options
 def demo(
+    *,
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     scenes: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 12,
     preset: Annotated[str, typer.Option(help="Preset.")] = "strong",
+    changes: Changes = (),
 ) -> None:
     """Attack lab images, judge them with classifiers never attacked, and write the report."""
     from attnshift.execution.coordinate import attack_folder
@@ -31,11 +35,12 @@ def demo(
     from attnshift.report.page import write_report
     from attnshift.telemetry import open_telemetry
 
+    recipe = load_recipe(preset, changes)
     folder = out.with_name(f"{out.name}-images")
     print(f"rendering {plural(scenes, 'image')} of the tabletop lab into {folder}")
     labels = export_images(folder, seed=0, split="test", count=scenes)
     print("attacking " + ", ".join(_SURROGATES))
-    settings = AttackSettings(images=folder, labels=labels, surrogates=_SURROGATES, recipe=load_recipe(preset), out=out)
+    settings = AttackSettings(images=folder, labels=labels, surrogates=_SURROGATES, recipe=recipe, out=out)
     with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout) as telemetry:
         store = attack_folder(settings, telemetry)
     evaluate_run(store, _JUDGES)

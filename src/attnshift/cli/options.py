@@ -203,6 +203,18 @@ class CompareOptions:
     at: Annotated[
         tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")
     ] = (0.9, 0.95)
+    changes: Annotated[
+        tuple[str, ...], typer.Option("--set", help="Change a key of every recipe: optimiser.iterations=10.")
+    ] = ()
+    sweeps: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--sweep",
+            metavar="KEY=VALUE,…",
+            help="Let every recipe attack once for each value of a key, as RECIPE,KEY=VALUE, such as "
+            "terms.contrast.weight=0,0.2,0.5; repeat for all combinations of several keys.",
+        ),
+    ] = ()
     judges: Judges = ()
     reference: ReferenceName = ""
     min_clean_accuracy: MinCleanAccuracy = 0.25

@@ -1,4 +1,4 @@
-"""`attnshift sweep`: one recipe at several strengths."""
+"""`attnshift sweep`: one recipe at several strengths, or with several values of its keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sweep(
     telemetry: TelemetryOptions,
     output: OutputOptions,
 ) -> None:
-    """Measure success against naturalness of one recipe as its strength changes.
+    """Measure success against naturalness of one recipe as its strength, or a key of it, changes.
 
     `compare` can go on in the same folder.
     """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from attnshift.defences.names import names_of_defences
@@ -13,6 +16,7 @@ from attnshift.judging.roles import check_judges
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.recipes.strength import at_strength, parse_budget, within_budget
+from attnshift.recipes.toml_text import toml_value
 
 __all__ = ["STRENGTHS", "Entrant", "Setting", "check_asked", "read_entrants"]
 
@@ -76,30 +80,74 @@ def read_entrants(
     budgets: Sequence[str] = (),
     seeds: int = 1,
     adaptive: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    sweeps: Sequence[str] = (),
 ) -> tuple[Entrant, ...]:
     """Presets, baselines and recipe files, each ``SOURCE`` or ``SOURCE@STRENGTH,…``, named without
-    the file's ending.
+    the file's ending, with ``changes`` as ``load_recipe`` takes them.
 
     Those without strengths of their own are compared at ``strengths``; with ``budgets`` all within
-    these, and none has strengths. Behind each recipe it stands once more for each defence in
-    ``adaptive``, which it then knows, as ``NAME+DEFENCE``.
+    these, and none has strengths. Each of ``sweeps``, written as ``KEY=VALUE,…``, has every recipe
+    stand there once for each value, as ``NAME,KEY=VALUE``; several make all combinations. Behind
+    each recipe it stands once more for each defence in ``adaptive``, which it then knows, as
+    ``NAME+DEFENCE``.
     """
+    variants = [*product(*map(_values, sweeps))]
     entrants: dict[str, Entrant] = {}
+    names: set[str] = set()
     for given in sources:
         source, own = _split(given)
         name = Path(source).name.removesuffix(".toml")
-        if name in entrants:
+        if name in names:
             raise UserError(f"`recipes`, {given}: two recipes are called {name}; give it once, or rename a file")
+        names.add(name)
         if budgets and own:
             raise UserError(f"`recipes`, {given}: within a budget no strength is chosen; write {source} alone")
         at = () if budgets else own or tuple(strengths)
-        entrants[name] = static = Entrant(name, load_recipe(source), at, tuple(budgets), seeds)
-        for defence in adaptive:
-            called = "+".join([name, *names_of_defences(defence)])
-            if called in entrants:
-                raise UserError(f"`adaptive`, {defence}: two recipes are called {called}; give it once")
-            entrants[called] = replace(static, name=called, defence=defence)
+        for values in variants:
+            called = ",".join([name, *(each.name for each in values)])
+            recipe = load_recipe(source, [*changes, *(each.setting for each in values)])
+            if values:
+                recipe = recipe.model_copy(update={"name": ",".join([recipe.name, *(each.name for each in values)])})
+            static = Entrant(called, recipe, at, tuple(budgets), seeds)
+            for each in (static, *_knowing(static, adaptive)):
+                if each.name in entrants:
+                    raise UserError(f"two recipes are called {each.name}; give each value and each defence once")
+                entrants[each.name] = each
     return tuple(entrants.values())
+
+
+def _knowing(static: Entrant, adaptive: Sequence[str]) -> list[Entrant]:
+    """``static`` once more for each defence, which it knows."""
+    return [
+        replace(static, name="+".join([static.name, *names_of_defences(defence)]), defence=defence)
+        for defence in adaptive
+    ]
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value of a key that is swept: its ``setting``, KEY=VALUE as TOML, and the same as a part of
+    a file's name."""
+
+    setting: str
+    name: str
+
+
+def _values(sweep: str) -> list[_Value]:
+    """Values of ``KEY=VALUE,…``: a list of TOML without its brackets, or else plain texts."""
+    key, separator, listed = (part.strip() for part in sweep.partition("="))
+    try:
+        values = [toml_value(each) for each in tomllib.loads(f"values = [{listed}]")["values"]]
+    except ValueError:
+        values = [each.strip() for each in listed.split(",")]
+    if not (key and separator and values and all(values)):
+        raise UserError(f"`sweeps` is {sweep}; expected KEY=VALUE,…, such as terms.contrast.weight=0,0.2,0.5")
+    return [_Value(f"{key}={each}", f"{key}={_file_part(each)}") for each in values]
+
+
+def _file_part(value: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"[\[\]{}\"' ]", "", value))
 
 
 def _split(given: str) -> tuple[str, tuple[float, ...]]:
