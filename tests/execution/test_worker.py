@@ -103,6 +103,13 @@ def test_other_errors_are_not_hidden(cards: Path, error: Exception) -> None:
         attack(painted(cards, 7, holding(0, lambda: error)))
 
 
+def test_an_operation_without_order_is_said_in_one_line(cards: Path) -> None:
+    words = "median CUDA with indices output does not have a deterministic implementation, but you set 'torch.use_…'"
+    with pytest.raises(ModelError) as said:
+        attack(painted(cards, 7, holding(0, lambda: RuntimeError(words))))
+    assert str(said.value).startswith("a network of this run needs median CUDA with indices output, which has no fixed")
+
+
 def test_batch_mates_are_attacked_and_not_returned(cards: Path) -> None:
     seen: list[int] = []
     items = items_of(cards)

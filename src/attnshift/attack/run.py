@@ -168,13 +168,19 @@ class _Best:
         self.rank[chosen], self.iterations[chosen] = rank[better], snapshot.iteration
         self.evaluated[rows] = snapshot.iteration + 1
         if snapshot.losses:
-            for place, row in enumerate(rows.tolist()):
-                self.history[row].append({name: float(values[place]) for name, values in snapshot.losses.items()})
-                self.margins[row].append(tuple(snapshot.margins[:, place].tolist()))
-                self.weights[row].append(tuple(snapshot.weights[:, place].tolist()))
-                if snapshot.pulls is not None:
-                    norms, pulls = (_at(place, each) for each in (snapshot.pulls.norms, snapshot.pulls.pulls))
-                    self.measured[row].append(MeasuredPulls(snapshot.iteration, norms, pulls))
+            losses, margins, weights = (
+                _by_image(snapshot.losses),
+                snapshot.margins.T.tolist(),
+                snapshot.weights.T.tolist(),
+            )
+            for row, loss, margin, weight in zip(rows.tolist(), losses, margins, weights, strict=True):
+                self.history[row].append(loss)
+                self.margins[row].append(tuple(margin))
+                self.weights[row].append(tuple(weight))
+            if snapshot.pulls is not None:
+                norms, pulls = _by_image(snapshot.pulls.norms), _by_image(snapshot.pulls.pulls)
+                for row, *each in zip(rows.tolist(), norms, pulls, strict=True):
+                    self.measured[row].append(MeasuredPulls(snapshot.iteration, *each))
 
     @torch.no_grad()
     def spend_rest(self, budget: Budget, batch: PreparedBatch, last: Snapshot) -> None:
@@ -258,8 +264,10 @@ def _rank_within(budget: Budget, batch: PreparedBatch, images: Tensor, compared:
     return rounded, rank
 
 
-def _at(place: int, values: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(each[place]) for name, each in values.items()}
+def _by_image(values: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Values [active] by name, as one dictionary an image; a GPU is waited for once."""
+    columns = torch.stack([each.double() for each in values.values()], 1).tolist()
+    return [dict(zip(values, each, strict=True)) for each in columns]
 
 
 def _less(left: Tensor, right: Tensor) -> Tensor:

@@ -32,4 +32,5 @@ class Median:
         after = self.size - 1 - before
         padded = pad(images, (before, after, before, after), mode="replicate")
         windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(4)
-        return windows.kthvalue(self.size**2 // 2 + 1, dim=4).values
+        # Stable: among equal pixels the first takes the gradient, on every device.
+        return windows.sort(dim=4, stable=True).values[..., self.size**2 // 2]

@@ -19,6 +19,7 @@ from attnshift.data.datasets import Item, read_items
 from attnshift.data.images import decode_image, uncropped_size
 from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
+from attnshift.deterministic import settle_device
 from attnshift.diffusion import Precision, as_precision, load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.measures import PipelineMeasures, measure_pipeline
@@ -155,6 +156,7 @@ def load_parts(
     backbone = tried(pipeline)
     size = settings.size or (backbone.suggested_size if backbone else 64)
     torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
+    settle_device(device)
     images = _Images(size if decode else 0, complaints)
     plan = tried(lambda: _planned(settings, classifiers, size, images, complaints)) if classifiers else None
     fits = None

@@ -19,6 +19,7 @@ from attnshift.data.datasets import Item, identify
 from attnshift.data.images import decode_image, decode_mask, encode_png, uncropped_size
 from attnshift.data.references import Reference, fetch
 from attnshift.defences.names import load_surrogate
+from attnshift.deterministic import ALLOWED, settle_device
 from attnshift.diffusion import Precision, load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, ModelError, UserError
@@ -45,6 +46,9 @@ __all__ = [
 
 Fetch = Callable[[Reference], bytes]
 """Function from a reference to the encoded bytes of an image; it raises ``ImageError``."""
+
+_NO_FIXED_ORDER = " does not have a deterministic implementation"
+"""torch's words behind the name of such an operation."""
 
 NOT_FINITE = "the attack gave values that are not finite (NaN, infinity): a network overflows on this image"
 
@@ -88,6 +92,7 @@ class Worker:
         ``ModelError`` if its weights or its software are not those of ``spec``.
         """
         torch.set_num_threads(spec.threads)
+        settle_device(spec.device)
         backbone, classifiers = load_networks(spec.pipeline, spec.surrogates, spec.precision, spec.device, places)
         versions = software(spec.recipe, spec.pipeline, spec.surrogates)
         work = work_of(spec.recipe, places)
@@ -147,6 +152,12 @@ class Worker:
             yield items, (done, (time.monotonic() - begun) / len(items), (time.process_time() - cpu) / len(items))
             return
         except (MemoryError, RuntimeError) as error:
+            if _NO_FIXED_ORDER in str(error):
+                name = str(error).partition(_NO_FIXED_ORDER)[0]
+                raise ModelError(
+                    f"a network of this run needs {name}, which has no fixed order of sums on a GPU; "
+                    f"with {ALLOWED}=1 in the environment the run goes on, and its last bits may differ each time"
+                ) from None
             if not _out_of_memory(error):
                 raise
         # This stands outside the clause, whose traceback holds all tensors.

@@ -119,7 +119,7 @@ def flat_noise(reference: Tensor, candidate: Tensor) -> Tensor:
     before, after = _patch_variances(reference), _patch_variances(candidate)
     rank = max(1, round(_FLATTEST * before.shape[1]))
     # Patches that are equally flat all count: the choice does not depend on their order.
-    flat = before <= before.kthvalue(rank, dim=1, keepdim=True).values
+    flat = before <= before.sort(dim=1).values[:, rank - 1 : rank]
     gained = (after - before).clamp(min=0).sqrt()
     return 255 * (gained * flat).sum(1) / flat.sum(1)
 

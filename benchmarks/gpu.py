@@ -1,0 +1,154 @@
+"""Attack on a GPU: the same bytes each time, then seconds and memory for an image by shape, precision and batch.
+
+    python benchmarks/gpu.py [--device cuda] [--minutes 6] [--models sd2 sd15] [--quick]
+
+Attacks some lab images twice with the command line, and a third time with an interruption, and
+compares every file. Then times whole images of random pipelines, the most wanted case first, until
+the minutes are over; cases that were not reached are named. --quick takes the smallest shape, and
+writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import MODELS, Model, build, in_bf16
+from peak import above, held
+from pieces import EXACT, Prepared
+from timing import machine
+
+from attnshift.attack.method import Method
+from attnshift.attack.prepare import prepare_batch
+from attnshift.attack.run import run_attack
+from attnshift.deterministic import settle_device
+from attnshift.recipes.reading import load_recipe
+from attnshift.recipes.schema import Recipe
+from attnshift.results.run import open_run
+from results import record
+
+UNLIKE = {"seconds", "cpu_seconds"}
+"""Columns of a row that differ from run to run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["sd2", "sd15"])
+    parser.add_argument("--quick", action="store_true", help="the smallest shape; nothing is written")
+    options = parser.parse_args(arguments)
+    ends = time.monotonic() + 60 * options.minutes
+    settle_device(options.device)
+    repeated = identity(options.device)
+    print(*(f"{name}: {value}" for name, value in repeated.items()), sep="\n")
+    for name in ["tiny"] if options.quick else options.models:
+        model, found = build(name, options.device), []
+        for case in cases(options.quick):
+            found.append(case.measured(model) if time.monotonic() < ends else case.named() | {"reached": False})
+            print(f"{name}:", *(f"{key} {value}" for key, value in found[-1].items()), sep=" ")
+        if not options.quick:
+            record(options.device, name, {"cases": found, "identity": repeated}, "gpu", machine(options.device))
+
+
+@dataclass(frozen=True)
+class Case:
+    preset: str
+    precision: str
+    side: int
+    batch: int
+
+    def named(self) -> dict[str, Any]:
+        return {"preset": self.preset, "precision": self.precision, "side": self.side, "batch": self.batch}
+
+    def measured(self, model: Model) -> dict[str, Any]:
+        """Seconds and bytes above the weights for an image, and the hours of a thousand images."""
+        sized = replace(in_bf16(model) if self.precision == "bfloat16" else model, side=self.side)
+        classifiers = sized.classifiers()
+        before, begun = held(model.device), 0.0
+
+        def attack() -> None:
+            nonlocal begun
+            tasks = sized.tasks(self.batch, classifiers[0])
+            begun = _now()
+            if self.preset == "naive":
+                Prepared.of(sized, EXACT).naive()
+            else:
+                recipe = load_recipe(self.preset)
+                assert isinstance(recipe, Recipe)
+                method = Method.of(recipe)
+                run_attack(prepare_batch(method, sized.backbone, classifiers, tasks))
+
+        try:
+            taken = above(before, attack, model.device)
+        except torch.OutOfMemoryError:
+            return self.named() | {"fits": False}
+        seconds = (_now() - begun) / (1 if self.preset == "naive" else self.batch)
+        return self.named() | {"seconds": seconds, "bytes": taken, "minutes_of_1000": 1000 * seconds / 60}
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    if quick:
+        yield from (Case(preset, "float32", 64, 2) for preset in ("fast", "naive"))
+        return
+    for precision in ("bfloat16", "float32"):
+        for side in (224, 512):
+            yield from (Case("fast", precision, side, batch) for batch in (1, 4, 16, 32))
+            yield Case("diffattack", precision, side, 1)
+            yield Case("naive", precision, side, 1)
+
+
+def identity(device: str, count: int = 4) -> dict[str, bool]:
+    """True where a repeated run and an interrupted one have the files of the first, byte for byte."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        _attnshift("lab", "render", str(images), "--count", str(count))
+        runs = [Path(folder, name) for name in ("first", "again", "interrupted")]
+        command = ["attack", str(images), "--labels", str(images / "labels.csv"), "--surrogate", "lab:resnet"]
+        command += ["--preset", "fast", "--device", device, "--batch", "2"]
+        for run in runs:
+            if run.name == "interrupted":
+                _interrupted([*command, "--out", str(run)], run)
+            _attnshift(*command, "--out", str(run))
+        first, *others = (_content(run) for run in runs)
+        return {
+            f"{run.name} run equals the first": content == first for run, content in zip(runs[1:], others, strict=True)
+        }
+
+
+def _content(run: Path) -> dict[str, Any]:
+    images = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.png"))}
+    rows = {row.id: {k: v for k, v in row.to_record().items() if k not in UNLIKE} for row in open_run(run).results}
+    return {"images": images, "rows": rows}
+
+
+def _interrupted(command: Sequence[str], run: Path) -> None:
+    """Attack until the first image is stored, and end as after Ctrl-C."""
+    process = subprocess.Popen([sys.executable, "-m", "attnshift", *command], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(run.rglob("*.png")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.wait()
+
+
+def _attnshift(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "attnshift", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _now() -> float:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
