@@ -586,7 +586,6 @@ def test_a_target_from_the_attack_to_the_report(call: Call, tmp_path: Path) -> N
     assert call("report", out).status == 0
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "targeted at tree</h1>" in html
-    assert "die → tree" in html
     other = call(*arguments, "--preset", "quick", "--target", "snowman", "--threads", "1")
     assert_one_line(other)
     assert "holds another run" in other.err
@@ -637,7 +636,7 @@ def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> N
     assert call("report", command.out).status == 0
     page = (command.out / "report.html").read_text(encoding="utf-8")
     assert "Baseline pgd on 3 images" in page
-    assert "looks, before" not in page
+    assert "By layer, attention" not in page
     assert "step_size = 0.00784" in (command.out / "recipe.toml").read_text(), "complete, to be used again"
 
 

@@ -84,7 +84,7 @@ def test_a_metric_that_becomes_available_is_measured_next_time(store: Store, mon
         "lpips-vgg",
         "dists",
     ]
-    assert "lpips-alex 0.125" in Seen(write_report(store).read_text(encoding="utf-8")).text
+    assert "0.125 [0.125, 0.125]" in Seen(write_report(store).read_text(encoding="utf-8")).text
 
 
 def test_where_everything_can_be_measured_nothing_is_unavailable(

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class Seen(HTMLParser):
-    """Elements, attributes and visible text of a page."""
+    """Elements, attributes and visible text of a page, without what its scripts do."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -21,7 +21,7 @@ class Seen(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
     def handle_data(self, data: str) -> None:
-        if self.tags[-1:] != ["style"]:
+        if self.tags[-1:] not in (["style"], ["script"]):
             self.words.append(data)
 
     @property

@@ -115,13 +115,12 @@ def report(tmp_path: Path) -> Path:
     return write_report(store)
 
 
-@pytest.mark.parametrize("width", [1280, 500])
-def test_a_report_opens_without_messages_and_requests(proxy: Proxy, report: Path, tmp_path: Path, width: int) -> None:
-    seen = visit(proxy, report, tmp_path, width)
+def test_a_report_opens_without_messages_and_requests(proxy: Proxy, report: Path, tmp_path: Path) -> None:
+    seen = visit(proxy, report, tmp_path)
     assert seen.console == []
     assert seen.requests == []
     with Image.open(seen.screenshot) as picture:
-        assert picture.width == width
+        assert picture.width == 1280
         colours = picture.convert("RGB").getcolors(1 << 24)
     assert colours is not None
     assert len(colours) > 100, "more than an empty page"
@@ -227,6 +226,46 @@ def test_sideways_scrolling_is_noticed(proxy: Proxy, report: Path, tmp_path: Pat
     html = report.read_text(encoding="utf-8")
     report.write_text(html.replace("<h1>", "<div style='width: 900px'>x</div><h1>"), encoding="utf-8")
     assert overflow(proxy, report, tmp_path, 390) > 400
+
+
+GRID = """<script>
+const until = async done => { while (!done()) await new Promise(next => setTimeout(next, 20)) }
+addEventListener("load", async () => {
+  const tiles = () => document.querySelectorAll("#grid .tile").length
+  const seen = { all: tiles(), count: at("count").textContent }
+  at("outcome").value = "all"
+  choose()
+  seen.fooled = [tiles(), at("count").textContent]
+  document.querySelector("#grid .tile").click()
+  await until(() => at("detail-body").querySelector(".slider"))
+  seen.text = at("detail").textContent
+  seen.pictures = [...at("detail").querySelectorAll("img")].map(each => each.getAttribute("src"))
+  seen.rows = at("detail").querySelectorAll("table tbody tr").length
+  document.querySelector("[data-filter=class]").click()
+  seen.class = at("count").textContent
+  document.body.replaceChildren(JSON.stringify(seen))
+})
+</script>"""
+"""Looks through the grid as a reader does."""
+
+
+def test_the_grid_is_filtered_and_opens_an_image(proxy: Proxy, report: Path, tmp_path: Path) -> None:
+    """Of a, b and c, a and b are known to a judge, and b alone fools all that know it."""
+    html = report.read_text(encoding="utf-8")
+    tried = report.with_name("tried.html")
+    tried.write_text(html.replace("Content-Security-Policy", "x-none").replace("</body>", f"{GRID}</body>"))
+    dom, log = browse(proxy, tried.as_uri(), tmp_path, 1280, "--dump-dom", "--virtual-time-budget=20000")
+    found = re.search(r"<body>({.*})</body>", dom, re.DOTALL)
+    assert found, log[-2000:]
+    seen = json.loads(unescape(found[1]))
+    assert (seen["all"], seen["count"]) == (3, "3 images")
+    assert seen["fooled"] == [1, "1 of 3 images"]
+    assert "mug → <img src=http://example.invalid/x onerror=alert(1)>" in seen["text"], "a hostile name is text"
+    assert set(seen["pictures"]) == {"images/b.clean.png", "images/b.attack.png"}
+    assert seen["rows"] == 4, "one for each classifier"
+    assert seen["class"] == "1 of 3 images"
+    assert not [line for line in log.splitlines() if ":CONSOLE" in line]
+    assert proxy.asked == []
 
 
 @pytest.fixture

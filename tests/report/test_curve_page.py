@@ -34,7 +34,7 @@ def with_reading(comparison: Comparison, reading: Reading) -> Comparison:
 
 def test_user_text_stays_text(tmp_path: Path) -> None:
     html = page(tmp_path)
-    assert "<script" not in html
+    assert "<script>alert" not in html
     seen = Seen(html)
     assert not [each for each in seen.attributes if each[1].startswith("on")]
     assert seen.text.count(HOSTILE) >= 2 + 3, "in the header, and in its rows"
@@ -42,7 +42,8 @@ def test_user_text_stays_text(tmp_path: Path) -> None:
 
 def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
     seen = Seen(page(tmp_path))
-    assert {"script", "link", "iframe", "img"}.isdisjoint(seen.tags)
+    assert {"link", "iframe", "img"}.isdisjoint(seen.tags)
+    assert seen.tags.count("script") == 1, "of the page, which looks after its tables"
     assert not [each for each in seen.attributes if each[1] in ("src", "srcset", "data", "xlink:href")]
     assert ("meta", "http-equiv", "Content-Security-Policy") in seen.attributes
 
@@ -71,6 +72,7 @@ def test_a_run_links_to_its_report_where_there_is_one(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "report.html").write_text("a report")
     links = [value for tag, name, value in Seen(page(tmp_path, comparison)).attributes if (tag, name) == ("a", "href")]
+    links = [each for each in links if not each.startswith("#word-")]
     assert links == ["runs/fast%401/report.html", "runs/odd%20%231%401/report.html"]
 
 

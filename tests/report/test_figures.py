@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from attnshift.metrics.statistics import Estimate
-from attnshift.report.figures import amplified_difference, curve, data_url, heat_overlay, number, percent
+from attnshift.report.figures import amplified_difference, data_url, heat_overlay, number, percent
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,3 @@ def test_the_overlay_glows_where_attention_is_and_nowhere_else() -> None:
 def test_the_overlay_of_no_attention_at_all() -> None:
     picture = heat_overlay(numpy.full((8, 8, 3), 100, dtype=numpy.uint8), [0.0] * 4, 2, peak=0.0)
     assert picture.max() == 45
-
-
-def test_a_curve_runs_from_edge_to_edge_with_1_on_top() -> None:
-    assert curve([0.0, 1.0, 0.5], 100, 22) == "0.0,21.00 50.0,1.00 100.0,11.00"
-    assert curve([0.25], 100, 22) == "0.0,16.00"

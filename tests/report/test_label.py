@@ -220,8 +220,8 @@ def test_the_report_says_whether_the_label_is_kept(labelled: Store) -> None:
     assert f"{FIRST} 67 % [21, 94] 50 % [9, 91] 0 % [0, 0]" in section
     assert "object_ssim" not in section
     assert section.count("mean of 2 judges") == 2
-    assert f"{REFERENCE} (reference):" in words
-    assert f"jpeg+{FIRST} (judge):" in words
+    assert f"{REFERENCE} reference " in words
+    assert f"jpeg+{FIRST} defended " in words
     assert "mean of 2 judges behind jpeg defended" in words.partition("Whether the true class")[0]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 
 from attnshift.errors import RunError
+from attnshift.report.curve_page import write_comparison
 from attnshift.report.curves import ComparisonFailure, measure_comparison
 from report.made_up import FIRST, SECOND, fail, made_up_run, quality, results
+from report.seen import Seen
 from tables import records, write_records
 
 if TYPE_CHECKING:
@@ -53,6 +56,29 @@ def test_points_and_readings(tmp_path: Path) -> None:
     assert two.readings[0].gap.value == pytest.approx(0.25 * 0.4)
     assert two.readings[1].reason == "stays below"
     assert (comparison.images, comparison.judges, comparison.at, comparison.aim) == (3, JUDGES, (0.9, 0.95), "")
+
+
+def test_images_are_shown_at_the_nearest_ssim_and_are_there(tmp_path: Path) -> None:
+    """Of the first line the strength 2 lies nearest to the SSIM of 0.9."""
+    runs = {
+        "one": {1.0: run(tmp_path / "one", 0.96), 2.0: run(tmp_path / "one 2", 0.88)},
+        "<b>two</b>": {1.0: run(tmp_path / "two", 0.9, spared=True)},
+    }
+    comparison = measure_comparison(runs, JUDGES, [0.9])
+    first, *_, last = comparison.shown
+    assert (first.file, first.name, last.file) == ("a.png", "mug", "c.png")
+    one, two = first.changed.values()
+    assert (one.fooled, one.known, one.seen, one.ssim) == (1, 2, "donut", 0.88)
+    assert (two.fooled, two.known, two.seen) == (0, 2, "")
+    assert last.changed["one"].known == 0
+    html = write_comparison(tmp_path, comparison).read_text(encoding="utf-8")
+    assert "<b>two" not in html
+    seen = Seen(html)
+    sources = [value for tag, name, value in seen.attributes if (tag, name) == ("img", "src")]
+    assert sources[:3] == ["one%202/images/a.clean.png", "one%202/images/a.attack.png", "two/images/a.attack.png"]
+    assert len(sources) == 3 * 3
+    assert all((tmp_path / unquote(each)).is_file() for each in sources)
+    assert "one at 2 <b>two</b> at 1 mug a.png 1 of 2 fooled, donut SSIM 0.880 0 of 2 fooled" in seen.text
 
 
 def test_only_the_judges_that_are_asked_for_count(tmp_path: Path) -> None:

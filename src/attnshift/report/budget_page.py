@@ -4,12 +4,13 @@ compare.html, and tables."""
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.budgets import BudgetComparison, BudgetLine, BudgetTable
-from attnshift.report.comparison_files import comparison_facts, relative, write_files
+from attnshift.report.comparison_files import address, comparison_facts, relative, write_files
 from attnshift.report.figures import chance, percent
 from attnshift.report.rendering import render_page
 from attnshift.report.tables import Cell, FigureTable, estimate_data
@@ -30,7 +31,9 @@ def write_budgets(folder: Path, comparison: BudgetComparison) -> Path:
         "budget.html.jinja",
         comparison=comparison,
         names=[line.name for line in comparison.tables[0].lines],
-        sections=[(table.budget, _tables(table)) for table in comparison.tables],
+        sections=[(table.budget, _tables(table), table.shown) for table in comparison.tables],
+        heads={line.name: line.name for line in comparison.tables[0].lines},
+        address=partial(address, folder),
         titles=("run", "image", "reason"),
         failures=[(each.run, each.file, each.reason) for each in comparison.failures],
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from attnshift.metrics import METRICS
 from attnshift.metrics.statistics import Change, Estimate, bootstrap, holm, mcnemar
 from attnshift.report.shared_images import RunTables, lost_images, shared_tables
+from attnshift.report.side_by_side import SharedImage, shared_images
 from attnshift.report.summary import judge_gains, summarise
 from attnshift.report.verdicts import fools_most
 from attnshift.results.rows import FailedRow
@@ -55,6 +56,8 @@ class BudgetTable:
 
     budget: str
     lines: tuple[BudgetLine, ...]
+    shown: tuple[SharedImage, ...] = ()
+    """Images after the attack of each line, in its first seed."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ def measure_budgets(runs: Mapping[str, Mapping[str, Sequence[Store]]], judges: S
                 budget,
                 {name: ([tables[store.folder] for store in line[budget]], line[budget]) for name, line in runs.items()},
                 chosen,
+            ),
+            shared_images(
+                {name: (line[budget][0], tables[line[budget][0].folder]) for name, line in runs.items()}, chosen
             ),
         )
         for budget in budgets

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from attnshift._version import __version__
 from attnshift.files import atomic_write
 from attnshift.report.budgets import BudgetComparison
 from attnshift.report.curves import Comparison
 
-__all__ = ["comparison_facts", "relative", "write_files"]
+__all__ = ["address", "comparison_facts", "relative", "write_files"]
 
 
 def comparison_facts(comparison: Comparison | BudgetComparison) -> dict[str, Any]:
@@ -43,3 +44,8 @@ def write_files(folder: Path, data: Mapping[str, Any], page: bytes) -> Path:
 def relative(folder: Path, path: Path) -> str:
     """``path`` as seen from ``folder``, with slashes."""
     return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def address(folder: Path, path: Path) -> str:
+    """Address of ``path`` in a page that lies in ``folder``."""
+    return quote(relative(folder, path))

@@ -4,12 +4,12 @@ compare.html with the curves, and tables."""
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from attnshift.metrics.curves import Reading
-from attnshift.report.comparison_files import comparison_facts, relative, write_files
+from attnshift.report.comparison_files import address, comparison_facts, relative, write_files
 from attnshift.report.curves import Comparison, Line, Point, Rival
 from attnshift.report.figures import chance, decimal, number, percent
 from attnshift.report.plot import plot, style
@@ -31,6 +31,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
         gap=_gap,
         open_intervals=_has_open_interval(comparison),
         report=lambda run: _report(folder, run),
+        address=partial(address, folder),
+        heads={line.name: f"{line.name} at {comparison.nearest(line).strength:g}" for line in comparison.lines},
         rivals=_rivals(comparison),
         titles=("recipe", "strength", "image", "reason"),
         failures=[(each.name, f"{each.strength:g}", each.file, each.reason) for each in comparison.failures],
@@ -137,7 +139,7 @@ def _report(folder: Path, run: Store) -> str:
     """Address of the run's own report as seen from ``folder``,
     or nothing where none was written."""
     path = run.folder / "report.html"
-    return quote(relative(folder, path)) if path.exists() else ""
+    return address(folder, path) if path.exists() else ""
 
 
 def _point(folder: Path, point: Point) -> dict[str, Any]:

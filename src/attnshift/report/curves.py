@@ -13,6 +13,7 @@ from attnshift.metrics.curves import Curve, Reading, read_curves
 from attnshift.metrics.statistics import Change, Estimate, holm
 from attnshift.report.paired import compare_fooled
 from attnshift.report.shared_images import RunTables, lost_images, shared_tables
+from attnshift.report.side_by_side import SharedImage, shared_images
 from attnshift.report.summary import judge_gains, summarise
 from attnshift.results.rows import FailedRow
 from attnshift.results.spec import RunSpec
@@ -78,11 +79,17 @@ class Comparison:
     spec: RunSpec
     aside: tuple[str, ...] = ()
     failures: tuple[ComparisonFailure, ...] = ()
+    shown: tuple[SharedImage, ...] = ()
+    """Images after the attack of each line, at the strength of ``nearest``."""
 
     @property
     def missing(self) -> str:
         """A sentence without its full stop; nothing where no image failed."""
         return lost_images(self.images, self.planned)
+
+    def nearest(self, line: Line) -> Point:
+        """The run of ``line`` whose mean SSIM lies nearest to the first of ``at``."""
+        return _nearest(line.points, self.at)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ def measure_comparison(
         )
         for place, (name, line) in enumerate(runs.items())
     ]
+    chosen = {line.name: _nearest(line.points, at).run for line in lines}
     aim = summarise(tables[stores[0].folder].results, [], []).aim
     return Comparison(
         tuple(lines),
@@ -133,7 +141,12 @@ def measure_comparison(
         stores[0].spec(),
         tuple(aside),
         tuple(_failures(runs)),
+        shared_images({name: (store, tables[store.folder]) for name, store in chosen.items()}, judges),
     )
+
+
+def _nearest(points: Sequence[Point], at: Sequence[float]) -> Point:
+    return min(points, key=lambda each: abs(each.ssim.value - (at[0] if at else 1.0)))
 
 
 def _failures(runs: Mapping[str, Mapping[float, Store]]) -> Iterator[ComparisonFailure]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from attnshift.metrics.statistics import Estimate
 
-__all__ = ["amplified_difference", "chance", "curve", "data_url", "decimal", "heat_overlay", "number", "percent"]
+__all__ = ["amplified_difference", "chance", "data_url", "decimal", "heat_overlay", "number", "percent", "pixels"]
 
 
 def percent(estimate: Estimate) -> str:
@@ -49,15 +49,6 @@ def decimal(value: float, digits: int = 2) -> str:
     ('0.90', '0.925')
     """
     return f"{value:.{max(digits, len(f'{value:g}'.partition('.')[2]))}f}"
-
-
-def curve(values: Sequence[float], width: int, height: int, highest: float = 1.0) -> str:
-    """Points of an SVG polyline through ``values`` from 0 to ``highest``,
-    from the left edge to the right, 0 at the bottom."""
-    step = width / max(1, len(values) - 1)
-    return " ".join(
-        f"{at * step:.1f},{1 + (1 - value / highest) * (height - 2):.2f}" for at, value in enumerate(values)
-    )
 
 
 def data_url(pixels: numpy.ndarray) -> str:

@@ -25,7 +25,8 @@ _LETTER, _TEXT = 8.6, 17
 """Width of a letter and height of a line on a phone."""
 _LONGEST = 20
 
-_COLOURS = ("#1d5fa8", "#c2410c", "#28724f", "#6d3aa3", "#7a5c00", "#1c1d22")
+_COLOURS = tuple(f"var(--series-{number})" for number in range(6))
+"""Colours of page.css, which have a light and a dark form."""
 _DASHES = ("", "7 4", "2 3", "10 3 2 3", "5 2")
 _MARKERS = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from attnshift.errors import RunError
 from attnshift.files import atomic_write
@@ -47,13 +42,11 @@ def write_rating_page(store: Store, out: Path | None = None, count: int = 0, see
     arms = [arm for arm in ("clean", "reconstruction", "attack") if arm in spec.arms]
     others = {id: _other_name(rows[id], list(rows.values()), seed) for id in ids}
     orders = (draw_order(number, ids, seed, "reconstruction" in arms, all(others.values())) for number in range(ORDERS))
-    script = files("attnshift.report").joinpath("templates/rate.js").read_text(encoding="utf-8")
     page = render_page(
         "rate.html.jinja",
+        ("rate.js",),
         pairs=len(ids),
         minutes=max(1, round(2 * len(ids) * _SECONDS / 60)),
-        script=Markup(script),
-        script_digest=_digest(script),
         data={
             "format": RATINGS_FORMAT,
             "run": spec.digest,
@@ -95,8 +88,3 @@ def _order_data(order: RatingOrder) -> dict[str, Any]:
         "labels": [[each.place, each.arm, int(each.other)] for each in order.labels],
         "pairs": [[each.place, each.arm, int(each.clean_first)] for each in order.pairs],
     }
-
-
-def _digest(script: str) -> str:
-    """Source expression that lets a content security policy run this script and no other."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
