@@ -624,20 +624,26 @@ def comparison(command: Command, *more: str | Path) -> list[str | Path]:
 
 def test_a_peer_from_the_attack_to_the_report(command: Command, call: Call) -> None:
     own = [each for each in command.arguments() if "=" not in each and each != "--set"]
-    attacked = call(*own, "--preset", "pgd", "--set", "baseline.steps=2")
-    assert attacked.status == 0, attacked.err
-    assert len(images_in(attacked.out)) == 3
-    assert "iterate" not in attacked.out, "pgd keeps the last one"
-    judged = call("evaluate", command.out, "--judge", JUDGE)
-    assert judged.status == 0, judged.err
-    header = next(line for line in judged.out.splitlines() if "attributable" in line)
+    chain = (*own, "--preset", "pgd", "--set", "baseline.steps=2", "--judge", JUDGE, "--report")
+    done = call(*chain)
+    assert done.status == 0, done.err
+    assert len(images_in(done.out)) == 3
+    assert "iterate" not in done.out, "pgd keeps the last one"
+    header = next(line for line in done.out.splitlines() if "attributable" in line)
     assert "noise" in header
     assert "round" not in header
-    assert call("report", command.out).status == 0
+    assert done.out.splitlines()[-1] == str(command.out / "report.html")
+    assert "next:" not in done.err
     page = (command.out / "report.html").read_text(encoding="utf-8")
     assert "Baseline pgd on 3 images" in page
     assert "By layer, attention" not in page
     assert "step_size = 0.00784" in (command.out / "recipe.toml").read_text(), "complete, to be used again"
+    (command.out / "report.html").unlink()
+    again = call(*chain, "--quiet", "--log", "-")
+    assert again.status == 0, again.err
+    assert [json.loads(line)["event"] for line in again.out.splitlines()] == ["run_begun", "run_ended"]
+    assert again.err.splitlines() == done.out.splitlines()[-len(again.err.splitlines()) :], "the final result alone"
+    assert again.err.splitlines()[-1] == str(command.out / "report.html")
 
 
 def test_a_published_attack_through_the_pipeline_from_the_attack_to_the_report(command: Command, call: Call) -> None:
@@ -817,6 +823,7 @@ def test_help_names_every_command(call: Call) -> None:
         "ratings",
         "demo",
         "list",
+        "show",
         "lab",
     ):
         assert f" {name} " in ended.out
@@ -847,13 +854,13 @@ def test_list_as_json_is_the_catalogue(call: Call) -> None:
     assert json.loads(ended.out) == catalogue()
 
 
-def test_list_shows_every_entry_with_its_line_and_source(call: Call) -> None:
-    text = " ".join(call("list").out.split())
+def test_list_shows_every_entry_with_its_source_on_one_line(call: Call) -> None:
+    lines = {" ".join(line.split()) for line in call("list").out.splitlines()}
     for family, entries in catalogue().items():
-        assert family in text
+        assert family in lines
         for entry in entries:
             source = f" ({entry['reference']})" if entry["reference"] else ""
-            assert " ".join(f"{entry['name']} {entry['summary']}{source}".split()) in text
+            assert " ".join(f"{entry['name']} {entry['summary']}{source}".split()) in lines
 
 
 def tables() -> dict[str, Table]:

@@ -96,8 +96,8 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plugged")
 def test_a_consumer_of_another_package_is_opened_by_name(tmp_path: Path) -> None:
-    options = TelemetryOptions(others=(f"tally={tmp_path / 'tally'}",)).places()
-    with open_telemetry(**options, stream=io.StringIO()) as telemetry:
+    asked = TelemetryOptions(others=(f"tally={tmp_path / 'tally'}",))
+    with asked.places() as places, open_telemetry(**places, stream=io.StringIO()) as telemetry:
         for event in RECORDED:
             telemetry(event)
     assert (tmp_path / "tally").read_text() == str(len(RECORDED))
@@ -109,5 +109,6 @@ def test_a_consumer_of_another_package_is_opened_by_name(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["jsonl", "jsonl=", "=run.jsonl"])
 def test_a_consumer_without_name_or_place_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=f"^`telemetry` is {text}; it must have the form NAME=PLACE$"):
-        TelemetryOptions(others=(text,)).places()
+    said = f"^`telemetry` is {text}; it must have the form NAME=PLACE$"
+    with pytest.raises(UserError, match=said), TelemetryOptions(others=(text,)).places():
+        pass

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from attnshift.cli.follow_up import FollowUp, check_follow_up
 from attnshift.cli.options import (
+    AfterOptions,
     AttackOptions,
     BudgetOption,
     Changes,
@@ -21,7 +22,7 @@ from attnshift.cli.options import (
     TelemetryOptions,
     expand_options,
 )
-from attnshift.cli.printing import print_message
+from attnshift.cli.printing import Quiet, plain_console, print_message, print_remark
 from attnshift.cli.tolerance import MaxFailed, Tolerance
 from attnshift.errors import UserError
 from attnshift.terminal import plural
@@ -29,6 +30,7 @@ from attnshift.terminal import plural
 if TYPE_CHECKING:
     from attnshift.execution.coordinate import MakeEngine
     from attnshift.results.plan import Shard
+    from attnshift.results.store import Store
 
 __all__ = ["attack"]
 
@@ -55,8 +57,11 @@ def attack(
     ] = 0,
     telemetry: TelemetryOptions,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, on standard error.")] = False,
+    after: AfterOptions,
+    quiet: Quiet = False,
 ) -> None:
-    """Attack images, or continue a run.
+    """Attack images, or continue a run; with --judge and --report also judge it and write the
+    report.
 
     The exit status is 1 if more than --max-failed images failed; `status` says why.
     """
@@ -72,7 +77,8 @@ def attack(
         raise UserError(f"`profile` shows the parts of an attack on latents; {recipe.name} is a baseline")
     if profile and engine != "local":
         raise UserError("`profile` looks at this process; leave `engine` out")
-    check_early(inputs)
+    check_early(inputs, (*after.judges, *filter(None, [after.reference])))
+    check_follow_up(after, (*inputs.surrogates, *recipe.tuned_on))
     part, tolerated = _shard(shard), Tolerance.read(max_failed)
     if memory_limit:
         from attnshift.execution.memory import limit_memory
@@ -80,26 +86,45 @@ def attack(
         limit_memory(memory_limit)
     from attnshift.execution.coordinate import RunOptions, attack_folder
     from attnshift.execution.settings import AttackSettings
-    from attnshift.results.rows import FailedRow
     from attnshift.telemetry import open_telemetry
 
     settings = AttackSettings(**vars(inputs), cache=cache, recipe=recipe, out=out)
     options = RunOptions(engine=_engine(engine, address, workers, cache), shard=part, retry_failed=retry_failed)
-    console = Console(stderr=True)
-    with (
-        _profiled(console) if profile else nullcontext(),
-        open_telemetry(**telemetry.places(), terminal=sys.stdout.isatty(), stream=sys.stdout) as consumers,
-    ):
-        store = attack_folder(settings, consumers, options)
+    with telemetry.places() as places:
+        follow_up = FollowUp.load(after, inputs.pipeline)
+        with (
+            _profiled() if profile else nullcontext(),
+            open_telemetry(**places, terminal=sys.stdout.isatty(), stream=sys.stdout, quiet=quiet) as consumers,
+        ):
+            store = attack_folder(settings, consumers, options)
+        if quiet and not (after.judged or after.report):
+            print(out)
+        status = max(_status(store, tolerated), follow_up(store))
+    if status:
+        raise typer.Exit(status)
+    _say_what_is_next(out, after)
+
+
+def _status(store: Store, tolerated: Tolerance) -> int:
+    """Exit status of an attack, 1 where more images failed than are ``tolerated``;
+    failures are told."""
+    from attnshift.results.rows import FailedRow
+
     failed = len(store.table(FailedRow))
-    if failed:
-        counts = failed, store.planned()
-        them = "it" if failed == 1 else "them"
-        what = f"{plural(failed, 'image')} failed{tolerated.line(*counts)}"
-        print_message(f"{what}; attnshift status {out} says why, `retry_failed` tries {them} again")
-        if tolerated.exceeded(*counts):
-            raise typer.Exit(1)
-    console.print(f"next: attnshift evaluate {out} --judge SOURCE:NAME, then attnshift report {out}", markup=False)
+    if not failed:
+        return 0
+    counts = failed, store.planned()
+    them = "it" if failed == 1 else "them"
+    what = f"{plural(failed, 'image')} failed{tolerated.line(*counts)}"
+    print_message(f"{what}; attnshift status {store.folder} says why, `retry_failed` tries {them} again")
+    return int(tolerated.exceeded(*counts))
+
+
+def _say_what_is_next(out: Path, done: AfterOptions) -> None:
+    steps = [] if done.judged else [f"attnshift evaluate {out} --judge SOURCE:NAME"]
+    steps += [] if done.report else [f"attnshift report {out}"]
+    if steps:
+        print_remark(f"next: {', then '.join(steps)}")
 
 
 def _shard(given: str) -> Shard:
@@ -126,8 +151,9 @@ def _engine(name: str, address: str | None, workers: int, cache: Path | None) ->
 
 
 @contextmanager
-def _profiled(console: Console) -> Iterator[None]:
-    """Print on ``console`` the time that each part of the block took, once the block has ended."""
+def _profiled() -> Iterator[None]:
+    """Print on standard error the time that each part of the block took, once the block has
+    ended."""
     from rich.table import Column, Table
 
     from attnshift.profiling import ITERATIONS, profiled
@@ -138,6 +164,7 @@ def _profiled(console: Console) -> Iterator[None]:
     rows = [(f"iterations: {name}" if name in ITERATIONS else name, each) for name, each in profile.seconds.items()]
     for name, seconds in (*rows, ("whole", profile.whole)):
         table.add_row(name, f"{seconds:.2f}", f"{seconds / profile.whole:.1%}")
+    console = plain_console(stderr=True)
     console.print(table)
     if profile.iterations:
         share = profile.seconds["bookkeeping"] / profile.iterations

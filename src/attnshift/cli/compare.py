@@ -18,12 +18,13 @@ from attnshift.cli.options import (
     check_share,
     expand_options,
 )
-from attnshift.cli.printing import print_json, print_message
+from attnshift.cli.printing import Quiet, print_json, print_message, print_remark
 from attnshift.cli.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from attnshift.report.budgets import BudgetComparison
     from attnshift.report.curves import Comparison
+    from attnshift.studies.comparison import Compared
 
 __all__ = ["compare", "compare_and_print"]
 
@@ -44,12 +45,13 @@ def compare(
     inputs: AttackOptions,
     telemetry: TelemetryOptions,
     output: OutputOptions,
+    quiet: Quiet = False,
 ) -> None:
     """Compare recipes on one set of images at several strengths: success at equal naturalness.
 
     The exit status is 1 where more than --max-failed images failed.
     """
-    compare_and_print(recipes, inputs, out, options, telemetry, output)
+    compare_and_print(recipes, inputs, out, options, telemetry, output, quiet)
 
 
 def compare_and_print(
@@ -59,6 +61,7 @@ def compare_and_print(
     options: CompareOptions,
     telemetry: TelemetryOptions,
     output: OutputOptions,
+    quiet: bool,
 ) -> None:
     """Compare ``recipes``, write the page and print its tables,
     as Markdown unless ``output`` says otherwise."""
@@ -91,9 +94,18 @@ def compare_and_print(
         min_clean_accuracy=options.min_clean_accuracy,
         reference=options.reference,
     )
-    # The table alone on standard output, so that it can go into a file.
-    with open_telemetry(**telemetry.places(), terminal=sys.stderr.isatty(), stream=sys.stderr) as consumers:
-        compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
+    with telemetry.places() as places:
+        # The table alone on standard output, so that it can go into a file.
+        with open_telemetry(**places, terminal=sys.stderr.isatty(), stream=sys.stderr, quiet=quiet) as consumers:
+            compared = compare_recipes(settings, consumers, retry_failed=options.retry_failed)
+        _write_and_print(compared, out, options, output, tolerated)
+
+
+def _write_and_print(
+    compared: Compared, out: Path, options: CompareOptions, output: OutputOptions, tolerated: Tolerance
+) -> None:
+    """Write the page of what was ``compared`` and print its tables; ends the command with status 1
+    where more images failed than are ``tolerated``."""
     from attnshift.report.tables import write_tables
 
     comparison: BudgetComparison | Comparison
@@ -116,7 +128,7 @@ def compare_and_print(
     else:
         print(write_tables(tables(), output.table or "markdown"))
     for remark in (*compared.remarks, f"wrote {path} and {path.with_suffix('.json')}"):
-        print_message(remark)
+        print_remark(remark)
     if comparison.missing:
         counts = comparison.planned - comparison.images, comparison.planned
         what = f"{comparison.missing}{tolerated.line(*counts)}"

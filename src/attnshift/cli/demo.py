@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attnshift.cli.options import Changes, expand_options
-from attnshift.cli.printing import print_summary
+from attnshift.cli.printing import Quiet, print_summary
 from attnshift.terminal import plural
 
 __all__ = ["demo"]
@@ -25,6 +25,7 @@ def demo(
     scenes: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 12,
     preset: Annotated[str, typer.Option(help="Preset.")] = "strong",
     changes: Changes = (),
+    quiet: Quiet = False,
 ) -> None:
     """Attack lab images, judge them with classifiers never attacked, and write the report."""
     from attnshift.execution.coordinate import attack_folder
@@ -37,11 +38,13 @@ def demo(
 
     recipe = load_recipe(preset, changes)
     folder = out.with_name(f"{out.name}-images")
-    print(f"rendering {plural(scenes, 'image')} of the tabletop lab into {folder}")
+    if not quiet:
+        print(f"rendering {plural(scenes, 'image')} of the tabletop lab into {folder}")
     labels = export_images(folder, seed=0, split="test", count=scenes)
-    print("attacking " + ", ".join(_SURROGATES))
+    if not quiet:
+        print("attacking " + ", ".join(_SURROGATES))
     settings = AttackSettings(images=folder, labels=labels, surrogates=_SURROGATES, recipe=recipe, out=out)
-    with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout) as telemetry:
+    with open_telemetry(terminal=sys.stdout.isatty(), stream=sys.stdout, quiet=quiet) as telemetry:
         store = attack_folder(settings, telemetry)
     evaluate_run(store, _JUDGES)
     print_summary(store)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, ReferenceName, check_share, expand_options
-from attnshift.cli.printing import print_figures, print_message, print_summary
+from attnshift.cli.printing import Quiet, print_figures, print_remark, print_summary
 from attnshift.errors import UserError
 
 __all__ = ["evaluate"]
@@ -39,6 +39,7 @@ def evaluate(
         ),
     ] = None,
     output: OutputOptions,
+    quiet: Quiet = False,
 ) -> None:
     """Judge the saved 8-bit images of a run, by its surrogates and by held-out classifiers."""
     check_share("min_clean_accuracy", min_clean_accuracy)
@@ -65,4 +66,4 @@ def evaluate(
     if not print_figures(store, output):
         print_summary(store)
     for remark in remarks:
-        print_message(remark)
+        print_remark(remark)

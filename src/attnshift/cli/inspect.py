@@ -19,7 +19,7 @@ from attnshift.cli.options import (
     check_share,
     expand_options,
 )
-from attnshift.cli.printing import print_json, print_message
+from attnshift.cli.printing import Quiet, print_json, print_remark
 
 __all__ = ["inspect"]
 
@@ -52,6 +52,7 @@ def inspect(
     top: Annotated[int, typer.Option(help="Rows of the printed table of terms; 0 prints all.")] = 30,
     work: WorkOptions,
     output: OutputOptions,
+    quiet: Quiet = False,
 ) -> None:
     """Measure where terms and class words look: alignment with unseen classifiers' descent, term by
     term, site by site."""
@@ -83,7 +84,8 @@ def inspect(
     console = Console(stderr=True)
 
     def done(images: int, total: int) -> None:
-        console.print(f"{images}/{total} images", markup=False, highlight=False)
+        if not quiet:
+            console.print(f"{images}/{total} images", markup=False, highlight=False)
 
     inspected = inspect_attack(settings, done)
     from attnshift.report.inspection import summarise_inspection
@@ -97,4 +99,4 @@ def inspect(
     else:
         print(write_tables(inspection_tables(summary, top), output.table or "markdown"))
     for line in (*inspected.remarks, f"wrote {path}"):
-        print_message(line)
+        print_remark(line)

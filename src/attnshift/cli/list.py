@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated
 
 import typer
 
+from attnshift.cli.printing import plain_console
 from attnshift.terminal import one_line, print_error
 
 __all__ = ["list_command"]
@@ -21,11 +21,10 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
     if as_json:
         print(json.dumps(families, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = plain_console()
     for family, entries in families.items():
         console.print(f"\n[bold]{family}[/bold]")
         grid = Table.grid(padding=(0, 2))

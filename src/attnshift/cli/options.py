@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -15,6 +17,7 @@ from attnshift.errors import UserError
 
 __all__ = [
     "PIPELINE",
+    "AfterOptions",
     "AsJson",
     "AttackOptions",
     "Changes",
@@ -130,11 +133,16 @@ BudgetOption = Annotated[
 ]
 
 
+_STANDARD_OUTPUT = Path("-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TelemetryOptions:
     """Consumers of what an attack tells."""
 
-    log: Annotated[Path | None, typer.Option(help="File to which every event goes as a line of JSON.")] = None
+    log: Annotated[
+        Path | None, typer.Option(help="File to which every event goes as a line of JSON; - is standard output.")
+    ] = None
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's curves.")] = None
     mlflow: Annotated[
         str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")
@@ -146,13 +154,46 @@ class TelemetryOptions:
         ),
     ] = ()
 
-    def places(self) -> dict[str, Any]:
-        """Arguments of ``open_telemetry``: where each consumer writes."""
+    @contextmanager
+    def places(self) -> Iterator[dict[str, Any]]:
+        """Arguments of ``open_telemetry``: where each consumer writes.
+
+        If the log goes to standard output, all else that is printed there within the block goes to
+        standard error.
+        """
+        places = self._places()
+        if self.log != _STANDARD_OUTPUT:
+            yield places
+            return
+        out = sys.stdout
+        with redirect_stdout(sys.stderr):
+            yield places | {"log": out}
+
+    def _places(self) -> dict[str, Any]:
         pairs = [each.partition("=") for each in self.others]
         for name, separator, place in pairs:
             if not (name and separator and place):
                 raise UserError(f"`telemetry` is {name}{separator}{place}; it must have the form NAME=PLACE")
         return vars(self) | {"others": {name: place for name, _, place in pairs}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AfterOptions:
+    """Parts that follow an attack: judging, and the report."""
+
+    judges: Judges = ()
+    reference: ReferenceName = ""
+    min_clean_accuracy: MinCleanAccuracy = 0.25
+    report: Annotated[
+        bool, typer.Option("--report", help="Write the report once the attack, and judging if asked for, are done.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_share("min_clean_accuracy", self.min_clean_accuracy)
+
+    @property
+    def judged(self) -> bool:
+        return bool(self.judges or self.reference)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ import json
 import re
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from attnshift.terminal import one_line, plural, print_error
@@ -16,12 +17,54 @@ if TYPE_CHECKING:
     from attnshift.cli.options import OutputOptions
     from attnshift.results.store import Store
 
-__all__ = ["print_figures", "print_json", "print_message", "print_summary", "with_flags"]
+__all__ = [
+    "Quiet",
+    "plain_console",
+    "print_figures",
+    "print_json",
+    "print_message",
+    "print_remark",
+    "print_summary",
+    "with_flags",
+]
+
+
+class _Remarks:
+    """Remarks are told, unless the command that runs is quiet."""
+
+    told = True
+
+
+def _told_unless(quiet: bool) -> bool:
+    _Remarks.told = not quiet
+    return quiet
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_told_unless, help="Print errors and the final result, and nothing else."),
+]
 
 
 def print_message(text: object) -> None:
     """Print ``text`` as a line on standard error, with the flags of the options that it names."""
     print_error(with_flags(text))
+
+
+def print_remark(text: object) -> None:
+    """As ``print_message``, for what is no error: nothing where the command is quiet."""
+    if _Remarks.told:
+        print_message(text)
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """Console for tables and lines; where it is no terminal, nothing is wrapped."""
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if is_terminal else _WIDEST)
+
+
+_WIDEST = 100_000
+"""Characters of a line of a file, which nobody reaches."""
 
 
 def with_flags(text: object) -> str:
@@ -96,11 +139,11 @@ def print_summary(store: Store) -> None:
         name = Text(one_line(row.name))
         judged = (str(row.accuracy.count),) if counted else ()
         table.add_row(name, row.role, *judged, percent(row.accuracy), *success, percent(row.attributable))
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = plain_console()
     console.print(table)
     for arm, metrics in summary.quality.items():
         values = ", ".join(f"{name} {estimate.value:.3f}" for name, estimate in metrics.items())
-        console.print(f"{arm}: {values}", markup=False, highlight=False)
+        console.print(f"{arm}: {values}", markup=False, highlight=False, soft_wrap=True)
     admitted = (f"admitted: {each}" for each in store.spec().admitted)
     said = filter(None, [missing(store).line, cropped_line(store), *map(with_flags, outdated(store))])
     for line in (*admitted, *said, *naturalness(store), *label_lines(summary), *people_summary(people_of(store))):

@@ -9,6 +9,7 @@ import typer
 
 from attnshift.cli.compare import compare_and_print
 from attnshift.cli.options import AttackOptions, CompareOptions, OutputOptions, TelemetryOptions, expand_options
+from attnshift.cli.printing import Quiet
 
 __all__ = ["sweep"]
 
@@ -22,9 +23,10 @@ def sweep(
     inputs: AttackOptions,
     telemetry: TelemetryOptions,
     output: OutputOptions,
+    quiet: Quiet = False,
 ) -> None:
     """Measure success against naturalness of one recipe as its strength, or a key of it, changes.
 
     `compare` can go on in the same folder.
     """
-    compare_and_print([recipe], inputs, out, options, telemetry, output)
+    compare_and_print([recipe], inputs, out, options, telemetry, output, quiet)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from attnshift.cli.options import AsJson, AttackOptions, Changes, expand_options
-from attnshift.cli.printing import print_json
+from attnshift.cli.printing import Quiet, print_json, print_remark
 
 if TYPE_CHECKING:
     from attnshift.studies.tuning import Trial, Tuned
@@ -36,6 +36,7 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     inputs: AttackOptions,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search better numbers for a recipe, judged by tuning classifiers alone; writes OUT/best.toml.
 
@@ -53,7 +54,8 @@ def tune(
     def done(number: int, total: int, score: float | None, best: float | None) -> None:
         result = "failed" if score is None else f"score {score:.4f}"
         rest = "" if best is None else f", best {best:.4f}"
-        console.print(f"{number + 1}/{total}: {result}{rest}", markup=False, highlight=False, soft_wrap=True)
+        if not quiet:
+            console.print(f"{number + 1}/{total}: {result}{rest}", markup=False, highlight=False, soft_wrap=True)
 
     settings = TuningSettings(
         **vars(inputs),
@@ -72,7 +74,7 @@ def tune(
         return
     for name, trial in (("preset", tuned.preset), (f"best, trial {tuned.best.number + 1}", tuned.best)):
         console.print(f"{name}: {_measured(trial, floor)}", markup=False, highlight=False, soft_wrap=True)
-    Console(stderr=True).print(f"next: attnshift attack … --preset {tuned.recipe}", markup=False, soft_wrap=True)
+    print_remark(f"next: attnshift attack … --preset {tuned.recipe}")
 
 
 def _data(tuned: Tuned) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from attnshift.errors import RunError, UserError
 from attnshift.results.rows import VerdictRow
 from attnshift.results.store import Store
 
-__all__ = ["assign_roles", "check_judges"]
+__all__ = ["assign_roles", "check_judges", "check_reference"]
 
 
 def assign_roles(
@@ -58,12 +58,18 @@ def check_judges(judges: Iterable[str], seen: Iterable[str], error: type[UserErr
         )
 
 
-def _check_reference(store: Store, reference: str, seen: Iterable[str], judges: Iterable[str]) -> None:
+def check_reference(reference: str, seen: Iterable[str], error: type[UserError] = RunError) -> None:
+    """``error`` where ``reference`` is a classifier that was ``seen`` before, behind a defence or
+    not."""
     if same_classifier([reference], seen):
-        raise RunError(
+        raise error(
             f"{reference} cannot be the reference: it is a surrogate or was used for tuning, behind a defence or not; "
             "take a classifier that has no other part in this run"
         )
+
+
+def _check_reference(store: Store, reference: str, seen: Iterable[str], judges: Iterable[str]) -> None:
+    check_reference(reference, seen)
     judging = same_classifier(judges, [reference])
     if judging:
         raise RunError(

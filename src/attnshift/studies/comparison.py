@@ -23,10 +23,10 @@ from attnshift.errors import ModelError, RunError, UserError
 from attnshift.execution.coordinate import RunOptions, attack_prepared
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import Inputs, settings_with, wants_masks
+from attnshift.judging.pending import missing_reference, unjudged
 from attnshift.judging.verdicts import evaluate_run, in_run_order
 from attnshift.metrics.clean_accuracy import LEAST
 from attnshift.recipes.schema import BaselineRecipe, Recipe
-from attnshift.results.rows import QualityRow, ResultRow, VerdictRow
 from attnshift.results.store import Store
 from attnshift.studies.entrants import Entrant, Setting, check_asked
 from attnshift.telemetry import Telemetry
@@ -104,7 +104,9 @@ def compare_recipes(
         store = attack_prepared(
             arm.attack, arm.folder, telemetry, RunOptions(name=arm.folder.name, retry_failed=retry_failed)
         )
-        missing, reference = _not_asked_yet(store, judges), _missing_reference(store, settings.reference)
+        names = unjudged(store, [judge.name for judge in judges])
+        missing = [judge for judge in judges if judge.name in names]
+        reference = missing_reference(store, settings.reference)
         if missing or reference:
             found = evaluate_run(
                 store, missing, min_clean_accuracy=settings.min_clean_accuracy, reference=reference or None
@@ -199,19 +201,3 @@ def _ours(folder: Path) -> bool:
         return False
     known = {"runs", "inversions", "compare.json", "compare.html"}
     return all(path.name in known or path.name.endswith(".partial") for path in folder.iterdir())
-
-
-def _missing_reference(store: Store, reference: str) -> str:
-    """``reference``, if it has not seen all finished images of the run; else nothing."""
-    seen = {row.id for row in store.table(VerdictRow) if (row.role, row.classifier) == ("reference", reference)}
-    return reference if {row.id for row in store.table(ResultRow)} - seen else ""
-
-
-def _not_asked_yet(store: Store, judges: Sequence[Classifier]) -> list[Classifier]:
-    """Those of ``judges`` whose verdicts on the finished run are not there;
-    all of them where its quality is not."""
-    images = {row.id for row in store.table(ResultRow)}
-    if not images <= {row.id for row in store.table(QualityRow)}:
-        return list(judges)
-    seen = {(row.classifier, row.id) for row in store.table(VerdictRow) if row.role in ("judge", "defended")}
-    return [judge for judge in judges if not {(judge.name, each) for each in images} <= seen]

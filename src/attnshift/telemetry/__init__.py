@@ -64,22 +64,26 @@ TELEMETRY = Table(
 
 
 def open_telemetry(
-    log: Path | None = None,
+    log: Path | TextIO | None = None,
     tensorboard: Path | None = None,
     mlflow: str | None = None,
     terminal: bool = False,
     stream: TextIO | None = None,
     others: Mapping[str, str] | None = None,
+    quiet: bool = False,
 ) -> Telemetry:
-    """Telemetry for the log file ``log``, the folder ``tensorboard`` and the experiment ``mlflow``.
+    """Telemetry for the log ``log``, a file or an open stream, the folder ``tensorboard`` and the
+    experiment ``mlflow``.
 
     ``others`` maps names in ``TELEMETRY``, such as those of plug-ins, to the places that they write
     to. The result also writes to ``stream`` (default: standard error), as a bar if that is a
-    ``terminal``, else as lines. Raises ``UserError`` if a consumer cannot be opened.
+    ``terminal``, else as lines, unless it is ``quiet``. Raises ``UserError`` if a consumer cannot
+    be opened.
     """
     wanted = {"jsonl": log, "tensorboard": tensorboard, "mlflow": mlflow, **(others or {})}
     consumers = [_consumer(name, to) for name, to in wanted.items() if to is not None]
-    consumers.append(_consumer("rich" if terminal else "plain", stream or sys.stderr))
+    if not quiet:
+        consumers.append(_consumer("rich" if terminal else "plain", stream or sys.stderr))
     return Telemetry(consumers)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from attnshift.errors import UserError
 from attnshift.telemetry.events import EVENTS, Event
@@ -20,7 +20,9 @@ _NAMES = {kind: name for name, kind in EVENTS.items()}
 
 
 class JsonLines:
-    """Log of events in the file ``path``, as lines ``{"at": UTC in ISO 8601, "event": name, …}``.
+    """Log of events in a file, as lines ``{"at": UTC in ISO 8601, "event": name, …}``.
+
+    ``to`` is the path of the file, or a stream that is open, such as standard output, and stays so.
 
     Each line is one write. A crash leaves at most one incomplete line; the next process to open the
     file ends that line first. JSON has no values for numbers that are not finite; they are written
@@ -30,14 +32,18 @@ class JsonLines:
 
     iterations = True
 
-    def __init__(self, path: Path):
+    def __init__(self, to: Path | TextIO):
+        self._owned = isinstance(to, Path)
+        if not isinstance(to, Path):
+            self._file: BinaryIO = to.buffer
+            return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
-            if _is_cut(path):
+            to.parent.mkdir(parents=True, exist_ok=True)
+            self._file = to.open("ab", buffering=0)
+            if _is_cut(to):
                 self._write(b"\n")
         except OSError as error:
-            raise UserError(f"`log` {path} cannot be written: {error.strerror or error}; choose another file") from None
+            raise UserError(f"`log` {to} cannot be written: {error.strerror or error}; choose another file") from None
 
     def __call__(self, event: Event) -> None:
         line = {"at": datetime.now(UTC).isoformat(), "event": _NAMES[type(event)]}
@@ -45,11 +51,13 @@ class JsonLines:
         self._write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
-        self._file.close()
+        if self._owned:
+            self._file.close()
 
     def _write(self, content: bytes) -> None:
         if self._file.write(content) != len(content):
             raise OSError(f"{self._file.name} took only part of a line; is the disk full?")
+        self._file.flush()
 
 
 def _is_cut(path: Path) -> bool:
