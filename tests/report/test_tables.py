@@ -132,6 +132,8 @@ def test_labels_visibility_and_sets_have_tables_of_their_own(run: Store) -> None
     assert visibility.columns == ("arm", "object_ssim", "contrast_kept")
     assert sets.rows == (("kid", "lab:resnet", "attack", Cell("1.00 [0.50, 2.00]", Estimate(1.0, 0.5, 2.0, 200))),)
     data = run_data(run)
+    assert [(each["name"], each["images"], each["success"]["value"]) for each in data["classes"]] == [("mug", 3, 0.75)]
+    assert data["confusion"] == [{"class": "mug", "seen": "donut", "verdicts": 2}]
     assert data["label"]["reference"] == REFERENCE
     assert data["visibility"]["attack"]["object_ssim"]["value"] == pytest.approx(0.6)
     assert data["sets"][0]["value"] == 1.0

@@ -11,9 +11,9 @@ from statistics import NormalDist, fmean
 from attnshift.metrics.statistics import Estimate, score_ends
 from attnshift.report.verdicts import Verdicts, knows
 from attnshift.results.roles import counted_judges
-from attnshift.results.rows import ResultRow
+from attnshift.results.rows import QualityRow, ResultRow
 
-__all__ = ["ClassFigures", "Confusion", "class_figures", "confusion_of", "deciding"]
+__all__ = ["ClassFigures", "Confusion", "attacked_ssim", "class_figures", "confusion_of", "deciding"]
 
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -66,6 +66,11 @@ def deciding(roles: Mapping[str, str]) -> list[str]:
     """The classifiers whose verdicts count for classes and images: the judges that are counted
     together, or the surrogates of a run without judges."""
     return counted_judges(roles) or [name for name, role in roles.items() if role == "surrogate"]
+
+
+def attacked_ssim(quality: Sequence[QualityRow]) -> dict[str, float]:
+    """Id of an image -> SSIM of its attacked form, where it was measured."""
+    return {row.id: row.values["ssim"] for row in quality if row.arm == "attack" and "ssim" in row.values}
 
 
 def class_figures(

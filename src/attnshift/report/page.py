@@ -15,7 +15,7 @@ from urllib.parse import quote
 from attnshift.files import atomic_write, writing
 from attnshift.metrics import METRICS, SETS, VISIBILITY
 from attnshift.metrics.statistics import Estimate
-from attnshift.report.classes import class_figures, confusion_of, deciding
+from attnshift.report.classes import attacked_ssim, class_figures, confusion_of, deciding
 from attnshift.report.cropped import cropped_line
 from attnshift.report.gallery import Gallery, gallery_data, part_files, typical, worst_first
 from attnshift.report.layers import layer_figures
@@ -45,18 +45,18 @@ def write_report(store: Store) -> Path:
 
     The page of an unjudged run has images alone. A ``RunError`` where a saved image is gone.
     """
+    store = store.reading_once()
     spec, results, verdicts = store.spec(), store.table(ResultRow), store.table(VerdictRow)
     quality = store.table(QualityRow)
     roles, seen = roles_in(verdicts), indexed(verdicts)
     asked = deciding(roles)
     metrics = {row.id: row.values for row in quality if row.arm == "attack"}
-    ssim = {id: values["ssim"] for id, values in metrics.items() if "ssim" in values}
     gallery = Gallery(store, results, roles, asked, seen, metrics)
     gallery.check_files()
     summary, people = summarise_run(store), people_of(store)
     absent, lacking = unavailable(quality, store.table(UnavailableRow)), missing(store)
     parts = {_address(content): content for content in part_files(gallery)}
-    classes, chosen = class_figures(results, asked, seen, ssim), typical(gallery)
+    classes, chosen = class_figures(results, asked, seen, attacked_ssim(quality)), typical(gallery)
     shown = chosen if chosen is not None else 0 if results else None
     page = render_page(
         "report.html.jinja",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from attnshift._version import __version__
 from attnshift.metrics.statistics import Estimate
+from attnshift.report.classes import attacked_ssim, class_figures, confusion_of, deciding
 from attnshift.report.figures import number, percent
+from attnshift.report.layers import layer_figures
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import sets_of, short, unavailable
 from attnshift.report.outdated import outdated
@@ -16,7 +19,9 @@ from attnshift.report.people import people_of
 from attnshift.report.people_tables import people_data, people_tables
 from attnshift.report.summary import ClassifierSummary, LabelSummary, Summary, summarise_run
 from attnshift.report.tables import Cell, FigureTable, estimate_data
-from attnshift.results.rows import QualityRow, SetRow, UnavailableRow
+from attnshift.report.verdicts import indexed
+from attnshift.results.roles import roles_in
+from attnshift.results.rows import QualityRow, ResultRow, SetRow, UnavailableRow, VerdictRow
 from attnshift.results.store import Store
 
 __all__ = ["run_data", "run_tables"]
@@ -31,6 +36,7 @@ def run_tables(store: Store) -> list[FigureTable]:
 def run_data(store: Store) -> dict[str, Any]:
     """Every figure of a run as values that JSON holds;
     null where there is none or where it is not finite."""
+    store = store.reading_once()
     spec, summary, lacking = store.spec(), summarise_run(store), missing(store)
     return {
         "attnshift": __version__,
@@ -47,6 +53,7 @@ def run_data(store: Store) -> dict[str, Any]:
         "targets": list(summary.targets),
         "classifiers": [_classifier_data(each) for each in summary.classifiers],
         "means": [_classifier_data(each) for each in _means(summary)],
+        **_class_data(store),
         "label": summary.label and _label_data(summary.label),
         "people": people_data(people_of(store)),
         "quality": _by_arm(summary.quality),
@@ -58,6 +65,7 @@ def run_data(store: Store) -> dict[str, Any]:
             name: {"mass_after_of_before": estimate_data(mass), "total_variation": estimate_data(distance)}
             for name, (mass, distance) in summary.movement.items()
         },
+        "layers": [asdict(each) for each in layer_figures(store.table(ResultRow))],
         "pulls": {name: list(values) for name, values in summary.pulls.items()},
         "idle_terms": dict(summary.idle_terms),
         "spending": {name: estimate_data(share) for name, share in summary.spending.items()},
@@ -146,6 +154,24 @@ def _classifier_data(each: ClassifierSummary) -> dict[str, Any]:
         "clean_accuracy": estimate_data(each.accuracy),
         "success": {arm: estimate_data(value) for arm, value in each.success.items()},
         "attributable": estimate_data(each.attributable),
+    }
+
+
+def _class_data(store: Store) -> dict[str, Any]:
+    """Success class by class, and what the classifiers that count take for what."""
+    results, verdicts = store.table(ResultRow), store.table(VerdictRow)
+    names, seen = deciding(roles_in(verdicts)), indexed(verdicts)
+    ssim = attacked_ssim(store.table(QualityRow))
+    return {
+        "classes": [
+            {"name": each.name, "label": each.label, "images": each.images, "success": estimate_data(each.success)}
+            | {"reconstruction": each.before, "ssim": None if math.isnan(each.ssim) else each.ssim}
+            for each in class_figures(results, names, seen, ssim)
+        ],
+        "confusion": [
+            {"class": true, "seen": other, "verdicts": count}
+            for true, other, count, _ in confusion_of(results, names, seen).pairs
+        ],
     }
 
 

@@ -16,6 +16,7 @@ unavailable.parquet   one row per metric that could not be measured, with the re
 visibility.parquet    one row per image and arm, one column per measure (evaluate with masks)
 sets.parquet          one row per set metric and arm: its value or the reason (evaluate with sets)
 report.html           the page (written by report)
+report/*.js           what the page reads when an image is opened
 rate.html             the page that asks people (written by rate)
 ratings/*.json        what each of them said (RatingFile)
 
@@ -199,6 +200,10 @@ class Store:
             return []
         return read_rows(path, kind)
 
+    def reading_once(self) -> Store:
+        """The same run for a command that only reads it: each table is read once."""
+        return _ReadOnce(self.folder)
+
     def _item_path(self, id: str) -> Path:
         return self.folder / "items" / f"{id}.json"
 
@@ -219,6 +224,17 @@ class Store:
     def _finished(self, plan: Path, finished: bytes) -> Iterator[ResultRow]:
         for item in compress(read_plan(plan), finished):
             yield ResultRow.from_record(json.loads(self._item_path(item.id).read_bytes()))
+
+
+class _ReadOnce(Store):
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self._tables: dict[type[Row], list[Any]] = {}
+
+    def table(self, kind: type[AnyRow]) -> list[AnyRow]:
+        if kind not in self._tables:
+            self._tables[kind] = super().table(kind)
+        return list(self._tables[kind])
 
 
 def finished_rows(store: Store) -> list[ResultRow]:
