@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["ENVIRONMENT", "above", "held"]
+__all__ = ["ENVIRONMENT", "above", "held", "highest"]
 
 # glibc maps every block above this size by itself: none hides in a heap, and none keeps a heap from
 # shrinking.
@@ -37,9 +37,14 @@ def above(before: int, work: Callable[[], object], device: str) -> int:
         torch.cuda.reset_peak_memory_stats()
         work()
         return torch.cuda.max_memory_allocated() - before
+    return highest(work) - before
+
+
+def highest(work: Callable[[], object]) -> int:
+    """Return the most bytes that this process has in use while ``work`` runs."""
     Path("/proc/self/clear_refs").write_text("5")
     work()
-    return _status("VmHWM") - before
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:

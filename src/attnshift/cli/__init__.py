@@ -30,6 +30,7 @@ from attnshift.cli import (
 from attnshift.cli import list as listing
 from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
+from attnshift.execution.memory import keep_freed_memory
 from attnshift.terminal import print_error
 from attnshift.weights_folder import choose_folder
 
@@ -68,6 +69,7 @@ def main() -> None:
         # itself.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        keep_freed_memory()
         app()
     except UserError as error:
         print_message(error)

@@ -30,6 +30,7 @@ from attnshift.data.datasets import Item
 from attnshift.data.references import Reference, fetch, scheme_of
 from attnshift.errors import ImageError, RunError, UnavailableError, UserError
 from attnshift.execution.engines import Assignment, Returned, WorkerDied
+from attnshift.execution.memory import keep_freed_memory
 from attnshift.execution.shipping import Parts, files_of, loaded_as, local_models, read_blocks, temporary_folder
 from attnshift.execution.worker import Failure, Result, Worker
 from attnshift.results.spec import RunSpec
@@ -305,6 +306,7 @@ class _Actor:
         if self.folder.is_dir():
             os.chdir(self.folder)
         try:
+            keep_freed_memory()
             with temporary_folder() as folder:
                 places = {path: each.write(folder / str(at)) for at, (path, each) in enumerate(sent.items())}
                 spec = RunSpec.model_validate_json(self.spec)
