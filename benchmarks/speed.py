@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from models import MODELS, Model, build
 from pieces import Images, batches, iterations, whole_images
-from timing import machine, median_ratio, medians, take_turns
+from timing import machine, medians, ratio_of_medians, take_turns
 from torch import Tensor
 
 from attnshift.metrics.metrics import ssim
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     seconds = take_turns(iterations(model), rounds)
     faster = {
-        f"{name}_vs_naive_iteration": median_ratio(seconds, "naive", name)
+        f"{name}_vs_naive_iteration": ratio_of_medians(seconds, "naive", name)
         for name in ("exact", "quick", "bf16", "floor")
     }
     return {
         **faster,
-        "bf16_pair_vs_naive_iteration": 2 * median_ratio(seconds, "naive", "bf16_pair"),
-        "exact_vs_floor_iteration": median_ratio(seconds, "exact", "floor"),
+        "bf16_pair_vs_naive_iteration": 2 * ratio_of_medians(seconds, "naive", "bf16_pair"),
+        "exact_vs_floor_iteration": ratio_of_medians(seconds, "exact", "floor"),
         "seconds_iteration": medians(seconds),
     }
 
@@ -79,8 +79,8 @@ def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     # The first image warms up everything.
     seconds = take_turns({name: lambda name=name: keeping(name) for name in work}, rounds, warm_up=0)
     return {
-        "exact_vs_naive_image": median_ratio(seconds, "naive", "exact"),
-        "quick_vs_naive_image": median_ratio(seconds, "naive", "quick"),
+        "exact_vs_naive_image": ratio_of_medians(seconds, "naive", "exact"),
+        "quick_vs_naive_image": ratio_of_medians(seconds, "naive", "quick"),
         "seconds_image": {name: value / count for name, value in medians(seconds).items()},
         "images": count,
         "profile": {name: shares(work[name]) for name in ("exact", "quick")},

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from models import MODELS, Model, build
 from pieces import Prepared
-from timing import machine, median_ratio, medians, take_turns
+from timing import machine, medians, ratio_of_medians, take_turns
 
 from results import record
 
@@ -58,9 +58,9 @@ def time_surrogates(model: Model, rounds: int) -> dict[str, Any]:
             work["8 at the latents"] = Prepared.of(model, preset, LATENT, model.batch, 8).ours
         seconds = take_turns(work, rounds)
         start = "" if preset == "diffattack" else f"{preset}_"
-        figures[f"{start}surrogates8_vs_1"] = median_ratio(seconds, "8", "1")
+        figures[f"{start}surrogates8_vs_1"] = ratio_of_medians(seconds, "8", "1")
         if not model.large:
-            figures[f"{start}surrogates8_at_latents_vs_1"] = median_ratio(seconds, "8 at the latents", "1")
+            figures[f"{start}surrogates8_at_latents_vs_1"] = ratio_of_medians(seconds, "8 at the latents", "1")
         figures[f"{start}seconds_surrogates"] = medians(seconds)
     return figures
 

@@ -18,7 +18,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ import numpy
 import torch
 from models import Model, build, in_bf16
 from pieces import FAST, Iteration, Prepared
-from timing import machine, median_ratio, take_turns
+from timing import computing_time, machine, ratio_of_medians, take_turns
 from torch import Tensor, nn
 
 from attnshift.attack.method import Method
@@ -267,10 +266,10 @@ def attacked(
 
     Rows are those of the attack and of its control arm.
     """
-    begun = _now()
+    begun = computing_time()
     batch = prepare_batch(Method.of(recipe), model.backbone, surrogates, tasks)
     images = run_attack(batch).images
-    seconds = _now() - begun
+    seconds = computing_time() - begun
     # Controls are rounded to 8 bits too, as in a saved file.
     arms = {"clean": batch.images, "reconstruction": quantise(batch.observe.clean.images), "attack": images}
     return _seen(judges, arms, tasks), seconds
@@ -377,7 +376,7 @@ def same_numbers(model: Model, rounds: int, names: Sequence[str]) -> list[dict[s
     for pieces in (each for each in work.values() if len(each) > 1):
         seconds = take_turns(pieces, rounds)
         for name in (each for each in pieces if each != FAST):
-            rows[name]["times_as_fast"] = median_ratio(seconds, FAST, name)
+            rows[name]["times_as_fast"] = ratio_of_medians(seconds, FAST, name)
     return list(rows.values())
 
 
@@ -458,12 +457,6 @@ def _with(case: Prepared, backbone: StableDiffusion) -> tuple[Iteration, Prepare
     render = replace(case.batch.render, backbone=backbone, decode=backbone.decode)
     changed = replace(case, batch=replace(case.batch, render=render))
     return changed.ours, changed
-
-
-def _now() -> float:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 SAME = {

@@ -1,21 +1,21 @@
-"""Tables of docs/performance.md, made from benchmarks/results.
+"""Tables of docs/performance.md and docs/performance-details.md, made from benchmarks/results.
 
-python benchmarks/table.py [--write]      prints them, or puts them into the page
+python benchmarks/table.py [--write]      prints them, or puts them into the pages
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from results import read
 
-__all__ = ["PAGE", "markdown", "written"]
+__all__ = ["PAGES", "markdown", "written"]
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+DOCS = Path(__file__).parent.parent / "docs"
 START, END = "<!-- from here on written by benchmarks/table.py -->", "<!-- to here -->"
 WIDTH = 100
 """Characters in a line of prose."""
@@ -24,36 +24,27 @@ Figures = Mapping[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help=f"into docs/{PAGE.name}")
-    if parser.parse_args(arguments).write:
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(markdown())
+    parser.add_argument("--write", action="store_true", help=f"into {' and '.join(each.name for each in PAGES)}")
+    write = parser.parse_args(arguments).write
+    for page in PAGES:
+        if write:
+            page.write_text(written(page), encoding="utf-8")
+        else:
+            print(markdown(page))
 
 
-def written(page: str) -> str:
-    """Return ``page`` with the tables as they are now."""
-    before, _, rest = page.partition(START)
-    return f"{before}{START}\n\n{markdown()}\n{END}{rest.partition(END)[2]}"
+def written(page: Path) -> str:
+    """Return the text of ``page`` with the tables as they are now."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    return f"{before}{START}\n\n{markdown(page)}\n{END}{rest.partition(END)[2]}"
 
 
-def markdown() -> str:
-    """Return all tables for which something was measured, on the CPU and on the GPU."""
+def markdown(page: Path) -> str:
+    """Return all tables of ``page`` for which something was measured, on the CPU and on the GPU."""
     parts = []
     for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
         models = dict(sorted(read(device).items()))
-        for heading, tabled in (
-            ("one iteration", _iterations),
-            ("a whole image", _images),
-            ("where the time of a whole image goes", _profiles),
-            ("memory of an iteration", _memory),
-            ("computed memory of large images", _large_images),
-            ("images per second in one iteration, by batch", _batches),
-            ("share of the matrix rate in one iteration", _rates),
-            ("what more surrogates cost", _surrogates),
-            ("what each switch of `quick` gives and costs", _switches),
-            ("two Ray workers of one thread", _workers),
-        ):
+        for heading, tabled in PAGES[page].items():
             lines = tabled(models)
             if lines:
                 parts.append("\n".join([f"### {title}: {heading}", "", *lines, ""]))
@@ -235,6 +226,20 @@ def _workers(models: Mapping[str, Figures]) -> list[str]:
     return [*_table(titles, rows), *_circumstances(shown, "workers", "workers", ("images", "batch"))]
 
 
+def _allocator(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "allocator" in each}
+    rows = []
+    for name, each in shown.items():
+        before, after = each["allocator"]["given back"], each["allocator"]["kept"]
+        row = [name]
+        for figure, unit in (("seconds", 1), ("kernel", 1), ("bytes", 1e6)):
+            row += [_seconds(each[figure] / unit) for each in (before, after)]
+        rows.append([*row, *(f"**{after[key] / before[key]:.2f}**" for key in ("seconds", "bytes"))])
+    titles = ["", "CPU seconds, given back", "kept", "of these the kernel's", "kept", "highest memory, MB", "kept"]
+    titles += ["seconds, kept / given back", "memory, kept / given back"]
+    return [*_table(titles, rows), *_circumstances(shown, "allocator", "allocator", ("images", "preset"))]
+
+
 def _reading(reading: Figures, itself: bool) -> tuple[str, str]:
     """Return success and gap in words; a variant has no gap to itself."""
     success = reading["reason"] if reading["success"] is None else _share(reading["success"], "")
@@ -263,7 +268,7 @@ def _circumstances(models: Mapping[str, Figures], part: str, script: str, furthe
     machines = {_machine(facts) for facts in measured.values()}
     said = []
     for name, facts in measured.items():
-        own = {key: facts.get(key, models[name].get(key)) for key in ("threads", "rounds", *further)}
+        own = {key: facts.get(key, models[name].get(key)) for key in ("seconds", "threads", "rounds", *further)}
         parts = [_machine(facts)] if len(machines) > 1 else []
         parts += [f"{key} {value}" for key, value in own.items() if value is not None]
         said.append(f"{name}: {', '.join(parts)}")
@@ -279,6 +284,25 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def _seconds(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
+
+PAGES: Mapping[Path, Mapping[str, Callable[[Mapping[str, Figures]], list[str]]]] = {
+    DOCS / "performance.md": {
+        "one iteration": _iterations,
+        "a whole image": _images,
+        "memory of an iteration": _memory,
+        "computed memory of large images": _large_images,
+        "freed memory, given back or kept": _allocator,
+    },
+    DOCS / "performance-details.md": {
+        "where the time of a whole image goes": _profiles,
+        "images per second in one iteration, by batch": _batches,
+        "share of the matrix rate in one iteration": _rates,
+        "what more surrogates cost": _surrogates,
+        "what each switch of `quick` gives and costs": _switches,
+        "two Ray workers of one thread": _workers,
+    },
+}
+"""The tables of each page by their headings."""
 
 if __name__ == "__main__":
     main()

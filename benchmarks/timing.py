@@ -13,31 +13,48 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["machine", "median_ratio", "medians", "take_turns"]
+__all__ = ["computing_time", "machine", "medians", "ratio_of_medians", "take_turns"]
 
 Name = TypeVar("Name", bound=Hashable)
 
 
-def take_turns(work: Mapping[Name, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[Name, list[float]]:
-    """Return the seconds of each piece in each round, A B C A B C …
+def computing_time() -> float:
+    """Return the CPU seconds of this process where it computes on one thread, else those of the
+    clock.
+
+    Other work on the machine adds nothing to CPU seconds but what it takes of a shared core.
+    """
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def take_turns(
+    work: Mapping[Name, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    now: Callable[[], float] = computing_time,
+) -> dict[Name, list[float]]:
+    """Return the seconds of each piece in each round, A B C A B C …, as ``now`` tells them.
 
     The first ``warm_up`` rounds do not count.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in work}
     for number in range(warm_up + rounds):
         for name, piece in work.items():
-            begun = _now()
+            begun = now()
             piece()
-            taken = _now() - begun
+            taken = now() - begun
             if number >= warm_up:
                 seconds[name].append(taken)
             print(f"round {number - warm_up + 1} of {rounds}: {name} {taken:.3f} s", file=sys.stderr)
     return seconds
 
 
-def median_ratio(seconds: Mapping[Name, list[float]], name: Name, reference: Name) -> float:
-    """Return the median over rounds of the time of ``name`` divided by that of ``reference``."""
-    return statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
+def ratio_of_medians(seconds: Mapping[Name, list[float]], name: Name, reference: Name) -> float:
+    """Return the median time of ``name`` divided by that of ``reference``."""
+    return statistics.median(seconds[name]) / statistics.median(seconds[reference])
 
 
 def medians(seconds: Mapping[Name, list[float]]) -> dict[Name, float]:
@@ -54,13 +71,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "seconds": "of CPU" if device == "cpu" and torch.get_num_threads() == 1 else "of the clock",
     }
-
-
-def _now() -> float:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _processor() -> str:

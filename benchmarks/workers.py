@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from timing import machine, median_ratio, medians, take_turns
+from timing import machine, medians, ratio_of_medians, take_turns
 
 from attnshift.errors import AttnshiftError
 from attnshift.execution.engines import Assignment, Engine, WorkerDied
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = time_workers(prepare_run(_settings(Path(folder), count, settings)), rounds)
     print("lab", *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
     if not options.quick:
-        record("cpu", "lab", figures, "workers", machine() | {"rounds": rounds, "images": count, "batch": BATCH})
+        taken = {"seconds": "of the clock", "rounds": rounds, "images": count, "batch": BATCH}
+        record("cpu", "lab", figures, "workers", machine() | taken)
 
 
 def time_workers(prepared: PreparedRun, rounds: int) -> dict[str, Any]:
@@ -61,10 +63,10 @@ def time_workers(prepared: PreparedRun, rounds: int) -> dict[str, Any]:
         for workers, engine in engines.items():
             _warm_up(engine, workers, batches[0])
         work = {str(workers): functools.partial(_attack, engine, batches) for workers, engine in engines.items()}
-        seconds = take_turns(work, rounds)
+        seconds = take_turns(work, rounds, now=time.perf_counter)
     finally:
         ray.shutdown()
-    return {"workers2_vs_1": median_ratio(seconds, "1", "2"), "seconds_workers": medians(seconds)}
+    return {"workers2_vs_1": ratio_of_medians(seconds, "1", "2"), "seconds_workers": medians(seconds)}
 
 
 def _warm_up(engine: Engine, workers: int, batch: Batch) -> None:
