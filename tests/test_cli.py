@@ -822,6 +822,7 @@ def test_help_names_every_command(call: Call) -> None:
         "rate",
         "ratings",
         "demo",
+        "doctor",
         "list",
         "show",
         "lab",

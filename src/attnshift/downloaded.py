@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from attnshift.errors import UnavailableError
 from attnshift.weights_folder import WEIGHTS_FILES, LpipsNetwork, folder_file, weights_folder
 
-__all__ = ["hub_file", "load_dists", "load_lpips", "only_weights", "reading_weights"]
+__all__ = ["dists_file", "hub_file", "load_dists", "load_lpips", "lpips_file", "only_weights", "reading_weights"]
 
 
 def load_lpips(network: LpipsNetwork) -> nn.Module:
@@ -31,7 +31,12 @@ def load_lpips(network: LpipsNetwork) -> nn.Module:
     ImageNet, are a file of the user's folder (``weights_folder``) or else of torch.hub's cache;
     ``UnavailableError`` is raised without them.
     """
-    return _lpips(network, folder_file(network) or _torchvision(network, weights_folder()))
+    return _lpips(network, lpips_file(network))
+
+
+def lpips_file(network: LpipsNetwork) -> Path:
+    """File that ``load_lpips`` reads; ``UnavailableError`` says where it is missing."""
+    return folder_file(network) or _torchvision(network, weights_folder())
 
 
 def load_dists() -> nn.Module:
@@ -40,7 +45,12 @@ def load_dists() -> nn.Module:
 
     Raises ``UnavailableError`` if torchvision's weights of VGG-16 are not in torch.hub's cache.
     """
-    return _dists(_torchvision("vgg"))
+    return _dists(dists_file())
+
+
+def dists_file() -> Path:
+    """File that ``load_dists`` reads; ``UnavailableError`` says where it is missing."""
+    return _torchvision("vgg")
 
 
 def hub_file(url: str, what: str) -> Path:

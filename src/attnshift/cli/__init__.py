@@ -15,6 +15,7 @@ from attnshift.cli import (
     attack,
     compare,
     demo,
+    doctor,
     evaluate,
     inspect,
     lab,
@@ -57,6 +58,7 @@ app.command()(report.report)
 app.command()(rate.rate)
 app.command()(ratings.ratings)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.add_typer(lab.lab_app, name="lab")
 
 

@@ -18,7 +18,7 @@ from attnshift.downloaded import hub_file, reading_weights
 from attnshift.errors import ModelError, UnavailableError
 from attnshift.metrics.inception import inception
 
-__all__ = ["Features", "classifier_features", "clip_features", "inception_features"]
+__all__ = ["Features", "classifier_features", "clip_features", "clip_folder", "inception_features", "inception_file"]
 
 _INCEPTION = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
@@ -47,14 +47,14 @@ def inception_features() -> Features:
     """
     middle = (128 / 255, 128 / 255, 128 / 255)
     seen = Preprocessing((299, 299), "bilinear", middle, middle)
-    return Features("Inception-v3", 2048, lambda images: _inception(_inception_file()).to(images.device)(seen(images)))
+    return Features("Inception-v3", 2048, lambda images: _inception(inception_file()).to(images.device)(seen(images)))
 
 
 def clip_features() -> Features:
     """Image embeddings of CLIP ViT-L/14 at 336 x 336 pixels."""
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     seen = Preprocessing((336, 336), "bicubic", mean, std)
-    return Features("CLIP ViT-L/14-336", 768, lambda images: _clip(_clip_folder())(seen(images)))
+    return Features("CLIP ViT-L/14-336", 768, lambda images: _clip(clip_folder())(seen(images)))
 
 
 def classifier_features(classifier: Classifier) -> Features:
@@ -64,7 +64,8 @@ def classifier_features(classifier: Classifier) -> Features:
     return Features(classifier.name, extract(torch.full((1, 3, *sides), 0.5)).shape[1], extract)
 
 
-def _inception_file() -> Path:
+def inception_file() -> Path:
+    """File of the weights of FID's Inception-v3; ``UnavailableError`` says where it is missing."""
     return hub_file(_INCEPTION, "the weights of FID's Inception-v3")
 
 
@@ -77,8 +78,9 @@ def _inception(path: Path) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _clip_folder() -> Path:
-    """Folder of the model in the Hugging Face cache, with safetensors or else PyTorch's format."""
+def clip_folder() -> Path:
+    """Folder of CLIP in the Hugging Face cache, with safetensors or else PyTorch's format;
+    ``UnavailableError`` says what is missing."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         try:
             return Path(str(cached_file(_CLIP, name, local_files_only=True))).parent
