@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from attnshift.classifiers import load_classifier
+from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.images import read_image, write_png
 from attnshift.errors import ImageError, RunError
+from attnshift.judging.grad_cam import measure_grad_cam
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.metrics import METRICS
 from attnshift.metrics.metrics import l2, linf
@@ -44,6 +46,19 @@ def test_one_verdict_per_image_arm_and_classifier(store: Store) -> None:
     expected = {(id, arm, name, role) for id in ids for arm in ARMS for name, role in roles.items()}
     assert {(row["id"], row["arm"], row["classifier"], row["role"]) for row in verdicts} == expected
     assert len(verdicts) == len(ids) * len(ARMS) * 3
+
+
+def test_grad_cam_is_of_the_saved_files_and_the_true_class(finished: Store) -> None:
+    rows = measure_grad_cam(finished, JUDGE, batch=2)
+    images = [(row["id"], row["label"]) for row in records(finished, "results")]
+    assert {(row.id, row.arm) for row in rows} == {(id, arm) for id, _ in images for arm in ("clean", "attack")}
+    id, label = images[-1]
+    (kept,) = [row for row in rows if (row.id, row.arm) == (id, "attack")]
+    saved = read_image(finished.image_path(id, "attack"), SIDE)[None]
+    expected = grad_cam(load_classifier(JUDGE), saved, torch.tensor([label]))
+    assert (kept.classifier, kept.side) == (JUDGE, 32)
+    pooled = expected.unflatten(2, (32, -1)).unflatten(4, (32, -1)).mean((3, 5))
+    assert torch.tensor(kept.values) == pytest.approx(pooled.flatten(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [SURROGATE, JUDGE])

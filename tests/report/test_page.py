@@ -13,6 +13,7 @@ import pytest
 from attnshift.errors import RunError
 from attnshift.report.glossary import GLOSSARY, glossary_page
 from attnshift.report.page import write_report
+from attnshift.results.rows import GradCamRow
 from attnshift.results.store import Store
 from report.made_up import (
     DONUT,
@@ -147,13 +148,16 @@ def test_verdicts_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_opened_image_shows_what_was_recorded(tmp_path: Path) -> None:
     store = made_up_run(tmp_path / "run")
-    first = parts_of(store)[0]
+    store.write_table(GradCamRow, [GradCamRow("a", arm, FIRST, 2, (0.0, 1.0, 0.5, 0.0)) for arm in ("clean", "attack")])
+    first, *_, last = parts_of(store)
     classifiers = [name for name, _ in data_of(page(store))["classifiers"]]
     assert first["verdicts"][classifiers.index(SURROGATE)] == ["mug", 0.75, "donut", 0.75]
     assert first["losses"] == {"classification": [1.0, 0.5]}
     assert first["iterate"] == [3, 5]
-    ((title, maps),) = first["maps"]
-    assert (title, maps["side"]) == ("attention to the class", 4)
+    assert len(last["maps"]) == 1, "no Grad-CAM of c"
+    (title, maps), (other, grad_cam) = first["maps"]
+    assert (title, maps["side"]) == ("attention to the class, both on one scale", 4)
+    assert (f"to {FIRST}" in other, list(base64.b64decode(grad_cam["maps"][1]))) == (True, [0, 255, 128, 0])
     before, after = (list(base64.b64decode(each)) for each in maps["maps"])
     assert before == [0] * 5 + [255] + [0] * 10
     assert after == [64] * 16, "a quarter of the highest value before"

@@ -15,6 +15,7 @@ from attnshift.results.format import format_page
 from attnshift.results.rows import (
     ROW_TYPES,
     FailedRow,
+    GradCamRow,
     QualityRow,
     ResultRow,
     Row,
@@ -65,6 +66,7 @@ ROWS: dict[str, list[Row]] = {
         SetRow("kid", "attack", "lab:resnet", False, 200, 1.0, 0.5, 2.0, ""),
         SetRow("fid", "attack", "lab:resnet", False, 200, None, None, None, "needs more images"),
     ],
+    "grad_cam": [GradCamRow("a", "attack", "lab:resnet", 2, (0.0, 1.0, 0.5, 0.25))],
 }
 
 

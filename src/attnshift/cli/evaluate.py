@@ -38,6 +38,13 @@ def evaluate(
             help="Folder with a mask of the object under each image's name; measures how visible it still is."
         ),
     ] = None,
+    grad_cam: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE:NAME",
+            help="Classifier of which the report shows the pixels that speak for the true class, before and after.",
+        ),
+    ] = "",
     output: OutputOptions,
     quiet: Quiet = False,
 ) -> None:
@@ -49,18 +56,22 @@ def evaluate(
     from attnshift.results.store import Store
 
     store = Store.open(run)
-    check_names([*judges, *tuning, *filter(None, (features, reference))])
+    check_names([*judges, *tuning, *filter(None, (features, reference, grad_cam))])
+    from attnshift.judging.grad_cam import measure_grad_cam
     from attnshift.judging.sets import evaluate_sets, features_of
     from attnshift.judging.verdicts import evaluate_run
     from attnshift.judging.visibility import measure_visibility
-    from attnshift.results.rows import VisibilityRow
+    from attnshift.results.rows import GradCamRow, VisibilityRow
 
     # Before anybody judges, since masks and networks can be missing.
     chosen = features_of(features) if features else None
     visibility = measure_visibility(store, masks) if masks else []
+    maps = measure_grad_cam(store, grad_cam) if grad_cam else []
     remarks = evaluate_run(store, judges, tuning, min_clean_accuracy=min_clean_accuracy, reference=reference or None)
     if visibility:
         store.write_table(VisibilityRow, visibility)
+    if maps:
+        store.write_table(GradCamRow, maps)
     if sets:
         evaluate_sets(store, chosen)
     if not print_figures(store, output):

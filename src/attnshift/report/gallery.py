@@ -17,10 +17,10 @@ from attnshift.errors import RunError
 from attnshift.metrics import METRICS
 from attnshift.report.figures import pixels
 from attnshift.report.verdicts import Verdicts, knows
-from attnshift.results.rows import ResultRow
+from attnshift.results.rows import GradCamRow, ResultRow
 from attnshift.results.store import Store
 
-__all__ = ["PART", "Gallery", "gallery_data", "part_files", "typical", "worst_first"]
+__all__ = ["PART", "Gallery", "gallery_data", "paired_maps", "part_files", "typical", "worst_first"]
 
 PART = 64
 """Images in a part."""
@@ -37,7 +37,8 @@ clean already, and not asked."""
 class Gallery:
     """The tables that the grid is made of. ``classifiers`` is name -> role, in the order in which
     they are shown; ``deciding`` are those whose answers are counted; ``quality`` has the metrics of
-    each attacked image by its id."""
+    each attacked image by its id; ``grad_cam`` has the two maps of an image by its id, clean and
+    attacked."""
 
     store: Store
     results: Sequence[ResultRow]
@@ -45,6 +46,7 @@ class Gallery:
     deciding: Sequence[str]
     verdicts: Verdicts
     quality: Mapping[str, Mapping[str, float]]
+    grad_cam: Mapping[str, tuple[GradCamRow, GradCamRow]]
 
     def outcome(self, name: str, id: str) -> str:
         """The answer of the classifier ``name`` to the attacked image, one letter."""
@@ -160,7 +162,7 @@ def _image(gallery: Gallery, row: ResultRow) -> dict[str, Any]:
         "iterate": [row.iteration, row.evaluated],
         "models": _short(row.effective_models) if len(row.shares) > 1 else None,
         "interference": row.interference,
-        "maps": _maps(row),
+        "maps": list(_maps(gallery, row)),
         "layers": [[name, *map(_short, figures)] for name, figures in row.class_on_path.items() if name != "all"],
     }
 
@@ -174,10 +176,23 @@ def _answers(gallery: Gallery, name: str, id: str) -> list[str | float] | None:
     return [each for row in rows for each in (row.predicted_name, round(row.predicted_probability, 3))]
 
 
-def _maps(row: ResultRow) -> list[list[Any]]:
+def paired_maps(rows: Sequence[GradCamRow]) -> dict[str, tuple[GradCamRow, GradCamRow]]:
+    """The ``rows`` of the table ``grad_cam`` by image: clean and attacked."""
+    by_arm = {arm: {row.id: row for row in rows if row.arm == arm} for arm in ("clean", "attack")}
+    return {id: (row, by_arm["attack"][id]) for id, row in by_arm["clean"].items() if id in by_arm["attack"]}
+
+
+def _maps(gallery: Gallery, row: ResultRow) -> Iterator[tuple[str, dict[str, Any]]]:
     """Titles, and the maps before and after that the image has."""
-    side, shown = row.attention_side, (row.attention_clean, row.attention_attack)
-    return [["attention to the class", _in_bytes(side, *shown)]] if side else []
+    if row.attention_side:
+        attention = _in_bytes(row.attention_side, row.attention_clean, row.attention_attack)
+        yield "attention to the class, both on one scale", attention
+    if row.id in gallery.grad_cam:
+        clean, attack = gallery.grad_cam[row.id]
+        yield (
+            f"pixels that speak for the class to {clean.classifier} (Grad-CAM), each on its own scale",
+            _in_bytes(clean.side, clean.values, attack.values),
+        )
 
 
 def _in_bytes(side: int, *maps: Sequence[float]) -> dict[str, Any]:

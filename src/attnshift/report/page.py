@@ -17,7 +17,7 @@ from attnshift.metrics import METRICS, SETS, VISIBILITY
 from attnshift.metrics.statistics import Estimate
 from attnshift.report.classes import attacked_ssim, class_figures, confusion_of, deciding
 from attnshift.report.cropped import cropped_line
-from attnshift.report.gallery import Gallery, gallery_data, part_files, typical, worst_first
+from attnshift.report.gallery import Gallery, gallery_data, paired_maps, part_files, typical, worst_first
 from attnshift.report.layers import layer_figures
 from attnshift.report.missing import missing
 from attnshift.report.naturalness import sets_of, short, unavailable
@@ -29,7 +29,7 @@ from attnshift.report.summary import Summary, summarise_run
 from attnshift.report.verdicts import indexed
 from attnshift.results.arms import ARMS
 from attnshift.results.roles import counted_judges, roles_in
-from attnshift.results.rows import QualityRow, ResultRow, UnavailableRow, VerdictRow
+from attnshift.results.rows import GradCamRow, QualityRow, ResultRow, UnavailableRow, VerdictRow
 from attnshift.results.store import Store
 
 __all__ = ["PARTS_FOLDER", "write_report"]
@@ -51,7 +51,7 @@ def write_report(store: Store) -> Path:
     roles, seen = roles_in(verdicts), indexed(verdicts)
     asked = deciding(roles)
     metrics = {row.id: row.values for row in quality if row.arm == "attack"}
-    gallery = Gallery(store, results, roles, asked, seen, metrics)
+    gallery = Gallery(store, results, roles, asked, seen, metrics, paired_maps(store.table(GradCamRow)))
     gallery.check_files()
     summary, people = summarise_run(store), people_of(store)
     absent, lacking = unavailable(quality, store.table(UnavailableRow)), missing(store)

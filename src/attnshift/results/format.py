@@ -32,7 +32,7 @@ an older run lacks has its default.
 ## From Python
 
 `attnshift.open_run(folder)` reads a run without torch. Every table is a list of typed rows:
-`results`, `failed`, `verdicts`, `quality`, `unavailable`, `visibility` and `sets`.
+`results`, `failed`, `verdicts`, `quality`, `unavailable`, `visibility`, `sets` and `grad_cam`.
 
 ```python
 import attnshift

@@ -24,6 +24,7 @@ __all__ = [
     "ROW_TYPES",
     "Column",
     "FailedRow",
+    "GradCamRow",
     "QualityRow",
     "ResultRow",
     "Row",
@@ -320,13 +321,39 @@ class SetRow(Row):
     digest: Annotated[str, "digest of the ids of the images"] = ""
 
 
+@dataclass(frozen=True)
+class GradCamRow(Row):
+    """Grad-CAM of a classifier for the true class of an image."""
+
+    TABLE: ClassVar[str] = "grad_cam"
+    WRITER: ClassVar[str] = "evaluate --grad-cam"
+
+    id: Annotated[str, "id of the image"]
+    arm: Annotated[str, "clean or attack"]
+    classifier: Annotated[str, "its name"]
+    side: Annotated[int, "rows and columns of the map"]
+    values: Annotated[
+        tuple[float, ...], "the map, row by row, in [0,1]: how much a place speaks for the class; its own highest is 1"
+    ]
+
+
 def images_digest(ids: Iterable[str]) -> str:
     """Digest of a set of images, whatever their order: 16 hex digits."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 ROW_TYPES: dict[str, type[Row]] = {
-    kind.TABLE: kind for kind in (ResultRow, FailedRow, VerdictRow, QualityRow, UnavailableRow, VisibilityRow, SetRow)
+    kind.TABLE: kind
+    for kind in (
+        ResultRow,
+        FailedRow,
+        VerdictRow,
+        QualityRow,
+        UnavailableRow,
+        VisibilityRow,
+        SetRow,
+        GradCamRow,
+    )
 }
 """Every table of a run folder by its name."""
 

@@ -21,6 +21,7 @@ from attnshift.results.plan import Generation
 from attnshift.results.rows import (
     ROW_TYPES,
     FailedRow,
+    GradCamRow,
     QualityRow,
     ResultRow,
     SetRow,
@@ -111,6 +112,12 @@ class Run:
         """Distances of each arm, as a set, to the clean images;
         empty unless the run was evaluated with sets."""
         return self.store.table(SetRow)
+
+    @cached_property
+    def grad_cam(self) -> list[GradCamRow]:
+        """Which places speak for the true class, clean and attacked;
+        empty unless the run was evaluated with a classifier for it."""
+        return self.store.table(GradCamRow)
 
     def image_paths(self, id: str) -> dict[str, Path]:
         """Arm -> PNG file of the image called ``id``, from the clean image to the attack."""

@@ -15,6 +15,7 @@ quality.parquet       one row per image and arm, one column per metric (written 
 unavailable.parquet   one row per metric that could not be measured, with the reason (evaluate)
 visibility.parquet    one row per image and arm, one column per measure (evaluate with masks)
 sets.parquet          one row per set metric and arm: its value or the reason (evaluate with sets)
+grad_cam.parquet      one row per image, clean and attacked: places that speak (evaluate)
 report.html           the page (written by report)
 report/*.js           what the page reads when an image is opened
 rate.html             the page that asks people (written by rate)

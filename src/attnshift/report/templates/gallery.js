@@ -181,11 +181,13 @@ function captioned(picture, ...words) { return element("figure", {}, picture, el
 function maps(image, found) {
   const place = element("div", { class: "maps" })
   const largest = DATA.largest[image]
-  place.append(captioned(changed(image), element("span", { class: "scale" }), `where it changed: black is unchanged, the brightest is ${largest} of 255 levels, its largest change`))
-  for (const [title, both] of found) both.maps.forEach((bytes, index) => {
-    const map = { side: both.side, bytes }
-    place.append(captioned(heat(image, index ? "attack" : "clean", map), `${title}, ${index ? "after (same scale)" : "before"}`))
-  })
+  const change = captioned(changed(image), element("span", { class: "scale" }), `where it changed: black is unchanged, the brightest is ${largest} of 255 levels, its largest change`)
+  change.className = "one"
+  place.append(change)
+  for (const [title, both] of found) {
+    const pair = both.maps.map((bytes, index) => heat(image, index ? "attack" : "clean", { side: both.side, bytes }))
+    place.append(captioned(element("span", { class: "twin" }, ...pair), `before and after: ${title}`))
+  }
   return place
 }
 
