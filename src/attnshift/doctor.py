@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from attnshift._version import __version__
 from attnshift.errors import UnavailableError
+from attnshift.execution.memory import keep_freed_memory
 from attnshift.plugins import installed_plugins
 from attnshift.weights_folder import WEIGHTS_FILES, weights_folder
 
@@ -100,24 +101,20 @@ def _memory() -> Iterator[Finding]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         yield Finding("memory", "machine", f"{total / 2**30:.0f} GiB")
-    allocator = _allocator()
-    if allocator == "the system's":
-        advice = "for Stable Diffusion on a CPU preload jemalloc, which gives memory back (docs/performance.md)"
-        yield Finding("memory", "allocator", allocator, "lacking", advice)
-    else:
-        yield Finding("memory", "allocator", allocator)
-    for name in ("MALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+    yield Finding("memory", "allocator", _allocator())
+    for name in ("ATTNSHIFT_KEEP_MEMORY", "MALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
         if told := os.environ.get(name):
             yield Finding("memory", name, told)
 
 
 def _allocator() -> str:
-    """Name of the allocator of C that this process has loaded."""
+    """Allocator of C that this process has, and what it does with memory that is free again."""
     try:
         loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "not known on this system"
-    return next((name for name in ("jemalloc", "tcmalloc", "mimalloc") if name in loaded), "the system's")
+    other = next((name for name in ("jemalloc", "tcmalloc", "mimalloc") if name in loaded), None)
+    return other or f"the system's, which {'keeps' if keep_freed_memory() else 'may give back'} what is freed"
 
 
 def _caches() -> Iterator[Finding]:
