@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,7 @@ from attnshift.cli import (
     validate,
 )
 from attnshift.cli import list as listing
+from attnshift.cli.completion import complete_in_bash
 from attnshift.cli.printing import print_message
 from attnshift.errors import UserError
 from attnshift.execution.memory import keep_freed_memory
@@ -38,7 +41,6 @@ from attnshift.weights_folder import choose_folder
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Natural-looking adversarial images by steering a diffusion model's attention.",
@@ -72,7 +74,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         keep_freed_memory()
-        app()
+        # By whatever name it was started: shells ask for this one.
+        run = partial(app, prog_name="attnshift")
+        if os.environ.get("_ATTNSHIFT_COMPLETE") == "complete_bash":
+            complete_in_bash(run)
+        run()
     except UserError as error:
         print_message(error)
         raise SystemExit(2) from None

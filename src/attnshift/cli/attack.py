@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attnshift.cli.completion import one_of
 from attnshift.cli.follow_up import FollowUp, check_follow_up
 from attnshift.cli.options import (
     AfterOptions,
@@ -49,7 +50,12 @@ def attack(
     retry_failed: RetryFailed = False,
     max_failed: MaxFailed = "0",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Only part I, from 1, of N that share a folder.")] = "",
-    engine: Annotated[str, typer.Option(help="local, or ray for workers on many cores, GPUs and machines.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local, or ray for workers on many cores, GPUs and machines.", autocompletion=one_of("local", "ray")
+        ),
+    ] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default: one here, for the run.")] = None,
     workers: Annotated[int, typer.Option(help="Ray workers; default: as many as there is room for.")] = 0,
     memory_limit: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attnshift.cli import completion
 from attnshift.cli.options import (
     AttackOptions,
     CompareOptions,
@@ -39,6 +40,7 @@ def compare(
             "--recipe",
             help="Preset, baseline (pgd, mifgsm, …) or recipe file, with strengths of its own as in fast@0.5,1, else "
             "with those of --strength; repeat for several, the first is the reference.",
+            autocompletion=completion.recipes,
         ),
     ] = (),
     options: CompareOptions,

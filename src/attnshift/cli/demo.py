@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from attnshift.cli.completion import recipes
 from attnshift.cli.options import Changes, expand_options
 from attnshift.cli.printing import Quiet, print_summary
 from attnshift.terminal import plural
@@ -23,7 +24,7 @@ def demo(
     *,
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     scenes: Annotated[int, typer.Option("--images", help="How many held-out lab images.")] = 12,
-    preset: Annotated[str, typer.Option(help="Preset.")] = "strong",
+    preset: Annotated[str, typer.Option(help="Preset.", autocompletion=recipes)] = "strong",
     changes: Changes = (),
     quiet: Quiet = False,
 ) -> None:

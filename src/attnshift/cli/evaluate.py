@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from attnshift.cli.completion import classifiers
 from attnshift.cli.options import Judges, MinCleanAccuracy, OutputOptions, ReferenceName, check_share, expand_options
 from attnshift.cli.printing import Quiet, print_figures, print_remark, print_summary
 from attnshift.errors import UserError
@@ -19,7 +20,10 @@ def evaluate(
     *,
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     judges: Judges = (),
-    tuning: Annotated[tuple[str, ...], typer.Option(help="Classifier that was used to tune; reported apart.")] = (),
+    tuning: Annotated[
+        tuple[str, ...],
+        typer.Option(help="Classifier that was used to tune; reported apart.", autocompletion=classifiers),
+    ] = (),
     min_clean_accuracy: MinCleanAccuracy = 0.25,
     sets: Annotated[
         bool, typer.Option("--sets", help="Also compare each arm with the clean images as a set: FID, KID, CMMD.")
@@ -29,6 +33,7 @@ def evaluate(
         typer.Option(
             metavar="SOURCE:NAME",
             help="Classifier by whose last features --sets compares; default: what each metric was published with.",
+            autocompletion=classifiers,
         ),
     ] = "",
     reference: ReferenceName = "",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attnshift.cli import completion
 from attnshift.cli.options import (
     PIPELINE,
     AttackOptions,
@@ -27,22 +28,32 @@ __all__ = ["inspect"]
 @expand_options
 def inspect(
     *,
-    pipeline: Annotated[str, typer.Argument(help=PIPELINE)],
+    pipeline: Annotated[str, typer.Argument(help=PIPELINE, autocompletion=completion.pipelines)],
     inputs: ImageOptions,
     out: Annotated[Path, typer.Option(help="Inspection folder; the same command continues.")],
     tuning: Annotated[
         tuple[str, ...],
-        typer.Option(help="Unseen classifier whose descent is the measure, never a judge; repeat for several."),
+        typer.Option(
+            help="Unseen classifier whose descent is the measure, never a judge; repeat for several.",
+            autocompletion=completion.classifiers,
+        ),
     ] = (),
     reference: Annotated[
-        str, typer.Option(help="Classifier without another role, whose Grad-CAM says where the object is.")
+        str,
+        typer.Option(
+            help="Classifier without another role, whose Grad-CAM says where the object is.",
+            autocompletion=completion.classifiers,
+        ),
     ] = "",
     preset: Preset = "fast",
     changes: Changes = (),
     terms: Annotated[
         tuple[str, ...],
         typer.Option(
-            "--term", metavar="NAME[,KEY=VALUE]", help="Term to measure, in place of all; repeat for several."
+            "--term",
+            metavar="NAME[,KEY=VALUE]",
+            help="Term to measure, in place of all; repeat for several.",
+            autocompletion=completion.terms,
         ),
     ] = (),
     heads: Annotated[bool, typer.Option("--heads", help="Measure each head alone as well.")] = False,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from attnshift.cli import completion
 from attnshift.cli.tolerance import MaxFailed
 from attnshift.errors import UserError
 
@@ -36,11 +37,20 @@ __all__ = [
     "expand_options",
 ]
 
-Preset = Annotated[str, typer.Option(help="Preset, baseline (pgd, mifgsm, …) or recipe file.")]
-Changes = Annotated[tuple[str, ...], typer.Option("--set", help="Change a key: optimiser.iterations=10.")]
+Preset = Annotated[
+    str, typer.Option(help="Preset, baseline (pgd, mifgsm, …) or recipe file.", autocompletion=completion.recipes)
+]
+Changes = Annotated[
+    tuple[str, ...],
+    typer.Option("--set", help="Change a key: optimiser.iterations=10.", autocompletion=completion.recipe_keys),
+]
 Judges = Annotated[
     tuple[str, ...],
-    typer.Option("--judge", help="Held-out classifier, as source:name or defence+source:name; repeat for several."),
+    typer.Option(
+        "--judge",
+        help="Held-out classifier, as source:name or defence+source:name; repeat for several.",
+        autocompletion=completion.classifiers,
+    ),
 ]
 MinCleanAccuracy = Annotated[
     float, typer.Option(help="Least accuracy on the clean images, as a share of the best classifier's; 0 admits all.")
@@ -51,6 +61,7 @@ ReferenceName = Annotated[
         metavar="SOURCE:NAME",
         help="Classifier that speaks for the label, neither attacked nor a judge, such as "
         "smoothing(sigma=0.1)+source:name; an image in which it no longer sees the true class is no success.",
+        autocompletion=completion.classifiers,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
@@ -73,17 +84,20 @@ class ImageOptions:
     surrogates: Annotated[
         tuple[str, ...],
         typer.Option(
-            "--surrogate", help="Classifier to attack, as source:name or defence+source:name; repeat for several."
+            "--surrogate",
+            help="Classifier to attack, as source:name or defence+source:name; repeat for several.",
+            autocompletion=completion.classifiers,
         ),
     ] = ()
     size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0
     limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
+    device: Annotated[str, typer.Option(help="cpu or cuda.", autocompletion=completion.one_of("cpu", "cuda"))] = "cpu"
     precision: Annotated[
         str,
         typer.Option(
             help="Of the pipeline's weights and the surrogates' gradients: float32 or bfloat16. Losses, steps and "
-            "what surrogates answer stay in float32."
+            "what surrogates answer stay in float32.",
+            autocompletion=completion.one_of("float32", "bfloat16"),
         ),
     ] = "float32"
     masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None
@@ -107,7 +121,7 @@ class ImageOptions:
 class InputOptions(ImageOptions):
     """Input of an attack: its images, and the networks that it meets."""
 
-    pipeline: Annotated[str, typer.Option(help=PIPELINE)] = "lab"
+    pipeline: Annotated[str, typer.Option(help=PIPELINE, autocompletion=completion.pipelines)] = "lab"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +143,7 @@ BudgetOption = Annotated[
         metavar="METRIC=LIMIT[,…]",
         help="Naturalness that every saved image keeps and the attack spends, such as ssim=0.95; "
         "ssim=0.95,lpips-squeeze=0.05 keeps both.",
+        autocompletion=completion.budgets,
     ),
 ]
 
@@ -150,7 +165,10 @@ class TelemetryOptions:
     others: Annotated[
         tuple[str, ...],
         typer.Option(
-            "--telemetry", metavar="NAME=PLACE", help="Plug-in that is told, and where it writes; repeat for several."
+            "--telemetry",
+            metavar="NAME=PLACE",
+            help="Plug-in that is told, and where it writes; repeat for several.",
+            autocompletion=completion.telemetry_names,
         ),
     ] = ()
 
@@ -202,7 +220,12 @@ class OutputOptions:
 
     as_json: AsJson = False
     table: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Print tables alone, as markdown, csv or latex (booktabs).")
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Print tables alone, as markdown, csv or latex (booktabs).",
+            autocompletion=completion.one_of("markdown", "csv", "latex"),
+        ),
     ] = ""
 
     def __post_init__(self) -> None:
@@ -230,6 +253,7 @@ class CompareOptions:
             metavar="METRIC=LIMIT[,…]",
             help="Naturalness that every image keeps, such as ssim=0.95, or ssim=0.95,lpips-squeeze=0.05 to keep "
             "both, in place of strengths; repeat for several tables.",
+            autocompletion=completion.budgets,
         ),
     ] = ()
     adaptive: Annotated[
@@ -238,6 +262,7 @@ class CompareOptions:
             metavar="DEFENCE",
             help="Let every recipe attack once more, as RECIPE+DEFENCE, with its surrogates behind this defence, such "
             "as 'purification(gradient=bpda,draws=4)'; repeat for several.",
+            autocompletion=completion.defences,
         ),
     ] = ()
     seeds: Annotated[int, typer.Option(help="Runs of each recipe within a budget, each with another seed.")] = 1
@@ -245,7 +270,12 @@ class CompareOptions:
         tuple[float, ...], typer.Option(help="SSIM at which success is read off the curves; repeat for several.")
     ] = (0.9, 0.95)
     changes: Annotated[
-        tuple[str, ...], typer.Option("--set", help="Change a key of every recipe: optimiser.iterations=10.")
+        tuple[str, ...],
+        typer.Option(
+            "--set",
+            help="Change a key of every recipe: optimiser.iterations=10.",
+            autocompletion=completion.recipe_keys,
+        ),
     ] = ()
     sweeps: Annotated[
         tuple[str, ...],
@@ -254,6 +284,7 @@ class CompareOptions:
             metavar="KEY=VALUE,…",
             help="Let every recipe attack once for each value of a key, as RECIPE,KEY=VALUE, such as "
             "terms.contrast.weight=0,0.2,0.5; repeat for all combinations of several keys.",
+            autocompletion=completion.recipe_keys,
         ),
     ] = ()
     judges: Judges = ()

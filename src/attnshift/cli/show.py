@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from attnshift.cli.completion import recipes
 from attnshift.cli.options import Changes, expand_options
 
 __all__ = ["show"]
@@ -14,7 +15,7 @@ __all__ = ["show"]
 @expand_options
 def show(
     *,
-    preset: Annotated[str, typer.Argument(help="Preset, baseline or recipe file.")],
+    preset: Annotated[str, typer.Argument(help="Preset, baseline or recipe file.", autocompletion=recipes)],
     changes: Changes = (),
 ) -> None:
     """Print a recipe as a TOML file to start from, with each key's meaning, range and default."""

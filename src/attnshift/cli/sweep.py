@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attnshift.cli.compare import compare_and_print
+from attnshift.cli.completion import recipes
 from attnshift.cli.options import AttackOptions, CompareOptions, OutputOptions, TelemetryOptions, expand_options
 from attnshift.cli.printing import Quiet
 
@@ -18,7 +19,7 @@ __all__ = ["sweep"]
 def sweep(
     *,
     out: Annotated[Path, typer.Option(help="Comparison folder; the same command continues, more strengths extend it.")],
-    recipe: Annotated[str, typer.Option(help="Preset, baseline or recipe file.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="Preset, baseline or recipe file.", autocompletion=recipes)] = "fast",
     options: CompareOptions,
     inputs: AttackOptions,
     telemetry: TelemetryOptions,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from attnshift.cli import completion
 from attnshift.cli.options import AsJson, AttackOptions, Changes, expand_options
 from attnshift.cli.printing import Quiet, print_json, print_remark
 
@@ -26,10 +27,13 @@ def tune(
     tuning: Annotated[
         tuple[str, ...],
         typer.Option(
-            help="Classifier that decides, as source:name or defence+source:name, never a judge; repeat for several."
+            help="Classifier that decides, as source:name or defence+source:name, never a judge; repeat for several.",
+            autocompletion=completion.classifiers,
         ),
     ] = (),
-    preset: Annotated[str, typer.Option(help="Preset, or a recipe file, to start from.")] = "fast",
+    preset: Annotated[
+        str, typer.Option(help="Preset, or a recipe file, to start from.", autocompletion=completion.recipes)
+    ] = "fast",
     changes: Changes = (),
     trials: Annotated[int, typer.Option(help="How many recipes are tried, those of an earlier call included.")] = 50,
     floor: Annotated[float, typer.Option(help="SSIM to the clean image from which on an image counts.")] = 0.9,
