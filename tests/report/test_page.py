@@ -166,7 +166,7 @@ def test_an_opened_image_shows_what_was_recorded(tmp_path: Path) -> None:
 def test_classes_and_what_they_are_taken_for(tmp_path: Path) -> None:
     """The judges know a twice, which one still gets right, b once, which it does not, and c never."""
     text = Seen(page(made_up_run(tmp_path / "run"))).text
-    assert "mug 75 % [20, 97] 50 % donut 2 3 0.920" in text
+    assert "mug 75 % [20, 97] 25 % donut 2 3 0.920" in text
     assert "mug donut 2 67 %" in text, "verdicts, and their share"
 
 

@@ -24,7 +24,8 @@ class ClassFigures:
     each image counts with the share of those classifiers on which an arm succeeds.
 
     ``success`` is the attack's, with Wilson's interval for as many trials as images, and ``before``
-    the reconstruction's, None where there is none. ``taken_for`` is the name of each other class
+    the reconstruction's, None where there is none; ``attributable`` is the one less the other, nan
+    where no image is known. ``taken_for`` is the name of each other class
     that is seen instead -> the number of verdicts, the most frequent first. ``ssim`` is the mean
     over the images, nan where it was not measured.
     """
@@ -36,6 +37,17 @@ class ClassFigures:
     before: float | None
     taken_for: Mapping[str, int]
     ssim: float
+
+    @property
+    def attributable(self) -> float:
+        return self.success.value - (self.before or 0.0)
+
+    @property
+    def at_least(self) -> float:
+        """Lower end of Wilson's interval of what is attributable; below 0 where nothing is."""
+        if not self.success.count:
+            return -math.inf
+        return min(self.attributable, score_ends(max(0.0, self.attributable), self.success.count, _Z)[0])
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ def attacked_ssim(quality: Sequence[QualityRow]) -> dict[str, float]:
 def class_figures(
     results: Sequence[ResultRow], names: Sequence[str], verdicts: Verdicts, ssim: Mapping[str, float]
 ) -> tuple[ClassFigures, ...]:
-    """Figures of every class of ``results``, worst first: by the lower end of its interval.
+    """Figures of every class of ``results``, worst first, by ``at_least``.
 
     ``names`` are the classifiers that count, ``ssim`` has the attacked image's by its id. A class
     that none of them knows in any image stands last.
@@ -85,7 +97,7 @@ def class_figures(
     for row in results:
         rows[row.label].append(row)
     figures = [_of_class(own, names, verdicts, ssim) for own in rows.values()]
-    return tuple(sorted(figures, key=lambda each: (-each.success.low, each.name, each.label)))
+    return tuple(sorted(figures, key=lambda each: (-each.at_least, -each.success.low, each.name, each.label)))
 
 
 def _of_class(

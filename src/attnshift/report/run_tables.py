@@ -9,7 +9,7 @@ from typing import Any
 
 from attnshift._version import __version__
 from attnshift.metrics.statistics import Estimate
-from attnshift.report.classes import attacked_ssim, class_figures, confusion_of, deciding
+from attnshift.report.classes import ClassFigures, attacked_ssim, class_figures, confusion_of, deciding
 from attnshift.report.figures import number, percent
 from attnshift.report.layers import layer_figures
 from attnshift.report.missing import missing
@@ -165,7 +165,7 @@ def _class_data(store: Store) -> dict[str, Any]:
     return {
         "classes": [
             {"name": each.name, "label": each.label, "images": each.images, "success": estimate_data(each.success)}
-            | {"reconstruction": each.before, "ssim": None if math.isnan(each.ssim) else each.ssim}
+            | {name: None if math.isnan(figure) else figure for name, figure in _class_figures(each)}
             for each in class_figures(results, names, seen, ssim)
         ],
         "confusion": [
@@ -173,6 +173,10 @@ def _class_data(store: Store) -> dict[str, Any]:
             for true, other, count, _ in confusion_of(results, names, seen).pairs
         ],
     }
+
+
+def _class_figures(each: ClassFigures) -> tuple[tuple[str, float], ...]:
+    return ("attributable", each.attributable), ("ssim", each.ssim)
 
 
 def _label_data(label: LabelSummary) -> dict[str, Any]:
