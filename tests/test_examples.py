@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from attnshift.attack.method import Method
+from attnshift.cli import app
 from attnshift.recipes.reading import load_recipe
 from attnshift.studies.tuning.search import read_search
 
@@ -46,6 +49,23 @@ def test_recipes_can_be_carried_out(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("search/*.toml")), ids=lambda path: path.name)
 def test_searches_can_be_read(path: Path) -> None:
     assert read_search(path)
+
+
+def test_a_task_of_slurm_gives_its_arguments_to_one_attack_in_the_shared_folder(tmp_path: Path) -> None:
+    told = tmp_path / "attnshift"
+    told.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    told.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": "4", "SLURM_ARRAY_TASK_ID": "7"}
+    arguments = ["/shared/my run", "photos", "--surrogate", "lab:resnet"]
+    script = EXAMPLES / "slurm" / "attack.sh"
+    done = subprocess.run(["bash", script, *arguments], env=environment, capture_output=True, text=True, check=True)
+    given = done.stdout.splitlines()
+    assert given[:4] == ["attack", *arguments[1:]]
+    assert given[given.index("--out") + 1] == "/shared/my run"
+    assert given[given.index("--log") + 1] == "/shared/my run-events/7.jsonl"
+    attack = get_command(app).commands["attack"]  # type: ignore[attr-defined]
+    options = {flag for parameter in attack.params for flag in parameter.opts}
+    assert {each for each in given if each.startswith("--")} <= options
 
 
 def test_a_table_names_who_does_more_with_the_same_compute() -> None:

@@ -21,9 +21,16 @@ def test_contract(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
         monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=MagicMock()))
-    for module in ("mlflow", "mlflow.entities", "mlflow.tracking"):
+    for module in ("mlflow", "mlflow.entities", "mlflow.tracking", "wandb"):
         monkeypatch.setitem(sys.modules, module, MagicMock())
     monkeypatch.setitem(sys.modules, "mlflow.exceptions", SimpleNamespace(MlflowException=OSError))
-    places: dict[str, Any] = {"jsonl": tmp_path / "run.jsonl", "tensorboard": tmp_path, "mlflow": "mine"}
+    places: dict[str, Any] = {
+        "jsonl": tmp_path / "run.jsonl",
+        "tensorboard": tmp_path,
+        "mlflow": "mine",
+        "wandb": "mine",
+    }
     check_consumer(lambda: load(TELEMETRY, name)(places.get(name) or io.StringIO()))

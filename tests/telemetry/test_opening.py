@@ -52,14 +52,14 @@ def test_what_cannot_be_had_is_said_before_anything_is_shown(tmp_path: Path) -> 
 
 
 def test_every_option_has_its_entry() -> None:
-    assert set(TELEMETRY) == {"jsonl", "tensorboard", "mlflow", "rich", "plain"}
+    assert set(TELEMETRY) == {"jsonl", "tensorboard", "mlflow", "wandb", "rich", "plain"}
 
 
 def test_lines_and_logs_import_neither_torch_nor_a_tracker(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from attnshift.telemetry import open_telemetry;"
         f"open_telemetry(log=Path({str(tmp_path / 'run.jsonl')!r})).close();"
-        "print(sorted({'torch', 'tensorboard', 'mlflow'} & set(sys.modules)))"
+        "print(sorted({'torch', 'tensorboard', 'mlflow', 'wandb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

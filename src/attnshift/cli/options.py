@@ -162,6 +162,13 @@ class TelemetryOptions:
     mlflow: Annotated[
         str | None, typer.Option(metavar="EXPERIMENT", help="MLflow experiment for curves and parameters.")
     ] = None
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT",
+            help="Weights & Biases project for curves and facts; files in ./wandb unless WANDB_MODE is online.",
+        ),
+    ] = None
     others: Annotated[
         tuple[str, ...],
         typer.Option(

@@ -52,6 +52,11 @@ TELEMETRY = Table(
             "docs/telemetry.md",
             "attnshift.telemetry.mlflow_log:MLflow",
         ),
+        "wandb": Entry(
+            "a run with its facts and curves in a project of Weights & Biases, or in files for it (extra wandb)",
+            "docs/telemetry.md",
+            "attnshift.telemetry.wandb_log:WeightsAndBiases",
+        ),
         "rich": Entry(
             "a bar, and a line for each image", "docs/telemetry.md", "attnshift.telemetry.terminal:ProgressBar"
         ),
@@ -67,20 +72,21 @@ def open_telemetry(
     log: Path | TextIO | None = None,
     tensorboard: Path | None = None,
     mlflow: str | None = None,
+    wandb: str | None = None,
     terminal: bool = False,
     stream: TextIO | None = None,
     others: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> Telemetry:
-    """Telemetry for the log ``log``, a file or an open stream, the folder ``tensorboard`` and the
-    experiment ``mlflow``.
+    """Telemetry for the log ``log``, a file or an open stream, the folder ``tensorboard``, the
+    experiment ``mlflow`` and the project ``wandb``.
 
     ``others`` maps names in ``TELEMETRY``, such as those of plug-ins, to the places that they write
     to. The result also writes to ``stream`` (default: standard error), as a bar if that is a
     ``terminal``, else as lines, unless it is ``quiet``. Raises ``UserError`` if a consumer cannot
     be opened.
     """
-    wanted = {"jsonl": log, "tensorboard": tensorboard, "mlflow": mlflow, **(others or {})}
+    wanted = {"jsonl": log, "tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb, **(others or {})}
     consumers = [_consumer(name, to) for name, to in wanted.items() if to is not None]
     if not quiet:
         consumers.append(_consumer("rich" if terminal else "plain", stream or sys.stderr))
