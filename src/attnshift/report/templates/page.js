@@ -19,10 +19,10 @@ function valueOf(row, column) {
   return text !== "" && !Number.isNaN(number) ? number : text
 }
 
-function compareValues(a, b) {
-  if (typeof a === "number" && typeof b === "number") return a - b
-  if (typeof a === "number" || typeof b === "number") return typeof a === "number" ? -1 : 1
-  return a.localeCompare(b)
+/* What is no number stands last, whatever the direction. */
+function compareValues(a, b, sign) {
+  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1
+  return sign * (typeof a === "number" ? a - b : a.localeCompare(b))
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -37,7 +37,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach(each => each.removeAttribute("aria-sort"))
       head.setAttribute("aria-sort", falling ? "descending" : "ascending")
       const rows = [...table.tBodies[0].rows]
-      rows.sort((a, b) => compareValues(valueOf(a, column), valueOf(b, column)) * (falling ? -1 : 1))
+      rows.sort((a, b) => compareValues(valueOf(a, column), valueOf(b, column), falling ? -1 : 1))
       table.tBodies[0].append(...rows)
     })
   })
