@@ -41,6 +41,7 @@ from attnshift.attention import tiles
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_latent_recipe
+from attnshift.sizes import Sides
 from results import read, record
 
 __all__ = ["VARIANTS", "Alive", "Unreal", "computed"]
@@ -114,9 +115,9 @@ class Unreal:
 class _Ladders(StableDiffusion):
     """A backbone whose noise levels have values."""
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
         with unset_fake_temporarily():
-            return super().noise_schedule(schedule_steps, denoising_steps, side)
+            return super().noise_schedule(schedule_steps, denoising_steps, size)
 
 
 class Alive(TorchDispatchMode):

@@ -16,6 +16,7 @@ from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
+from attnshift.sizes import Sides
 from attnshift.testing.models import pictures
 from attnshift.types import Goals, RandomKey
 
@@ -61,7 +62,7 @@ class Mirror:
     starts: list[Tensor] = field(default_factory=list)
     guided: bool = True
 
-    def check_size(self, side: int) -> None:
+    def check_size(self, size: Sides) -> None:
         pass
 
     def encode(self, images: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class Mirror:
     def locate(self, prompt: str, phrase: str, start: int | None = None, stream: str = "all") -> tuple[int, ...]:
         return (prompt.index(phrase),)
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
         levels = self.levels or (1.0,) * (denoising_steps + 1)
         return NoiseSchedule(tuple(reversed(range(1, len(levels)))), levels, levels[0])
 

@@ -71,9 +71,7 @@ def distances(store: Store, ids: Sequence[str], real: Sequence[Path], features: 
     size, count = store.spec().size, min(len(real), len(ids))
     real, ids = real[:count], ids[:count]
     wanted = vectors(features, [torch.stack([read_image(path, size) for path in part]) for part in parts(real)])
-    made = {
-        arm: vectors(features, [read_arm(store, size, part, arm) for part in parts(ids)]) for arm in ("clean", "attack")
-    }
+    made = {arm: vectors(features, [read_arm(store, part, arm) for part in parts(ids)]) for arm in ("clean", "attack")}
     for entry in SETS.values():
         metric = entry.load()()
         for found in made.values():

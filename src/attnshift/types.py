@@ -1,7 +1,7 @@
 """Records that every part of the package shares.
 
 Names of sizes: ``batch`` images, ``channels``, ``rows`` and ``columns`` of a latent, ``heads`` of
-an attention site, ``queries`` = side * side positions of its grid, ``keys`` tokens
+an attention site, ``queries`` positions of its grid, row by row, ``keys`` tokens
 (cross-attention) or positions (self-attention), ``steps`` of denoising, ``models`` classifiers.
 """
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnshift.batching import batch_record, constant, per_image
+from attnshift.sizes import Size
 
 __all__ = [
     "AttentionMaps",
@@ -32,6 +33,7 @@ __all__ = [
     "RandomKey",
     "Site",
     "TokenSpan",
+    "size_of",
 ]
 
 Kind = Literal["cross", "self"]
@@ -56,8 +58,8 @@ TokenSpan = tuple[int, ...]
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One attention module of the denoiser, read in one view: where it stands, the side of its
-    grid, its heads.
+    """One attention module of the denoiser, read in one view: where it stands, the rows and
+    columns of its grid, its heads.
 
     ``form`` says what is read: its map, or the queries and keys that give it, for figures of its
     rows (``attnshift.attention``). ``sample`` is how many of these queries terms see, drawn for
@@ -70,12 +72,17 @@ class Site:
     layer: str
     kind: Kind
     place: Place
-    side: int
+    grid: Size
     heads: int
     view: AttentionView = "prompt"
     form: Form = "map"
     sample: int = 0
     joint: bool = False
+
+    @property
+    def positions(self) -> int:
+        """Positions of its grid, which are its queries."""
+        return self.grid.area
 
     def seen(self, view: AttentionView) -> Site:
         """The same module in another view."""
@@ -88,7 +95,12 @@ class Site:
     def projected(self, rows: int = 0) -> Site:
         """The same module, read as its queries and keys: ``rows`` of its queries, or all where it
         has no more or where ``rows`` is 0."""
-        return replace(self, form="projections", sample=rows if rows < self.side**2 else 0)
+        return replace(self, form="projections", sample=rows if rows < self.positions else 0)
+
+
+def size_of(images: Float[Tensor, "*batch channels rows columns"]) -> Size:
+    """Rows and columns of images or latents."""
+    return Size(*images.shape[-2:])
 
 
 AttentionMaps = Mapping[Site, tuple[Float[Tensor, "..."], ...]]

@@ -23,6 +23,7 @@ from attnshift.lab.scenes import scene
 from attnshift.losses.objective import evaluate_term
 from attnshift.metrics.budget import Budget
 from attnshift.recipes.reading import load_latent_recipe
+from attnshift.sizes import Size
 from attnshift.types import Branch
 from lab_scenes import rendered
 from later import later
@@ -247,8 +248,8 @@ class InOtherUnits:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return self.inner.sites(available, latent_side)
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
+        return self.inner.sites(available, latents)
 
     def __call__(self, *seen: Any) -> Any:
         if getattr(self.inner, "stateful", False):

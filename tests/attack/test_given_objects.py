@@ -15,6 +15,7 @@ from attnshift.attack.method import Method
 from attnshift.ensemble.fusion import Uniform
 from attnshift.errors import RecipeError
 from attnshift.recipes.reading import load_latent_recipe
+from attnshift.sizes import Size
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
@@ -30,7 +31,7 @@ class Redness:
     reads_interference: ClassVar[bool] = False
     calls: list[float] = field(default_factory=list)
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         return ()
 
     def __call__(self, observation: Observation) -> Tensor:

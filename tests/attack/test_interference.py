@@ -485,7 +485,9 @@ def test_reference_maps_are_a_plain_pass_on_the_stored_latents(prepared: Prepare
     with torch.no_grad():
         stored = invert(backbone, noise_schedule, backbone.encode(batch.images), backbone.embed([""] * 3), "aligned")
         text = backbone.embed(["a photo of a crane"] * 3)
-    expected = [site for site in backbone.sites(64) if (site.kind, site.side) == ("cross", 4) and site.place != "mid"]
+    expected = [
+        site for site in backbone.sites(64) if (site.kind, site.grid.rows) == ("cross", 4) and site.place != "mid"
+    ]
     assert set(interference.attention) == {site.seen("reference") for site in expected}
     assert not any(site.view == "reference" for site in batch.observe.sites), "no pass of the attack reads them again"
     for site in expected:

@@ -78,8 +78,8 @@ def test_one_pull_back_is_the_gradient_of_the_whole_loss(prepared: Prepare, pres
 def test_sites_are_those_of_the_objective_and_the_clean_branch_holds_no_others(prepared: Prepare) -> None:
     batch = prepared("quick", ["terms.self_attention.select.grid=half"])
     sites = batch.render.backbone.sites(64)
-    expected = {replace(site, form="projections") for site in sites if (site.kind, site.side) == ("self", 4)}
-    expected |= {site for site in sites if (site.kind, site.side) == ("cross", 2)}
+    expected = {replace(site, form="projections") for site in sites if (site.kind, site.grid.rows) == ("self", 4)}
+    expected |= {site for site in sites if (site.kind, site.grid.rows) == ("cross", 2)}
     assert set(batch.observe.sites) == expected
     assert set(batch.observe.clean.attention) == {site for site in expected if site.kind == "self"}
     assert not any(maps.requires_grad for steps in batch.observe.clean.attention.values() for maps in steps)

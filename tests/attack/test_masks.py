@@ -24,6 +24,7 @@ from attnshift.errors import RecipeError
 from attnshift.lab.scenes import scene
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import MaskSection
+from attnshift.sizes import Size
 from attnshift.types import AttentionMaps, Place, Site, TokenSpan
 from lab_scenes import rendered
 from later import later
@@ -41,7 +42,7 @@ STEPS, HEADS, KEYS = 2, 3, 6
 
 
 def site(kind: Any, place: Place, side: int) -> Site:
-    return Site(f"{place}.{kind}.{side}", kind, place, side, HEADS)
+    return Site(f"{place}.{kind}.{side}", kind, place, Size.of(side), HEADS)
 
 
 def looked(sites: Sequence[Site], seed: int = 0) -> dict[Site, tuple[Tensor, ...]]:
@@ -49,8 +50,8 @@ def looked(sites: Sequence[Site], seed: int = 0) -> dict[Site, tuple[Tensor, ...
     draw = torch.Generator().manual_seed(seed)
 
     def step(each: Site) -> Tensor:
-        keys = each.side**2 if each.kind == "self" else KEYS
-        return (3 * torch.randn(2, HEADS, each.side**2, keys, generator=draw)).softmax(-1)
+        keys = each.positions if each.kind == "self" else KEYS
+        return (3 * torch.randn(2, HEADS, each.positions, keys, generator=draw)).softmax(-1)
 
     return {each: tuple(step(each) for _ in range(STEPS)) for each in sites}
 
@@ -73,7 +74,7 @@ def scaled(raw: Tensor) -> Tensor:
 
 def plain_map(attention: AttentionMaps, sites: Sequence[Site], image: int) -> Tensor:
     """Sum over the phrase's tokens of the mean over sites, heads and steps, one number after the other."""
-    side = sites[0].side
+    side = sites[0].grid.rows
     looks = torch.zeros(side * side)
     for each in sites:
         for maps in attention[each]:
@@ -181,7 +182,7 @@ def test_refinement_takes_place_on_the_self_attentions_grid() -> None:
 
 
 def sides(sites: Sequence[Site]) -> set[tuple[str, str, int]]:
-    return {(each.kind, each.place, each.side) for each in sites}
+    return {(each.kind, each.place, each.grid.rows) for each in sites}
 
 
 def test_sites_of_a_mask() -> None:
@@ -252,7 +253,7 @@ def test_a_problems_mask_is_made_of_the_guided_clean_paths_conditional_maps(prep
     settings = ["mask.source=attention", "mask.refine=1", "mask.outside=0.3", "diffusion.guidance=2.5"]
     batch = prepared("quick", settings)
     section, backbone = batch.method.recipe.mask, batch.render.backbone
-    sites = mask_sites(section, backbone.sites(64), 8)
+    sites = mask_sites(section, backbone.sites(64), Size.of(8))
     with torch.no_grad():
         _, attention = denoise(backbone, batch.render.trajectory, batch.render.trajectory.start, sites)
     goals = batch.surrogates.goals
@@ -366,7 +367,7 @@ def lab() -> Lab:
     ]
     backbone, settings = shipped.load_lab_pipeline(), ["terms.variance.weight=0.0", "terms.self_attention.weight=0.0"]
     batch = prepare_batch(Method.of(load_recipe("quick", settings)), backbone, [load_classifier("lab:resnet")], tasks)
-    sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), 8)
+    sites = mask_sites(MaskSection(source="attention", refine=1), backbone.sites(64), Size.of(8))
     with torch.no_grad():
         _, attention = denoise(backbone, batch.render.trajectory, batch.render.trajectory.start, sites)
     return Lab(rendering.masks > 0.5, batch, attention)

@@ -26,6 +26,7 @@ from attnshift.errors import RecipeError
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.recipes.schema import Recipe
 from attnshift.recipes.strength import at_strength
+from attnshift.sizes import Size
 from attnshift.testing.models import pictures
 from attnshift.types import Site
 from mirror import Mirror
@@ -290,4 +291,4 @@ def test_terms_read_attention_only_where_the_whole_path_is_walked(settings: list
     assert recipe.previews_the_end == walks
     check_sites(recipe, [])
     with nullcontext() if walks else pytest.raises(RecipeError, match="leaves steps out whose attention terms read"):
-        check_sites(recipe, [Site("mid", "cross", "mid", 8, 2)])
+        check_sites(recipe, [Site("mid", "cross", "mid", Size.of(8), 2)])

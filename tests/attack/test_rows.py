@@ -43,7 +43,7 @@ def picked(whole: PreparedBatch, branch: Branch) -> Observation:
     def cut(seen: Branch) -> Branch:
         maps = {}
         for site, steps in seen.attention.items():
-            queries = site.side**2
+            queries = site.positions
             if site.kind == "cross" or queries <= ROWS:
                 maps[site] = steps
                 continue
@@ -82,12 +82,12 @@ def test_losses_and_gradient_are_those_of_rows_picked_from_whole_sites(
 
 def test_large_grids_are_sampled_and_no_site_hands_out_a_map(prepared: Prepare) -> None:
     batch = prepared("quick", SAMPLED)
-    selves = {site.side: site.sample for site in batch.observe.sites if site.kind == "self"}
+    selves = {site.grid.rows: site.sample for site in batch.observe.sites if site.kind == "self"}
     assert selves == {8: ROWS, 4: ROWS, 2: 0, 1: 0}
     branch = batch.render(away(batch), batch.observe.sites)
     seen = batch.observe(branch, ITERATION)
     for site in (each for each in batch.observe.sites if each.kind == "self"):
-        positions, width = site.side**2, branch.attention[site][0].shape[3]
+        positions, width = site.positions, branch.attention[site][0].shape[3]
         assert branch.attention[site][0].shape == (3, site.heads, 2 * positions, width)
         for each in (seen.clean, seen.adversarial):
             shapes = {held.shape for held in each.attention[site]}

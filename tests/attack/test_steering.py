@@ -24,7 +24,7 @@ from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.metrics.metrics import psnr, ssim
 from attnshift.recipes.reading import load_recipe
-from attnshift.types import Branch
+from attnshift.types import Branch, size_of
 from later import later
 from tiers import fast_first
 
@@ -82,7 +82,7 @@ def free(world: World) -> Steered:
 
 def looks(branch: Branch, batch: PreparedBatch, select: Selection = FINEST) -> Tensor:
     """Where the class word looks, [batch, side, side]."""
-    sites = select.sites(branch.attention, "cross", branch.latents.shape[-1])
+    sites = select.sites(branch.attention, "cross", size_of(branch.latents))
     return torch.stack(
         [phrase_map(branch.attention, sites, select, span, image) for image, span in enumerate(batch.observe.tokens)]
     )
@@ -102,7 +102,7 @@ def on_object(maps: Tensor, masks: Tensor) -> Tensor:
 def true_share(branch: Branch, batch: PreparedBatch) -> Tensor:
     """The class word's part of the mass that it and the interference phrase have, on the probed sites."""
     assert batch.observe.interference is not None
-    sites = [site.seen("probe") for site in Selection().sites(branch.attention, "cross", branch.latents.shape[-1])]
+    sites = [site.seen("probe") for site in Selection().sites(branch.attention, "cross", size_of(branch.latents))]
     shares = []
     for image, (span, other) in enumerate(zip(batch.observe.tokens, batch.observe.interference.probed, strict=True)):
         true, rival = (phrase_map(branch.attention, sites, Selection(), each, image).sum() for each in (span, other))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -115,3 +117,20 @@ def test_logits_are_single_precision_whatever_the_network_computes_in() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5).double())
     classifier = Classifier("double", network, Preprocessing((2, 2), "nearest", MEAN, STD), 5)
     assert classifier(torch.rand(1, 3, 2, 2).double()).dtype == torch.float32
+
+
+def test_a_long_image_is_cropped_as_torchvision_crops_it_unless_it_is_squashed() -> None:
+    images = torch.rand(1, 3, 40, 61, generator=torch.Generator().manual_seed(0))
+    cut = Preprocessing((16, 16), "bilinear", (0.0,) * 3, (1.0,) * 3, (20, 20))
+    expected = vision.center_crop(vision.resize(images, [20], antialias=True), [16, 16])
+    torch.testing.assert_close(cut(images), expected)
+    whole = replace(cut, squash=True)
+    torch.testing.assert_close(
+        whole(images), vision.center_crop(vision.resize(images, [20, 20], antialias=True), [16, 16])
+    )
+    (row, column), seen = (20, 30), torch.ones(1, 1, 4, 4)
+    for each, outside in ((cut, 12), (whole, 4)):
+        laid = each.lay_over(seen, (40, 61))[0, 0]
+        assert laid[row, column] == 1
+        assert not laid[:, :outside].any()
+        assert laid[row, outside + 4] > 0

@@ -14,6 +14,7 @@ from attnshift.defences.bit_depth import BitDepth
 from attnshift.ensemble.fusion import Uniform
 from attnshift.errors import RecipeError
 from attnshift.losses.classification import CrossEntropy
+from attnshift.sizes import Size
 from attnshift.telemetry import RunEnded
 from attnshift.testing import (
     check_consumer,
@@ -47,7 +48,7 @@ class Term:
     reads_mask: ClassVar[bool] = False
     holds: ClassVar[bool] = True
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         return ()
 
     def __call__(self, observation: Observation) -> Tensor:

@@ -18,16 +18,18 @@ from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.low_rank import Projecting
 from attnshift.diffusion.reconstruction import Offset
 from attnshift.errors import ModelError
+from attnshift.sizes import Size
 from attnshift.testing.backbones import BACKBONE_CHECKS
 from families import FAMILIES, SIDE, TOKENS, backbone_of, flux, sd3, sdxl
 from tiers import fast_first
 
 PROMPTS = ("a photo of a red ball", "a mug on the tree")
+WIDE = Size(SIDE, SIDE + SIDE // 2)
 JOINT = [name for name in FAMILIES if name.startswith(("sd3", "flux"))]
 
 
 def images(count: int = 2) -> Tensor:
-    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    return torch.rand(count, 3, *WIDE, generator=torch.Generator().manual_seed(0))
 
 
 def latents_of(backbone: Backbone) -> Tensor:
@@ -50,7 +52,7 @@ def test_contract(check: Any, family: str) -> None:
 @pytest.mark.parametrize("family", fast_first(sorted(FAMILIES)))
 def test_the_offset_path_ends_at_the_image_and_passes_a_gradient(family: str) -> None:
     backbone = backbone_of(family)
-    schedule = backbone.noise_schedule(8, 3, SIDE)
+    schedule = backbone.noise_schedule(8, 3, WIDE)
     latents = latents_of(backbone)
     with torch.no_grad():
         text, empty = backbone.embed(PROMPTS), backbone.embed(["", ""])
@@ -66,7 +68,7 @@ def test_the_offset_path_ends_at_the_image_and_passes_a_gradient(family: str) ->
 @pytest.mark.parametrize("family", fast_first(FAMILIES))
 def test_a_row_of_a_batch_is_told_what_it_is_told_alone(family: str) -> None:
     backbone = backbone_of(family)
-    schedule, latents = backbone.noise_schedule(8, 3, SIDE), latents_of(backbone)
+    schedule, latents = backbone.noise_schedule(8, 3, WIDE), latents_of(backbone)
     with torch.no_grad():
         text = backbone.embed(PROMPTS)
         both = backbone.denoise(latents, schedule.timesteps[0], text).output
@@ -84,7 +86,7 @@ def test_sdxl_tells_its_denoiser_what_the_pipeline_tells_it() -> None:
         torch.testing.assert_close(found.pooled, expected[1])
     assert not nothing.states.any()
     latents = latents_of(backbone)
-    ids = torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * 2)
+    ids = torch.tensor([[*WIDE, 0, 0, *WIDE]] * 2)
     expected = pipeline.unet(
         latents, 201, encoder_hidden_states=states, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}
     ).sample
@@ -118,7 +120,7 @@ def test_sd3_predicts_what_the_pipeline_predicts(family: str) -> None:
     torch.testing.assert_close(text.states, states)
     torch.testing.assert_close(text.pooled, pooled)
     pipeline.scheduler.set_timesteps(8)
-    schedule = backbone.noise_schedule(8, 3, SIDE)
+    schedule = backbone.noise_schedule(8, 3, WIDE)
     torch.testing.assert_close(torch.tensor(schedule.timesteps), pipeline.scheduler.timesteps[-3:])
     torch.testing.assert_close(torch.tensor(schedule.levels), pipeline.scheduler.sigmas[-4:])
     time = torch.full((2,), schedule.timesteps[0])
@@ -133,18 +135,18 @@ def test_sd3_predicts_what_the_pipeline_predicts(family: str) -> None:
 def test_flux_predicts_what_the_pipeline_predicts(dev: bool) -> None:
     """A whole run of the pipeline from given noise ends where the steps of the schedule end."""
     pipeline, backbone = flux(dev), backbone_of("flux dev" if dev else "flux schnell")
-    noise = torch.randn(2, 4, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(0))
-    packed = pipeline._pack_latents(noise, 2, 4, SIDE // 8, SIDE // 8)
+    noise = torch.randn(2, 4, *backbone.latent_size(WIDE), generator=torch.Generator().manual_seed(0))
+    packed = pipeline._pack_latents(noise, 2, 4, *noise.shape[2:])
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
-        list(PROMPTS), height=SIDE, width=SIDE, num_inference_steps=3, latents=packed, output_type="latent",
-        max_sequence_length=TOKENS,
+        list(PROMPTS), height=WIDE.rows, width=WIDE.columns, num_inference_steps=3, latents=packed,
+        output_type="latent", max_sequence_length=TOKENS,
     ).images  # fmt: skip
-    schedule, text, found = backbone.noise_schedule(3, 3, SIDE), backbone.embed(PROMPTS), noise
+    schedule, text, found = backbone.noise_schedule(3, 3, WIDE), backbone.embed(PROMPTS), noise
     assert schedule.levels[0] == 1
     for index, timestep in enumerate(schedule.timesteps):
         found = schedule.step(found, backbone.denoise(found, timestep, text).output, index)
-    expected = pipeline._unpack_latents(expected, SIDE, SIDE, pipeline.vae_scale_factor)
+    expected = pipeline._unpack_latents(expected, *WIDE, pipeline.vae_scale_factor)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -154,7 +156,7 @@ def test_joint_maps_are_those_of_the_one_softmax(family: str) -> None:
     """Queries and keys as the fused kernel gets them; the image's rows, at the text's columns and at the image's."""
     backbone = backbone_of(family)
     latents, text = latents_of(backbone), backbone.embed(PROMPTS)
-    sites, given = backbone.sites(SIDE), []
+    sites, given = backbone.sites(WIDE), []
     kernel = torch.nn.functional.scaled_dot_product_attention
 
     def caught(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
@@ -170,7 +172,7 @@ def test_joint_maps_are_those_of_the_one_softmax(family: str) -> None:
     torch.testing.assert_close(read.output, plain, rtol=1e-4, atol=1e-5)
     layers = list(dict.fromkeys(site.layer for site in sites))
     assert len(layers) == len(given)
-    tokens, count = text.states.shape[1], (SIDE // 16) ** 2
+    tokens, count = text.states.shape[1], backbone.latent_size(WIDE).shrunk(2).area
     text_first = family.startswith("flux")
     for layer, (query, key) in zip(layers, given, strict=True):
         masses = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)[1:]
@@ -191,7 +193,7 @@ def test_a_joint_probe_meets_the_phrase_as_it_stands_in_its_own_prompt(family: s
     latents, texts = latents_of(backbone), backbone.embed(PROMPTS[:1] * 2)
     span = backbone.locate(PROMPTS[0], "red ball")
     probe = probe_of(texts.states, span)
-    sites = [site for site in backbone.sites(SIDE) if site.kind == "cross"]
+    sites = [site for site in backbone.sites(WIDE) if site.kind == "cross"]
     probes = [site.seen("probe") for site in sites]
     told = InterferenceText(texts, probe)
     plain = backbone.denoise(latents, 300.0, texts)
@@ -210,7 +212,7 @@ def test_a_joint_probe_meets_the_phrase_as_it_stands_in_its_own_prompt(family: s
 @torch.no_grad()
 def test_projections_give_the_shares_of_the_images_part(family: str) -> None:
     backbone = backbone_of(family)
-    site = next(each for each in backbone.sites(SIDE) if each.kind == "self" and each.joint)
+    site = next(each for each in backbone.sites(WIDE) if each.kind == "self" and each.joint)
     latents, text = latents_of(backbone), backbone.embed(PROMPTS)
     found = backbone.denoise(latents, 300.0, text, [Read(site), Read(site.projected())])
     plain = backbone.denoise(latents, 300.0, text)
@@ -246,7 +248,11 @@ def test_phrases_stand_in_every_stream() -> None:
 
 def test_a_transformer_has_thirds_and_one_grid() -> None:
     sites = backbone_of("sd3").sites(SIDE)
-    assert [(site.place, site.side) for site in sites if site.kind == "cross"] == [("down", 4), ("mid", 4), ("up", 4)]
+    assert [(site.place, site.grid.rows) for site in sites if site.kind == "cross"] == [
+        ("down", 4),
+        ("mid", 4),
+        ("up", 4),
+    ]
     assert [site.place for site in backbone_of("flux dev").sites(SIDE) if site.kind == "self"] == [
         "down", "down", "mid", "up",
     ]  # fmt: skip

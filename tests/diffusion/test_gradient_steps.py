@@ -32,7 +32,7 @@ def trajectories(backbone: StableDiffusion, paths: dict[Pairing, Inverted]) -> C
 
 
 def sites(backbone: StableDiffusion) -> tuple[Site, ...]:
-    return tuple(site for site in backbone.sites(64) if site.side == 4)
+    return tuple(site for site in backbone.sites(64) if site.grid.rows == 4)
 
 
 def walked(

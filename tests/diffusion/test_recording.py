@@ -13,6 +13,7 @@ from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.noise_schedule import Pairing
 from attnshift.diffusion.reconstruction import Offset
+from attnshift.sizes import Size
 from attnshift.types import Site
 from later import later
 
@@ -34,7 +35,7 @@ def test_sites_are_all_attention_layers_with_their_grids(backbone: StableDiffusi
     sites = backbone.sites(64)
     attention = {name for name, _ in backbone.unet.named_modules() if name.endswith((".attn1", ".attn2"))}
     assert {site.layer for site in sites} == attention
-    assert {(site.place, site.side) for site in sites} == {
+    assert {(site.place, site.grid.rows) for site in sites} == {
         *(("down", side) for side in (8, 4, 2)),
         *(("up", side) for side in (8, 4, 2)),
         ("mid", 1),
@@ -66,7 +67,7 @@ def test_maps_are_the_softmax_of_the_layers_own_queries_and_keys(backbone: Stabl
             own = slice(head * width, (head + 1) * width)
             scores = torch.einsum("bqd,bkd->bqk", queries[..., own], keys[..., own]) / width**0.5
             torch.testing.assert_close(recorded[site][:, head], scores.softmax(-1), rtol=1e-5, atol=1e-6)
-        assert recorded[site].shape[1:] == (heads, site.side**2, keys.shape[1])
+        assert recorded[site].shape[1:] == (heads, site.positions, keys.shape[1])
         torch.testing.assert_close(recorded[site].sum(-1), torch.ones(recorded[site].shape[:-1]))
 
 
@@ -119,7 +120,7 @@ def test_processors_are_restored(backbone: StableDiffusion, fails: bool) -> None
 
 def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: StableDiffusion) -> None:
     before = dict(backbone.unet.attn_processors)
-    wrong = Site("conv_in", "cross", "down", 8, 1)
+    wrong = Site("conv_in", "cross", "down", Size.of(8), 1)
     with (
         pytest.raises(TypeError, match="conv_in is a Conv2d"),
         recorder.record_attention(backbone.unet, [Read(backbone.sites(64)[0]), Read(wrong)]),
@@ -133,7 +134,7 @@ def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: Stab
 def test_checkpointing_keeps_the_gradient_of_latents_and_maps(
     backbone: StableDiffusion, paths: Paths, guidance: float
 ) -> None:
-    path, sites = paths["aligned"], tuple(site for site in backbone.sites(64) if site.side == 4)
+    path, sites = paths["aligned"], tuple(site for site in backbone.sites(64) if site.grid.rows == 4)
     trajectory = Offset()(backbone, path.noise_schedule, path.stored, path.text, path.empty, guidance)
     plain, plain_maps = differentiated(backbone, trajectory, sites, checkpointing=False)
     checked, checked_maps = differentiated(backbone, trajectory, sites, checkpointing=True)
@@ -183,7 +184,7 @@ def test_queries_and_keys_give_the_map_and_leave_the_output_alone(
     assert torch.equal(found.output, fused)
     for site in selves:
         held = found.attention[site.projected(3)]
-        assert held.shape[:3] == (len(whole[site]), site.heads, 2 * site.side**2)
+        assert held.shape[:3] == (len(whole[site]), site.heads, 2 * site.positions)
         torch.testing.assert_close(map_of(site, held), whole[site], rtol=1e-5, atol=1e-6)
 
 

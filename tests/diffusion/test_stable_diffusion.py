@@ -68,11 +68,11 @@ def test_a_size_that_fits_goes_through_the_model(backbone: StableDiffusion, side
     backbone.check_size(side)
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     latents = backbone.encode(images)
-    assert latents.shape == (1, 4, backbone.latent_side(side), backbone.latent_side(side))
+    assert latents.shape == (1, 4, *backbone.latent_size(side))
     attention = backbone.denoise(
         latents, 201, backbone.embed(["mug"]), [Read(site) for site in backbone.sites(side)]
     ).attention
-    assert all(maps.shape[2] == site.side**2 for site, maps in attention.items())
+    assert all(maps.shape[2] == site.positions for site, maps in attention.items())
     assert backbone.decode(latents).shape == images.shape
 
 

@@ -153,7 +153,7 @@ def test_probe_maps_are_one_softmax_over_the_prompts_keys_and_the_phrases(
         layer = backbone.unet.get_submodule(site.layer)
         queries, keys = (projected[site.layer, which] for which in "qk")
         assert len(queries) == first + 3
-        assert maps[site].shape == (3, site.heads, site.side**2, 24 + 4)
+        assert maps[site].shape == (3, site.heads, site.positions, 24 + 4)
         width = queries.shape[-1] // site.heads
         for image, length in enumerate(LENGTHS):
             phrase = layer.to_k(spoken.text.states[image, 5 : 5 + length])  # type: ignore[operator, union-attr]
@@ -231,7 +231,7 @@ def test_separate_maps_are_those_of_a_pass_under_the_interference_prompt(
         ).attention
     _, own = passed(backbone, trajectory, cross(backbone, "prompt"))
     for site in sites:
-        assert maps[site].shape == (3, site.heads, site.side**2, 24)
+        assert maps[site].shape == (3, site.heads, site.positions, 24)
         torch.testing.assert_close(maps[site], plain[site.seen("prompt")], rtol=1e-5, atol=1e-5)
         assert (maps[site] - own[site.seen("prompt")]).abs().max() > 1e-3
 

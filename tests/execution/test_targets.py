@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attnshift.classifiers import load_classifier
-from attnshift.data.images import read_image
+from attnshift.data.images import Framing, read_image
 from attnshift.defences.defended import Defended
 from attnshift.defences.jpeg import JpegCompression
 from attnshift.errors import LabelError, RecipeError, RunError, UserError
@@ -25,6 +25,7 @@ from attnshift.execution.targets import random_target
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.results.arms import ARMS
 from attnshift.results.store import Store
+from attnshift.sizes import Size
 from small_runs import SIDE, SURROGATE, contents, run_small, small_settings, write_labels
 from tables import records, write_records
 
@@ -119,7 +120,7 @@ def test_targets_can_be_chosen_image_by_image(photos: Path, pipeline_folder: Pat
     settings = small_settings(photos, pipeline_folder, tmp_path / "run", target=choice)
     # Behind a defence they are the same.
     behind = Defended(surrogate, JpegCompression(10))
-    first, again = (list(items_of(settings, [each], SIDE)) for each in (surrogate, behind))
+    first, again = (list(items_of(settings, [each], Framing(Size.of(SIDE)))) for each in (surrogate, behind))
     assert first == again
     for item in first:
         assert item.target is not None
@@ -131,7 +132,7 @@ def test_targets_can_be_chosen_image_by_image(photos: Path, pipeline_folder: Pat
     copy = with_targets(photos, tmp_path / "photos", ["goldfish"] * 3)
     twice = replace(settings, images=copy / "images", labels=copy / "labels.csv")
     with pytest.raises(LabelError, match="contradicts `target`"):
-        list(items_of(twice, [surrogate], SIDE))
+        list(items_of(twice, [surrogate], Framing(Size.of(SIDE))))
 
 
 def test_random_targets_are_all_other_classes_alike() -> None:

@@ -18,6 +18,7 @@ from attnshift.execution.coordinate import attack_prepared
 from attnshift.execution.memory import limit_memory
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import NOT_FINITE, Failure, Result, Worker, read_task
+from attnshift.sizes import Size
 from doubles import items_of, painted, write_cards
 from small_runs import SURROGATE, small_settings
 from tables import records
@@ -156,10 +157,10 @@ def test_what_is_not_finite_is_no_result(cards: Path, place: str, value: float) 
 
 def test_an_image_is_read_as_it_was_planned(cards: Path, tmp_path: Path) -> None:
     item = items_of(cards)[0]
-    assert read_task(item, 16).image.shape == (3, 16, 16)
+    assert read_task(item, Size.of(16)).image.shape == (3, 16, 16)
     for change in ({"label": 5}, {"class_name": "coin"}, {"target": 3}, {"mask": item.image}):
         with pytest.raises(ImageError, match=r"card-0\.png: changed since the run was planned"):
-            read_task(replace(item, **change), 16)
+            read_task(replace(item, **change), Size.of(16))
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Contrast
+from attnshift.sizes import Size
 from attnshift.testing.observations import (
     HEADS,
-    LATENT_SIDE,
+    LATENTS,
     OTHERS,
     RUNNING,
     SITES,
@@ -29,7 +30,7 @@ from attnshift.types import AttentionMaps, AttentionView, Observation, Site, Tok
 if TYPE_CHECKING:
     import numpy
 
-UP = Site("up", "cross", "up", 2, 1)
+UP = Site("up", "cross", "up", Size.of(2), 1)
 TRUE, OTHER = (0,), (1,)
 FORMS = ["share", "raw", "log"]
 with_every_form = pytest.mark.parametrize("form", FORMS)
@@ -124,7 +125,7 @@ def mass_by_hand(
 ) -> float:
     """Weighted mean over positions of what a phrase gets at the two sites of 4 x 4 positions."""
     total = whole = 0.0
-    sites = [site.seen(view) for site in SITES if site.kind == "cross" and site.side == 4]
+    sites = [site.seen(view) for site in SITES if site.kind == "cross" and site.grid.rows == 4]
     for row in range(4):
         for column in range(4):
             block = weights[16 * row : 16 * (row + 1), 16 * column : 16 * (column + 1)].mean()
@@ -175,10 +176,10 @@ def test_random_maps_by_hand(form: Any, tokens: Any, window: tuple[int, int], st
     ("tokens", "views"), [("probe", ["probe"]), ("joint", ["prompt"]), ("separate", ["prompt", "separate"])]
 )
 def test_only_the_views_of_its_phrases_are_asked_for(tokens: Any, views: list[AttentionView]) -> None:
-    quarter = [site for site in SITES if site.kind == "cross" and site.side == 2 and site.place in ("down", "up")]
+    quarter = [site for site in SITES if site.kind == "cross" and site.grid.rows == 2 and site.place in ("down", "up")]
     expected = {site.seen(view) for site in quarter for view in views}
     for available in (SITES, RUNNING):
-        asked = Contrast(tokens=tokens).sites(available, LATENT_SIDE)
+        asked = Contrast(tokens=tokens).sites(available, LATENTS)
         assert set(asked) == expected
         assert len(asked) == len(expected)
 

@@ -11,7 +11,7 @@ import torch
 from attnshift.attention.maps import phrase_map, token_maps
 from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Variance
-from attnshift.testing.observations import HEADS, LATENT_SIDE, SITES, STEPS, TOKENS, observation, with_maps
+from attnshift.testing.observations import HEADS, LATENTS, SITES, STEPS, TOKENS, observation, with_maps
 
 if TYPE_CHECKING:
     from attnshift.types import AttentionMaps, Site
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def averaged(attention: AttentionMaps, sites: list[Site], steps: list[int], image: int, token: int) -> numpy.ndarray:
     """Mean over sites, steps and heads of one token's map, position by position."""
-    side = sites[0].side
+    side = sites[0].grid.rows
     total = numpy.zeros((side, side))
     for site in sites:
         for step in steps:
@@ -35,7 +35,7 @@ def averaged(attention: AttentionMaps, sites: list[Site], steps: list[int], imag
 @pytest.mark.parametrize(("window", "steps"), [((0, -1), [0, 1]), ((1, 1), [1])])
 def test_variance_by_hand(grid: str, side: int, window: tuple[int, int], steps: list[int]) -> None:
     observed = observation()
-    sites = [site for site in SITES if site.kind == "cross" and site.side == side and site.place in ("down", "up")]
+    sites = [site for site in SITES if site.kind == "cross" and site.grid.rows == side and site.place in ("down", "up")]
     assert len(sites) == STEPS
     values = Variance(Selection(grid=grid, steps=window))(observed)  # type: ignore[arg-type]
     for image, span in enumerate(TOKENS):
@@ -46,7 +46,7 @@ def test_variance_by_hand(grid: str, side: int, window: tuple[int, int], steps: 
 def test_maps_of_tokens_stand_in_the_order_of_the_span_and_add_up_to_the_phrase() -> None:
     attention = observation().adversarial.attention
     selection = Selection()
-    sites = list(selection.sites(SITES, "cross", LATENT_SIDE))
+    sites = list(selection.sites(SITES, "cross", LATENTS))
     maps = token_maps(attention, sites, selection, (4, 2), 1)
     for place, token in enumerate((4, 2)):
         numpy.testing.assert_allclose(maps[place], averaged(attention, sites, [0, 1], 1, token), rtol=1e-5)
@@ -57,11 +57,11 @@ def test_smaller_grids_are_resized_to_the_largest() -> None:
     """A token that takes the same share everywhere keeps it, and a look at one corner stays in that corner."""
     observed, everywhere = observation(), Selection(("down", "mid", "up"), "all")
     sites = [site for site in SITES if site.kind == "cross"]
-    maps = {site: [torch.zeros(3, HEADS, site.side**2, 6) for _ in range(STEPS)] for site in sites}
+    maps = {site: [torch.zeros(3, HEADS, site.positions, 6) for _ in range(STEPS)] for site in sites}
     for site in sites:
         for each in maps[site]:
             each[..., 1] = 0.25
-            if site.side == 2:
+            if site.grid.rows == 2:
                 each[:, :, 1, 2] = 1.0  # top right
     attention = with_maps(observed, maps).adversarial.attention  # type: ignore[arg-type]
     even, corner = token_maps(attention, sites, everywhere, (1, 2), 0)

@@ -16,6 +16,7 @@ from attnshift.attention.selection import Selection
 from attnshift.losses.attention import Entropy
 from attnshift.losses.objective import Objective, TermState, TermStates, WeightedTerm
 from attnshift.losses.schedules import Schedule
+from attnshift.sizes import Size
 from attnshift.testing.observations import HEADS, SITES, STEPS, TOKENS, maps, observation, softmax, with_maps
 from attnshift.types import AttentionMaps, Observation, RandomKey, Site
 
@@ -27,7 +28,7 @@ FLAT = [0.25, 0.25, 0.25, 0.25]
 
 
 def up(heads: int, layer: str = "up") -> Site:
-    return Site(layer, "cross", "up", 2, heads)
+    return Site(layer, "cross", "up", Size.of(2), heads)
 
 
 def seen(looks: Mapping[Site, Sequence[Tensor]], tokens: int = 1, iteration: int = 0) -> Observation:
@@ -62,7 +63,7 @@ def relative_entropy(look: numpy.ndarray) -> float:
 
 
 def cross_sites(side: int) -> list[Site]:
-    return [site for site in SITES if site.kind == "cross" and site.side == side and site.place in ("down", "up")]
+    return [site for site in SITES if site.kind == "cross" and site.grid.rows == side and site.place in ("down", "up")]
 
 
 def token_map(attention: AttentionMaps, site: Site, step: int, image: int, head: int, token: int) -> numpy.ndarray:
@@ -332,7 +333,7 @@ def test_ema_through_an_objective(order: Any) -> None:
 
 def test_ema_of_grids_of_several_sides() -> None:
     """Each site finds its own maps again in the state."""
-    sites = [site for site in SITES if site.kind == "cross" and site.side > 1]
+    sites = [site for site in SITES if site.kind == "cross" and site.grid.rows > 1]
     select = Selection(grid="all")
     first, second, _ = iterations(sites)
     term = Entropy("per_head", smoothing="ema", strength=0.5, select=select)

@@ -17,6 +17,7 @@ from attnshift.losses import TERMS
 from attnshift.losses.images import L2, Frequency, Lpips, Perceptual
 from attnshift.losses.objective import LossTerm
 from attnshift.registry import build
+from attnshift.sizes import Size
 from attnshift.types import Branch, Observation, RandomKey
 from hubs import empty_hubs
 from later import later
@@ -118,7 +119,7 @@ def test_the_table_builds_each_term_and_none_reads_attention(squeeze: Lpips) -> 
     built = {name: build(TERMS, name, chosen) for name, chosen in options.items()}
     for each in built.values():
         assert isinstance(each, LossTerm)
-        assert each.sites((), 8) == ()
+        assert each.sites((), Size.of(8)) == ()
         assert not each.reads_interference
     assert built["lpips"] == squeeze
 

@@ -14,7 +14,8 @@ from attnshift.losses.attention import Contrast, Entropy, Replace, Variance
 from attnshift.losses.objective import LossTerm, Objective, StatefulTerm, TermState, TermStates, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
-from attnshift.testing.observations import LATENT_SIDE, SITES, observation, with_maps
+from attnshift.sizes import Size
+from attnshift.testing.observations import LATENTS, SITES, observation, with_maps
 
 if TYPE_CHECKING:
     from attnshift.types import Observation, Site
@@ -26,7 +27,7 @@ class Failing:
 
     reads_interference: ClassVar[bool] = False
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         return ()
 
     def __call__(self, observation: Observation) -> Tensor:
@@ -44,7 +45,7 @@ def objective() -> Objective:
 
 
 def test_sites_are_the_union_in_the_order_of_the_model() -> None:
-    places = [(site.kind, site.place, site.side) for site in objective().sites(iter(SITES), LATENT_SIDE)]
+    places = [(site.kind, site.place, site.grid.rows) for site in objective().sites(iter(SITES), LATENTS)]
     assert places == [
         ("self", "down", 4), ("cross", "down", 2), ("cross", "mid", 1), ("cross", "up", 2), ("cross", "up", 4),
         ("self", "up", 4), ("cross", "up", 8),
@@ -53,7 +54,7 @@ def test_sites_are_the_union_in_the_order_of_the_model() -> None:
 
 def test_nothing_beyond_the_union_is_read() -> None:
     whole = observation()
-    union = objective().sites(SITES, LATENT_SIDE)
+    union = objective().sites(SITES, LATENTS)
     clean = {site: whole.clean.attention[site] for site in union}
     cut = with_maps(whole, {site: whole.adversarial.attention[site] for site in union})
     cut = replace(cut, clean=replace(cut.clean, attention=clean))
@@ -78,7 +79,7 @@ def test_term_that_is_switched_off_is_not_evaluated() -> None:
 
 
 def test_no_terms_read_nothing() -> None:
-    assert Objective({}).sites(SITES, LATENT_SIDE) == ()
+    assert Objective({}).sites(SITES, LATENTS) == ()
     assert Objective({})(observation()) == ({}, {})
 
 
@@ -93,7 +94,7 @@ def test_sites_of_the_union_come_in_every_view_in_which_they_are_read() -> None:
         replaced=Replace(select=Selection(("up",), "half")),
         structure=SelfAttention(select=Selection(("up",))),
     )
-    found = [(site.kind, site.place, site.side, site.view) for site in whole.sites(iter(SITES), LATENT_SIDE)]
+    found = [(site.kind, site.place, site.grid.rows, site.view) for site in whole.sites(iter(SITES), LATENTS)]
     assert found == [
         ("cross", "down", 2, "probe"),
         ("cross", "up", 2, "prompt"), ("cross", "up", 2, "probe"), ("cross", "up", 2, "separate"),
@@ -104,7 +105,7 @@ def test_sites_of_the_union_come_in_every_view_in_which_they_are_read() -> None:
 
 def test_view_that_two_terms_read_comes_once() -> None:
     once, twice = always(one=Replace()), always(one=Replace(), other=Replace("mass"), third=Variance())
-    assert twice.sites(SITES, LATENT_SIDE) == once.sites(SITES, LATENT_SIDE)
+    assert twice.sites(SITES, LATENTS) == once.sites(SITES, LATENTS)
 
 
 def test_interference_is_read_where_any_term_reads_it() -> None:
@@ -123,7 +124,7 @@ class Counting:
     reads_interference: ClassVar[bool] = False
     stateful: ClassVar[bool] = True
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         return ()
 
     def __call__(self, observation: Observation, state: TermState | None) -> tuple[Tensor, TermState]:
@@ -138,7 +139,7 @@ class Stateless:
 
     reads_interference: ClassVar[bool] = False
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         return ()
 
     def __call__(self, observation: Observation) -> Tensor:
@@ -183,7 +184,7 @@ def test_the_state_goes_on_while_the_term_is_switched_off() -> None:
 
 def test_a_term_that_is_switched_off_keeps_no_graph() -> None:
     ema = Objective({"ema": WeightedTerm(Entropy(smoothing="ema"), 1.0, Schedule(window=(0.6, 1.0)))})
-    sites = [site for site in SITES if site.kind == "cross" and site.side == 2]
+    sites = [site for site in SITES if site.kind == "cross" and site.grid.rows == 2]
     whole = observation(progress=0.5)
     leaves = {site: [each.clone().requires_grad_() for each in whole.adversarial.attention[site]] for site in sites}
     _, states = ema(with_maps(whole, leaves))

@@ -21,7 +21,8 @@ from attnshift.losses.attention import Replace
 from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.recipes.reading import load_recipe
-from attnshift.testing.observations import HEADS, LATENT_SIDE, RUNNING, SITES, STEPS, observation, with_maps
+from attnshift.sizes import Size
+from attnshift.testing.observations import HEADS, LATENTS, RUNNING, SITES, STEPS, observation, with_maps
 from attnshift.types import AttentionMaps, Observation, Site, TokenSpan
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ ALIGNMENT = (
     [[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]],
     [[1.0], [1.0], [1.0]],
 )
-UP = Site("up", "cross", "up", 2, 1)
+UP = Site("up", "cross", "up", Size.of(2), 1)
 with_both_norms = pytest.mark.parametrize("p", [1, 2])
 with_every_form = pytest.mark.parametrize("form", ["shape", "mass", "aligned"])
 
@@ -54,7 +55,7 @@ def unequal() -> Observation:
 
 
 def sites_by_hand() -> list[Site]:
-    return [site for site in SITES if site.kind == "cross" and site.side == 4]
+    return [site for site in SITES if site.kind == "cross" and site.grid.rows == 4]
 
 
 def token_map(attention: AttentionMaps, sites: Sequence[Site], steps: Sequence[int], image: int, token: int) -> Any:
@@ -245,9 +246,9 @@ def test_shape_ignores_the_references_mass_and_mass_does_not() -> None:
 
 
 def test_the_running_maps_and_their_reference_are_asked_for() -> None:
-    quarter = [site for site in SITES if site.kind == "cross" and site.side == 2 and site.place in ("down", "up")]
+    quarter = [site for site in SITES if site.kind == "cross" and site.grid.rows == 2 and site.place in ("down", "up")]
     for available in (SITES, RUNNING):
-        asked = Replace().sites(available, LATENT_SIDE)
+        asked = Replace().sites(available, LATENTS)
         assert sorted(asked) == sorted([*quarter, *(site.seen("reference") for site in quarter)])
 
 

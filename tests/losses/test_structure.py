@@ -18,7 +18,8 @@ from attnshift.losses.objective import Objective, WeightedTerm
 from attnshift.losses.schedules import Schedule
 from attnshift.losses.structure import SelfAttention
 from attnshift.randomness import generator
-from attnshift.testing.observations import HEADS, RUNNING, STEPS, observation, only, scores, with_maps
+from attnshift.sizes import Size
+from attnshift.testing.observations import HEADS, LATENTS, RUNNING, STEPS, observation, only, scores, with_maps
 from attnshift.types import Branch, Observation, Site
 
 SITES = [site for site in RUNNING if site.kind == "self" and site.form == "projections" and not site.sample]
@@ -33,8 +34,8 @@ def shown(branch: Branch, site: Site, step: int, image: int) -> numpy.ndarray:
 
 def of_maps(site: Site, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Queries and keys that give ``maps`` [batch, heads, keys, keys]: their logarithms, and one-hot keys."""
-    one_hot = torch.eye(site.side**2).expand(*maps[0].shape[:2], -1, -1)
-    return tuple(projections(site.side * each.clamp(min=1e-30).log(), one_hot) for each in maps)
+    one_hot = torch.eye(site.positions).expand(*maps[0].shape[:2], -1, -1)
+    return tuple(projections(site.grid.rows * each.clamp(min=1e-30).log(), one_hot) for each in maps)
 
 
 def by_hand(image: int, sides: tuple[int, ...], steps: range) -> list[float]:
@@ -43,7 +44,7 @@ def by_hand(image: int, sides: tuple[int, ...], steps: range) -> list[float]:
     means = []
     for site in SITES:
         for step in steps:
-            if site.side in sides:
+            if site.grid.rows in sides:
                 attacked, clean = (
                     shown(branch, site, step, image) for branch in (observed.adversarial, observed.clean)
                 )
@@ -101,12 +102,12 @@ def site_by_hand(distance: Any, observed: Observation, site: Site, image: int, s
     for step in range(STEPS):
         left, right = (shown(branch, site, step, image) for branch in (observed.adversarial, observed.clean))
         for head, share in enumerate(shares):
-            for row in range(site.side**2):
-                total += share * distance(left[head, row], right[head, row]) / (STEPS * site.side**2)
+            for row in range(site.positions):
+                total += share * distance(left[head, row], right[head, row]) / (STEPS * site.positions)
     return total
 
 
-HALF = [site for site in SITES if site.side == 4]
+HALF = [site for site in SITES if site.grid.rows == 4]
 
 
 @pytest.mark.parametrize(("name", "distance"), [("js", js), ("kl", kl), ("symmetric", symmetric)])
@@ -131,7 +132,7 @@ def test_divergences_by_hand(name: Any, distance: Any, weights: Any, shares: tup
 )
 def test_literal_rows(name: Any, expected: float) -> None:
     """Here js is the entropy of the middle, in bits, less the mean of the two entropies."""
-    site = Site("up", "self", "up", 2, 1)
+    site = Site("up", "self", "up", Size.of(2), 1)
     left, right = (torch.tensor(row).expand(3, 1, 4, 4) for row in ([0.5, 0.5, 0.0, 0.0], [0.25, 0.75, 0.0, 0.0]))
     found = SelfAttention(name)(observed_by({site: [left]}, {site: [right]}))
     torch.testing.assert_close(found, torch.full((3,), expected), rtol=0, atol=1e-6)
@@ -178,7 +179,7 @@ def test_js_of_disjoint_rows_is_1() -> None:
 
 
 LAYERS: dict[str, Site] = {
-    name: Site(name, "self", place, side, 2)
+    name: Site(name, "self", place, Size.of(side), 2)
     for name, place, side in (
         ("up 8", "up", 8), ("up 4", "up", 4), ("mid 2", "mid", 2), ("down 8", "down", 8),
     )
@@ -187,7 +188,7 @@ LAYERS: dict[str, Site] = {
 
 def disjoint(site: Site, which: slice) -> Tensor:
     """All query rows look at position 0; the heads ``which`` at position 1."""
-    looks = torch.zeros(3, site.heads, site.side**2, site.side**2)
+    looks = torch.zeros(3, site.heads, site.positions, site.positions)
     looks[..., 0] = 1
     looks[:, which] = looks[:, which].roll(1, -1)
     return looks
@@ -234,9 +235,9 @@ def test_layers_are_weighted_among_the_selected_ones() -> None:
 def test_layered_js_of_random_maps_by_hand(gamma: float) -> None:
     observed = observation()
     places = {"up": 1.0, "mid": 0.5, "down": 0.25}
-    sites = [site for site in SITES if site.side < 8]
+    sites = [site for site in SITES if site.grid.rows < 8]
     kept = with_maps(observed, {site: observed.adversarial.attention[site] for site in sites})
-    weights = [places[site.place] * (site.side / 4) ** gamma for site in sites]
+    weights = [places[site.place] * (site.grid.rows / 4) ** gamma for site in sites]
     for image, found in enumerate(SelfAttention(gamma=gamma)(kept).tolist()):
         expected = sum(
             weight * site_by_hand(js, observed, site, image, (0.5, 0.5))
@@ -254,7 +255,7 @@ def test_heads_are_weighted(weights: Any, expected: float) -> None:
 
 def one_row_moved(row: int, layers: Sequence[str] = ("up",)) -> Observation:
     """Of 16 query rows only ``row`` looks elsewhere: a js of 1/16, or of 1/rows or 0 in a sample of rows."""
-    sites = [Site(layer, "self", "up", 4, 1) for layer in layers]
+    sites = [Site(layer, "self", "up", Size.of(4), 1) for layer in layers]
     before = torch.zeros(3, 1, 16, 16)
     before[..., 0] = 1
     after = before.clone()
@@ -359,10 +360,10 @@ def test_only_large_grids_are_sampled() -> None:
 def test_a_sampled_site_is_asked_for_as_such_and_found_beside_the_whole_one() -> None:
     select = Selection(grid="half")
     term, whole = SelfAttention(rows=3, select=select), SelfAttention(select=select)
-    assert term.sites(SITES, 8) == tuple(site.projected(3) for site in HALF)
-    assert whole.sites([*term.sites(SITES, 8), *SITES], 8) == tuple(HALF)
+    assert term.sites(SITES, LATENTS) == tuple(site.projected(3) for site in HALF)
+    assert whole.sites([*term.sites(SITES, LATENTS), *SITES], LATENTS) == tuple(HALF)
     terms = {name: WeightedTerm(each, 1.0, Schedule()) for name, each in (("sampled", term), ("whole", whole))}
-    asked = Objective(terms).sites(SITES, 8)
+    asked = Objective(terms).sites(SITES, LATENTS)
     assert asked == tuple(each for site in HALF for each in (site, site.projected(3)))
     observed, rows = observation(), drawn(observation(), 3)
     both = replace(

@@ -156,7 +156,7 @@ def test_an_opened_image_shows_what_was_recorded(tmp_path: Path) -> None:
     assert first["iterate"] == [3, 5]
     assert len(last["maps"]) == 1, "no Grad-CAM of c"
     (title, maps), (other, grad_cam) = first["maps"]
-    assert (title, maps["side"]) == ("attention to the class, both on one scale", 4)
+    assert (title, maps["rows"], maps["columns"]) == ("attention to the class, both on one scale", 4, 4)
     assert (f"to {FIRST}" in other, list(base64.b64decode(grad_cam["maps"][1]))) == (True, [0, 255, 128, 0])
     before, after = (list(base64.b64decode(each)) for each in maps["maps"])
     assert before == [0] * 5 + [255] + [0] * 10

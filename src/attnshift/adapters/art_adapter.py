@@ -28,10 +28,10 @@ __all__ = ["ArtAdapter"]
 class ArtAdapter(EvasionAttack):
     """Evasion attack for a ``PyTorchClassifier``: ``adversarial = attack.generate(x, y)``.
 
-    ``x`` [batch,3,side,side] lies in the classifier's clip values. ``y`` are labels, or targets if
-    ``targeted``, as numbers or one-hot. Without labels, and always in a targeted attack, the class
-    that the classifier predicts stands for the true one. The classifier's preprocessing and its
-    preprocessing defences in PyTorch are part of the attacked model.
+    ``x`` [batch,3,height,width] lies in the classifier's clip values. ``y`` are labels, or targets
+    if ``targeted``, as numbers or one-hot. Without labels, and always in a targeted attack, the
+    class that the classifier predicts stands for the true one. The classifier's preprocessing and
+    its preprocessing defences in PyTorch are part of the attacked model.
 
     >>> attack = ArtAdapter(classifier, pipeline="lab", class_names=names)  # doctest: +SKIP
     """
@@ -80,7 +80,7 @@ class ArtAdapter(EvasionAttack):
 def _bounds(estimator: PyTorchClassifier) -> tuple[float, float]:
     """Clip values of ``estimator``. Raises ``ModelError`` if the attack cannot get its gradient."""
     if not estimator.channels_first:
-        raise ModelError("the estimator has channels_first=False; the attack needs images [batch, 3, side, side]")
+        raise ModelError("the estimator has channels_first=False; the attack needs images [batch, 3, height, width]")
     values: Any = estimator.clip_values
     if values is None or numpy.size(values) != 2:
         raise ModelError("the estimator needs two clip_values, such as (0, 1), for the attack to know black from white")

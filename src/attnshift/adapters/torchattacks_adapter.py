@@ -23,7 +23,7 @@ __all__ = ["TorchattacksAdapter"]
 class TorchattacksAdapter(Attack):
     """Attack with the interface of torchattacks: ``adversarial = attack(images, labels)``.
 
-    Images are [batch,3,side,side] in [0,1], or normalised after ``set_normalization_used``. All
+    Images are [batch,3,height,width] in [0,1], or normalised after ``set_normalization_used``. All
     targeted modes of torchattacks work. In ``set_mode_targeted_by_label`` the labels are targets;
     the class that the model predicts stands for the true one, and an image that is already seen as
     its target is returned unchanged.

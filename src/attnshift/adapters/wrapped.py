@@ -18,6 +18,7 @@ from attnshift.errors import LabelError, ModelError, RecipeError, UserError
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.terminal import plural
+from attnshift.types import size_of
 
 __all__ = ["Attacker", "WrappedModel", "missing_library"]
 
@@ -80,13 +81,13 @@ class Attacker:
     ) -> Tensor:
         """Adversarial images for the model behind ``answer``, on the device of ``images``.
 
-        ``images`` are [batch,3,side,side] in [0,1]. Without ``labels`` [batch], the predicted
+        ``images`` are [batch,3,height,width] in [0,1]. Without ``labels`` [batch], the predicted
         classes are used. With ``targets`` [batch], images that are already seen as their target are
         returned unchanged.
         """
         images = given_images(_clamped(images))
         classifier = Classifier.wrap(
-            WrappedModel(answer, images.device), "the model", images.shape[-1], [0.0] * 3, [1.0] * 3,
+            WrappedModel(answer, images.device), "the model", size_of(images), [0.0] * 3, [1.0] * 3,
             class_names=self.class_names,
         )  # fmt: skip
         with torch.no_grad():

@@ -12,6 +12,7 @@ from attnshift.attack.method import Method
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.conditioning import Conditioning, restored, tensors_of
 from attnshift.diffusion.denoising import Trajectory
+from attnshift.sizes import Size
 
 __all__ = ["Inversions", "clean_path", "compute_uncached"]
 
@@ -33,7 +34,7 @@ def compute_uncached(
 def clean_path(
     method: Method,
     backbone: Backbone,
-    side: int,
+    size: Size,
     latents: Tensor,
     text: Conditioning,
     empty: Conditioning,
@@ -41,11 +42,11 @@ def clean_path(
 ) -> tuple[tuple[Tensor, ...], Trajectory]:
     """The latents that ``invert`` stores, and the trajectory that reconstruction makes of them.
 
-    ``latents`` [batch,channels,rows,columns] of images of ``side`` pixels; ``text`` are the prompts
+    ``latents`` [batch,channels,rows,columns] of images of ``size``; ``text`` are the prompts
     and ``empty`` the empty one for each image.
     """
     diffusion = method.recipe.diffusion
-    noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps, side)
+    noise_schedule = backbone.noise_schedule(diffusion.schedule_steps, diffusion.denoising_steps, size)
 
     def compute() -> dict[str, Tensor]:
         stored = method.invert(backbone, noise_schedule, latents, empty, diffusion.pairing, diffusion.inversion_rounds)

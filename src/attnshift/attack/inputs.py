@@ -19,7 +19,7 @@ __all__ = ["check_device", "class_numbers", "given_images", "given_masks"]
 
 
 def given_images(images: object) -> Tensor:
-    """``images`` as a tensor of its own, fp32 [batch,3,side,side] in [0,1], without a gradient.
+    """``images`` as a tensor of its own, fp32 [batch,3,height,width] in [0,1], without a gradient.
 
     Raises ``ImageError`` for anything but floating-point images of that shape and range.
     """
@@ -34,9 +34,9 @@ def given_images(images: object) -> Tensor:
 
 
 def given_masks(masks: object, images: Tensor) -> Tensor:
-    """``masks`` as a tensor, fp32 [batch,1,side,side] in [0,1]; booleans count as 0 and 1.
+    """``masks`` as a tensor, fp32 [batch,1,height,width] in [0,1]; booleans count as 0 and 1.
 
-    Raises ``ImageError`` for anything that does not fit ``images`` [batch,3,side,side].
+    Raises ``ImageError`` for anything that does not fit ``images`` [batch,3,height,width].
     """
     given, expected = _as_tensor("masks", masks), tuple(images[:, :1].shape)
     if tuple(given.shape) != expected:
@@ -87,28 +87,26 @@ def _as_tensor(kind: str, given: object) -> Tensor:
         raise ImageError(f"{kind} are a {type(given).__name__} of tensors; give one tensor: torch.stack({kind})")
     what = f"an array of {given.dtype}" if isinstance(given, numpy.ndarray) else f"a {type(given).__name__}"
     channels = 1 if kind == "masks" else 3
-    raise ImageError(f"{kind} are {what}; give a tensor or a NumPy array [batch, {channels}, side, side] in [0,1]")
+    raise ImageError(f"{kind} are {what}; give a tensor or a NumPy array [batch, {channels}, height, width] in [0,1]")
 
 
 def _check_shape(images: Tensor) -> None:
     shape = tuple(images.shape)
-    if len(shape) == 4 and shape[0] > 0 and shape[1] == 3 and shape[2] == shape[3] > 0:
+    if len(shape) == 4 and shape[0] > 0 and shape[1] == 3 and min(shape[2:]) > 0:
         return
     found = f"images have shape {shape}"
     if len(shape) == 3 and shape[0] == 3:
         raise ImageError(f"{found}, as a single image has; add the batch: images[None]")
     if len(shape) != 4:
-        raise ImageError(f"{found}; expected [batch, 3, side, side]")
+        raise ImageError(f"{found}; expected [batch, 3, height, width]")
     if not shape[0]:
         raise ImageError(f"{found}, an empty batch; give at least one image")
     if shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4):
         raise ImageError(f"{found}, with the channels last; put them first: images.permute(0, 3, 1, 2)")
     advice = {1: "repeat the grey channel: images.expand(-1, 3, -1, -1)", 4: "leave alpha out: images[:, :3]"}
     if shape[1] in advice:
-        raise ImageError(f"{found}; expected [batch, 3, side, side]; {advice[shape[1]]}")
-    if shape[1] == 3 and shape[2] != shape[3]:
-        raise ImageError(f"{found}, which is not square; expected [batch, 3, side, side]; crop or resize them first")
-    raise ImageError(f"{found}; expected [batch, 3, side, side]")
+        raise ImageError(f"{found}; expected [batch, 3, height, width]; {advice[shape[1]]}")
+    raise ImageError(f"{found}; expected [batch, 3, height, width]")
 
 
 def _out_of_range(images: Tensor) -> str:

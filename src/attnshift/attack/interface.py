@@ -80,8 +80,8 @@ def checked_tasks(
     targets: Tensor | numpy.ndarray | Sequence[int] | None = None,
     needs_names: bool = True,
 ) -> list[Task]:
-    """One task for each of ``images`` [batch,3,side,side] in [0,1], or an error that says what is
-    wrong with them.
+    """One task for each of ``images`` [batch,3,height,width] in [0,1], or an error that says what
+    is wrong with them.
 
     ``classifier`` knows classes and their names; with ``needs_names`` a class without one is an
     error.

@@ -24,6 +24,7 @@ from attnshift.errors import RecipeError
 from attnshift.losses.objective import LossTerm, StatefulTerm
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.types import size_of
 
 __all__ = ["LatentAttack"]
 
@@ -76,12 +77,12 @@ class LatentAttack:
         masks: Tensor | numpy.ndarray | None = None,
         targets: Tensor | numpy.ndarray | Sequence[int] | None = None,
     ) -> AttackResult:
-        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``, class numbers.
+        """Attack ``images`` [batch,3,height,width] in [0,1] with true ``labels``, class numbers.
 
         Images may have any floating-point dtype and stand on any device; the result is fp32, on
         the attack's. Integers, one-hot labels and channels at the end are refused.
         ``class_names`` names the true class of each image; where it is empty the first surrogate's
-        own names are used. ``masks`` [batch,1,side,side] in [0,1] say where the objects are, for
+        own names are used. ``masks`` [batch,1,height,width] in [0,1] say where the objects are, for
         recipes whose mask is given. ``targets`` are the classes to be seen instead; without them
         any wrong one will do. Raises ``ModelError``, ``ImageError``, ``LabelError`` or
         ``RecipeError`` for input that does not fit.
@@ -91,7 +92,7 @@ class LatentAttack:
                 "masks are ignored unless the recipe's mask.source is 'given'; leave masks out, or set it"
             )
         tasks = checked_tasks(self.classifiers[0], images, labels, class_names, masks, targets)
-        self.backbone.check_size(tasks[0].image.shape[-1])
+        self.backbone.check_size(size_of(tasks[0].image))
         return in_batches(tasks, self.batch, self._attack)
 
     def _attack(self, tasks: Sequence[Task]) -> AttackResult:

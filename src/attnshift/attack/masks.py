@@ -17,25 +17,26 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.errors import RecipeError
 from attnshift.recipes.schema import MaskSection
+from attnshift.sizes import Size
 from attnshift.types import AttentionMaps, Site, TokenSpan
 
 __all__ = ["make_masks", "mask_sites", "pixel_weights"]
 
-_LARGEST_GRID = 32
-"""Side of the largest self-attention that refines a mask where there are several; a map at 64 x 64
-takes 67 MB a head and step."""
+_LARGEST_GRID = 32 * 32
+"""Positions of the largest self-attention that refines a mask where there are several; a map of
+64 x 64 takes 67 MB a head and step."""
 
 
-def mask_sites(section: MaskSection, available: Sequence[Site], latent_side: int) -> tuple[Site, ...]:
+def mask_sites(section: MaskSection, available: Sequence[Site], latents: Size) -> tuple[Site, ...]:
     """The sites whose clean attention makes the mask; none where the mask comes from elsewhere."""
     if section.source != "attention":
         return ()
-    cross = _cross(section).sites(available, "cross", latent_side)
+    cross = _cross(section).sites(available, "cross", latents)
     if not section.refine:
         return cross
-    sides = {site.side for site in available if site.kind == "self"}
-    refining = max((side for side in sides if side <= _LARGEST_GRID), default=min(sides, default=0))
-    return (*cross, *(site for site in available if site.kind == "self" and site.side == refining))
+    grids = {site.grid for site in available if site.kind == "self"}
+    refining = max((grid for grid in grids if grid.area <= _LARGEST_GRID), default=min(grids, default=None))
+    return (*cross, *(site for site in available if site.kind == "self" and site.grid == refining))
 
 
 def make_masks(
@@ -87,7 +88,7 @@ def _given(masks: Sequence[Tensor | None]) -> Tensor:
 
 
 def _attended(section: MaskSection, attention: AttentionMaps, span: TokenSpan, image: int) -> Tensor:
-    """The true phrase's map, [side,side]; each round of refinement lets it flow along the
+    """The true phrase's map, [rows,columns]; each round of refinement lets it flow along the
     self-attention.
 
     A position then takes the mean of the map over the positions that it looks at, so that the map
@@ -100,7 +101,7 @@ def _attended(section: MaskSection, attention: AttentionMaps, span: TokenSpan, i
     if section.refine:
         rows = [of_share(step[image].float(), site, "part") for site in selves for step in attention[site]]
         flow = torch.stack([each.mean(0) for each in rows]).mean(0)
-        attended = resized(attended[None], selves[0].side)[0]
+        attended = resized(attended[None], selves[0].grid)[0]
         for _ in range(section.refine):
             attended = (flow @ attended.flatten()).view_as(attended)
         attended = attended - attended.min()

@@ -13,7 +13,7 @@ from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import EVERYWHERE
 from attnshift.diffusion.denoising import denoise, predict
 from attnshift.profiling import part
-from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan
+from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan, size_of
 
 __all__ = ["ALL_LAYERS", "Moved", "Movement", "attention_on_file", "attention_on_path"]
 
@@ -36,7 +36,7 @@ class Moved:
 
     @classmethod
     def of(cls, before: Tensor, after: Tensor) -> Moved:
-        """The figures of two maps [side,side] of non-negative values."""
+        """The figures of two maps [rows,columns] of non-negative values."""
         shares = [each / each.sum().clamp(min=1e-12) for each in (before, after)]
         distance = (shares[0] - shares[1]).abs().sum() / 2
         return cls(float(before.mean()), float(after.mean()), float(distance))
@@ -48,7 +48,7 @@ class Movement:
 
     ``true`` is that of the true phrase, ``interference`` that of the interference phrase, empty
     where there is none. ``maps`` are the true phrase's over all layers, before and after,
-    [side,side].
+    [rows,columns].
     """
 
     true: Mapping[str, Moved]
@@ -90,7 +90,7 @@ def attention_on_file(batch: PreparedBatch, images: Tensor) -> tuple[Movement, .
 def _sites(batch: PreparedBatch) -> tuple[Site, ...]:
     """Every cross-attention site, and as a probe where there is an interference phrase."""
     latents = batch.render.trajectory.start
-    own = EVERYWHERE.sites(batch.render.backbone.sites(batch.images.shape[-1]), "cross", latents.shape[-1])
+    own = EVERYWHERE.sites(batch.render.backbone.sites(size_of(batch.images)), "cross", size_of(latents))
     return own if batch.observe.interference is None else (*own, *(site.seen("probe") for site in own))
 
 

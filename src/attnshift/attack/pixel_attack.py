@@ -99,7 +99,7 @@ class PixelAttack:
         class_names: Sequence[str] = (),
         targets: Tensor | numpy.ndarray | Sequence[int] | None = None,
     ) -> AttackResult:
-        """Attack ``images`` [batch,3,side,side] in [0,1] with true ``labels``, class numbers.
+        """Attack ``images`` [batch,3,height,width] in [0,1] with true ``labels``, class numbers.
 
         Images may have any floating-point dtype and stand on any device; the result is fp32, on
         the attack's. Integers, one-hot labels and channels at the end are refused.

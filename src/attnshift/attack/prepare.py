@@ -27,16 +27,17 @@ from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
 from attnshift.randomness import normal_like
-from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
+from attnshift.sizes import Size
+from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan, size_of
 
 __all__ = ["Observer", "PreparedBatch", "Task", "prepare_batch"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One image to attack: ``image`` [3,side,side] in [0,1]. ``id`` names its random draws.
+    """One image to attack: ``image`` [3,height,width] in [0,1]. ``id`` names its random draws.
 
-    ``mask`` [1,side,side] in [0,1] says where its object is, for recipes whose mask is given.
+    ``mask`` [1,height,width] in [0,1] says where its object is, for recipes whose mask is given.
     ``target`` is the class that it shall be seen as, absent in an untargeted attack; either all
     images of a batch have one or none has.
     """
@@ -47,8 +48,8 @@ class Task:
     class_name: str
     mask: Tensor | None = None
     target: int | None = None
-    uncropped: tuple[int, int] | None = None
-    """Width and height of the image before its centre was cropped; None where it was square."""
+    uncropped: Size | None = None
+    """Size of the image before its centre was cropped; None where nothing was."""
 
 
 @batch_record
@@ -136,10 +137,10 @@ def prepare_batch(
     )
     latents = _encode(method, backbone, images, tasks)
     text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
-    stored, trajectory = clean_path(method, backbone, images.shape[-1], latents, text, empty, inversions)
+    stored, trajectory = clean_path(method, backbone, size_of(images), latents, text, empty, inversions)
     key = RandomKey(recipe.seed, tuple(task.id for task in tasks), 0)
     trajectory = laid_out(recipe.path, backbone, trajectory, stored, key)
-    sites = method.objective.sites(backbone.sites(images.shape[-1]), latents.shape[-1])
+    sites = method.objective.sites(backbone.sites(size_of(images)), size_of(latents))
     check_sites(recipe, sites)
     interference = None
     if choices:
@@ -213,7 +214,7 @@ def _masks(
     tasks: Sequence[Task],
 ) -> Tensor | None:
     section, latents = method.recipe.mask, trajectory.start
-    sites = mask_sites(section, backbone.sites(images.shape[-1]), latents.shape[-1])
+    sites = mask_sites(section, backbone.sites(size_of(images)), size_of(latents))
     _, attention = denoise(backbone, trajectory, latents, sites) if sites else (latents, {})
     labels = torch.tensor([task.label for task in tasks], device=backbone.device)
     return make_masks(section, attention, tokens, classifiers, images, labels, [task.mask for task in tasks])

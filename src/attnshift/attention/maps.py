@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.attention.selection import Selection
-from attnshift.types import AttentionMaps, MassShare, Observation, Site, TokenSpan
+from attnshift.sizes import Size
+from attnshift.types import AttentionMaps, MassShare, Observation, Site, TokenSpan, size_of
 
 __all__ = [
     "grid_weights",
@@ -32,11 +33,11 @@ _EPS = 1e-8
 
 def site_maps(
     attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int
-) -> Float[Tensor, "steps heads tokens side side"]:
+) -> Float[Tensor, "steps heads tokens rows columns"]:
     """Attention of each head of one site to the tokens of a phrase."""
     rows = [of_share(attention[site][step][image], site, select.share) for step in select.window(attention[site])]
     steps = [each[:, :, list(span)].float() for each in rows]
-    return torch.stack(steps).transpose(2, 3).unflatten(3, (site.side, site.side))
+    return torch.stack(steps).transpose(2, 3).unflatten(3, site.grid)
 
 
 def of_share(maps: Float[Tensor, "*rows keys"], site: Site, share: MassShare) -> Float[Tensor, "*rows keys"]:
@@ -47,47 +48,45 @@ def of_share(maps: Float[Tensor, "*rows keys"], site: Site, share: MassShare) ->
     return maps.float() / maps.float().sum(-1, keepdim=True).clamp(min=_EPS)
 
 
-def resized(maps: Float[Tensor, "*maps old old"], side: int) -> Float[Tensor, "*maps {side} {side}"]:
-    """Maps at another side."""
-    if maps.shape[-1] == side:
+def resized(maps: Float[Tensor, "*maps _ _"], grid: Size) -> Float[Tensor, "*maps {grid.rows} {grid.columns}"]:
+    """Maps on another grid."""
+    if size_of(maps) == grid:
         return maps
     flat = maps.flatten(0, -3)[None]
-    return torch.nn.functional.interpolate(flat, (side, side), mode="bilinear", antialias=True).view(
-        *maps.shape[:-2], side, side
-    )
+    return torch.nn.functional.interpolate(flat, grid, mode="bilinear", antialias=True).view(*maps.shape[:-2], *grid)
 
 
 def token_maps(
     attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
-) -> Float[Tensor, "tokens side side"]:
+) -> Float[Tensor, "tokens rows columns"]:
     """Token maps of one image: the mean over sites, heads and steps.
 
     Sites with smaller grids are resized to the largest one.
     """
-    side = max(site.side for site in sites)
+    grid = max(site.grid for site in sites)
     maps = []
     for site in sites:
         heads = site_maps(attention, site, select, span, image)
-        maps.append(resized((heads * select.head_weights(heads, 1)).sum(1).mean(0), side))
+        maps.append(resized((heads * select.head_weights(heads, 1)).sum(1).mean(0), grid))
     return torch.stack(maps).mean(0)
 
 
 def phrase_map(
     attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
-) -> Float[Tensor, "side side"]:
+) -> Float[Tensor, "rows columns"]:
     """Attention of a whole phrase for one image: the sum of its token maps."""
     return token_maps(attention, sites, select, span, image).sum(0)
 
 
-def grid_weights(observation: Observation, image: int, side: int) -> Float[Tensor, "{side} {side}"]:
+def grid_weights(observation: Observation, image: int, grid: Size) -> Float[Tensor, "{grid.rows} {grid.columns}"]:
     """Weight of each position of a grid for one image,
     in (0,1]: the mean of its pixels' weights."""
     weights = observation.weights[image].float()
-    return torch.nn.functional.adaptive_avg_pool2d(weights, side)[0]
+    return torch.nn.functional.adaptive_avg_pool2d(weights, grid)[0]
 
 
-def relative_entropy(maps: Float[Tensor, "*maps side side"], temperature: float = 1.0) -> Float[Tensor, "*maps"]:
-    """Entropy of maps scaled to sum to 1, relative to log(side * side); 1 for a map of zeros.
+def relative_entropy(maps: Float[Tensor, "*maps rows columns"], temperature: float = 1.0) -> Float[Tensor, "*maps"]:
+    """Entropy of maps scaled to sum to 1, relative to log(rows * columns); 1 for a map of zeros.
 
     Their ``temperature`` is that of a softmax over positions of the maps' logarithms.
     """
@@ -98,7 +97,7 @@ def relative_entropy(maps: Float[Tensor, "*maps side side"], temperature: float 
     return -(share * share.clamp(min=1e-12).log()).sum(-1) / math.log(max(positions, 2))
 
 
-def shares_over_positions(maps: Float[Tensor, "*maps side side"]) -> Float[Tensor, "*maps side side"]:
+def shares_over_positions(maps: Float[Tensor, "*maps rows columns"]) -> Float[Tensor, "*maps rows columns"]:
     """Maps scaled to sum to 1 over positions; an empty one becomes uniform."""
     positions = maps.shape[-1] * maps.shape[-2]
     return (maps + _EPS / positions) / (maps.sum((-2, -1), keepdim=True) + _EPS)

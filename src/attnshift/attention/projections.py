@@ -27,7 +27,7 @@ def queries_and_keys(
     site: Site, held: Float[Tensor, "batch heads positions width"]
 ) -> tuple[Float[Tensor, "batch heads rows width"], Float[Tensor, "batch heads keys width"]]:
     """The queries that terms see of a self-attention site, and its keys."""
-    return held[:, :, : -(site.side**2)], held[:, :, -(site.side**2) :]
+    return held[:, :, : -site.positions], held[:, :, -site.positions :]
 
 
 def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:
@@ -44,7 +44,7 @@ def query_rows(site: Site, key: RandomKey) -> Int[Tensor, "batch sample"]:
     """The query rows of ``site`` that an iteration reads; the same at all steps and in all
     branches."""
     drawn = [
-        generator(key.seed, id, key.iteration, "query rows", site.layer).permutation(site.side**2) for id in key.ids
+        generator(key.seed, id, key.iteration, "query rows", site.layer).permutation(site.positions) for id in key.ids
     ]
     return torch.from_numpy(numpy.stack(drawn)[:, : site.sample])
 

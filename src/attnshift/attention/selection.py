@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
+from attnshift.sizes import Sides, Size
 from attnshift.types import Kind, MassShare, Place, Site
 
 __all__ = ["EVERYWHERE", "Selection"]
@@ -22,12 +23,13 @@ class Selection:
     """Sites by place and grid, weights of their heads, a window of denoising steps, and what masses
     are shares of.
 
-    ``grid`` is the side of the grid relative to the latent: "quarter" (7 x 7 positions at 224 px of
-    Stable Diffusion), "half", "full", "eighth", or "all"; where all of a model's sites have one
-    grid, as in transformers, that is read in any case. ``steps`` counts from 0; an end of -1
-    means the last step, included. ``heads`` are the heads' shares in a mean, scaled to sum to 1;
-    empty means that all count the same. ``share`` acts on joint attention alone: masses are shares
-    of the attention to the text (or to the image, between positions), or of the whole row.
+    ``grid`` says how fine the grid is beside the latents, in rows and in columns: "quarter" (7 x 7
+    positions at 224 px of Stable Diffusion), "half", "full", "eighth", or "all"; where all of a
+    model's sites have one grid, as in transformers, that is read in any case. ``steps`` counts from
+    0; an end of -1 means the last step, included. ``heads`` are the heads' shares in a mean, scaled
+    to sum to 1; empty means that all count the same. ``share`` acts on joint attention alone:
+    masses are shares of the attention to the text (or to the image, between positions), or of the
+    whole row.
     """
 
     __pydantic_config__ = STRICT
@@ -38,23 +40,23 @@ class Selection:
     heads: tuple[Annotated[float, Field(ge=0)], ...] = ()
     share: MassShare = "part"
 
-    def sites(self, available: Iterable[Site], kind: Kind, latent_side: int) -> tuple[Site, ...]:
-        """The selected ones among ``available``, to be read as maps; ``RecipeError`` if there is
-        none."""
+    def sites(self, available: Iterable[Site], kind: Kind, latents: Sides) -> tuple[Site, ...]:
+        """The selected ones among ``available``, to be read as maps, where ``latents`` have this
+        size; ``RecipeError`` if there is none."""
         offered = (site.mapped() for site in available if site.kind == kind and site.view == "prompt")
         candidates = list(dict.fromkeys(offered))
         parts = {"full": 1, "half": 2, "quarter": 4, "eighth": 8}
-        any_grid = self.grid == "all" or len({site.side for site in candidates}) == 1
+        any_grid = self.grid == "all" or len({site.grid for site in candidates}) == 1
         chosen = tuple(
             site
             for site in candidates
-            if site.place in self.places and (any_grid or site.side == -(-latent_side // parts[self.grid]))
+            if site.place in self.places and (any_grid or site.grid == Size.of(latents).shrunk(parts[self.grid]))
         )
         if not chosen:
-            grids = sorted({(site.place, site.side) for site in candidates})
+            grids = sorted({(site.place, site.grid) for site in candidates})
             raise RecipeError(
                 f"no {kind}-attention site at places {list(self.places)} and grid '{self.grid}'; "
-                f"the model has {', '.join(f'{place} {side}x{side}' for place, side in grids)}"
+                f"the model has {', '.join(f'{place} {grid.columns}x{grid.rows}' for place, grid in grids)}"
             )
         if self.heads:
             other = sorted({site.heads for site in chosen if site.heads != len(self.heads)})

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from attnshift.baselines.diffusion import check_negative_prompt
 from attnshift.baselines.mapped import MappedBaseline
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
@@ -49,8 +50,8 @@ class ACA(MappedBaseline):
 
         super().check(given)
         check_negative_prompt(given.backbone, self.guidance, self.reconstruction == "null_text")
-        side = given.images.shape[-1]
-        check_steps(given.backbone, self.schedule_steps, self.schedule_steps, side, "baseline.schedule_steps")
+        size = size_of(given.images)
+        check_steps(given.backbone, self.schedule_steps, self.schedule_steps, size, "baseline.schedule_steps")
 
     def prepare(self, given: EditInput) -> Edit:
         from attnshift.baselines.content import prepare_content

@@ -11,6 +11,7 @@ from pydantic import Field
 from attnshift.baselines.diffusion import Template
 from attnshift.baselines.mapped import MappedBaseline
 from attnshift.errors import RecipeError
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
@@ -83,8 +84,8 @@ class APA(MappedBaseline):
         from attnshift.diffusion.low_rank import Projecting
 
         super().check(given)
-        side, options = given.images.shape[-1], "baseline.schedule_steps and inverted_steps"
-        check_steps(given.backbone, self.schedule_steps, self.way, side, options)
+        size, options = size_of(given.images), "baseline.schedule_steps and inverted_steps"
+        check_steps(given.backbone, self.schedule_steps, self.way, size, options)
         if self.memory_steps and not isinstance(given.backbone, Projecting):
             raise RecipeError(
                 f"baseline 'apa' changes the denoiser's attention, and {given.backbone.name} does not show it; "

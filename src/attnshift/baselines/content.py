@@ -18,7 +18,7 @@ from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import NullText, Offset
-from attnshift.types import Fused
+from attnshift.types import Fused, size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.aca import ACA
@@ -190,7 +190,7 @@ class Content(Mapped):
 def prepare_content(options: ACA, given: EditInput) -> Content:
     """ACA with ``options`` on ``given``: the images mapped to noise."""
     backbone, images = given.backbone, given.images
-    schedule = backbone.noise_schedule(options.schedule_steps, options.schedule_steps, images.shape[-1])
+    schedule = backbone.noise_schedule(options.schedule_steps, options.schedule_steps, size_of(images))
     text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(images))
     stored = invert(backbone, schedule, backbone.encode(images), text, "aligned")
     reconstruction = _NULL_TEXT if options.reconstruction == "null_text" else Offset()

@@ -12,6 +12,7 @@ from attnshift.baselines.options import ScaledOptions
 from attnshift.ensemble import RULES
 from attnshift.errors import RecipeError
 from attnshift.registry import build
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
@@ -58,7 +59,7 @@ class DiffusionBaseline(ScaledOptions, ABC):
 
     def check(self, given: EditInput) -> None:
         """Raise ``UserError`` if the attack cannot run on images of that size."""
-        given.backbone.check_size(given.images.shape[-1])
+        given.backbone.check_size(size_of(given.images))
         self.rule()(given.surrogates, given.images)
 
     def rule(self) -> FusionRule:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from attnshift.baselines.diffusion import PromptedBaseline, check_negative_prompt
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import EditInput
@@ -60,4 +61,4 @@ class GuidedBaseline(PromptedBaseline):
         super().check(given)
         check_negative_prompt(given.backbone, self.guidance)
         options = "baseline.schedule_steps" if self.generates else "baseline.schedule_steps and inverted_steps"
-        check_steps(given.backbone, self.schedule_steps, self.way, given.images.shape[-1], options)
+        check_steps(given.backbone, self.schedule_steps, self.way, size_of(given.images), options)

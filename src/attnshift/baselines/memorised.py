@@ -24,6 +24,7 @@ from attnshift.diffusion.reconstruction import Offset
 from attnshift.ensemble.expectation import View
 from attnshift.ensemble.transforms import ResizeAndPad
 from attnshift.randomness import generator
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.apa import APA
@@ -144,7 +145,7 @@ def prepare_memorised(options: APA, given: EditInput) -> Memorised:
         )
         layers, memory = backbone.projections(), memorised(backbone, encoded, text, given.key, learning)
     own = changed(backbone, memory, layers)
-    schedule = backbone.noise_schedule(options.schedule_steps, options.way, given.images.shape[-1])
+    schedule = backbone.noise_schedule(options.schedule_steps, options.way, size_of(given.images))
     empty = backbone.embed([""] * len(encoded))
     stored = invert(own, schedule, encoded, text, "aligned")
     if options.reconstruction == "offset":

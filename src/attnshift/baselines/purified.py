@@ -18,6 +18,8 @@ from attnshift.diffusion.ddim import linear_levels
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.randomness import normal_like
+from attnshift.sizes import Sides
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.diffpgd import DiffPGD
@@ -28,15 +30,15 @@ _TRAINED, _RUNGS = 1000, 50
 """Steps of the diffusion model of the paper, and of the schedule that it is walked with."""
 
 
-def ladder(backbone: Backbone, depth: int, side: int = 0) -> NoiseSchedule:
-    """The ``depth`` + 1 steps of ``backbone``, for images of ``side`` pixels, whose signal is
+def ladder(backbone: Backbone, depth: int, size: Sides = 0) -> NoiseSchedule:
+    """The ``depth`` + 1 steps of ``backbone``, for images of ``size``, whose signal is
     nearest to the paper's.
 
     Those are every 20th of 1000 steps with linear betas, from number 20 ``depth`` down to 0; the
     last step ends at the predicted image itself.
     """
     alphas = linear_levels(_TRAINED)
-    own = backbone.noise_schedule(_TRAINED, _TRAINED - 1, side)
+    own = backbone.noise_schedule(_TRAINED, _TRAINED - 1, size)
     wanted = [alphas[rung * _TRAINED // _RUNGS] for rung in reversed(range(depth + 1))]
     known = own.alphas
     places = [min(range(len(own)), key=lambda at: abs(known[at] - alpha)) for alpha in wanted]
@@ -114,7 +116,7 @@ class Purified(Edit):
 @torch.no_grad()
 def prepare_purified(options: DiffPGD, given: EditInput) -> Purified:
     """Diff-PGD with ``options`` on ``given``."""
-    schedule = ladder(given.backbone, options.depth, given.images.shape[-1])
+    schedule = ladder(given.backbone, options.depth, size_of(given.images))
     made = Purified(given, options, schedule, given.backbone.embed(given.prompts), None)
     if options.residual and options.noise == "fixed":
         return replace(made, clean=made.purify(given.images, 0))

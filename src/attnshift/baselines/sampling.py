@@ -19,6 +19,7 @@ from attnshift.diffusion.noise_schedule import NoisePath
 from attnshift.diffusion.visits import Visit
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import normal_like
+from attnshift.types import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.guided import GuidedBaseline
@@ -133,7 +134,7 @@ def way_of(options: GuidedBaseline, given: EditInput, planned: Sequence[Visit]) 
     through the inverted latents.
     """
     backbone, key = given.backbone, given.key
-    schedule = backbone.noise_schedule(options.schedule_steps, options.way, given.images.shape[-1])
+    schedule = backbone.noise_schedule(options.schedule_steps, options.way, size_of(given.images))
     text, empty = backbone.embed(given.prompts), backbone.embed([""] * len(given.images))
     latents = backbone.encode(given.images)
     if options.generates:

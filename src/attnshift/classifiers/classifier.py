@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -39,6 +39,10 @@ class Preprocessing:
     normalised per channel with ``mean`` and ``std``. Without ``resized`` they are resized to
     ``size`` and not cropped. If ``size`` is larger than ``resized``, black surrounds the image.
 
+    An image of another shape, wider say, has its shorter side resized and keeps its shape, as in
+    torchvision and in timm; the crop then takes its centre. With ``squash`` the whole image is
+    resized to ``resized`` in any case.
+
     Libraries resize 8-bit images, round them, and clip values that a bicubic kernel puts out of
     range. Here values stay real numbers, so that a gradient passes. The difference is at most 1.6
     levels of 255, and larger at extreme contrast.
@@ -49,9 +53,10 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resized: tuple[int, int] | None = None
+    squash: bool = field(default=False, repr=False)
 
     def __call__(self, images: Tensor) -> Tensor:
-        resized = self.resized or self.size
+        resized = self._resized(*images.shape[-2:])
         if images.shape[-2:] != resized:
             smooth = self.interpolation != "nearest"
             images = nn.functional.interpolate(images, resized, mode=self.interpolation, antialias=smooth)
@@ -64,10 +69,20 @@ class Preprocessing:
 
         The result, [batch,1,*sides], is zero at pixels that the network does not see.
         """
-        if self.resized is not None:
+        resized = self._resized(*sides)
+        if self.resized is not None or resized != self.size:
             maps = nn.functional.interpolate(maps, self.size, mode="bilinear")
-            maps = nn.functional.pad(maps, [-margin for margin in self._margins(self.resized)])
+            maps = nn.functional.pad(maps, [-margin for margin in self._margins(resized)])
         return nn.functional.interpolate(maps, tuple(sides), mode="bilinear")
+
+    def _resized(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns to which images of this size are resized."""
+        target = self.resized or self.size
+        if self.squash or rows == columns or rows * target[1] == columns * target[0]:
+            return target
+        if target[0] * columns > target[1] * rows:
+            return target[0], columns * target[0] // rows
+        return rows * target[1] // columns, target[1]
 
     def _margins(self, resized: tuple[int, int]) -> list[int]:
         """Pixels added to the resized image at left, right, top and bottom; negative if cropped."""
@@ -170,7 +185,8 @@ class Classifier:
     def fingerprint(self) -> str:
         """Hash of weights, preprocessing and the network's class names."""
         names = self.class_names if self.order is None else self.order.own_names
-        return fingerprint({"network": self.network}, (self.preprocessing, names))
+        squash = ("squash",) if self.preprocessing.squash else ()
+        return fingerprint({"network": self.network}, (self.preprocessing, names, *squash))
 
     def to(self, device: torch.device | str) -> Classifier:
         self.network.to(device)

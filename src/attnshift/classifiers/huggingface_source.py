@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ def _check_extent(called: str, folder: Path, kind: Any) -> None:
 def measure_preprocessing(name: str, processor: Processor, interpolation: Interpolation) -> Preprocessing:
     """Preprocessing that equals ``processor`` on square images, found by measurement.
 
+    A wide image tells whether it resizes the shorter side or squashes the whole.
+
     The values in the configuration are not enough: ConvNeXT's processor crops a larger image, and
     EfficientNet's normalises twice. Black and white images give mean and std, and ramps give the
     size before the crop. A smooth image then shows that the processor does nothing else.
@@ -145,7 +148,7 @@ def measure_preprocessing(name: str, processor: Processor, interpolation: Interp
     resized = None if (down, across) == (rows, columns) else (down, across)
     measured = Preprocessing((rows, columns), interpolation, _three(mean), _three(std), resized)
     _prove(name, processor, measured, side)
-    return measured
+    return min((measured, replace(measured, squash=True)), key=lambda each: _gap(processor, each, (side, 2 * side)))
 
 
 _RISE, _TILT = 239, 16
@@ -176,16 +179,22 @@ def _length(ramp: Tensor, side: int) -> int:
 
 def _prove(name: str, processor: Processor, measured: Preprocessing, side: int) -> None:
     for sides in (side, 3 * side // 2):
-        coarse = (generator("image processor", sides).random((3, 3, 3)) * 255).astype(numpy.uint8)
-        image = numpy.asarray(Image.fromarray(coarse).resize((sides, sides), Image.Resampling.BICUBIC))
-        given = processor(image)
-        expected = measured(torch.from_numpy(image.copy()).movedim(2, 0)[None] / 255)[0]
-        std = torch.tensor(measured.std).view(3, 1, 1)
-        if given.shape != expected.shape or float(((given - expected) * std).abs().mean()) > 4 / 255:
+        if _gap(processor, measured, (sides, sides)) > 4 / 255:
             raise ModelError(
                 f"the image processor of {name} does more than to resize, cut and normalise; load the network yourself "
                 "and give it to attnshift.Classifier.wrap"
             )
+
+
+def _gap(processor: Processor, measured: Preprocessing, sides: tuple[int, int]) -> float:
+    """Mean difference of the two on a smooth image with these rows and columns, in [0,1] and above;
+    infinite where their shapes differ."""
+    coarse = (generator("image processor", sides[0]).random((3, 3, 3)) * 255).astype(numpy.uint8)
+    image = numpy.asarray(Image.fromarray(coarse).resize((sides[1], sides[0]), Image.Resampling.BICUBIC))
+    given = processor(image)
+    expected = measured(torch.from_numpy(image.copy()).movedim(2, 0)[None] / 255)[0]
+    std = torch.tensor(measured.std).view(3, 1, 1)
+    return float(((given - expected) * std).abs().mean()) if given.shape == expected.shape else math.inf
 
 
 def _processor(processor: Any) -> Processor:

@@ -109,14 +109,20 @@ def check_architecture(name: str) -> None:
 def preprocessing(network: nn.Module) -> Preprocessing:
     """Preprocessing in the configuration of ``network``, including timm's crop at evaluation.
 
-    timm's modes of cropping are all the same on square images.
+    timm's modes of cropping are all the same on square images. Of others, "center" and "squash" are
+    followed, and "border", which frames an image, is taken as "center".
     """
     config = resolve_data_config({}, model=network)
     height, width = config["input_size"][1:]
     resized = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     interpolation = config["interpolation"] if config["interpolation"] in ("bilinear", "nearest") else "bicubic"
     return Preprocessing(
-        (height, width), interpolation, config["mean"], config["std"], None if resized == (height, width) else resized
+        (height, width),
+        interpolation,
+        config["mean"],
+        config["std"],
+        None if resized == (height, width) else resized,
+        config["crop_mode"] == "squash",
     )
 
 

@@ -44,7 +44,7 @@ def load_torchvision(name: str) -> Classifier:
 
 
 def _preprocessing(weights: models.WeightsEnum) -> Preprocessing:
-    """Preprocessing of ``weights`` for square images: their sizes are those of the shorter side."""
+    """Preprocessing of ``weights``: their sizes are those of the shorter side."""
     evaluated = weights.transforms()
     (size,), (resized,) = evaluated.crop_size, evaluated.resize_size
     return Preprocessing(

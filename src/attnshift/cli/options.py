@@ -89,7 +89,15 @@ class ImageOptions:
             autocompletion=completion.classifiers,
         ),
     ] = ()
-    size: Annotated[int, typer.Option(help="Side of the square images in pixels; default: the pipeline's.")] = 0
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="SIDE|WIDTHxHEIGHT|keep",
+            help="Pixels to which images are cropped, such as 512 or 768x512, or keep: each image whole, at the "
+            "nearest size that fits; default: the pipeline's.",
+            show_default=False,
+        ),
+    ] = ""
     limit: Annotated[int, typer.Option(help="Only the first so many images.")] = 0
     device: Annotated[str, typer.Option(help="cpu or cuda.", autocompletion=completion.one_of("cpu", "cuda"))] = "cpu"
     precision: Annotated[

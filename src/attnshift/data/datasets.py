@@ -16,6 +16,7 @@ from attnshift.data.samples import Sample, Samples
 from attnshift.data.sources import open_source
 from attnshift.errors import LabelError, UserError
 from attnshift.registry import suggest
+from attnshift.sizes import Size, read_size
 
 __all__ = ["ChooseTarget", "Item", "check_class", "check_target", "identify", "read_items"]
 
@@ -45,18 +46,26 @@ class Item:
     target: int | None = None
     """Number of the target class, from 0; None in an untargeted attack."""
     target_name: str = ""
+    size: Size | None = None
+    """Size to which the whole image is brought; None where the run has one, to which images are
+    cropped."""
 
     def to_row(self) -> dict[str, str | int | None]:
         """Fields as plain values; ``from_row`` reverses this."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return values | {"image": str(self.image), "mask": None if self.mask is None else str(self.mask)}
+        texts = {name: None if values[name] is None else str(values[name]) for name in ("mask", "size")}
+        return values | texts | {"image": str(self.image)}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Item:
         """Item from the values of ``to_row``."""
-        values = {each.name: row[each.name] for each in fields(cls)}
+        values: dict[str, Any] = {
+            "size": None,
+            **{each.name: row[each.name] for each in fields(cls) if each.name in row},
+        }
         mask = None if row["mask"] is None else Reference.parse(row["mask"])
-        return cls(**values | {"image": Reference.parse(row["image"]), "mask": mask})
+        size = None if values["size"] is None else read_size(values["size"])
+        return cls(**values | {"image": Reference.parse(row["image"]), "mask": mask, "size": size})
 
 
 def read_items(
@@ -71,6 +80,7 @@ def read_items(
     examine: Callable[[Reference, bytes], None] | None = None,
     checked_names: tuple[str, ...] = (),
     choices: Mapping[str, ChooseTarget] = {},
+    own_size: Callable[[bytes, str], Size | None] = lambda content, name: None,
 ) -> Iterator[Item]:
     """Items of ``source`` in its order, each read on demand.
 
@@ -86,7 +96,7 @@ def read_items(
     errors found while reading, and reading goes on with the next row or file. An error that makes
     the whole ``source`` unusable is raised. ``examine`` receives all fetched bytes of images and
     masks, so they need not be fetched twice. A ``UserError`` that it raises counts as an error of
-    that image.
+    that image. ``own_size`` takes an image's bytes and its name, and gives the item's ``size``.
     """
     samples = open_source(source, labels, class_names, masks)
     ignored = target == _NO_TARGET and _NO_TARGET not in class_names
@@ -94,7 +104,7 @@ def read_items(
     for_all = None if target is None or ignored or choose else _find(target, class_names, classes, "`target`")
     vocabulary, checked = ClassNames(class_names), ClassNames(checked_names)
     examine = examine or (lambda reference, content: None)
-    make = _Maker(vocabulary, checked, classes, for_all, choose, ignored, examine)
+    make = _Maker(vocabulary, checked, classes, for_all, choose, ignored, examine, own_size)
     return _items(samples, make, labels or Path(source), limit, problems or _refuse)
 
 
@@ -169,6 +179,7 @@ class _Maker:
     choose: ChooseTarget | None
     untargeted: bool
     examine: Callable[[Reference, bytes], None]
+    own_size: Callable[[bytes, str], Size | None]
 
     def __call__(self, sample: Sample) -> Item:
         where, names = sample.where, self.vocabulary.names
@@ -192,7 +203,8 @@ class _Maker:
             target_name = names[target] if target < len(names) else str(target)
         mask = None if sample.mask is None else self._fetch(sample.mask, None, where)
         id = identify(image, label, name, target, mask)
-        return Item(id, sample.file, sample.image, label, name, sample.mask, target, target_name)
+        size = self.own_size(image, f"{where}: {sample.file}")
+        return Item(id, sample.file, sample.image, label, name, sample.mask, target, target_name, size)
 
     def _label(self, sample: Sample) -> tuple[int, str]:
         """Label in the surrogates' order, and the name that the source gives that class, if any."""

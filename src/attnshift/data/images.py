@@ -6,7 +6,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from torch import Tensor
 from attnshift.data.references import Reference, fetch
 from attnshift.errors import ImageError
 from attnshift.files import atomic_write
+from attnshift.sizes import LARGEST_SIDE, SMALLEST_SIDE, Sides, Size
+from attnshift.types import size_of
 
 __all__ = [
     "FORMATS",
     "LARGEST",
+    "Framing",
     "decode_image",
     "decode_mask",
     "encode_png",
@@ -29,6 +33,7 @@ __all__ = [
     "quantise",
     "read_image",
     "read_mask",
+    "size_in",
     "uncropped_size",
     "write_png",
 ]
@@ -58,31 +63,63 @@ _DAMAGE = (
 )
 
 
-def read_image(where: Path | Reference, side: int) -> Tensor:
+@dataclass(frozen=True)
+class Framing:
+    """How images come to the size at which they are attacked.
+
+    All come to one ``size``, for which their centre is cropped. Without it each is resized as a
+    whole to the size that ``nearest`` finds for its own.
+    """
+
+    size: Size | None
+    nearest: Callable[[Size], Size] = lambda size: size
+
+    def own_size(self, content: bytes, name: str) -> Size | None:
+        """The size of an encoded image that is resized as a whole; None where all come to one.
+
+        Raises ``ImageError`` for one that cannot be read, or whose sides are out of bounds.
+        """
+        if self.size is not None:
+            return None
+        # Decoding says why bytes cannot be read.
+        size = self.nearest(size_in(content) or size_of(decode_image(content, None, name)))
+        if not SMALLEST_SIDE <= min(size) <= max(size) <= LARGEST_SIDE:
+            bounds = f"whole images have sides of {SMALLEST_SIDE} to {LARGEST_SIDE} px"
+            raise ImageError(f"{name}: {size} pixels; {bounds}; scale it first, or give a `size` in pixels")
+        return size
+
+    def decode(self, content: bytes, name: str) -> Tensor:
+        """The image [3,height,width], as it is attacked."""
+        own = self.own_size(content, name)
+        return decode_image(content, own or self.size, name, whole=own is not None)
+
+
+def read_image(where: Path | Reference, size: Sides | None, whole: bool = False) -> Tensor:
     """Image at ``where``, decoded as by ``decode_image``. Every error is an ``ImageError``."""
     reference = Reference("file", str(where)) if isinstance(where, Path) else where
-    return decode_image(fetch(reference), side, reference.name)
+    return decode_image(fetch(reference), size, reference.name, whole)
 
 
-def read_mask(where: Path | Reference, side: int) -> Tensor:
+def read_mask(where: Path | Reference, size: Sides, whole: bool = False) -> Tensor:
     """Mask at ``where``, decoded as by ``decode_mask``."""
-    return _brightness(read_image(where, side))
+    return _brightness(read_image(where, size, whole))
 
 
-def decode_image(content: bytes, side: int, name: str) -> Tensor:
-    """RGB image [3,side,side] in [0,1].
+def decode_image(content: bytes, size: Sides | None, name: str, whole: bool = False) -> Tensor:
+    """RGB image [3,height,width] in [0,1], of ``size``, or of its own.
 
-    The image is rotated as its EXIF tag says, its shorter side is resized, and its centre is
-    cropped to a square. CIE L*a*b* becomes sRGB. An animation gives its first frame. Transparent
-    pixels are laid on white. Messages call the image ``name``. Raises ``ImageError`` unless
-    ``content`` is an 8-bit image of at most ``LARGEST`` pixels in one of ``FORMATS``.
+    The image is rotated as its EXIF tag says, resized until it covers ``size``, and its centre is
+    cropped. ``whole``, it is resized to ``size`` and nothing is cropped. CIE L*a*b* becomes sRGB.
+    An animation gives its first frame. Transparent pixels are laid on white. Messages call the
+    image ``name``. Raises ``ImageError`` unless ``content`` is an 8-bit image of at most
+    ``LARGEST`` pixels in one of ``FORMATS``.
     """
     try:
         with warnings.catch_warnings():
             # Pillow warns of damage that it can read past, and of images above its own limit of
             # pixels. Our limit is lower and raises.
             warnings.simplefilter("ignore")
-            image = _decoded(content, side, name)
+            image = _decoded(content, None if size is None else Size.of(size), name, whole)
     except UnidentifiedImageError:
         reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
         raise ImageError(f"{name}: not a readable image ({reason}); replace or remove it") from None
@@ -95,15 +132,27 @@ def decode_image(content: bytes, side: int, name: str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def decode_mask(content: bytes, side: int, name: str) -> Tensor:
-    """Mask [1,side,side] in [0,1]: the brightness of the image that ``decode_image`` reads."""
-    return _brightness(decode_image(content, side, name))
+def decode_mask(content: bytes, size: Sides, name: str, whole: bool = False) -> Tensor:
+    """Mask [1,height,width] in [0,1]: the brightness of the image that ``decode_image`` reads."""
+    return _brightness(decode_image(content, size, name, whole))
 
 
-def uncropped_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height of an encoded image of which ``decode_image`` crops the centre.
+def uncropped_size(content: bytes, size: Sides) -> Size | None:
+    """Size of an encoded image of which ``decode_image`` crops the centre for ``size``.
 
-    None for a square one, and for bytes that cannot be read. The pixels are not decoded.
+    None for one that loses less than a pixel, and for bytes that cannot be read.
+    """
+    given, size = size_in(content), Size.of(size)
+    if given is None:
+        return None
+    covered = Size(*(min(side, -(-size[at] * given[1 - at] // size[1 - at])) for at, side in enumerate(given)))
+    return None if covered == given else given
+
+
+def size_in(content: bytes) -> Size | None:
+    """Size of an encoded image, rotated as its EXIF tag says; None for bytes that cannot be read.
+
+    The pixels are not decoded.
     """
     try:
         with warnings.catch_warnings():
@@ -113,9 +162,7 @@ def uncropped_size(content: bytes) -> tuple[int, int] | None:
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     except (*_DAMAGE, Image.DecompressionBombError):
         return None
-    if width == height:
-        return None
-    return (height, width) if turned else (width, height)
+    return Size(width, height) if turned else Size(height, width)
 
 
 def into_range(images: Tensor) -> Tensor:
@@ -150,7 +197,7 @@ def write_png(path: Path, image: Tensor, text: Mapping[str, str]) -> None:
     atomic_write(path, encode_png(image, text))
 
 
-def _decoded(content: bytes, side: int, name: str) -> Image.Image:
+def _decoded(content: bytes, size: Size | None, name: str, whole: bool) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=_formats()) as opened:
         width, height = opened.size
         if width * height > LARGEST:
@@ -163,7 +210,11 @@ def _decoded(content: bytes, side: int, name: str) -> Image.Image:
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+        image = image.convert("RGB")
+        if size is None:
+            return image
+        bring = Image.Image.resize if whole else ImageOps.fit
+        return bring(image, (size.columns, size.rows), Image.Resampling.BICUBIC)
 
 
 def _brightness(image: Tensor) -> Tensor:

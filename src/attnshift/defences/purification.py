@@ -19,7 +19,8 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.randomness import generator
 from attnshift.registry import STRICT
-from attnshift.types import RandomKey
+from attnshift.sizes import Size
+from attnshift.types import RandomKey, size_of
 
 __all__ = ["AttackedPurifier", "Purification", "Purifier"]
 
@@ -115,21 +116,21 @@ class AttackedPurifier:
 def _purified(
     options: Purification, backbone: Backbone, images: Tensor, draws: Sequence[numpy.random.Generator]
 ) -> Tensor:
-    backbone.check_size(images.shape[-1])
+    backbone.check_size(size_of(images))
     shown = images.to(backbone.device, torch.promote_types(images.dtype, torch.float32))
-    latents = _denoised(options, backbone, backbone.encode(shown), images.shape[-1], draws)
+    latents = _denoised(options, backbone, backbone.encode(shown), size_of(images), draws)
     return backbone.decode(latents, checkpointing=latents.requires_grad).clamp(0, 1).to(images)
 
 
 def _denoised(
-    options: Purification, backbone: Backbone, latents: Tensor, side: int, draws: Sequence[numpy.random.Generator]
+    options: Purification, backbone: Backbone, latents: Tensor, size: Size, draws: Sequence[numpy.random.Generator]
 ) -> Tensor:
     # Rounding comes first: 0.07 of 100 steps is 7.000000000000001 in floating point and must
     # not become 8.
     steps = math.ceil(round(options.strength * options.schedule_steps, 6))
     if steps == 0:
         return latents
-    noise_schedule = backbone.noise_schedule(options.schedule_steps, steps, side)
+    noise_schedule = backbone.noise_schedule(options.schedule_steps, steps, size)
     drawn = numpy.stack([draw.standard_normal(latents.shape[1:]) for draw in draws])
     noise = torch.from_numpy(drawn).to(latents)
     start = noise_schedule.path.noised(latents, noise, noise_schedule.levels[0])

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from attnshift.attention.projections import projections
 from attnshift.diffusion.backbone import Read
-from attnshift.types import Place, Site
+from attnshift.sizes import Size
+from attnshift.types import Kind, Place, Site
 
 __all__ = ["attention_sites", "record_attention"]
 
@@ -28,9 +29,9 @@ _LAYER = re.compile(r"^(?P<place>down_blocks|mid_block|up_blocks)(?:\.(?P<block>
 _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 
 
-def attention_sites(unet: UNet2DConditionModel, latent_side: int) -> tuple[Site, ...]:
-    """All attention sites of ``unet`` for square latents of side ``latent_side``, in the order of
-    its modules."""
+def attention_sites(unet: UNet2DConditionModel, latents: Size) -> tuple[Site, ...]:
+    """All attention sites of ``unet`` for ``latents`` of this size, in the order of its
+    modules."""
     levels = len(unet.config["block_out_channels"])
     sites = []
     for layer, module in unet.named_modules():
@@ -41,10 +42,8 @@ def attention_sites(unet: UNet2DConditionModel, latent_side: int) -> tuple[Site,
         level = {"down": int(found["block"] or 0), "mid": levels - 1, "up": levels - 1 - int(found["block"] or 0)}[
             place
         ]
-        side = latent_side
-        for _ in range(level):
-            side = (side + 1) // 2
-        sites.append(Site(layer, "cross" if found["which"] == "2" else "self", place, side, module.heads))
+        kind: Kind = "cross" if found["which"] == "2" else "self"
+        sites.append(Site(layer, kind, place, latents.shrunk(2**level), module.heads))
     return tuple(sites)
 
 

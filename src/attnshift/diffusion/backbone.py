@@ -15,6 +15,7 @@ from attnshift.diffusion import Precision
 from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError
+from attnshift.sizes import Sides, Size
 from attnshift.types import Site, TokenSpan
 
 __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read", "check_steps"]
@@ -84,9 +85,12 @@ class Backbone(Protocol):
         """A short name, which differs wherever weights, schedule or vocabulary differ."""
         ...
 
-    def check_size(self, side: int) -> None:
-        """Raise ``ModelError`` naming the nearest sizes that work if square images of ``side``
-        pixels do not."""
+    def check_size(self, size: Sides) -> None:
+        """Raise ``ModelError`` naming the nearest sizes that work if images of ``size`` do not."""
+        ...
+
+    def nearest_size(self, size: Size) -> Size:
+        """The size nearest to ``size`` whose sides are multiples of the model's factor."""
         ...
 
     def encode(
@@ -129,17 +133,17 @@ class Backbone(Protocol):
         """
         ...
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
-        """The last ``denoising_steps`` of ``schedule_steps``, for images of ``side`` pixels; 0
-        stands for the suggested size. Some models shift their levels by it."""
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
+        """The last ``denoising_steps`` of ``schedule_steps``, for images of ``size``; 0 stands for
+        the suggested size. Some models shift their levels by it."""
         ...
 
-    def latent_side(self, side: int) -> int:
-        """Side of the latents of square images of ``side`` pixels."""
+    def latent_size(self, size: Sides) -> Size:
+        """Rows and columns of the latents of images of ``size``."""
         ...
 
-    def sites(self, side: int) -> tuple[Site, ...]:
-        """Attention sites for square images of ``side`` pixels."""
+    def sites(self, size: Sides) -> tuple[Site, ...]:
+        """Attention sites for images of ``size``."""
         ...
 
     def denoise(
@@ -173,10 +177,10 @@ class Loader:
         return self.load(source, precision)
 
 
-def check_steps(backbone: Backbone, schedule_steps: int, steps: int, side: int, options: str) -> None:
+def check_steps(backbone: Backbone, schedule_steps: int, steps: int, size: Sides, options: str) -> None:
     """Raise ``ModelError`` if ``backbone`` cannot walk so many ``steps`` of a schedule for
-    images of ``side`` pixels; ``options`` are the names of what says how many."""
+    images of ``size``; ``options`` are the names of what says how many."""
     try:
-        backbone.noise_schedule(schedule_steps, steps, side)
+        backbone.noise_schedule(schedule_steps, steps, size)
     except ModelError as error:
         raise ModelError(f"{options}: {error}") from None

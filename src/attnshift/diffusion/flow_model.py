@@ -25,6 +25,7 @@ from attnshift.diffusion.latent_model import LatentModel
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.fingerprint import fingerprint
+from attnshift.sizes import Sides, Size
 from attnshift.types import Site
 
 __all__ = ["FlowModel"]
@@ -56,8 +57,8 @@ class FlowModel(LatentModel):
             (sorted(map(str, self.scheduler.config.items())), *facts(self.vae), *self._vocabularies()),
         )
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
-        """The levels of the model's own scheduler, shifted for images of ``side`` where it says
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
+        """The levels of the model's own scheduler, shifted for images of ``size`` where it says
         so."""
         config = self.scheduler.config
         trained = int(config["num_train_timesteps"])
@@ -67,7 +68,7 @@ class FlowModel(LatentModel):
         if self.spaced_by_pipeline:
             spacing["sigmas"] = [1 - at / schedule_steps for at in range(schedule_steps)]
         if config.get("use_dynamic_shifting"):
-            tokens = (self.latent_side(side or self.suggested_size) // self.patch) ** 2
+            tokens = self._grid(size or self.suggested_size).area
             limits = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
             spacing["mu"] = calculate_shift(tokens, *(config[each] for each in limits))
         self.scheduler.set_timesteps(**spacing)
@@ -76,8 +77,12 @@ class FlowModel(LatentModel):
         timesteps = tuple(trained * level for level in levels[first:-1])
         return NoiseSchedule(timesteps, tuple(levels[first:]), levels[max(first - 1, 0)], Flow())
 
-    def sites(self, side: int) -> tuple[Site, ...]:
-        return joint_sites(self._blocks(), self.latent_side(side) // self.patch)
+    def sites(self, size: Sides) -> tuple[Site, ...]:
+        return joint_sites(self._blocks(), self._grid(size))
+
+    def _grid(self, size: Sides) -> Size:
+        """Rows and columns of the patches, one for each image token."""
+        return self.latent_size(size).shrunk(self.patch)
 
     def denoise(
         self,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from attnshift.attention.projections import projections
 from attnshift.diffusion.backbone import Read
+from attnshift.sizes import Size
 from attnshift.types import Place, Site
 
 __all__ = ["JointRecorder", "joint_sites"]
@@ -26,17 +27,17 @@ __all__ = ["JointRecorder", "joint_sites"]
 _PLACES: tuple[Place, ...] = ("down", "mid", "up")
 
 
-def joint_sites(blocks: Iterable[tuple[str, nn.Module]], side: int) -> tuple[Site, ...]:
-    """All attention sites of the ``blocks`` of a transformer, named and in their order, on a grid
-    of ``side``; their first, middle and last third are its places."""
+def joint_sites(blocks: Iterable[tuple[str, nn.Module]], grid: Size) -> tuple[Site, ...]:
+    """All attention sites of the ``blocks`` of a transformer, named and in their order, on this
+    ``grid``; their first, middle and last third are its places."""
     blocks = list(blocks)
     sites: list[Site] = []
     for depth, (name, block) in enumerate(blocks):
         place, heads = _PLACES[3 * depth // len(blocks)], block.attn.heads  # type: ignore[union-attr]
-        joint = Site(f"{name}.attn", "cross", place, side, int(heads), joint=True)  # type: ignore[arg-type]
-        sites += [joint, Site(joint.layer, "self", place, side, joint.heads, joint=True)]
+        joint = Site(f"{name}.attn", "cross", place, grid, int(heads), joint=True)  # type: ignore[arg-type]
+        sites += [joint, Site(joint.layer, "self", place, grid, joint.heads, joint=True)]
         if getattr(block, "attn2", None) is not None:
-            sites.append(Site(f"{name}.attn2", "self", place, side, joint.heads))
+            sites.append(Site(f"{name}.attn2", "self", place, grid, joint.heads))
     return tuple(sites)
 
 
@@ -54,7 +55,7 @@ class JointRecorder:
         for read in reads:
             if read.probe is None and read.site.form == "map":
                 self.whole[read.rows.start or 0, read.rows.stop].append(read)
-        self.image = reads[0].site.side ** 2
+        self.image = reads[0].site.positions
 
     def __call__(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from attnshift.diffusion.autoencoder import Autoencoder, decode, encode
 from attnshift.diffusion.texts import Encoders, TextStream, locate
 from attnshift.errors import ModelError
+from attnshift.sizes import Sides, Size
 from attnshift.types import Site, TokenSpan
 
 __all__ = ["LatentModel", "in_float"]
@@ -30,8 +31,8 @@ class LatentModel(ABC):
     """The parts of a pipeline that are the same for every denoiser. Their weights are constants.
 
     Weights may be bf16: each network is handed its own precision and hands back the precision that
-    came, so that steps, losses and the latents' gradient stay in fp32. Sides are multiples of
-    ``patch`` latents.
+    came, so that steps, losses and the latents' gradient stay in fp32. Rows and columns of images
+    are multiples of ``unit`` pixels, which are ``patch`` latents.
     """
 
     guided: bool = True
@@ -63,14 +64,23 @@ class LatentModel(ABC):
         """True if the autoencoder is a tiny one, which gives one latent for each image."""
         return isinstance(self.vae, AutoencoderTiny)
 
-    def check_size(self, side: int) -> None:
+    @property
+    def unit(self) -> int:
+        return self.pixels_per_latent * self.patch
+
+    def check_size(self, size: Sides) -> None:
         # The latents may have odd sides at any level (28, 14, 7, 4 at 224 px): a convolutional
         # denoiser pads and crops by itself.
-        unit = self.pixels_per_latent * self.patch
-        if side % unit or side <= 0:
-            below = side // unit * unit
-            near = " or ".join(str(value) for value in (below, below + unit) if value > 0) or str(unit)
-            raise ModelError(f"{self.name}: images of {side} px do not fit the model; use `size` {near}")
+        size = Size.of(size)
+        if any(side % self.unit or side <= 0 for side in size):
+            near = self.nearest_size(size).plain
+            if size.rows == size.columns:
+                below = size.rows // self.unit * self.unit
+                near = " or ".join(str(value) for value in (below, below + self.unit) if value > 0) or str(self.unit)
+            raise ModelError(f"{self.name}: images of {size} px do not fit the model; use `size` {near}")
+
+    def nearest_size(self, size: Size) -> Size:
+        return Size(*(max(1, (side + self.unit // 2) // self.unit) * self.unit for side in size))
 
     def encode(
         self,
@@ -84,8 +94,8 @@ class LatentModel(ABC):
     ) -> Float[Tensor, "batch 3 height width"]:
         return decode(self.vae, latents, checkpointing)
 
-    def latent_side(self, side: int) -> int:
-        return side // self.pixels_per_latent
+    def latent_size(self, size: Sides) -> Size:
+        return Size(*(side // self.pixels_per_latent for side in Size.of(size)))
 
     def locate(self, prompt: str, phrase: str, start: int | None = None, stream: str = "all") -> TokenSpan:
         return locate(self.name, self._texts, prompt, phrase, start, stream)
@@ -111,8 +121,8 @@ class LatentModel(ABC):
         return torch.stack([self._summaries[prompt] for prompt in prompts])
 
     @abstractmethod
-    def sites(self, side: int) -> tuple[Site, ...]:
-        """Attention of the denoiser for images of ``side`` pixels."""
+    def sites(self, size: Sides) -> tuple[Site, ...]:
+        """Attention of the denoiser for images of ``size``."""
 
     def _check_trained(self, schedule_steps: int, trained: int) -> None:
         if schedule_steps > trained:

@@ -18,6 +18,7 @@ from torch import Tensor
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.flow import Flow
 from attnshift.randomness import normal
+from attnshift.types import size_of
 
 __all__ = ["PipelineMeasures", "PipelineVerdict", "measure_pipeline"]
 
@@ -150,7 +151,7 @@ class PipelineMeasures:
 
 @torch.no_grad()
 def measure_pipeline(
-    backbone: Backbone, images: Float[Tensor, "batch 3 side side"], schedule_steps: int = 20
+    backbone: Backbone, images: Float[Tensor, "batch 3 height width"], schedule_steps: int = 20
 ) -> PipelineMeasures:
     """Measure ``backbone`` on ``images`` in [0,1], with one forward pass for each.
 
@@ -159,7 +160,7 @@ def measure_pipeline(
     without ``prediction_type`` is taken as it answers.
     """
     steps = min(schedule_steps, _STEPS)
-    schedule = backbone.noise_schedule(steps, steps - 1, images.shape[-1])
+    schedule = backbone.noise_schedule(steps, steps - 1, size_of(images))
     path, alphas = schedule.path, schedule.alphas
     at = min(range(len(schedule)), key=lambda step: abs(alphas[step] - _LEVEL))
     level, timestep = schedule.levels[at], schedule.timesteps[at]

@@ -23,6 +23,7 @@ from attnshift.diffusion.layout import Layout
 from attnshift.diffusion.loading import Reload, load_family
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.errors import ModelError
+from attnshift.sizes import Sides, Size
 
 __all__ = ["SD3", "StableDiffusion3", "load_sd3"]
 
@@ -63,11 +64,11 @@ class StableDiffusion3(FlowModel):
         super().__init__(name, vae, transformer, pipeline.scheduler, Encoders(networks, reload), streams)
         self.suggested_size = int(config["sample_size"]) * self.pixels_per_latent
 
-    def check_size(self, side: int) -> None:
-        super().check_size(side)
-        largest = int(self.transformer.config["pos_embed_max_size"]) * self.patch * self.pixels_per_latent
-        if side > largest:
-            raise ModelError(f"{self.name}: images of {side} px do not fit the model; use `size` {largest} or less")
+    def check_size(self, size: Sides) -> None:
+        super().check_size(size)
+        largest, size = int(self.transformer.config["pos_embed_max_size"]) * self.unit, Size.of(size)
+        if max(size) > largest:
+            raise ModelError(f"{self.name}: images of {size} px do not fit the model; use `size` {largest} or less")
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Conditioning:

@@ -24,6 +24,8 @@ from attnshift.diffusion.names import exists, is_hub_name, split_variant
 from attnshift.diffusion.networks import load_checked, silence
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
+from attnshift.sizes import Size
+from attnshift.types import size_of
 from attnshift.untrusted import UNUSABLE, reason
 
 __all__ = ["StandIn", "load_stand_in"]
@@ -50,20 +52,20 @@ class StandIn:
         there is nothing to stand in for."""
         return not getattr(backbone, "has_tiny_autoencoder", False)
 
-    def check(self, backbone: Backbone, side: int) -> None:
+    def check(self, backbone: Backbone, size: Size) -> None:
         """Raise ``ModelError`` unless it decodes the latents that ``backbone`` makes of images of
-        ``side`` pixels."""
-        latents = backbone.encode(torch.full((1, 3, side, side), 0.5, device=backbone.device))
+        ``size``."""
+        latents = backbone.encode(torch.full((1, 3, *size), 0.5, device=backbone.device))
         channels, taken = latents.shape[1], int(self.network.config["latent_channels"])
         if channels != taken:
             raise ModelError(
                 f"diffusion.decoder_source {self.source} decodes latents of {taken} channels, and those of "
                 f"{backbone.name} have {channels}; take the decoder that was distilled from this pipeline's"
             )
-        made = self._decode(latents, False).shape[-1]
-        if made != side:
+        made = size_of(self._decode(latents, False))
+        if made != size:
             raise ModelError(
-                f"diffusion.decoder_source {self.source} makes {made} px of latents of {side} px; take the decoder "
+                f"diffusion.decoder_source {self.source} makes {made} px of latents of {size} px; take the decoder "
                 "that was distilled from this pipeline's"
             )
 

@@ -22,6 +22,7 @@ from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
+from attnshift.sizes import Sides
 from attnshift.types import Site
 
 __all__ = ["UNetModel", "ddim_scheduler"]
@@ -55,7 +56,7 @@ class UNetModel(LatentModel):
             ),
         )
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int, side: int = 0) -> NoiseSchedule:
+    def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
         alphas = self.scheduler.alphas_cumprod.double()
         self._check_trained(schedule_steps, len(alphas))
         self.scheduler.set_timesteps(schedule_steps)
@@ -69,8 +70,8 @@ class UNetModel(LatentModel):
         above = min(used[0] + len(alphas) // schedule_steps, len(alphas) - 1)
         return NoiseSchedule(tuple(used), tuple(levels), float(alphas[above]))
 
-    def sites(self, side: int) -> tuple[Site, ...]:
-        return attention_sites(self.unet, self.latent_side(side))
+    def sites(self, size: Sides) -> tuple[Site, ...]:
+        return attention_sites(self.unet, self.latent_size(size))
 
     def denoise(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
-from attnshift.data.images import decode_image
+from attnshift.data.images import Framing
 from attnshift.data.references import fetch
 from attnshift.defences.names import undefended
 from attnshift.errors import UserError
@@ -138,14 +138,14 @@ def sampled(items: Iterable[Item], count: int) -> list[Item]:
     return [item for place, item in enumerate(items) if place in chosen]
 
 
-def readable(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Tensor]]:
-    """Those of ``items`` whose images can be read, with the images [3,size,size] in [0,1].
+def readable(items: Iterable[Item], framing: Framing) -> Iterator[tuple[Item, Tensor]]:
+    """Those of ``items`` whose images can be read, with the images [3,height,width] in [0,1].
 
     Another one fails alone when it is attacked, and the run says why.
     """
     for item in items:
         try:
-            image = decode_image(fetch(item.image), size, item.file)
+            image = framing.decode(fetch(item.image), item.file)
         except UserError:
             continue
         yield item, image
@@ -155,7 +155,7 @@ def readable(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Tensor]]:
 def measure_agreement(
     classifiers: Sequence[Classifier], shown: Iterable[tuple[Item, Tensor]], device: str
 ) -> Agreement:
-    """Show the images [3,size,size] of ``shown`` to those of ``classifiers``
+    """Show the images [3,height,width] of ``shown`` to those of ``classifiers``
     whose weights are not random."""
     trained = [each for each in classifiers if not is_random(each.name)]
     answers: dict[str, list[int]] = {each.name: [] for each in trained}

@@ -16,7 +16,7 @@ from attnshift.attack.inputs import check_device
 from attnshift.attack.method import stand_in_of
 from attnshift.classifiers.classifier import Classifier, as_surrogates, common_classes, vocabulary
 from attnshift.data.datasets import Item, read_items
-from attnshift.data.images import decode_image, uncropped_size
+from attnshift.data.images import Framing, uncropped_size
 from attnshift.data.references import Reference
 from attnshift.defences.names import load_surrogate
 from attnshift.deterministic import settle_device
@@ -30,6 +30,7 @@ from attnshift.execution.targets import target_choices
 from attnshift.execution.work import Work, work_of
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.results.plan import Plan
+from attnshift.sizes import Size, read_size
 from attnshift.terminal import plural
 
 __all__ = ["Complaints", "Loaded", "Loaders", "Measured", "items_of", "load_parts", "measure_parts"]
@@ -71,14 +72,14 @@ class Complaints:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Parts of an attack on ``device``, as far as they could be loaded; images have ``size`` px.
+    """Parts of an attack on ``device``, as far as they could be loaded; images come in ``framing``.
 
     ``fits`` is true where all are there and the recipe can be carried out with them. ``notes`` are
     lines about what is unusual and does not stop the attack.
     """
 
     device: str
-    size: int
+    framing: Framing
     work: Work | None
     backbone: Backbone | None
     classifiers: Sequence[Classifier]
@@ -154,16 +155,16 @@ def load_parts(
     known = [each for each in loaded if each is not None]
     classifiers = (tried(lambda: as_surrogates(known, getattr(torch, precision))) if known else None) or []
     backbone = tried(pipeline)
-    size = settings.size or (backbone.suggested_size if backbone else 64)
-    torch.set_num_threads(settings.threads or usual_threads(settings.device, size))
+    framing = _framing(settings, backbone)
+    torch.set_num_threads(settings.threads or usual_threads(settings.device, framing.size))
     settle_device(device)
-    images = _Images(size if decode else 0, complaints)
-    plan = tried(lambda: _planned(settings, classifiers, size, images, complaints)) if classifiers else None
+    images = _Images(framing, decode, complaints)
+    plan = tried(lambda: _planned(settings, classifiers, framing, images, complaints)) if classifiers else None
     fits = None
     if work and backbone and plan and len(classifiers) == len(settings.surrogates):
-        fits = tried(lambda: _fits(work, backbone, classifiers, plan, size))
+        fits = tried(lambda: _fits(work, backbone, classifiers, plan, framing.size))
     notes = tuple(filter(None, [images.line]))
-    return Loaded(device, size, work, backbone, classifiers, plan, fits is not None, notes)
+    return Loaded(device, framing, work, backbone, classifiers, plan, fits is not None, notes)
 
 
 def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaints) -> Measured:
@@ -172,7 +173,7 @@ def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaint
     plan, backbone, recipe = parts.plan, parts.backbone, settings.recipe
     if not plan:
         return Measured()
-    shown = readable(sampled(plan, len(plan)), parts.size)
+    shown = readable(sampled(plan, len(plan)), parts.framing)
     first = [*islice(shown, _MEASURED)]
     admitted: list[str] = []
     agreement = complaints.tried(lambda: measure_agreement(parts.classifiers, chain(first, shown), parts.device))
@@ -184,7 +185,7 @@ def measure_parts(parts: Loaded, settings: AttackSettings, complaints: Complaint
     pipeline = None
     # An attack on pixels does not use it.
     if parts.fits and backbone and first and recipe.uses_pipeline:
-        images = torch.stack([image for _, image in first])
+        images = torch.stack([image for _, image in first if image.shape == first[0][1].shape])
         pipeline = complaints.tried(lambda: _measure(backbone, images, recipe))
     if pipeline and pipeline.verdict.kind == "refused":
         line = f"the pipeline {pipeline.verdict.line}"
@@ -205,24 +206,24 @@ def _measure(backbone: Backbone, images: Tensor, recipe: Recipe | BaselineRecipe
 
 
 class _Images:
-    """What is seen of the images while items are read: a count of those that are not square.
+    """What is seen of the images while items are read: a count of those that ``framing`` crops.
 
-    With a ``size`` above 0 they are decoded.
+    With ``decode`` they are decoded.
     """
 
-    def __init__(self, size: int, complaints: Complaints) -> None:
-        self._size, self._complaints = size, complaints
+    def __init__(self, framing: Framing, decode: bool, complaints: Complaints) -> None:
+        self._framing, self._decode, self._complaints = framing, decode, complaints
         self._uneven: set[Reference] = set()
         self.total = self.cropped = 0
 
     def examine(self, reference: Reference, content: bytes) -> None:
         """Look at an encoded image or mask; raises ``UserError`` for one that cannot be decoded."""
-        if uncropped_size(content) is not None:
+        if self._framing.size is not None and uncropped_size(content, self._framing.size) is not None:
             self._uneven.add(reference)
-        if not self._size:
+        if not self._decode:
             return
         try:
-            decode_image(content, self._size, reference.name)
+            self._framing.decode(content, reference.name)
         except UserError:
             self._complaints.alone += 1
             raise
@@ -237,22 +238,24 @@ class _Images:
 
     @property
     def line(self) -> str:
-        """What is said of them; nothing where all are square."""
-        if not self.cropped:
+        """What is said of them; nothing where none is cropped."""
+        size = self._framing.size
+        if not self.cropped or size is None:
             return ""
         verb = "is" if self.cropped == 1 else "are"
-        return f"{plural(self.cropped, 'image')} of {self.total} {verb} not square; the centre is cropped and attacked"
+        shape = "square" if size.rows == size.columns else f"of the shape {size}"
+        return f"{plural(self.cropped, 'image')} of {self.total} {verb} not {shape}; the centre is cropped and attacked"
 
 
 def items_of(
     settings: AttackSettings,
     classifiers: Sequence[Classifier],
-    size: int,
+    framing: Framing,
     problems: Callable[[UserError], None] | None = None,
     examine: Callable[[Reference, bytes], None] | None = None,
 ) -> Iterator[Item]:
-    """Yield the items that ``settings`` name, in the surrogates' classes; they are shown images of
-    ``size`` px where their answers choose the targets. The rest as in ``read_items``."""
+    """Yield the items that ``settings`` name, in the surrogates' classes; they are shown images
+    in ``framing`` where their answers choose the targets. The rest as in ``read_items``."""
     classes = common_classes(classifiers)
     return read_items(
         settings.images,
@@ -265,18 +268,35 @@ def items_of(
         problems,
         examine,
         () if settings.accept_labels else vocabulary([each for each in classifiers if not is_random(each.name)]),
-        target_choices(classifiers, size),
+        target_choices(classifiers, framing),
+        framing.own_size,
     )
 
 
 def _planned(
-    settings: AttackSettings, classifiers: Sequence[Classifier], size: int, images: _Images, complaints: Complaints
+    settings: AttackSettings,
+    classifiers: Sequence[Classifier],
+    framing: Framing,
+    images: _Images,
+    complaints: Complaints,
 ) -> Plan:
-    return Plan.draw(images.counted(items_of(settings, classifiers, size, complaints, images.examine)))
+    return Plan.draw(images.counted(items_of(settings, classifiers, framing, complaints, images.examine)))
 
 
-def _fits(work: Work, backbone: Backbone, classifiers: Sequence[Classifier], plan: Plan, size: int) -> bool:
-    work.check(backbone, classifiers, plan.examples, size)
+def _framing(settings: AttackSettings, backbone: Backbone | None) -> Framing:
+    """How images come to their sizes; a size that is refused, and a pipeline that is missing, give
+    way to what lets the images be read."""
+    suggested = Size.of(backbone.suggested_size if backbone else 64)
+    try:
+        size = read_size(settings.size) if settings.size else suggested
+    except UserError:
+        size = suggested
+    return Framing(size, backbone.nearest_size) if backbone else Framing(size)
+
+
+def _fits(work: Work, backbone: Backbone, classifiers: Sequence[Classifier], plan: Plan, common: Size | None) -> bool:
+    for size in plan.extremes(common):
+        work.check(backbone, classifiers, plan.examples, size)
     return True
 
 

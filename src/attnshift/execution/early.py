@@ -11,10 +11,11 @@ from attnshift.data.sources import open_source
 from attnshift.defences.names import check_classifier_name
 from attnshift.diffusion import check_pipeline_name
 from attnshift.errors import UserError
+from attnshift.sizes import read_size
 
 __all__ = ["GivenInputs", "check_early", "check_names", "check_numbers", "check_surrogates", "early_complaints"]
 
-_BOUNDS = {"size": (8, 4096), "batch": (1, 4096), "threads": (1, 1024), "limit": (1, 10**9)}
+_BOUNDS = {"batch": (1, 4096), "threads": (1, 1024), "limit": (1, 10**9)}
 
 
 class GivenInputs(Protocol):
@@ -57,7 +58,9 @@ def early_complaints(inputs: GivenInputs) -> list[UserError]:
 
 def check_numbers(values: Mapping[str, Any]) -> None:
     """Raise ``UserError`` for a number among ``values``, by option,
-    that is out of its bounds; 0 is the default."""
+    that is out of its bounds, and for a ``size`` that is none; 0 is the default."""
+    if values.get("size"):
+        read_size(values["size"])
     for name, (lowest, highest) in _BOUNDS.items():
         value = values.get(name)
         if value and not lowest <= value <= highest:

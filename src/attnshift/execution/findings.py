@@ -22,6 +22,7 @@ from attnshift.execution.agreement import Agreement
 from attnshift.execution.work import work_of
 from attnshift.execution.worker import read_task
 from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.sizes import Size
 from attnshift.terminal import plural
 
 __all__ = ["Cost", "Findings", "KnownNames", "estimate_cost", "names_of"]
@@ -127,14 +128,14 @@ def estimate_cost(
     classifiers: Sequence[Classifier],
     item: Item,
     images: int,
-    size: int,
+    common: Size | None,
 ) -> Cost:
     """Attack ``item`` for two iterations, or to its end where that is short, and multiply by
     ``images``.
 
     A longer attack is extrapolated to all iterations that ``recipe`` asks for.
     """
-    attack = partial(_Timed.attack, backbone=backbone, classifiers=classifiers, task=read_task(item, size))
+    attack = partial(_Timed.attack, backbone=backbone, classifiers=classifiers, task=read_task(item, common))
     tried, left = _shortened(recipe)
     timed = attack(tried)
     seconds = timed.whole + left * timed.iteration

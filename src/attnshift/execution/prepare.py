@@ -20,6 +20,7 @@ from attnshift.results.plan import Plan
 from attnshift.results.software import software
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import Store
+from attnshift.sizes import KEEP
 
 __all__ = ["PreparedRun", "prepare_run"]
 
@@ -42,7 +43,8 @@ class PreparedRun:
         """Raise whatever could stop the run later: sizes, sites, names,
         and what a recipe asks of them."""
         worker = self.worker
-        worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, worker.spec.size)
+        for size in self.plan.extremes(worker.spec.common_size):
+            worker.work.check(worker.backbone, worker.classifiers, self.plan.examples, size)
 
     def as_part_of(self, folder: Path) -> PreparedRun:
         """The same under the name of the run that ``folder`` holds,
@@ -73,7 +75,7 @@ def prepare_run(settings: AttackSettings, here: str = "", loaders: Loaders | Non
     """
     complaints = Complaints(_refuse)
     parts = load_parts(settings, complaints, here, loaders=loaders)
-    work, backbone, plan, size = parts.work, parts.backbone, parts.plan, parts.size
+    work, backbone, plan, size = parts.work, parts.backbone, parts.plan, parts.framing.size
     # Whatever is missing has been refused.
     assert work is not None
     assert backbone is not None
@@ -85,9 +87,9 @@ def prepare_run(settings: AttackSettings, here: str = "", loaders: Loaders | Non
         pipeline=settings.pipeline,
         surrogates=settings.surrogates,
         weights={**weights(backbone, parts.classifiers), **work.weights},
-        size=size,
-        # Eight images of 64 px at a time, and one from about 192 px on.
-        batch=settings.batch or max(1, 8 * 64 * 64 // (size * size)),
+        size=KEEP if size is None else size.plain,
+        # Eight images of 64 px at a time, and one from about 192 px on. Whole images may be large.
+        batch=settings.batch or (1 if size is None else max(1, 8 * 64 * 64 // size.area)),
         device=settings.device,
         precision=as_precision(settings.precision),
         threads=torch.get_num_threads(),
@@ -97,7 +99,7 @@ def prepare_run(settings: AttackSettings, here: str = "", loaders: Loaders | Non
     measured = Measured() if _measured_before(settings.out, spec) else measure_parts(parts, settings, complaints)
     spec = spec.model_copy(update={"admitted": measured.admitted})
     worker = Worker(work, backbone, parts.classifiers, spec, inversions_in(settings.cache, spec))
-    return PreparedRun(worker, plan, (*measured.notes, *parts.notes))
+    return PreparedRun(worker, plan.in_equal_sizes(spec.batch), (*measured.notes, *parts.notes))
 
 
 def _refuse(error: UserError) -> NoReturn:

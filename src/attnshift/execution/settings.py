@@ -14,6 +14,7 @@ from attnshift.diffusion import takes_guidance
 from attnshift.errors import UserError
 from attnshift.execution.early import check_numbers, check_surrogates
 from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.sizes import Size
 
 __all__ = [
     "AttackSettings",
@@ -30,6 +31,9 @@ __all__ = [
 class Inputs:
     """Input of every attack. ``size`` and ``batch`` of 0 stand for what the pipeline suggests.
 
+    ``size`` is the side of the square images in pixels, the text WIDTHxHEIGHT, or "keep": each
+    image whole, at the size nearest to its own that fits the pipeline.
+
     ``target`` is the class that every image shall be seen as, by number or name, or "nearest" or
     "random" (``execution/targets.py``). Strings become paths, and a list of surrogates a tuple.
     """
@@ -38,7 +42,7 @@ class Inputs:
     labels: Path | None = None
     pipeline: str = "lab"
     surrogates: tuple[str, ...] = ()
-    size: int = 0
+    size: int | str = 0
     batch: int = 0
     limit: int = 0
     device: str = "cpu"
@@ -101,10 +105,10 @@ def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
     return isinstance(recipe, Recipe) and recipe.mask.source == "given"
 
 
-def usual_threads(device: str, size: int) -> int:
+def usual_threads(device: str, size: Size | None) -> int:
     """Return one thread for small images: a second saves little,
     and on a busy machine the first waits for it."""
-    return 1 if device == "cpu" and size <= 96 else torch.get_num_threads()
+    return 1 if device == "cpu" and size is not None and size.area <= 96 * 96 else torch.get_num_threads()
 
 
 def _check_recipe(recipe: object) -> None:

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier, common_classes
 from attnshift.data.datasets import ChooseTarget
-from attnshift.data.images import decode_image
+from attnshift.data.images import Framing
 from attnshift.defences.defended import Defended
 from attnshift.randomness import generator
 
 __all__ = ["nearest_target", "random_target", "target_choices"]
 
 
-def target_choices(classifiers: Sequence[Classifier], size: int) -> Mapping[str, ChooseTarget]:
-    """Choices of targets for an attack on ``classifiers`` with images of ``size`` px, by name."""
+def target_choices(classifiers: Sequence[Classifier], framing: Framing) -> Mapping[str, ChooseTarget]:
+    """Choices of targets for an attack on ``classifiers`` with images in ``framing``, by name."""
     return {
-        "nearest": partial(nearest_target, classifiers, size),
+        "nearest": partial(nearest_target, classifiers, framing),
         "random": partial(random_target, common_classes(classifiers)),
     }
 
@@ -32,14 +32,16 @@ def random_target(classes: int, content: bytes, label: int, id: str, file: str) 
 
 
 @torch.no_grad()
-def nearest_target(classifiers: Sequence[Classifier], size: int, content: bytes, label: int, id: str, file: str) -> int:
+def nearest_target(
+    classifiers: Sequence[Classifier], framing: Framing, content: bytes, label: int, id: str, file: str
+) -> int:
     """Wrong class of the highest mean probability on the clean image.
 
     Defences before ``classifiers`` do not count, so that an attack that knows a defence has the
     targets of one that does not.
     """
     networks = [_undefended(each) for each in classifiers]
-    image = decode_image(content, size, file)[None]
+    image = framing.decode(content, file)[None]
     shares: Tensor = torch.stack([_shares(each, image) for each in networks]).mean(0)
     shares[label] = -1
     return int(shares.argmax())

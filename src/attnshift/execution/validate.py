@@ -38,4 +38,4 @@ def _cost(settings: AttackSettings, parts: Loaded) -> Cost | None:
     backbone, plan = parts.backbone, parts.plan
     if not (backbone and plan):
         return None
-    return estimate_cost(settings.recipe, backbone, parts.classifiers, next(iter(plan)), len(plan), parts.size)
+    return estimate_cost(settings.recipe, backbone, parts.classifiers, next(iter(plan)), len(plan), parts.framing.size)

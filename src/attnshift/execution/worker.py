@@ -30,7 +30,9 @@ from attnshift.results.rows import ResultRow
 from attnshift.results.software import software
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import CROPPED
+from attnshift.sizes import Size
 from attnshift.telemetry import IterationCallback
+from attnshift.types import size_of
 
 __all__ = [
     "NOT_FINITE",
@@ -119,7 +121,7 @@ class Worker:
         failures, tasks, readable = [], [], []
         for item in items:
             try:
-                tasks.append(read_task(item, self.spec.size, read))
+                tasks.append(read_task(item, self.spec.common_size, read))
                 readable.append(item)
             except UserError as error:
                 failures.append(Failure(item.id, str(error)))
@@ -163,7 +165,7 @@ class Worker:
         # This stands outside the clause, whose traceback holds all tensors.
         torch.cuda.empty_cache()
         if len(items) == 1:
-            size = self.spec.size
+            size = size_of(tasks[0].image)
             yield (
                 items,
                 f"memory does not hold one image of {size} px; use a smaller `size`, or diffusion.checkpointing",
@@ -179,7 +181,7 @@ class Worker:
         place: int,
         timed: tuple[BatchResult, float, float],
         group: Sequence[Item],
-        uncropped: Mapping[str, tuple[int, int] | None],
+        uncropped: Mapping[str, Size | None],
     ) -> Result | Failure:
         done, seconds, cpu_seconds = timed
         spec = self.spec.stopped(done.stopped_after) if done.stopped_after else self.spec
@@ -205,7 +207,7 @@ class Worker:
         ):
             return Failure(item.id, NOT_FINITE)
         size = uncropped[item.id]
-        cut = {} if size is None else {CROPPED: f"{size[0]}x{size[1]}"}
+        cut = {} if size is None else {CROPPED: f"{size.columns}x{size.rows}"}
         images = {
             arm: encode_png(images[place], _provenance(item, arm, spec) | cut) for arm, images in done.arms.items()
         }
@@ -242,8 +244,9 @@ def weights(backbone: Backbone, classifiers: Sequence[Classifier]) -> dict[str, 
     return {"pipeline": backbone.fingerprint(), **{each.name: each.fingerprint() for each in classifiers}}
 
 
-def read_task(item: Item, size: int, read: Fetch = fetch) -> Task:
-    """Task of the attack on ``item``, with its image and its mask read at ``size``.
+def read_task(item: Item, common: Size | None, read: Fetch = fetch) -> Task:
+    """Task of the attack on ``item``, with its image and its mask cropped to the ``common`` size of
+    the run, or as wholes at the item's own.
 
     Raises ``ImageError`` if it cannot be read, or has changed since the run was planned.
     """
@@ -251,9 +254,12 @@ def read_task(item: Item, size: int, read: Fetch = fetch) -> Task:
     mask = None if item.mask is None else read(item.mask)
     if identify(content, item.label, item.class_name, item.target, mask) != item.id:
         raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another `out`")
-    cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}")
-    image = decode_image(content, size, item.file)
-    return Task(item.id, image, item.label, item.class_name, cover, item.target, uncropped_size(content))
+    size, whole = item.size or common, item.size is not None
+    assert size is not None
+    cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}", whole)
+    image = decode_image(content, size, item.file, whole)
+    cropped = None if whole else uncropped_size(content, size)
+    return Task(item.id, image, item.label, item.class_name, cover, item.target, cropped)
 
 
 def _out_of_memory(error: BaseException) -> bool:

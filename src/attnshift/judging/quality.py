@@ -13,16 +13,17 @@ from attnshift.metrics import METRICS
 from attnshift.metrics.metrics import Metric
 from attnshift.registry import look_up
 from attnshift.results.rows import QualityRow
+from attnshift.sizes import Sides, Size
 
 __all__ = ["measurable", "measure_quality"]
 
 
-def measurable(size: int) -> tuple[dict[str, Metric], dict[str, str]]:
-    """The metrics that can be taken of images of ``size`` pixels here,
+def measurable(size: Sides) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics that can be taken of images of ``size`` and more here,
     and for the others the reason, each by name."""
     metrics: dict[str, Metric] = {}
     reasons: dict[str, str] = {}
-    image = torch.full((1, 3, size, size), 0.5)
+    image = torch.full((1, 3, *Size.of(size)), 0.5)
     for name in METRICS:
         try:
             metric: Metric = look_up(METRICS, name)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from attnshift.classifiers import load_classifier
 from attnshift.errors import UnavailableError
-from attnshift.judging.saved import read_arm
+from attnshift.judging.saved import by_size, parts_of_one_size, read_arm
 from attnshift.metrics import FEATURES, SETS
 from attnshift.metrics.features import Features, classifier_features
 from attnshift.metrics.sets import SetMetric
 from attnshift.metrics.statistics import Estimate
-from attnshift.results.rows import SetRow, images_digest
-from attnshift.results.store import Store, finished_rows
+from attnshift.results.rows import ResultRow, SetRow, images_digest
+from attnshift.results.store import Store
 
 __all__ = ["evaluate_sets", "features_of"]
 
@@ -35,10 +35,11 @@ def evaluate_sets(store: Store, chosen: Features | None = None, batch: int = 32)
 
     Features are the ``chosen`` ones, or those that each metric was published with (``usual``).
     """
-    ids = [row.id for row in finished_rows(store)]
+    rows_of_run = by_size(store)
+    ids = [row.id for row in rows_of_run]
     spec = store.spec()
     published = cache(lambda name: FEATURES[name].load()())
-    vectors = cache(lambda features, arm: _vectors(store, spec.size, features, arm, ids, batch))
+    vectors = cache(lambda features, arm: _vectors(store, features, arm, rows_of_run, batch))
     rows = []
     for name, entry in SETS.items():
         metric: SetMetric = entry.load()()
@@ -63,11 +64,11 @@ def _check_count(metric: SetMetric, features: Features, count: int) -> None:
         )
 
 
-def _vectors(store: Store, size: int, features: Features, arm: str, ids: Sequence[str], batch: int) -> Tensor:
+def _vectors(store: Store, features: Features, arm: str, rows: Sequence[ResultRow], batch: int) -> Tensor:
     """Features [images,width] of all images of ``arm``."""
     parts = []
-    for start in range(0, len(ids), batch):
-        parts.append(features.extract(read_arm(store, size, ids[start : start + batch], arm)))
+    for part in parts_of_one_size(store, rows, batch):
+        parts.append(features.extract(read_arm(store, [row.id for row in part], arm)))
     vectors = torch.cat(parts)
     if not bool(vectors.isfinite().all()):
         raise UnavailableError(f"{features.name} gives features that are not finite")

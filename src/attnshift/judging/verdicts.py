@@ -9,7 +9,6 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from attnshift.batching import select_rows
 from attnshift.classifiers.classifier import Classifier, KnowsFiles, in_order_of, vocabulary
 from attnshift.classifiers.names import NAMES_FILE
 from attnshift.defences.defended import DefenceCache, Defended
@@ -18,10 +17,10 @@ from attnshift.diffusion import load_pipeline
 from attnshift.errors import RunError, UserError
 from attnshift.judging.quality import measurable, measure_quality
 from attnshift.judging.roles import assign_roles
-from attnshift.judging.saved import read_arm
+from attnshift.judging.saved import by_size, parts_of_one_size, read_arm, smallest_size
 from attnshift.metrics.clean_accuracy import LEAST, suspicion
 from attnshift.results.rows import QualityRow, ResultRow, UnavailableRow, VerdictRow
-from attnshift.results.store import Store, finished_rows
+from attnshift.results.store import Store
 from attnshift.types import Goals
 
 __all__ = ["evaluate_run", "in_run_order"]
@@ -66,8 +65,7 @@ def evaluate_run(
     spec = store.spec()
     before = store.table(VerdictRow)
     roles = assign_roles(store, before, judged, tuned, referred[0] if referred else None)
-    rows = finished_rows(store)
-    goals = Goals.of([row.label for row in rows], [row.target for row in rows])
+    rows = by_size(store)
     pipeline = cache(lambda: load_pipeline(spec.pipeline))
     classifiers = {name: given[name] if name in given else load_defended(name, pipeline) for name in roles}
     roles |= {name: "defended" for name in judged if isinstance(classifiers[name], Defended)}
@@ -77,24 +75,24 @@ def evaluate_run(
     replaced = "reference" if referred else ""
     others = [row for row in before if row.classifier not in roles and row.role != replaced]
     verdicts, outdated = _up_to_date(others, rows)
-    read = partial(_read, store, spec.size)
-    spans = [slice(start, start + batch) for start in range(0, len(rows), batch)]
-    for span in spans:
-        clean = {"clean": read(rows[span], "clean")}
-        verdicts += _verdicts(classifiers, roles, clean, rows[span], select_rows(goals, span))
-    remarks = _suspicions(read, rows, verdicts, classifiers, batch, min_clean_accuracy)
+    read = partial(_read, store)
+    parts = [*parts_of_one_size(store, rows, batch)]
+    for part in parts:
+        verdicts += _verdicts(classifiers, roles, {"clean": read(part, "clean")}, part)
+    remarks = _suspicions(store, rows, verdicts, classifiers, batch, min_clean_accuracy)
     for name, line in remarks.items():
         if min_clean_accuracy and roles[name] != "surrogate":
             raise RunError(f"{line}; mend it, or set `min_clean_accuracy` to 0 to admit it")
     quality: list[QualityRow] = []
-    metrics, reasons = measurable(spec.size)
-    for span in spans:
-        part = rows[span]
+    metrics, reasons = measurable(smallest_size(store))
+    done = 0
+    for part in parts:
         arms = {arm: read(part, arm) for arm in spec.arms}
         edited = {arm: images for arm, images in arms.items() if arm != "clean"}
-        verdicts += _verdicts(classifiers, roles, edited, part, select_rows(goals, span))
+        verdicts += _verdicts(classifiers, roles, edited, part)
         quality += measure_quality(metrics, arms, [row.id for row in part])
-        report(min(span.stop, len(rows)), len(rows))
+        done += len(part)
+        report(done, len(rows))
     store.write_table(VerdictRow, _without_unknown(verdicts))
     store.write_table(QualityRow, quality)
     store.write_table(UnavailableRow, [UnavailableRow(name, reason) for name, reason in reasons.items()])
@@ -176,12 +174,12 @@ def _up_to_date(verdicts: Sequence[VerdictRow], images: Sequence[ResultRow]) -> 
     return kept, sentences
 
 
-def _read(store: Store, size: int, rows: Sequence[ResultRow], arm: str) -> Tensor:
-    return read_arm(store, size, [row.id for row in rows], arm)
+def _read(store: Store, rows: Sequence[ResultRow], arm: str) -> Tensor:
+    return read_arm(store, [row.id for row in rows], arm)
 
 
 def _suspicions(
-    read: Callable[[Sequence[ResultRow], str], Tensor],
+    store: Store,
     rows: Sequence[ResultRow],
     verdicts: Sequence[VerdictRow],
     classifiers: Mapping[str, Classifier],
@@ -198,8 +196,8 @@ def _suspicions(
     def retry(classifier: Classifier, mean: _Channels, std: _Channels) -> list[bool]:
         tried = replace(classifier, preprocessing=replace(classifier.preprocessing, mean=mean, std=std))
         judged = [row for row in rows if _can_judge(classifier, row.label, row.target)]
-        parts = (judged[start : start + batch] for start in range(0, len(judged), batch))
-        seen = (each for part in parts for each in tried(read(part, "clean")).argmax(1).tolist())
+        parts = parts_of_one_size(store, judged, batch)
+        seen = (each for part in parts for each in tried(_read(store, part, "clean")).argmax(1).tolist())
         return [number == row.label for number, row in zip(seen, judged, strict=True)]
 
     lines: dict[str, str | None] = {}
@@ -215,8 +213,8 @@ def _verdicts(
     roles: Mapping[str, str],
     arms: Mapping[str, Tensor],
     rows: Sequence[ResultRow],
-    goals: Goals,
 ) -> list[VerdictRow]:
+    goals = Goals.of([row.label for row in rows], [row.target for row in rows])
     shown = {arm: DefenceCache(images) for arm, images in arms.items()}
     files = [row.file for row in rows]
     asked = {name: each.of_files(files) if isinstance(each, KnowsFiles) else each for name, each in classifiers.items()}

@@ -11,10 +11,11 @@ from torch import Tensor
 from attnshift.data.folders import mask_of
 from attnshift.data.images import read_mask
 from attnshift.errors import LabelError
-from attnshift.judging.saved import read_arm
+from attnshift.judging.saved import by_size, parts_of_one_size, read_arm
 from attnshift.metrics import VISIBILITY
 from attnshift.results.rows import ResultRow, VisibilityRow
-from attnshift.results.store import Store, finished_rows
+from attnshift.results.store import Store
+from attnshift.types import size_of
 
 __all__ = ["measure_visibility"]
 
@@ -29,25 +30,27 @@ def measure_visibility(store: Store, masks: Path, batch: int = 32) -> list[Visib
     surroundings, and where the object does not stand out from them. A ``LabelError`` where the
     folder does not exist.
     """
-    spec, rows = store.spec(), finished_rows(store)
+    spec, rows = store.spec(), by_size(store)
     if not masks.is_dir():
         raise LabelError(f"`masks` is {masks}, which is no folder; give one with a mask under each image's name")
     root = masks.resolve()
     paths = {row.id: mask_of(root, row.file, f"`masks` {masks}") for row in rows}
     seen = []
-    for part in (rows[start : start + batch] for start in range(0, len(rows), batch)):
-        covered = torch.stack([read_mask(paths[row.id], spec.size) for row in part])
-        seen += _measured(store, spec.size, part, [arm for arm in spec.arms if arm != "clean"], covered)
+    for part in parts_of_one_size(store, rows, batch):
+        clean = read_arm(store, [row.id for row in part], "clean")
+        size, whole = size_of(clean), spec.common_size is None
+        covered = torch.stack([read_mask(paths[row.id], size, whole) for row in part])
+        seen += _measured(store, part, [arm for arm in spec.arms if arm != "clean"], clean, covered)
     return seen
 
 
 def _measured(
-    store: Store, size: int, rows: Sequence[ResultRow], arms: Sequence[str], masks: Tensor
+    store: Store, rows: Sequence[ResultRow], arms: Sequence[str], clean: Tensor, masks: Tensor
 ) -> list[VisibilityRow]:
     ids = [row.id for row in rows]
-    clean, found = read_arm(store, size, ids, "clean"), []
+    found = []
     for arm in arms:
-        images = read_arm(store, size, ids, arm)
+        images = read_arm(store, ids, arm)
         values = {name: entry.load()(clean, images, masks).tolist() for name, entry in VISIBILITY.items()}
         found += [
             VisibilityRow(id, arm, {name: values[name][place] for name in values}) for place, id in enumerate(ids)

@@ -24,6 +24,7 @@ from attnshift.lab.splits import Split, rendered
 from attnshift.lab.weights import pipeline_folder
 from attnshift.metrics.metrics import psnr
 from attnshift.metrics.statistics import bootstrap, wilson
+from attnshift.types import size_of
 
 __all__ = ["check_lab"]
 
@@ -99,11 +100,11 @@ def _reconstruct(
     stored = invert(backbone, noise_schedule, latents, empty, "aligned")
     trajectory = Offset()(backbone, noise_schedule, stored, text, empty, _GUIDANCE)
     selection = Selection(places=("down", "up"), grid="all")
-    sites = selection.sites(backbone.sites(masks.shape[-1]), "cross", latents.shape[-1])
+    sites = selection.sites(backbone.sites(size_of(masks)), "cross", size_of(latents))
     final, attention = denoise(backbone, trajectory, trajectory.start, sites)
     inside = []
     for image, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
         attended = phrase_map(attention, sites, selection, backbone.locate(prompt, name), image)
-        mask = torch.nn.functional.adaptive_avg_pool2d(masks[image].float() / 255, attended.shape[-1])[0]
+        mask = torch.nn.functional.adaptive_avg_pool2d(masks[image].float() / 255, size_of(attended))[0]
         inside.append(bool(mask.flatten()[attended.argmax()] >= 0.5))
     return backbone.decode(final).clamp(0, 1), inside

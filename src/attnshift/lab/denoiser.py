@@ -24,6 +24,8 @@ from attnshift.lab.render import SIZE
 from attnshift.lab.splits import Split
 from attnshift.lab.tokenizer import MAX_LENGTH, build_tokenizer
 from attnshift.lab.training import Report, Stage, TrainingBatch, optimise
+from attnshift.sizes import Size
+from attnshift.types import size_of
 
 __all__ = ["AUTOENCODER", "DENOISER", "train_pipeline"]
 
@@ -196,18 +198,18 @@ def _denoiser_loss(
     timesteps = (1000 * batch.uniform(count) ** 1.5).long()
     noise = batch.normal(*clean.shape)
     noisy = scheduler.add_noise(clean, noise, timesteps)  # type: ignore[arg-type]
-    sites = [site for site in attention_sites(unet, clean.shape[-1]) if site.kind == "cross"]
+    sites = [site for site in attention_sites(unet, size_of(clean)) if site.kind == "cross"]
     with record_attention(unet, [Read(site) for site in sites]) as maps:
         text = text_encoder(ids)[0]
         predicted = unet(noisy, timesteps, text).sample
     signal = scheduler.alphas_cumprod[timesteps] * phrase.any(1)
-    pull = torch.stack([_outside(maps[site], phrase, masks, site.side) for site in sites]).mean(0)
+    pull = torch.stack([_outside(maps[site], phrase, masks, site.grid) for site in sites]).mean(0)
     return (predicted - noise).square().mean() + _ATTENTION_WEIGHT * (pull * signal).mean()
 
 
-def _outside(probabilities: Tensor, phrase: Tensor, masks: Tensor, side: int) -> Tensor:
+def _outside(probabilities: Tensor, phrase: Tensor, masks: Tensor, grid: Size) -> Tensor:
     """Negative logarithm of the share of the phrase's attention inside the mask, [batch]."""
     mass = (probabilities.mean(1) * phrase[:, None, :]).sum(2)
-    inside = torch.nn.functional.adaptive_avg_pool2d(masks, side).flatten(1)
+    inside = torch.nn.functional.adaptive_avg_pool2d(masks, grid).flatten(1)
     share = (mass * inside).sum(1) / (mass.sum(1) + 1e-6)
     return -torch.log(share + 1e-3)

@@ -28,7 +28,8 @@ from attnshift.attention.selection import Selection
 from attnshift.losses.objective import TermState
 from attnshift.randomness import generator
 from attnshift.registry import STRICT
-from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan
+from attnshift.sizes import Size
+from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan, size_of
 
 __all__ = ["Contrast", "Entropy", "Replace", "Variance"]
 
@@ -49,12 +50,12 @@ class Variance:
     reads_mask: ClassVar[bool] = False
     select: Selection = field(default_factory=Selection)
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return self.select.sites(available, "cross", latent_side)
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
+        return self.select.sites(available, "cross", latents)
 
     def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         branch = observation.adversarial
-        sites = self.sites(branch.attention, branch.latents.shape[-1])
+        sites = self.sites(branch.attention, size_of(branch.latents))
         maps = (
             token_maps(branch.attention, sites, self.select, span, image)
             for image, span in enumerate(observation.tokens)
@@ -89,8 +90,8 @@ class Entropy:
     temperature: Annotated[float, Field(ge=1, le=100)] = 1.0
     select: Selection = field(default_factory=Selection)
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        return self.select.sites(available, "cross", latent_side)
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
+        return self.select.sites(available, "cross", latents)
 
     def __call__(
         self, observation: Observation, state: TermState | None
@@ -106,8 +107,8 @@ class Entropy:
     def _value(self, observation: Observation, image: int, maps: Mapping[Site, Tensor]) -> Float[Tensor, ""]:
         kept = [self._kept(observation, site, image, each) for site, each in maps.items()]
         if self.order == "mean_then_entropy":
-            side = max(site.side for site in maps)
-            means = [resized(_over_heads(each, shares).mean(0), side) for each, shares in kept]
+            grid = max(site.grid for site in maps)
+            means = [resized(_over_heads(each, shares).mean(0), grid) for each, shares in kept]
             value = 1 - relative_entropy(torch.stack(means).mean(0), self.temperature).mean()
         else:
             per_site = [_over_heads(relative_entropy(each, self.temperature), shares).mean() for each, shares in kept]
@@ -118,10 +119,10 @@ class Entropy:
 
     def _maps(
         self, observation: Observation, state: TermState | None, image: int
-    ) -> dict[Site, Float[Tensor, "steps heads tokens side side"]]:
+    ) -> dict[Site, Float[Tensor, "steps heads tokens rows columns"]]:
         """Each site's maps, smoothed over iterations if that is asked for."""
         branch, span = observation.adversarial, observation.tokens[image]
-        sites = self.sites(branch.attention, branch.latents.shape[-1])
+        sites = self.sites(branch.attention, size_of(branch.latents))
         maps = {site: site_maps(branch.attention, site, self.select, span, image) for site in sites}
         if self.smoothing != "ema" or state is None:
             return maps
@@ -132,8 +133,8 @@ class Entropy:
         }
 
     def _kept(
-        self, observation: Observation, site: Site, image: int, maps: Float[Tensor, "steps heads tokens side side"]
-    ) -> tuple[Float[Tensor, "steps kept tokens side side"], Float[Tensor, "kept"]]:
+        self, observation: Observation, site: Site, image: int, maps: Float[Tensor, "steps heads tokens rows columns"]
+    ) -> tuple[Float[Tensor, "steps kept tokens rows columns"], Float[Tensor, "kept"]]:
         """The heads that stay, and their shares in a mean."""
         shares = self.select.head_weights(maps, 1).flatten()
         if self.dropout:
@@ -155,7 +156,7 @@ def _over_heads(
 
 
 def _variation(
-    maps: Float[Tensor, "steps heads tokens side side"], shares: Float[Tensor, "heads"]
+    maps: Float[Tensor, "steps heads tokens rows columns"], shares: Float[Tensor, "heads"]
 ) -> Float[Tensor, ""]:
     """Mean total variation distance between successive steps of maps, in [0,1]."""
     if len(maps) < 2:
@@ -186,8 +187,8 @@ class Contrast:
     tokens: Literal["probe", "joint", "separate"] = "probe"
     select: Selection = field(default_factory=Selection)
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        chosen = self.select.sites(available, "cross", latent_side)
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
+        chosen = self.select.sites(available, "cross", latents)
         views: dict[str, tuple[AttentionView, ...]] = {
             "probe": ("probe",), "joint": ("prompt",), "separate": ("prompt", "separate"),
         }  # fmt: skip
@@ -215,9 +216,9 @@ class Contrast:
 
     def _mass(self, observation: Observation, view: AttentionView, span: TokenSpan, image: int) -> Float[Tensor, ""]:
         branch = observation.adversarial
-        sites = _chosen(self.select, branch.attention, branch.latents.shape[-1], view)
+        sites = _chosen(self.select, branch.attention, size_of(branch.latents), view)
         attended = phrase_map(branch.attention, sites, self.select, span, image)
-        weights = grid_weights(observation, image, attended.shape[-1])
+        weights = grid_weights(observation, image, size_of(attended))
         return (weights * attended).sum() / weights.sum()
 
     def _excess(self, true: Float[Tensor, ""], other: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -250,8 +251,8 @@ class Replace:
     """Power of the distance."""
     select: Selection = field(default_factory=Selection)
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        chosen = self.select.sites(available, "cross", latent_side)
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
+        chosen = self.select.sites(available, "cross", latents)
         return (*chosen, *(site.seen("reference") for site in chosen))
 
     def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
@@ -260,14 +261,14 @@ class Replace:
     def _distance(self, observation: Observation, image: int) -> Float[Tensor, ""]:
         interference, branch = observation.interference, observation.adversarial
         assert interference is not None
-        sites = self.select.sites(branch.attention, "cross", branch.latents.shape[-1])
+        sites = self.select.sites(branch.attention, "cross", size_of(branch.latents))
         groups = [[site] for site in sites] if self.form == "aligned" else [sites]
         distances = []
         for group in groups:
             seen = [site.seen("reference") for site in group]
             running = token_maps(branch.attention, group, self.select, observation.tokens[image], image)
             wanted = token_maps(interference.attention, seen, self.select, interference.tokens[image], image)
-            weights = grid_weights(observation, image, running.shape[-1])
+            weights = grid_weights(observation, image, size_of(running))
             if self.form == "mass":
                 distances.append(self._relative(weights * running.sum(0), weights * wanted.sum(0)))
                 continue
@@ -279,7 +280,9 @@ class Replace:
             distances.append((weights * gap).sum((-2, -1)).mean())
         return torch.stack(distances).mean()
 
-    def _relative(self, running: Float[Tensor, "side side"], wanted: Float[Tensor, "side side"]) -> Float[Tensor, ""]:
+    def _relative(
+        self, running: Float[Tensor, "rows columns"], wanted: Float[Tensor, "rows columns"]
+    ) -> Float[Tensor, ""]:
         gap, size = ((each.abs() ** self.p).sum() for each in (running - wanted, wanted))
         if self.p == 2:
             # The derivative of a root is infinite at 0; the shift makes it finite and keeps the
@@ -288,6 +291,6 @@ class Replace:
         return gap / (size + _EPS)
 
 
-def _chosen(select: Selection, attention: AttentionMaps, latent_side: int, view: AttentionView) -> tuple[Site, ...]:
+def _chosen(select: Selection, attention: AttentionMaps, latents: Size, view: AttentionView) -> tuple[Site, ...]:
     offered = [replace(site, view="prompt") for site in attention if site.view == view]
-    return tuple(site.seen(view) for site in select.sites(offered, "cross", latent_side))
+    return tuple(site.seen(view) for site in select.sites(offered, "cross", latents))

@@ -19,6 +19,7 @@ from attnshift.downloaded import load_lpips
 from attnshift.errors import ModelError, UnavailableError
 from attnshift.metrics.haarpsi import haar_distance
 from attnshift.registry import STRICT
+from attnshift.sizes import Size
 from attnshift.types import Observation, Site
 from attnshift.weights_folder import LpipsNetwork
 
@@ -38,7 +39,7 @@ class _ImageTerm(ABC):
     reads_mask: ClassVar[bool] = False
     holds: ClassVar[bool] = True
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         return ()
 
     @abstractmethod

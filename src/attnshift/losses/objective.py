@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.losses.schedules import Schedule
+from attnshift.sizes import Size
 from attnshift.types import AttentionView, Observation, Site
 
 __all__ = [
@@ -41,7 +42,7 @@ class _Reader(Protocol):
         """Whether it needs ``Observation.interference``."""
         ...
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         """The attention sites that it reads, each in the view in which it reads it."""
         ...
 
@@ -129,11 +130,11 @@ class Objective:
         may."""
         return any(getattr(weighted.term, "reads_mask", True) for weighted in self.terms.values())
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         """Union of what the terms read, in the order of ``available``; nothing else is
         materialised."""
         offered, views = tuple(available), get_args(AttentionView)
-        wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latent_side)}
+        wanted = {site for weighted in self.terms.values() for site in weighted.term.sites(offered, latents)}
         places = {site.layer: at for at, site in enumerate(offered)}
         return tuple(
             sorted(wanted, key=lambda site: (places[site.layer], views.index(site.view), site.form, site.sample))

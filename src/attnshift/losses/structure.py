@@ -22,7 +22,8 @@ from attnshift.attention.reductions import (
 from attnshift.attention.selection import EVERYWHERE, Selection
 from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
-from attnshift.types import Observation, Place, Site
+from attnshift.sizes import Size
+from attnshift.types import Observation, Place, Site, size_of
 
 __all__ = ["SelfAttention"]
 
@@ -39,10 +40,10 @@ class SelfAttention:
     rows; ``mse``, the mean over keys. Whole maps are never computed. ``reduction`` over sites and
     steps: ``sum``, with ``mse`` DiffAttack's term (Chen et al., DiffAttack, TPAMI 2024); ``mean``;
     ``layered``, the mean over steps weighted over sites by their place (up 1, mid 0.5, down 0.25)
-    times (side / largest side)^gamma, so that fine and late layers, which hold texture, count most.
-    Sites with more than ``rows`` query rows are estimated from so many, drawn again in every
-    iteration and the same on both sides, which saves time; 0 reads all. On joint attention rows are
-    those of the image's part alone.
+    times (side / largest side)^gamma, so that fine and late layers, which hold texture, count most;
+    a side is the root of a grid's positions. Sites with more than ``rows`` query rows are estimated
+    from so many, drawn again in every iteration and the same on both sides, which saves time; 0
+    reads all. On joint attention rows are those of the image's part alone.
     """
 
     __pydantic_config__ = STRICT
@@ -57,8 +58,8 @@ class SelfAttention:
     rows: Annotated[int, Field(ge=0)] = 0
     select: Selection = EVERYWHERE
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
-        chosen = self.select.sites(available, "self", latent_side)
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
+        chosen = self.select.sites(available, "self", latents)
         if self.select.share == "whole" and any(each.joint for each in chosen):
             raise RecipeError(
                 "self_attention compares distributions, which shares of whole rows are not where image and text have "
@@ -68,7 +69,7 @@ class SelfAttention:
 
     def __call__(self, observation: Observation) -> Float[Tensor, "batch"]:
         attacked = observation.adversarial.attention
-        sites = self.sites(attacked, observation.adversarial.latents.shape[-1])
+        sites = self.sites(attacked, size_of(observation.adversarial.latents))
         total = torch.zeros(len(observation.tokens), device=observation.adversarial.latents.device)
         for site, weight in zip(sites, self._weights(sites), strict=True):
             steps = [self._distance(observation, site, step) for step in self.select.window(attacked[site])]
@@ -81,8 +82,8 @@ class SelfAttention:
             return [1.0] * len(sites)
         if self.reduction == "mean":
             return [1 / len(sites)] * len(sites)
-        largest = max(site.side for site in sites)
-        shares = [_PLACE_SHARES[site.place] * (site.side / largest) ** self.gamma for site in sites]
+        largest = max(math.sqrt(site.positions) for site in sites)
+        shares = [_PLACE_SHARES[site.place] * (math.sqrt(site.positions) / largest) ** self.gamma for site in sites]
         return [share / sum(shares) for share in shares]
 
     def _distance(self, observation: Observation, site: Site, step: int) -> Float[Tensor, "batch"]:

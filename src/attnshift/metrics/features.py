@@ -46,14 +46,14 @@ def inception_features() -> Features:
     pixels (Parmar, Zhang and Zhu, CVPR 2022).
     """
     middle = (128 / 255, 128 / 255, 128 / 255)
-    seen = Preprocessing((299, 299), "bilinear", middle, middle)
+    seen = Preprocessing((299, 299), "bilinear", middle, middle, squash=True)
     return Features("Inception-v3", 2048, lambda images: _inception(inception_file()).to(images.device)(seen(images)))
 
 
 def clip_features() -> Features:
     """Image embeddings of CLIP ViT-L/14 at 336 x 336 pixels."""
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    seen = Preprocessing((336, 336), "bicubic", mean, std)
+    seen = Preprocessing((336, 336), "bicubic", mean, std, squash=True)
     return Features("CLIP ViT-L/14-336", 768, lambda images: _clip(clip_folder())(seen(images)))
 
 

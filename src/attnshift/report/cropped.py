@@ -1,4 +1,4 @@
-"""Images of a run that were not square, of which the centre was attacked."""
+"""Images of a run of which only the centre was attacked."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ __all__ = ["cropped_line"]
 
 
 def cropped_line(store: Store) -> str:
-    """A sentence without its full stop; nothing where every image was square."""
+    """A sentence without its full stop; nothing where no image was cropped."""
     rows = store.table(ResultRow)
     count = sum(_is_cropped(store, row.id) for row in rows)
     if not count:
         return ""
-    return (
-        f"{plural(count, 'image')} of {len(rows)} {'was' if count == 1 else 'were'} not square; the centre was attacked"
-    )
+    size = store.spec().size
+    shape = f"of the shape {size}" if isinstance(size, str) else "square"
+    counted = f"{plural(count, 'image')} of {len(rows)} {'was' if count == 1 else 'were'}"
+    return f"{counted} not {shape}; the centre was attacked"
 
 
 def _is_cropped(store: Store, id: str) -> bool:

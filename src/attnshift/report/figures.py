@@ -69,10 +69,10 @@ def amplified_difference(clean: numpy.ndarray, attack: numpy.ndarray, factor: in
     return (127 + factor * change).clip(0, 255).astype(numpy.uint8)
 
 
-def heat_overlay(image: numpy.ndarray, attention: Sequence[float], side: int, peak: float) -> numpy.ndarray:
-    """Attention laid over a darkened image; ``peak`` is the value that glows fully,
-    so that two maps can compare."""
-    values = numpy.asarray(attention, dtype=numpy.float32).reshape(side, side)
+def heat_overlay(image: numpy.ndarray, attention: Sequence[float], rows: int, peak: float) -> numpy.ndarray:
+    """Attention laid over a darkened image; ``attention`` is a map of so many ``rows``, and
+    ``peak`` the value that glows fully, so that two maps can compare."""
+    values = numpy.asarray(attention, dtype=numpy.float32).reshape(rows, -1)
     values = (values / max(peak, 1e-12)).clip(0, 1)
     height, width = image.shape[:2]
     large = Image.fromarray((values * 255).astype(numpy.uint8)).resize((width, height), Image.Resampling.BICUBIC)

@@ -19,6 +19,7 @@ from attnshift.report.figures import pixels
 from attnshift.report.verdicts import Verdicts, knows
 from attnshift.results.rows import GradCamRow, ResultRow
 from attnshift.results.store import Store
+from attnshift.sizes import Size
 
 __all__ = ["PART", "Gallery", "gallery_data", "paired_maps", "part_files", "typical", "worst_first"]
 
@@ -195,18 +196,19 @@ def _maps(gallery: Gallery, row: ResultRow) -> Iterator[tuple[str, dict[str, Any
         )
 
 
-def _in_bytes(side: int, *maps: Sequence[float]) -> dict[str, Any]:
-    """Maps [side,side] in 8 bits, on one scale, of which 255 is the highest value."""
-    grids = [_pooled(numpy.asarray(each, dtype=numpy.float64).reshape(side, side)) for each in maps]
+def _in_bytes(rows: int, *maps: Sequence[float]) -> dict[str, Any]:
+    """Maps of so many ``rows`` in 8 bits, on one scale, of which 255 is the highest value."""
+    grids = [_pooled(numpy.asarray(each, dtype=numpy.float64).reshape(rows, -1)) for each in maps]
     peak = max(float(grid.max()) for grid in grids) or 1.0
     levels = [(255 * grid / peak).round().clip(0, 255).astype(numpy.uint8) for grid in grids]
-    return {"side": len(levels[0]), "maps": [base64.b64encode(each.tobytes()).decode() for each in levels]}
+    rows, columns = levels[0].shape
+    return {"rows": rows, "columns": columns, "maps": [base64.b64encode(each.tobytes()).decode() for each in levels]}
 
 
 def _pooled(grid: numpy.ndarray) -> numpy.ndarray:
     """``grid`` with at most ``_SIDE`` rows and columns, each value the mean of a square."""
-    side = min(len(grid), _SIDE)
-    small = Image.fromarray(grid.astype(numpy.float32)).resize((side, side), Image.Resampling.BOX)
+    size = Size(*grid.shape).within(_SIDE)
+    small = Image.fromarray(grid.astype(numpy.float32)).resize((size.columns, size.rows), Image.Resampling.BOX)
     return numpy.asarray(small)
 
 

@@ -51,7 +51,6 @@ def write_rating_page(store: Store, out: Path | None = None, count: int = 0, see
             "format": RATINGS_FORMAT,
             "run": spec.digest,
             "seed": seed,
-            "size": spec.size,
             "pairs": [
                 {
                     "id": id,

@@ -44,7 +44,7 @@ for row in run.verdicts:
         print(row.id, row.classifier, row.predicted_name)
 
 id = run.results[0].id
-clean, attacked = run.attention(id)  # to the true phrase, [side,side]
+clean, attacked = run.attention(id)  # to the true phrase, [rows,columns]
 losses = run.losses(id)              # term -> [iterations]
 paths = run.image_paths(id)          # arm -> PNG file
 frame = run.to_pandas("quality")           # needs pandas: pip install 'attnshift[pandas]'
@@ -60,6 +60,17 @@ standard output; `--table FORMAT` prints tables as `markdown`, `csv` or `latex` 
 needs `\\usepackage{{booktabs}}`). In CSV a figure with an interval has three columns: `NAME`,
 `NAME low` and `NAME high`. `evaluate`, `compare` and `sweep` take the same two options, `validate`
 and `tune` take `--json`.
+
+## Images under their own names
+
+`attnshift export RUN FOLDER` copies the attacked images into a new or empty folder, each under its
+source's name with the ending `.png`; `--arm clean` and others copy another arm. Where two images
+would have one name, both carry their ids.
+
+With `--own-size` each has the size of its source: the change, the attacked image less the clean
+one, is resized and added to the source, where it was attacked. Such pixels have not been judged; a
+smaller or larger image can fool a classifier that the judged one does not fool, and the other way
+round. The sources must be where the run found them, and unchanged.
 
 ## One image
 

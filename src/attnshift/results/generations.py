@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attnshift.errors import RunError
 from attnshift.files import atomic_write
-from attnshift.results.plan import Generation, Plan, read_generation, read_places
+from attnshift.results.plan import Generation, Plan, read_generation, read_places, read_sizes, spread
 
 __all__ = ["FIRST_PLAN", "generations_of", "has_newer", "newest_plan", "take_in"]
 
@@ -66,8 +66,8 @@ def take_in(folder: Path, plan: Plan, size: int, finished: int, busy: Callable[[
         shown = f"generation {len(paths) - 1}, and this is the list of generation {same.index(True)}"
         raise RunError(f"a command works on a newer list of images in {folder} ({shown}); give the newer list")
     begin = -(-(max(places.values()) + 1) // size) * size
-    fresh = (id for id in wanted if id not in places)
-    places |= {id: place for place, id in enumerate([*fresh], begin)}
+    fresh = [(id, own) for id, own in read_sizes(plan.path) if id not in places]
+    places |= spread(fresh, size, begin)
     generation = Generation(len(paths), len(mine), len(mine - newest), len(newest - mine))
     arranged = plan.arranged(places, generation)
     atomic_write(_path(folder, generation.number), arranged.path.read_bytes())

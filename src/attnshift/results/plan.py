@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +17,26 @@ import pyarrow.parquet
 
 from attnshift.data.datasets import Item
 from attnshift.files import writing
+from attnshift.sizes import Size
 
-__all__ = ["WHOLE", "Batch", "Generation", "Plan", "Shard", "parts", "read_generation", "read_places", "read_plan"]
+__all__ = [
+    "WHOLE",
+    "Batch",
+    "Generation",
+    "Plan",
+    "Shard",
+    "parts",
+    "read_generation",
+    "read_places",
+    "read_plan",
+    "read_sizes",
+    "spread",
+]
 
 Each = TypeVar("Each")
 
 _COLUMNS = pyarrow.schema(
-    [(name, pyarrow.string()) for name in ("id", "file", "image", "mask", "class_name", "target_name")]
+    [(name, pyarrow.string()) for name in ("id", "file", "image", "mask", "class_name", "target_name", "size")]
     + [(name, pyarrow.int64()) for name in ("label", "target")]
 )
 _PLACE = "place"
@@ -77,19 +90,21 @@ class Plan:
     """Items in a parquet file; memory holds a few at a time.
 
     ``digest`` hashes their ids in the order of their list. ``examples`` hold one item for each
-    class and target, which are all that a recipe can depend on. In a first generation the place of
-    an item in the run is its number in the file; in others the file has a column ``place``.
+    class and target, which are all that a recipe can depend on; ``sizes`` are the items' own, the
+    smallest area first. The place of an item in the run is its number in the file, unless the file
+    has a column ``place``.
     """
 
     path: Path
     generation: Generation
     digest: str
     examples: tuple[Item, ...]
+    sizes: tuple[Size, ...] = ()
 
     @classmethod
     def draw(cls, items: Iterable[Item]) -> Plan:
         """Write ``items`` into a temporary file, which lasts as long as the plan."""
-        digest, count, examples = hashlib.sha256(), 0, {}
+        digest, count, examples, sizes = hashlib.sha256(), 0, {}, set[Size]()
         with _temporary_file() as (path, remove):
             with writing(path), pyarrow.parquet.ParquetWriter(path, _COLUMNS) as writer:
                 for part in parts(items, _ROWS):
@@ -97,8 +112,10 @@ class Plan:
                     for item in part:
                         digest.update(f"{chr(10) if count else ''}{item.id}".encode())
                         examples.setdefault((item.label, item.class_name, item.target), item)
+                        sizes |= set() if item.size is None else {item.size}
                         count += 1
-            plan = cls(path, Generation(0, count), digest.hexdigest()[:16], tuple(examples.values()))
+            ordered = tuple(sorted(sizes, key=lambda size: (size.area, size)))
+            plan = cls(path, Generation(0, count), digest.hexdigest()[:16], tuple(examples.values()), ordered)
             weakref.finalize(plan, remove)
         return plan
 
@@ -115,9 +132,21 @@ class Plan:
         with _temporary_file() as (path, remove):
             with writing(path):
                 pyarrow.parquet.write_table(table, path, row_group_size=_ROWS)
-            plan = Plan(path, generation, self.digest, self.examples)
+            plan = replace(self, path=path, generation=generation)
             weakref.finalize(plan, remove)
         return plan
+
+    def in_equal_sizes(self, batch: int) -> Plan:
+        """The same items, with places by which each micro-batch of ``batch`` has images of one
+        size."""
+        if len(self.sizes) < 2:
+            return self
+        return self.arranged(spread(read_sizes(self.path), batch), self.generation)
+
+    def extremes(self, common: Size | None) -> tuple[Size, ...]:
+        """The smallest and the largest size of an image, where ``common`` is the one that the run
+        has."""
+        return (common,) if common else tuple(dict.fromkeys((self.sizes[0], self.sizes[-1])))
 
     def __len__(self) -> int:
         return self.generation.images
@@ -139,6 +168,26 @@ def parts(items: Iterable[Each], size: int) -> Iterator[tuple[Each, ...]]:
     return iter(lambda: tuple(islice(remaining, size)), ())
 
 
+def spread(sizes: Iterable[tuple[str, str | None]], batch: int, begin: int = 0) -> dict[str, int]:
+    """Identity -> place, from ``begin`` on, of images of these ids and ``sizes``.
+
+    A micro-batch, ``batch`` places, has images of one size; the last of a size may have empty
+    places.
+
+    >>> spread([("a", "64"), ("b", "96x64"), ("c", "64"), ("d", "64")], 2)
+    {'a': 0, 'b': 2, 'c': 1, 'd': 4}
+    """
+    places: dict[str, int] = {}
+    free: dict[str | None, int] = {}
+    for id, size in sizes:
+        place = free.get(size, 0)
+        if place % batch == 0:
+            place, begin = begin, begin + batch
+        places[id] = place
+        free[size] = place + 1
+    return places
+
+
 def read_plan(path: Path) -> Iterator[Item]:
     return (item for _, item in _placed(path))
 
@@ -147,6 +196,11 @@ def read_places(path: Path) -> Iterator[tuple[str, int]]:
     """Identity and place of each item of the plan at ``path``."""
     for number, row in enumerate(_rows(path, ["id", _PLACE])):
         yield row["id"], row.get(_PLACE, number)
+
+
+def read_sizes(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Identity and own size of each item of the plan at ``path``."""
+    return ((row["id"], row.get("size")) for row in _rows(path, ["id", "size"]))
 
 
 def read_generation(path: Path) -> Generation:

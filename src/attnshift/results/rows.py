@@ -188,7 +188,7 @@ class ResultRow(Row):
         "map of the attention to the class's phrase, clean, row by row; empty in a baseline",
     ] = ()
     attention_attack: Annotated[tuple[float, ...], "the same map of the attacked image"] = ()
-    attention_side: Annotated[int, "rows and columns of these two maps"] = 0
+    attention_side: Annotated[int, "rows of these two maps"] = 0
     class_on_path: Annotated[
         Series,
         "the class's phrase on the attack's own path: for `all` cross-attention layers and for each, its mass (the "
@@ -331,7 +331,7 @@ class GradCamRow(Row):
     id: Annotated[str, "id of the image"]
     arm: Annotated[str, "clean or attack"]
     classifier: Annotated[str, "its name"]
-    side: Annotated[int, "rows and columns of the map"]
+    side: Annotated[int, "rows of the map"]
     values: Annotated[
         tuple[float, ...], "the map, row by row, in [0,1]: how much a place speaks for the class; its own highest is 1"
     ]

@@ -126,17 +126,17 @@ class Run:
 
     def attention(self, id: str) -> tuple[AttentionMap, AttentionMap]:
         """Attention of each place to the phrase of the true class,
-        before and after the attack, both [side,side].
+        before and after the attack, both [rows,columns].
 
         A value is a probability in [0,1]: the attention to all tokens of the phrase, averaged over
         heads, layers and steps. A ``RunError`` where the attack recorded none, such as an attack on
         pixels.
         """
         row = self._row(id)
-        side = row.attention_side
-        if not side:
+        rows = row.attention_side
+        if not rows:
             raise RunError(f"{self.folder} holds no attention maps of {id}: a baseline has none")
-        return _grid(row.attention_clean, side), _grid(row.attention_attack, side)
+        return _grid(row.attention_clean, rows), _grid(row.attention_attack, rows)
 
     def losses(self, id: str) -> Mapping[str, NDArray[numpy.float64]]:
         """Loss term -> its weighted value in every iteration, [iterations];
@@ -172,5 +172,5 @@ class Run:
         return self._by_id[id]
 
 
-def _grid(values: tuple[float, ...], side: int) -> AttentionMap:
-    return numpy.array(values).reshape(side, side)
+def _grid(values: tuple[float, ...], rows: int) -> AttentionMap:
+    return numpy.array(values).reshape(rows, -1)

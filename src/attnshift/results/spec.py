@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator
 
 from attnshift.diffusion import Precision
+from attnshift.errors import UserError
 from attnshift.recipes.schema import AnyRecipe, Recipe
 from attnshift.registry import STRICT
 from attnshift.results.arms import ARMS
+from attnshift.sizes import KEEP, Size, read_size
 
 __all__ = ["FORMAT", "RunSpec"]
 
@@ -39,7 +41,8 @@ class RunSpec(BaseModel):
     surrogates: tuple[str, ...] = Field(min_length=1)
     weights: dict[str, str] = {}
     """Fingerprints of the pipeline and of the surrogates, by their names."""
-    size: int = Field(ge=8, le=4096)
+    size: int | str
+    """Side of the square images, WIDTHxHEIGHT, or "keep", all in pixels."""
     batch: int = Field(ge=1, le=4096)
     device: str
     precision: Precision = "float32"
@@ -55,6 +58,25 @@ class RunSpec(BaseModel):
         if number != FORMAT:
             raise ValueError(f"this version of attnshift reads format {FORMAT}; make the run again with another `out`")
         return number
+
+    @field_validator("size")
+    @classmethod
+    def _is_a_size(cls, given: int | str) -> int | str:
+        try:
+            size = read_size(given)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return KEEP if size is None else size.plain
+
+    @property
+    def common_size(self) -> Size | None:
+        """The size of all images; None where each is attacked near its own."""
+        return read_size(self.size)
+
+    @property
+    def shown_size(self) -> str:
+        """The size in words."""
+        return "each image near its own size" if self.common_size is None else f"{self.size} px"
 
     @property
     def arms(self) -> tuple[str, ...]:

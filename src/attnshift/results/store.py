@@ -53,8 +53,8 @@ from attnshift.terminal import plural
 __all__ = ["CROPPED", "Store", "finished_rows"]
 
 CROPPED = "attnshift:cropped"
-"""Text chunk of an image's PNG files: width and height, as 640x480, before its centre was cropped
-to a square. Images that were square have none."""
+"""Text chunk of an image's PNG files: width and height, as 640x480, before its centre was cropped.
+Images of which nothing was cropped have none."""
 
 
 class Store:

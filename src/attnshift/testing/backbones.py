@@ -9,8 +9,10 @@ import torch
 from attnshift.diffusion.backbone import Backbone, Read
 from attnshift.errors import ModelError
 from attnshift.plugins import misfit
+from attnshift.sizes import Size
 from attnshift.testing.models import pictures
 from attnshift.testing.requirements import require, require_close, require_finite, require_shape
+from attnshift.types import size_of
 
 __all__ = ["BACKBONE_CHECKS", "check_backbone"]
 
@@ -28,6 +30,7 @@ def check_backbone(backbone: Backbone) -> None:
 
 def sizes_are_checked(backbone: Backbone) -> None:
     backbone.check_size(backbone.suggested_size)
+    backbone.check_size(_wide(backbone))
     try:
         backbone.check_size(-1)
     except ModelError:
@@ -35,15 +38,21 @@ def sizes_are_checked(backbone: Backbone) -> None:
     raise AssertionError("check_size accepts a side of -1")
 
 
+def _wide(backbone: Backbone) -> Size:
+    """A size half as wide again as the suggested one, so that rows and columns are told apart."""
+    side = backbone.suggested_size
+    return backbone.nearest_size(Size(side, side + side // 2))
+
+
 def images_become_latents_and_images_again(backbone: Backbone) -> None:
     """Both ways a gradient passes; with checkpointing the image is the same."""
-    side = backbone.suggested_size
-    leaf = pictures(2, side).to(backbone.device).requires_grad_()
+    size = _wide(backbone)
+    leaf = pictures(2, size).to(backbone.device).requires_grad_()
     latents = backbone.encode(leaf)
     require(latents.shape[0] == 2, f"two images become {latents.shape[0]} latents")
-    require(latents.shape[2] == latents.shape[3] == backbone.latent_side(side), "latent_side is not that of encode")
+    require(size_of(latents) == backbone.latent_size(size), "latent_size is not that of encode")
     decoded = backbone.decode(latents)
-    require_shape(decoded, (2, 3, side, side), "the decoded image")
+    require_shape(decoded, (2, 3, *size), "the decoded image")
     require_finite(decoded, "the decoded image")
     (gradient,) = torch.autograd.grad(decoded.sum(), leaf)
     require((gradient.flatten(1).norm(dim=1) > 0).all(), "no gradient passes the autoencoder")
@@ -74,17 +83,18 @@ def texts_become_states(backbone: Backbone) -> None:
 def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
     """Maps are probabilities, reading them does not change the prediction,
     and a gradient passes both."""
-    side = backbone.suggested_size
-    schedule = backbone.noise_schedule(20, 5, side)
+    size = _wide(backbone)
+    schedule = backbone.noise_schedule(20, 5, size)
     timestep = schedule.timesteps[0]
     with torch.no_grad():
-        latents, text = backbone.encode(pictures(2, side).to(backbone.device)), backbone.embed(_PROMPTS)
+        latents, text = backbone.encode(pictures(2, size).to(backbone.device)), backbone.embed(_PROMPTS)
         plain = backbone.denoise(latents, timestep, text)
     require_shape(plain.output, tuple(latents.shape), "the prediction")
-    sites = backbone.sites(side)
+    sites = backbone.sites(size)
     require({site.kind for site in sites} == {"cross", "self"}, "sites holds no cross-attention or no self-attention")
     chosen = [
-        min((site for site in sites if site.kind == kind), key=lambda site: site.side) for kind in ("cross", "self")
+        min((site for site in sites if site.kind == kind), key=lambda site: site.positions)
+        for kind in ("cross", "self")
     ]
     leaf = latents.clone().requires_grad_()
     read = backbone.denoise(leaf, timestep, text, [Read(site) for site in chosen])
@@ -92,7 +102,7 @@ def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
     for site in chosen:
         maps = read.attention[site]
         keys = maps.shape[-1]
-        require_shape(maps, (2, site.heads, site.side**2, keys), f"the map of {site.layer}")
+        require_shape(maps, (2, site.heads, site.positions, keys), f"the map of {site.layer}")
         ones = torch.ones(maps.shape[:-1]).to(maps)
         sums = maps.detach().sum(-1)
         if site.joint:

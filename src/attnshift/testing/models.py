@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from attnshift.classifiers import load_classifier
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
+from attnshift.sizes import Sides, Size
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -49,8 +50,8 @@ def sure_classifier() -> Classifier:
     return replace(small_classifier(), network=network, class_names=tuple(f"thing {label}" for label in range(1000)))
 
 
-def pictures(count: int = 3, side: int = SIDE) -> Tensor:
-    """Smooth colours with some noise, [count,3,side,side], as 8-bit files hold them."""
+def pictures(count: int = 3, size: Sides = SIDE) -> Tensor:
+    """Smooth colours with some noise, [count,3,height,width], as 8-bit files hold them."""
     draw = torch.Generator().manual_seed(0)
-    smooth = interpolate(torch.rand(count, 3, 4, 4, generator=draw), (side, side), mode="bicubic")
+    smooth = interpolate(torch.rand(count, 3, 4, 4, generator=draw), Size.of(size), mode="bicubic")
     return quantise((smooth + 0.05 * torch.randn(smooth.shape, generator=draw)).clamp(0, 1))

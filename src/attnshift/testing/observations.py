@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from attnshift.batching import select_rows
+from attnshift.sizes import Size
 from attnshift.types import Branch, Interference, Kind, Observation, Place, RandomKey, Site, TokenSpan
 
-LATENT_SIDE, KEYS, HEADS, WIDTH, STEPS = 8, 6, 2, 4, 2
+LATENTS = Size.of(8)
+KEYS, HEADS, WIDTH, STEPS = 6, 2, 4, 2
 TOKENS: tuple[TokenSpan, ...] = ((1,), (2, 3), (1, 4, 5))
 OTHERS: tuple[TokenSpan, ...] = ((1, 2, 3), (4,), (2, 3))
 """Where the interference phrases stand in their own prompts: 3 tokens against 1,
@@ -21,7 +23,7 @@ _GRIDS: tuple[tuple[Place, int], ...] = (
 )  # fmt: skip
 _KINDS: tuple[Kind, ...] = ("cross", "self")
 SITES: tuple[Site, ...] = tuple(
-    Site(f"{place}.{side}.{kind}", kind, place, side, HEADS) for place, side in _GRIDS for kind in _KINDS
+    Site(f"{place}.{side}.{kind}", kind, place, Size.of(side), HEADS) for place, side in _GRIDS for kind in _KINDS
 )
 SAMPLED_ROWS = 5
 """Queries of self-attention that are also there on their own, at sites that have more."""
@@ -29,7 +31,7 @@ RUNNING: tuple[Site, ...] = (
     *SITES, *(site.seen(view) for site in SITES if site.kind == "cross" for view in ("probe", "separate")),
     *(
         site.projected(rows) for site in SITES if site.kind == "self"
-        for rows in (0, SAMPLED_ROWS) if rows < site.side**2
+        for rows in (0, SAMPLED_ROWS) if rows < site.positions
     ),
 )  # fmt: skip
 """Everything that a pass of the attack can read."""
@@ -82,7 +84,7 @@ def maps(seed: int, sites: Sequence[Site], fill: Fill, dtype: torch.dtype) -> di
 
 def branch(seed: int, fill: Fill = softmax, dtype: torch.dtype = torch.float32) -> Branch:
     draw = torch.Generator().manual_seed(seed)
-    latents = torch.randn(3, 4, LATENT_SIDE, LATENT_SIDE, generator=draw)
+    latents = torch.randn(3, 4, *LATENTS, generator=draw)
     return Branch(
         latents.to(dtype), torch.rand(3, 3, 64, 64, generator=draw).to(dtype), maps(seed, RUNNING, fill, dtype)
     )
@@ -140,10 +142,10 @@ def _shape(site: Site) -> tuple[int, int]:
 
 
 def _queries(site: Site) -> int:
-    return site.sample or site.side**2
+    return site.sample or site.positions
 
 
 def _keys(site: Site) -> int:
     if site.kind == "self":
-        return site.side**2
+        return site.positions
     return KEYS + max(map(len, OTHERS)) if site.view == "probe" else KEYS

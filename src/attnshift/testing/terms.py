@@ -32,7 +32,7 @@ from attnshift.testing.observations import (
     with_maps,
 )
 from attnshift.testing.requirements import in_double, require, require_close, require_finite, require_shape
-from attnshift.types import Observation, Site
+from attnshift.types import Observation, Site, size_of
 
 __all__ = ["TERM_CHECKS", "Reads", "Term", "check_term", "reads"]
 
@@ -273,7 +273,7 @@ def _values(term: Term, observed: Observation) -> Tensor:
 
 def _running_sites(term: Term, observed: Observation) -> list[Site]:
     """What the term reads of the attacked pass."""
-    named = term.sites(tuple(observed.adversarial.attention), observed.adversarial.latents.shape[-1])
+    named = term.sites(tuple(observed.adversarial.attention), size_of(observed.adversarial.latents))
     return [site for site in named if site.view != "reference"]
 
 

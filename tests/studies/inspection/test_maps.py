@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from attnshift.attention.selection import Selection
+from attnshift.sizes import Size
 from attnshift.studies.inspection.maps import MapFigures, map_figures
 from attnshift.studies.inspection.probes import Group, MapProbe
 from attnshift.types import Branch, Site
@@ -16,7 +17,7 @@ from attnshift.types import Branch, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-SITE = Site("up", "cross", "up", 2, 2)
+SITE = Site("up", "cross", "up", Size.of(2), 2)
 GROUP = Group("cross", "up", 2, 2, "quarter")
 
 

@@ -27,7 +27,7 @@ def test_every_term_is_measured(backbone: StableDiffusion) -> None:
 def test_sites_are_those_of_the_model(backbone: StableDiffusion) -> None:
     """The tiny model has grids 8, 4 and 2, and its middle block the smallest: no others are looked for."""
     found = find_probes(RECIPE, backbone, 64, ("entropy",))
-    sites = {(site.place, site.side) for site in backbone.sites(64) if site.kind == "cross"}
+    sites = {(site.place, site.grid.rows) for site in backbone.sites(64) if site.kind == "cross"}
     assert {(each.place, each.side) for each in found.terms if each.side} == sites
     assert {(each.group.place, each.group.side) for each in found.maps} == sites
     assert {each.step for each in found.terms} == {-1, 0, 1, 2}
@@ -36,7 +36,7 @@ def test_sites_are_those_of_the_model(backbone: StableDiffusion) -> None:
 
 def test_each_head_alone(backbone: StableDiffusion) -> None:
     found = find_probes(RECIPE, backbone, 64, ("entropy",), heads=True)
-    heads = {site.side: site.heads for site in backbone.sites(64) if site.kind == "cross"}
+    heads = {site.grid.rows: site.heads for site in backbone.sites(64) if site.kind == "cross"}
     for side, count in heads.items():
         wanted = {-1, *range(count)} if count > 1 else {-1}
         assert {each.head for each in found.terms if each.side == side} == wanted

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnshift import STRICT, Observation, Site
+from attnshift.sizes import Size
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ChangeTotalVariation:
     holds: ClassVar[bool] = True
     power: Annotated[float, Field(ge=1, le=4)] = 2.0
 
-    def sites(self, available: Iterable[Site], latent_side: int) -> tuple[Site, ...]:
+    def sites(self, available: Iterable[Site], latents: Size) -> tuple[Site, ...]:
         """No attention is read."""
         return ()
 

@@ -18,6 +18,7 @@ from attnshift.data.images import quantise
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.sizes import Size
 
 __all__ = ["BatchResult", "Work", "effort_columns", "work_of"]
 
@@ -69,7 +70,7 @@ class Work(Protocol):
         or in one of the surrogates ``classifiers``."""
         ...
 
-    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
+    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: Size) -> None:
         """Raise whatever could stop ``carry_out`` on one of ``items`` later;
         the images themselves are not read."""
         ...

@@ -25,6 +25,7 @@ from attnshift.diffusion.backbone import Backbone, check_steps
 from attnshift.ensemble.fusion import effective_models
 from attnshift.execution.work import BatchResult, effort_columns
 from attnshift.recipes.schema import Recipe
+from attnshift.sizes import Size
 from attnshift.types import Goals, RandomKey
 
 __all__ = ["LatentWork"]
@@ -48,20 +49,20 @@ class LatentWork:
         return lines if backbone is None else (*lines, *idle_with(self.method, backbone))
 
     @torch.no_grad()
-    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
+    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: Size) -> None:
         method, recipe = self.method, self.method.recipe
         backbone.check_size(size)
         check_guidance(recipe, backbone.name, backbone.guided)
         if method.stand_in is not None:
             method.stand_in.check(backbone, size)
-        check_sites(recipe, method.objective.sites(backbone.sites(size), backbone.latent_side(size)))
+        check_sites(recipe, method.objective.sites(backbone.sites(size), backbone.latent_size(size)))
         steps = recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps
         check_steps(backbone, *steps, size, "diffusion.schedule_steps and denoising_steps")
-        mask_sites(recipe.mask, backbone.sites(size), backbone.latent_side(size))
+        mask_sites(recipe.mask, backbone.sites(size), backbone.latent_size(size))
         for name in sorted({item.class_name for item in items}):
             prompt = recipe.prompt.prompt(name)
             backbone.locate(prompt.text, name, prompt.start, recipe.prompt.stream)
-        probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
+        probe = torch.full((1, 3, *size), 0.5, device=backbone.device)
         if recipe.mask.source == "gradcam":
             for classifier in classifiers:
                 grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
@@ -126,7 +127,7 @@ def _row(outcome: Outcome, place: int, surrogates: Sequence[str]) -> dict[str, A
         "effective_models": effective_models(outcome.weights[place]),
         "attention_clean": tuple(before.flatten().tolist()),
         "attention_attack": tuple(after.flatten().tolist()),
-        "attention_side": before.shape[-1],
+        "attention_side": len(before),
         "class_on_path": _moved(path.true),
         "class_on_file": _moved(file.true),
         "interference_on_path": _moved(path.interference),

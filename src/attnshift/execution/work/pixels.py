@@ -23,6 +23,7 @@ from attnshift.metrics.budget import Budget
 from attnshift.randomness import random_step
 from attnshift.recipes.reading import baseline_of
 from attnshift.recipes.schema import BaselineRecipe
+from attnshift.sizes import Size
 
 __all__ = ["PixelWork"]
 
@@ -45,8 +46,8 @@ class PixelWork:
     def remarks(self, backbone: Backbone | None, classifiers: Sequence[Classifier]) -> tuple[str, ...]:
         return tuple(idle_options("baseline", self.attack))
 
-    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: int) -> None:
-        probe = torch.full((3, size, size), 0.5)
+    def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: Size) -> None:
+        probe = torch.full((3, *size), 0.5)
         tasks = [Task(item.id, probe, item.label, item.class_name, None, item.target) for item in items]
         check_runnable(self.attack, classifiers, tasks, backbone, backbone.device)
 

@@ -169,8 +169,8 @@ function slider(image) {
 
 function heat(image, arm, map) {
   const bytes = Uint8Array.from(atob(map.bytes), each => each.charCodeAt(0))
-  const canvas = element("canvas", { width: map.side, height: map.side })
-  const pixels = new ImageData(map.side, map.side)
+  const canvas = element("canvas", { width: map.columns, height: map.rows })
+  const pixels = new ImageData(map.columns, map.rows)
   bytes.forEach((level, place) => pixels.data.set([level, level * 0.59, level * 0.08, 255], 4 * place))
   canvas.getContext("2d").putImageData(pixels, 0, 0)
   return element("span", { class: "heat" }, element("img", { src: imageFile(image, arm), alt: "" }), canvas)
@@ -185,7 +185,7 @@ function maps(image, found) {
   change.className = "one"
   place.append(change)
   for (const [title, both] of found) {
-    const pair = both.maps.map((bytes, index) => heat(image, index ? "attack" : "clean", { side: both.side, bytes }))
+    const pair = both.maps.map((bytes, index) => heat(image, index ? "attack" : "clean", { rows: both.rows, columns: both.columns, bytes }))
     place.append(captioned(element("span", { class: "twin" }, ...pair), `before and after: ${title}`))
   }
   return place

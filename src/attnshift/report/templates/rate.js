@@ -98,14 +98,15 @@
     const pair = at("pictures").className === "pair", stacked = matchMedia("(max-width: 34rem)").matches;
     const width = at("pictures").clientWidth / (pair && !stacked ? 2 : 1) - (pair && !stacked ? 12 : 0);
     const height = (innerHeight - 260) / (pair && stacked ? 2 : 1);
-    const scale = Math.max(1, Math.floor(Math.min(width, height) / data.size));
-    const shown = Math.min(width, data.size * scale);
+    const wide = at("first").naturalWidth || 1, tall = at("first").naturalHeight || 1;
+    const scale = Math.max(1, Math.floor(Math.min(width / wide, height / tall)));
+    const shown = Math.min(width, wide * scale);
     for (const image of [at("first"), at("second")]) {
       image.style.width = `${shown}px`;
-      image.classList.toggle("crisp", shown >= data.size);
+      image.classList.toggle("crisp", shown >= wide);
       image.style.filter = image.dataset.blurred ? `blur(${shown / 40}px)` : "";
     }
-    at("small").hidden = shown >= data.size;
+    at("small").hidden = shown >= wide;
   }
 
   function answer(value) {

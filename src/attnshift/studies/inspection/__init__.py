@@ -45,7 +45,7 @@ def inspect_attack(settings: InspectionSettings, progress: InspectionProgress) -
         items = [*part.items]
         measured = [each for item in items if (each := store.measured(item.id)) is not None]
         if len(measured) < len(items):
-            tasks = [read_task(item, worker.spec.size) for item in items]
+            tasks = [read_task(item, worker.spec.common_size) for item in items]
             measured = measure_batch(bench, items, tasks, begun < _PICTURES)
             for item, each in zip(items, measured, strict=True):
                 store.keep(item.id, each)

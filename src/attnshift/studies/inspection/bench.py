@@ -15,7 +15,7 @@ from attnshift.classifiers.classifier import Classifier, in_order_of, vocabulary
 from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
 from attnshift.defences.names import load_defended
-from attnshift.errors import ModelError, RecipeError
+from attnshift.errors import ModelError, RecipeError, UserError
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import settings_with
 from attnshift.execution.work.latents import LatentWork
@@ -50,11 +50,13 @@ def set_up_inspection(settings: InspectionSettings) -> InspectionBench:
     """Load everything, and check whatever could stop the inspection later."""
     attack = prepare_run(settings_with(settings, settings.recipe, settings.out))
     worker = attack.worker
-    backbone, classifiers, size = worker.backbone, worker.classifiers, worker.spec.size
+    backbone, classifiers, size = worker.backbone, worker.classifiers, worker.spec.common_size
+    if size is None or size.rows != size.columns:
+        raise UserError(f"`size` is {worker.spec.size}; an inspection takes square images, so give one side in pixels")
     tuning = [_like(worker, name) for name in settings.tuning]
     reference = _like(worker, settings.reference) if settings.reference else None
     if reference is not None:
-        probe = torch.full((1, 3, size, size), 0.5, device=backbone.device)
+        probe = torch.full((1, 3, *size), 0.5, device=backbone.device)
         grad_cam(reference, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
     if settings.recipe.path != PathSection():
         raise RecipeError(f"recipe {settings.recipe.name} has a section path, and an inspection follows the plain path")

@@ -25,7 +25,7 @@ class MapFigures:
 
     probe: MapProbe
     values: Tensor
-    """The phrase's map, [side,side]."""
+    """The phrase's map, [rows,columns]."""
     mass: float
     entropy: float
     peak_inside: bool | None

@@ -16,6 +16,7 @@ from attnshift.recipes.reading import override
 from attnshift.recipes.schema import Recipe, TermSection
 from attnshift.registry import build, check_known, load
 from attnshift.results.inspection import EVERY
+from attnshift.sizes import Sides, Size
 from attnshift.terminal import one_line
 from attnshift.types import Kind, Place, Site
 
@@ -109,15 +110,15 @@ def term_options(given: Sequence[str], recipe: Recipe) -> dict[str, tuple[str, M
 
 
 def find_probes(
-    recipe: Recipe, backbone: Backbone, size: int, given: Sequence[str] = (), heads: bool = False
+    recipe: Recipe, backbone: Backbone, size: Sides, given: Sequence[str] = (), heads: bool = False
 ) -> Probes:
-    """The probes for square images of ``size`` pixels.
+    """The probes for square images of ``size``.
 
     A term that cannot be made here is a remark where all terms are measured, and an error where it
     is among the ``given``. With ``heads`` each head is also a probe of its own, at all steps.
     """
-    available, side = backbone.sites(size), backbone.latent_side(size)
-    groups, steps = _groups(available, side), recipe.diffusion.denoising_steps
+    available, latents = backbone.sites(size), backbone.latent_size(size)
+    groups, steps = _groups(available, latents), recipe.diffusion.denoising_steps
     found: list[TermProbe] = []
     names, remarks = [], []
     for name, (term, options) in term_options(given, recipe).items():
@@ -128,21 +129,21 @@ def find_probes(
                 raise
             remarks.append(one_line(f"term '{term}' is left out: {error}"))
             continue
-        probes = [*_probes(name, term, options, own, groups, available, side, steps, heads)]
+        probes = [*_probes(name, term, options, own, groups, available, latents, steps, heads)]
         names.append(name)
         found += probes
-    maps = tuple(_map_probes(groups, available, side, steps))
+    maps = tuple(_map_probes(groups, available, latents, steps))
     return Probes(tuple(found), maps, tuple(names), tuple(remarks))
 
 
-def _groups(available: Sequence[Site], latent_side: int) -> list[Group]:
+def _groups(available: Sequence[Site], latents: Size) -> list[Group]:
     """Groups in the order in which the denoiser meets them, as far as a selection can name them."""
-    grids: dict[int, _Grid] = {-(-latent_side // part): name for part, name in _GRIDS}
+    grids: dict[int, _Grid] = {latents.shrunk(part).rows: name for part, name in _GRIDS}
     order: dict[Place, int] = {"down": 0, "mid": 1, "up": 2}
     heads: dict[tuple[Kind, Place, int], set[int]] = {}
     for site in available:
-        if site.view == "prompt" and site.side in grids:
-            heads.setdefault((site.kind, site.place, site.side), set()).add(site.heads)
+        if site.view == "prompt" and site.grid.rows in grids:
+            heads.setdefault((site.kind, site.place, site.grid.rows), set()).add(site.heads)
     groups = [
         Group(kind, place, side, counts.pop() if len(counts) == 1 else 0, grids[side])
         for (kind, place, side), counts in heads.items()
@@ -157,17 +158,17 @@ def _probes(
     own: LossTerm | StatefulTerm,
     groups: Sequence[Group],
     available: Sequence[Site],
-    side: int,
+    latents: Size,
     steps: int,
     heads: bool,
 ) -> Iterator[TermProbe]:
     """The term as the recipe selects, then at each group that it can read."""
     if not _selects(term):
         # A plug-in may read sites of its own choice.
-        yield TermProbe(name, own, "own" if own.sites(available, side) else "")
+        yield TermProbe(name, own, "own" if own.sites(available, latents) else "")
         return
-    kinds = _kinds(own, available, side)
-    if _own_fits(own, available, side):
+    kinds = _kinds(own, available, latents)
+    if _own_fits(own, available, latents):
         yield TermProbe(name, own, "own")
     base = {key: value for key, value in options.items() if key != "select"}
     for group in groups:
@@ -184,26 +185,26 @@ def _selects(term: str) -> bool:
     return is_dataclass(implementation) and any(each.name == "select" for each in fields(implementation))
 
 
-def _own_fits(term: Any, available: Sequence[Site], side: int) -> bool:
+def _own_fits(term: Any, available: Sequence[Site], latents: Size) -> bool:
     """Whether the model has the sites that ``term`` selects."""
     try:
-        return bool(term.sites(available, side))
+        return bool(term.sites(available, latents))
     except RecipeError:
         return False
 
 
-def _kinds(term: Any, available: Sequence[Site], side: int) -> set[Kind]:
+def _kinds(term: Any, available: Sequence[Site], latents: Size) -> set[Kind]:
     """Kinds of attention that ``term`` reads; none where the model has not the sites that it
     selects."""
     try:
-        return {site.kind for site in replace(term, select=EVERYWHERE).sites(available, side)}
+        return {site.kind for site in replace(term, select=EVERYWHERE).sites(available, latents)}
     except RecipeError:
         return set()
 
 
-def _map_probes(groups: Sequence[Group], available: Sequence[Site], side: int, steps: int) -> Iterator[MapProbe]:
+def _map_probes(groups: Sequence[Group], available: Sequence[Site], latents: Size, steps: int) -> Iterator[MapProbe]:
     for group in groups:
         if group.kind == "cross":
             for head, step in group.parts(steps, heads=True):
                 select = group.selection(head, step)
-                yield MapProbe(select.sites(available, "cross", side), select, group, head, step)
+                yield MapProbe(select.sites(available, "cross", latents), select, group, head, step)

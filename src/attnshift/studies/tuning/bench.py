@@ -14,7 +14,7 @@ from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.run import run_attack
 from attnshift.classifiers.classifier import Classifier, in_order_of, vocabulary
 from attnshift.defences.names import load_defended
-from attnshift.errors import ModelError, RecipeError
+from attnshift.errors import ModelError, RecipeError, UserError
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.worker import read_task
 from attnshift.losses.classification import margins
@@ -50,7 +50,9 @@ def set_up(settings: TuningSettings) -> Bench:
     worker, items = attack.worker, list(attack.plan)
     loaded = [load_defended(name, lambda: worker.backbone).to(settings.device) for name in settings.tuning]
     tuning = [in_order_of(vocabulary(worker.classifiers), each) for each in loaded]
-    size, classes = worker.spec.size, worker.classifiers[0].classes
+    size, classes = worker.spec.common_size, worker.classifiers[0].classes
+    if size is None:
+        raise UserError("`size` is keep; a tuning takes images of one size, so give it in pixels")
     for own, classifier in zip(loaded, tuning, strict=True):
         if classifier.classes != classes:
             counts = f"{own.name} has {own.classes} classes, the surrogates have {classes}"
