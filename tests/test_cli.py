@@ -819,6 +819,7 @@ def test_help_names_every_command(call: Call) -> None:
         "compare",
         "sweep",
         "report",
+        "export",
         "rate",
         "ratings",
         "demo",

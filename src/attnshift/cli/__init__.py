@@ -19,6 +19,7 @@ from attnshift.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     inspect,
     lab,
     rate,
@@ -57,6 +58,7 @@ app.command()(tune.tune)
 app.command()(compare.compare)
 app.command()(sweep.sweep)
 app.command()(report.report)
+app.command()(export.export)
 app.command()(rate.rate)
 app.command()(ratings.ratings)
 app.command()(demo.demo)
