@@ -64,9 +64,7 @@ def test_names_are_those_of_the_sources_and_never_collide(tmp_path: Path, monkey
     assert first.startswith("cat/A-")
     assert second.startswith("cat/a-")
     assert [found[0], found[3]] == ["c.parquet row 5.png", "example.org/x/b.png"]
-    (id,) = [
-        path.name.split(".")[0] for path in (tmp_path / "run/images").iterdir() if path.name.split(".")[0] in first
-    ]
+    id = Path(first).stem.removeprefix("A-")
     assert (tmp_path / "out" / first).read_bytes() == store.image_path(id, "attack").read_bytes()
 
 
