@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnshift.attack.interference import Choice, Subject, align, choose, class_of, observe_interference
+from attnshift.attack.interference import (
+    Choice,
+    Subject,
+    _aligned,
+    align,
+    choose,
+    class_of,
+    locate_class,
+    observe_interference,
+)
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import PreparedBatch, Task, prepare_batch
 from attnshift.batching import select_rows
@@ -21,7 +30,7 @@ from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.inversion import invert
 from attnshift.errors import ModelError, RecipeError, UserError
 from attnshift.lab.scenes import CLASSES
-from attnshift.recipes.prompts import PromptSection
+from attnshift.recipes.prompts import Caption, PromptSection
 from attnshift.recipes.reading import load_recipe
 from small_runs import run_small, small_settings, write_photos
 from tables import records
@@ -633,3 +642,14 @@ def test_a_targeted_run_steers_towards_its_target(pipeline_folder: Path, tmp_pat
     changes = ["terms.contrast.weight=1.0", "interference.choose=target", "optimiser.iterations=1"]
     settings = small_settings(tmp_path, pipeline_folder, tmp_path / "run", *changes, target="goldfish")
     assert [row["interference"] for row in records(run_small(settings), "results")] == ["goldfish"] * 2
+
+
+def test_all_phrases_of_a_class_are_located_and_aligned(backbone: StableDiffusion) -> None:
+    caption = Caption("a mug, my red ball", ((10, "red ball"), (2, "mug")))
+    section = PromptSection()
+    mine, other = section.prompt("mug, red ball", "", caption), section.interference_prompt("snowman", caption)
+    spans = [backbone.locate(mine.text, words) for words in ("red ball", "mug")]
+    assert locate_class(backbone, mine, "all") == sum(spans, ())
+    alignment = _aligned(section, backbone, mine, other)
+    assert alignment.shape == (sum(map(len, spans)), len(backbone.locate(other.text, "snowman")))
+    torch.testing.assert_close(alignment.sum(1), torch.ones(len(alignment)))

@@ -18,7 +18,7 @@ from attnshift.diffusion.denoising import InterferenceText
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
-from attnshift.recipes.prompts import Prompt, PromptSection
+from attnshift.recipes.prompts import Caption, Prompt, PromptSection
 from attnshift.recipes.schema import InterferenceSection, Recipe
 from attnshift.types import AttentionMaps, Interference, Site, TokenSpan
 
@@ -29,6 +29,7 @@ __all__ = [
     "check_choice",
     "choose",
     "class_of",
+    "locate_class",
     "observe_interference",
 ]
 
@@ -45,6 +46,8 @@ class Subject:
     label: int
     class_name: str
     target: int | None = None
+    caption: Caption | None = None
+    """The prompt of the image's own; None where the recipe's template makes one."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def check_choice(recipe: Recipe, backbone: Backbone, names: tuple[str, ...], sub
         if any(same_words(phrase, name) for name in _true_names(subject, names)):
             source = "interference.phrase" if section.choose == "given" else "the target"
             raise RecipeError(f"{source} {phrase!r} is the true class of an image; give another")
-        _locate_both(recipe, backbone, subject.class_name, phrase)
+        _locate_both(recipe, backbone, subject, phrase)
 
 
 _SETTLED = ("given", "target")
@@ -143,7 +146,7 @@ def _first_that_fits(
         if own or not names[label]:
             continue
         try:
-            _locate_both(recipe, backbone, subject.class_name, names[label])
+            _locate_both(recipe, backbone, subject, names[label])
         except ModelError:
             continue
         return Choice(names[label], label)
@@ -162,12 +165,12 @@ def class_of(phrase: str, names: tuple[str, ...]) -> int:
     return next((label for label, name in enumerate(names) if same_words(name, phrase)), -1)
 
 
-def _locate_both(recipe: Recipe, backbone: Backbone, class_name: str, phrase: str) -> None:
-    stream, other = recipe.prompt.stream, recipe.prompt.interference_prompt(phrase)
+def _locate_both(recipe: Recipe, backbone: Backbone, subject: Subject, phrase: str) -> None:
+    stream, other = recipe.prompt.stream, recipe.prompt.interference_prompt(phrase, subject.caption)
     backbone.locate(other.text, phrase, other.start, stream)
-    joint = [recipe.path.joint_prompt(class_name, phrase)] if recipe.path.boundary else []
-    for own in (recipe.prompt.prompt(class_name, phrase), *joint):
-        backbone.locate(own.text, class_name, own.start, stream)
+    joint = [recipe.path.joint_prompt(subject.class_name, phrase)] if recipe.path.boundary else []
+    for own in (recipe.prompt.prompt(subject.class_name, phrase, subject.caption), *joint):
+        locate_class(backbone, own, stream)
         if own.interference is not None:
             backbone.locate(own.text, phrase, own.interference, stream)
 
@@ -187,7 +190,10 @@ def observe_interference(
 
     ``stored`` as ``invert`` returns it. Hertz et al., Prompt-to-Prompt (ICLR 2023), section 3.2.
     """
-    prompts = [recipe.prompt.interference_prompt(choice.phrase) for choice in choices]
+    prompts = [
+        recipe.prompt.interference_prompt(choice.phrase, subject.caption)
+        for subject, choice in zip(subjects, choices, strict=True)
+    ]
     text = backbone.embed([prompt.text for prompt in prompts])
     stream = recipe.prompt.stream
     spans = tuple(
@@ -195,7 +201,7 @@ def observe_interference(
         for prompt, choice in zip(prompts, choices, strict=True)
     )
     own = [
-        recipe.prompt.prompt(subject.class_name, choice.phrase)
+        recipe.prompt.prompt(subject.class_name, choice.phrase, subject.caption)
         for subject, choice in zip(subjects, choices, strict=True)
     ]
     joint = tuple(
@@ -203,10 +209,7 @@ def observe_interference(
         for prompt, choice in zip(own, choices, strict=True)
         if prompt.interference is not None
     )
-    alignment = tuple(
-        _aligned(recipe.prompt, backbone, mine, subject.class_name, other, choice.phrase)
-        for mine, subject, other, choice in zip(own, subjects, prompts, choices, strict=True)
-    )
+    alignment = tuple(_aligned(recipe.prompt, backbone, mine, other) for mine, other in zip(own, prompts, strict=True))
     columns = text.states.shape[1]
     probed = tuple(tuple(range(columns, columns + len(span))) for span in spans)
     maps = _reference_maps(backbone, noise_schedule, stored, text, [site for site in sites if site.view == "reference"])
@@ -248,27 +251,41 @@ def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
     return Probe(states, real, tokens)
 
 
-def _aligned(
-    section: PromptSection, backbone: Backbone, mine: Prompt, class_name: str, other: Prompt, phrase: str
-) -> Tensor:
-    """Alignment of the two phrases in each text stream that is read, one after the other."""
-    streams = backbone.streams if section.stream == "all" else (section.stream,)
-    return torch.block_diag(
-        *(
-            align(
-                _word_lengths(backbone, mine.text, class_name, mine.start, stream),
-                _word_lengths(backbone, other.text, phrase, other.start, stream),
-            )
-            for stream in streams
-        )
+def locate_class(backbone: Backbone, prompt: Prompt, stream: str) -> TokenSpan:
+    """Token positions of all phrases that name the class in ``prompt``, in each text stream that is
+    read, one after the other."""
+    if len(prompt.phrases) == 1:
+        ((start, words),) = prompt.phrases
+        return backbone.locate(prompt.text, words, start, stream)
+    streams = backbone.streams if stream == "all" else (stream,)
+    return tuple(
+        at
+        for each in streams
+        for start, words in prompt.phrases
+        for at in backbone.locate(prompt.text, words, start, each)
     )
 
 
-def _word_lengths(backbone: Backbone, prompt: str, phrase: str, start: int, stream: str) -> list[int]:
-    """The number of tokens in ``stream`` of each word of ``phrase``, which stands at character
-    ``start`` of ``prompt``."""
-    words = re.finditer(r"\S+", phrase)
-    return [len(backbone.locate(prompt, word.group(), start + word.start(), stream)) for word in words]
+def _aligned(section: PromptSection, backbone: Backbone, mine: Prompt, other: Prompt) -> Tensor:
+    """Alignment of the phrases in each text stream that is read, one after the other; each phrase
+    of the class meets the whole other one."""
+    streams = backbone.streams if section.stream == "all" else (section.stream,)
+    blocks = []
+    for stream in streams:
+        (theirs,) = _word_lengths(backbone, other, stream)
+        blocks.append(torch.cat([align(ours, theirs) for ours in _word_lengths(backbone, mine, stream)]))
+    return torch.block_diag(*blocks)
+
+
+def _word_lengths(backbone: Backbone, prompt: Prompt, stream: str) -> list[list[int]]:
+    """The number of tokens in ``stream`` of each word of each of the phrases of ``prompt``."""
+    return [
+        [
+            len(backbone.locate(prompt.text, word.group(), start + word.start(), stream))
+            for word in re.finditer(r"\S+", words)
+        ]
+        for start, words in prompt.phrases
+    ]
 
 
 def align(true: Sequence[int], other: Sequence[int]) -> Tensor:

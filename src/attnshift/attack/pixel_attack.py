@@ -164,9 +164,9 @@ def check_runnable(
         return baseline.check(surrogates, images)
     given = _edit_input(baseline, backbone, surrogates, images, tasks[:1], key)
     baseline.check(given)
-    for name in sorted({task.class_name for task in tasks}):
-        if prompt := baseline.prompt(name):
-            given.backbone.locate(prompt, name)
+    for task in {(task.class_name, task.caption): task for task in tasks}.values():
+        if prompt := _prompt(baseline, task):
+            given.backbone.locate(prompt, task.caption.phrases[0][1] if task.caption else task.class_name)
 
 
 def run_baseline(
@@ -205,6 +205,12 @@ def _given(
     return images, _surrogates(classifiers, goals, key), key
 
 
+def _prompt(baseline: DiffusionBaseline, task: Task) -> str:
+    """The image's caption, or the baseline's own prompt; empty where it reads none."""
+    own = baseline.prompt(task.class_name)
+    return task.caption.text if own and task.caption else own
+
+
 def _edit_input(
     baseline: DiffusionBaseline,
     backbone: Backbone | None,
@@ -214,7 +220,7 @@ def _edit_input(
     key: RandomKey,
 ) -> EditInput:
     assert backbone is not None
-    return EditInput(backbone, surrogates, images, tuple(baseline.prompt(task.class_name) for task in tasks), key)
+    return EditInput(backbone, surrogates, images, tuple(_prompt(baseline, task) for task in tasks), key)
 
 
 def _on_pixels(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, clean_path, compute_uncached
-from attnshift.attack.interference import Subject, choose, observe_interference
+from attnshift.attack.interference import Subject, choose, locate_class, observe_interference
 from attnshift.attack.masks import make_masks, mask_sites, pixel_weights
 from attnshift.attack.method import Method
 from attnshift.attack.path import boundary_of, check_sites, laid_out, levels_at, over_looks
@@ -27,6 +27,7 @@ from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
 from attnshift.randomness import normal_like
+from attnshift.recipes.prompts import Caption
 from attnshift.sizes import Size
 from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan, size_of
 
@@ -50,6 +51,8 @@ class Task:
     target: int | None = None
     uncropped: Size | None = None
     """Size of the image before its centre was cropped; None where nothing was."""
+    caption: Caption | None = None
+    """Prompt of the image's own; None where the recipe's template makes one."""
 
 
 @batch_record
@@ -125,16 +128,15 @@ def prepare_batch(
     method, recipe = timed_method(method), method.recipe
     images = torch.stack([task.image for task in tasks]).to(backbone.device)
     goals = Goals.of([task.label for task in tasks], [task.target for task in tasks], backbone.device)
-    subjects = [Subject(task.id, task.label, task.class_name, task.target) for task in tasks]
+    subjects = [Subject(task.id, task.label, task.class_name, task.target, task.caption) for task in tasks]
     choices = choose(recipe, backbone, classifiers, images, subjects) if method.reads_interference else ()
     if choices:
         goals = replace(goals, interference=goals.labels.new_tensor([choice.label for choice in choices]))
     phrases = [choice.phrase for choice in choices] or [""] * len(tasks)
-    prompts = [recipe.prompt.prompt(task.class_name, phrase) for task, phrase in zip(tasks, phrases, strict=True)]
-    tokens = tuple(
-        backbone.locate(prompt.text, task.class_name, prompt.start, recipe.prompt.stream)
-        for prompt, task in zip(prompts, tasks, strict=True)
-    )
+    prompts = [
+        recipe.prompt.prompt(task.class_name, phrase, task.caption) for task, phrase in zip(tasks, phrases, strict=True)
+    ]
+    tokens = tuple(locate_class(backbone, prompt, recipe.prompt.stream) for prompt in prompts)
     latents = _encode(method, backbone, images, tasks)
     text, empty = backbone.embed([prompt.text for prompt in prompts]), backbone.embed([""] * len(tasks))
     stored, trajectory = clean_path(method, backbone, size_of(images), latents, text, empty, inversions)

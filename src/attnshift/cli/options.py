@@ -109,6 +109,10 @@ class ImageOptions:
         ),
     ] = "float32"
     masks: Annotated[Path | None, typer.Option(help="Folder with a mask under each image's name.")] = None
+    captions: Annotated[
+        bool,
+        typer.Option("--captions", help="Prompt each image by its caption, a column that names its class."),
+    ] = False
     accept_labels: Annotated[
         bool, typer.Option("--accept-labels", help="Attack even where names or clean accuracy contradict the labels.")
     ] = False

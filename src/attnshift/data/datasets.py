@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from attnshift.classifiers.names import NAMES_FILE
+from attnshift.data.captions import phrases_of
 from attnshift.data.class_names import ClassNames
 from attnshift.data.references import Reference, check_name, fetch, shown
 from attnshift.data.samples import Sample, Samples
@@ -46,6 +47,8 @@ class Item:
     target: int | None = None
     """Number of the target class, from 0; None in an untargeted attack."""
     target_name: str = ""
+    caption: str = ""
+    """Prompt of the image's own, in which its class is named; empty where the recipe makes one."""
     size: Size | None = None
     """Size to which the whole image is brought; None where the run has one, to which images are
     cropped."""
@@ -61,6 +64,7 @@ class Item:
         """Item from the values of ``to_row``."""
         values: dict[str, Any] = {
             "size": None,
+            "caption": "",
             **{each.name: row[each.name] for each in fields(cls) if each.name in row},
         }
         mask = None if row["mask"] is None else Reference.parse(row["mask"])
@@ -81,6 +85,7 @@ def read_items(
     checked_names: tuple[str, ...] = (),
     choices: Mapping[str, ChooseTarget] = {},
     own_size: Callable[[bytes, str], Size | None] = lambda content, name: None,
+    captions: bool = False,
 ) -> Iterator[Item]:
     """Items of ``source`` in its order, each read on demand.
 
@@ -97,6 +102,8 @@ def read_items(
     the whole ``source`` unusable is raised. ``examine`` receives all fetched bytes of images and
     masks, so they need not be fetched twice. A ``UserError`` that it raises counts as an error of
     that image. ``own_size`` takes an image's bytes and its name, and gives the item's ``size``.
+    With ``captions`` every item has the caption that the source states, in which its class is
+    named.
     """
     samples = open_source(source, labels, class_names, masks)
     ignored = target == _NO_TARGET and _NO_TARGET not in class_names
@@ -104,18 +111,28 @@ def read_items(
     for_all = None if target is None or ignored or choose else _find(target, class_names, classes, "`target`")
     vocabulary, checked = ClassNames(class_names), ClassNames(checked_names)
     examine = examine or (lambda reference, content: None)
-    make = _Maker(vocabulary, checked, classes, for_all, choose, ignored, examine, own_size)
+    make = _Maker(vocabulary, checked, classes, for_all, choose, ignored, examine, own_size, captions)
     return _items(samples, make, labels or Path(source), limit, problems or _refuse)
 
 
-def identify(content: bytes, label: int, class_name: str, target: int | None = None, mask: bytes | None = None) -> str:
-    """Hash of an image's bytes, class, target and mask, which define its task: 16 hex digits."""
+def identify(
+    content: bytes,
+    label: int,
+    class_name: str,
+    target: int | None = None,
+    mask: bytes | None = None,
+    caption: str = "",
+) -> str:
+    """Hash of an image's bytes, class, target, mask and caption, which define its task: 16 hex
+    digits."""
     digest = hashlib.sha256(content)
     digest.update(f"{label}\0{class_name}".encode())
     if target is not None:
         digest.update(f"\0target\0{target}".encode())
     if mask is not None:
         digest.update(b"\0mask\0" + mask)
+    if caption:
+        digest.update(f"\0caption\0{caption}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -180,6 +197,7 @@ class _Maker:
     untargeted: bool
     examine: Callable[[Reference, bytes], None]
     own_size: Callable[[bytes, str], Size | None]
+    captions: bool
 
     def __call__(self, sample: Sample) -> Item:
         where, names = sample.where, self.vocabulary.names
@@ -193,18 +211,26 @@ class _Maker:
             raise LabelError(
                 f"{where}: no class name for label {label}; add a class_name column, or {NAMES_FILE} beside the weights"
             )
+        caption = self._caption(sample, name) if self.captions else ""
         target, target_name = self._target(sample), ""
         if target is not None:
             check_target(target, label, f"{where}, {sample.file}")
         image = self._fetch(sample.image, sample.content, where)
         if self.choose is not None:
-            target = self.choose(image, label, identify(image, label, name), sample.file)
+            target = self.choose(image, label, identify(image, label, name, caption=caption), sample.file)
         if target is not None:
             target_name = names[target] if target < len(names) else str(target)
         mask = None if sample.mask is None else self._fetch(sample.mask, None, where)
-        id = identify(image, label, name, target, mask)
+        id = identify(image, label, name, target, mask, caption)
         size = self.own_size(image, f"{where}: {sample.file}")
-        return Item(id, sample.file, sample.image, label, name, sample.mask, target, target_name, size)
+        return Item(id, sample.file, sample.image, label, name, sample.mask, target, target_name, caption, size)
+
+    def _caption(self, sample: Sample, name: str) -> str:
+        caption, where = _text("caption", sample.values.get("caption"), sample.where), sample.where
+        if not caption:
+            raise LabelError(f"{where}: {sample.file} has no caption; add a column caption, or leave `captions` out")
+        phrases_of(caption, name, where)
+        return caption
 
     def _label(self, sample: Sample) -> tuple[int, str]:
         """Label in the surrogates' order, and the name that the source gives that class, if any."""

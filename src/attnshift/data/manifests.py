@@ -28,6 +28,7 @@ _COLUMNS = {
     "file": ("file", "file_name", "filename", "ImageId"),
     "label": ("label", "TrueLabel"),
     "class_name": ("class_name",),
+    "caption": ("caption",),
     "target": ("target", "targeted_label", "TargetClass"),
 }
 """Names of the columns of a CSV, by their meaning."""

@@ -87,7 +87,7 @@ class _Columns:
     @classmethod
     def of(cls, file: Path, schema: pyarrow.Schema) -> _Columns:
         """Columns that ``schema`` has. Raises ``LabelError`` for a column that does not fit."""
-        for name in (*_IMAGE, *_LABEL, "class_name", "target"):
+        for name in (*_IMAGE, *_LABEL, "class_name", "caption", "target"):
             if schema.names.count(name) > 1:
                 raise LabelError(f"{file}: column {name} is there {schema.names.count(name)} times; keep one of them")
         image, label = _first(schema, _IMAGE), _first(schema, _LABEL)
@@ -96,7 +96,7 @@ class _Columns:
             here = ", ".join(schema.names)[:200]
             raise LabelError(f"{file}: column {' and '.join(missing)} is missing; it has {here}")
         _check_types(file, schema, image, label)
-        optional = [name for name in ("class_name", "target") if name in schema.names]
+        optional = [name for name in ("class_name", "caption", "target") if name in schema.names]
         return cls(image, label, [_image_column(schema), label, *optional], _stated_names(schema, label))
 
 

@@ -19,9 +19,9 @@ class Sample:
     """One image of a source, unchecked.
 
     ``where`` is its place, for messages. ``content`` is its encoded bytes, if they are already
-    read. Of ``values``, only ``label``, ``class_name`` and ``target`` are used. ``typed`` is true
-    for sources that distinguish numbers from text (JSON, parquet); there, a label written as text
-    is an error.
+    read. Of ``values``, ``label``, ``class_name``, ``caption`` and ``target`` are used. ``typed``
+    is true for sources that distinguish numbers from text (JSON, parquet); there, a label written
+    as text is an error.
     """
 
     where: str

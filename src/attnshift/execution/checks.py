@@ -270,6 +270,7 @@ def items_of(
         () if settings.accept_labels else vocabulary([each for each in classifiers if not is_random(each.name)]),
         target_choices(classifiers, framing),
         framing.own_size,
+        settings.captions,
     )
 
 

@@ -102,7 +102,7 @@ def _source(item: Item) -> Tensor:
     """The image that was attacked, at its own size, [3,height,width] in [0,1]."""
     content = fetch(item.image)
     mask = None if item.mask is None else fetch(item.mask)
-    if identify(content, item.label, item.class_name, item.target, mask) != item.id:
+    if identify(content, item.label, item.class_name, item.target, mask, item.caption) != item.id:
         raise ImageError(f"{item.file}: changed since the run was planned; put it back, or leave `own_size` out")
     return decode_image(content, None, item.file)
 

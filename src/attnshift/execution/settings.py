@@ -50,6 +50,8 @@ class Inputs:
     masks: Path | None = None
     target: str | None = None
     precision: str = "float32"
+    captions: bool = False
+    """Prompt each image by the caption that its source states, in which its class is named."""
     accept_labels: bool = False
     """Attack although names or the surrogates' answers
     to the clean images speak against the labels."""

@@ -24,7 +24,7 @@ from attnshift.diffusion import Precision, load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ImageError, ModelError, UserError
 from attnshift.execution.inversion_cache import InversionCache
-from attnshift.execution.work import BatchResult, Work, work_of
+from attnshift.execution.work import BatchResult, Work, caption_of, work_of
 from attnshift.profiling import part
 from attnshift.results.rows import ResultRow
 from attnshift.results.software import software
@@ -252,14 +252,15 @@ def read_task(item: Item, common: Size | None, read: Fetch = fetch) -> Task:
     """
     content = read(item.image)
     mask = None if item.mask is None else read(item.mask)
-    if identify(content, item.label, item.class_name, item.target, mask) != item.id:
+    if identify(content, item.label, item.class_name, item.target, mask, item.caption) != item.id:
         raise ImageError(f"{item.file}: changed since the run was planned; put it back, or use another `out`")
     size, whole = item.size or common, item.size is not None
     assert size is not None
     cover = None if mask is None else decode_mask(mask, size, f"the mask of {item.file}", whole)
     image = decode_image(content, size, item.file, whole)
     cropped = None if whole else uncropped_size(content, size)
-    return Task(item.id, image, item.label, item.class_name, cover, item.target, cropped)
+    caption = caption_of(item.caption, item.class_name)
+    return Task(item.id, image, item.label, item.class_name, cover, item.target, cropped, caption)
 
 
 def _out_of_memory(error: BaseException) -> bool:

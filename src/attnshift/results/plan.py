@@ -36,7 +36,10 @@ __all__ = [
 Each = TypeVar("Each")
 
 _COLUMNS = pyarrow.schema(
-    [(name, pyarrow.string()) for name in ("id", "file", "image", "mask", "class_name", "target_name", "size")]
+    [
+        (name, pyarrow.string())
+        for name in ("id", "file", "image", "mask", "class_name", "target_name", "size", "caption")
+    ]
     + [(name, pyarrow.int64()) for name in ("label", "target")]
 )
 _PLACE = "place"
@@ -90,9 +93,9 @@ class Plan:
     """Items in a parquet file; memory holds a few at a time.
 
     ``digest`` hashes their ids in the order of their list. ``examples`` hold one item for each
-    class and target, which are all that a recipe can depend on; ``sizes`` are the items' own, the
-    smallest area first. The place of an item in the run is its number in the file, unless the file
-    has a column ``place``.
+    class, target and caption, which are all that a recipe can depend on; ``sizes`` are the items'
+    own, the smallest area first. The place of an item in the run is its number in the file, unless
+    the file has a column ``place``.
     """
 
     path: Path
@@ -111,7 +114,7 @@ class Plan:
                     writer.write_table(pyarrow.Table.from_pylist([item.to_row() for item in part], _COLUMNS))
                     for item in part:
                         digest.update(f"{chr(10) if count else ''}{item.id}".encode())
-                        examples.setdefault((item.label, item.class_name, item.target), item)
+                        examples.setdefault((item.label, item.class_name, item.target, item.caption), item)
                         sizes |= set() if item.size is None else {item.size}
                         count += 1
             ordered = tuple(sorted(sizes, key=lambda size: (size.area, size)))

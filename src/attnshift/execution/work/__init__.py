@@ -13,14 +13,16 @@ from attnshift.attack.effort import Effort
 from attnshift.attack.prepare import Task
 from attnshift.attack.run import Watch
 from attnshift.classifiers.classifier import Classifier
+from attnshift.data.captions import phrases_of
 from attnshift.data.datasets import Item
 from attnshift.data.images import quantise
 from attnshift.diffusion.backbone import Backbone
 from attnshift.ensemble.surrogates import Surrogates
+from attnshift.recipes.prompts import Caption
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.sizes import Size
 
-__all__ = ["BatchResult", "Work", "effort_columns", "work_of"]
+__all__ = ["BatchResult", "Work", "caption_of", "effort_columns", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,8 @@ def work_of(recipe: Recipe | BaselineRecipe, places: Mapping[str, str] = {}) -> 
     from attnshift.execution.work.pixels import PixelWork
 
     return PixelWork.of(recipe) if isinstance(recipe, BaselineRecipe) else LatentWork.of(recipe, places)
+
+
+def caption_of(text: str, class_name: str) -> Caption | None:
+    """The caption with this ``text``, in which the class is named; None for an empty one."""
+    return Caption(text, phrases_of(text, class_name, "the plan")) if text else None

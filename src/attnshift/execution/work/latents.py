@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attack.clean_path import Inversions, compute_uncached
-from attnshift.attack.interference import Subject, check_choice, class_of
+from attnshift.attack.interference import Subject, check_choice, class_of, locate_class
 from attnshift.attack.masks import mask_sites
 from attnshift.attack.method import Method, check_guidance
 from attnshift.attack.movement import Moved
@@ -23,7 +23,8 @@ from attnshift.classifiers.gradcam import grad_cam
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone, check_steps
 from attnshift.ensemble.fusion import effective_models
-from attnshift.execution.work import BatchResult, effort_columns
+from attnshift.errors import RecipeError
+from attnshift.execution.work import BatchResult, caption_of, effort_columns
 from attnshift.recipes.schema import Recipe
 from attnshift.sizes import Size
 from attnshift.types import Goals, RandomKey
@@ -59,16 +60,20 @@ class LatentWork:
         steps = recipe.diffusion.schedule_steps, recipe.diffusion.denoising_steps
         check_steps(backbone, *steps, size, "diffusion.schedule_steps and denoising_steps")
         mask_sites(recipe.mask, backbone.sites(size), backbone.latent_size(size))
-        for name in sorted({item.class_name for item in items}):
-            prompt = recipe.prompt.prompt(name)
-            backbone.locate(prompt.text, name, prompt.start, recipe.prompt.stream)
+        for name, caption in sorted({(item.class_name, item.caption) for item in items}):
+            if caption and recipe.prompt.names_both:
+                raise RecipeError("prompt.template names {interference}, and captions do not; leave `captions` out")
+            locate_class(backbone, recipe.prompt.prompt(name, "", caption_of(caption, name)), recipe.prompt.stream)
         probe = torch.full((1, 3, *size), 0.5, device=backbone.device)
         if recipe.mask.source == "gradcam":
             for classifier in classifiers:
                 grad_cam(classifier, probe, torch.zeros(1, dtype=torch.long, device=backbone.device))
         self._check_fusion(classifiers, items[0], probe)
         if method.reads_interference:
-            subjects = [Subject(item.id, item.label, item.class_name, item.target) for item in items]
+            subjects = [
+                Subject(item.id, item.label, item.class_name, item.target, caption_of(item.caption, item.class_name))
+                for item in items
+            ]
             check_choice(recipe, backbone, vocabulary(classifiers), subjects)
 
     def carry_out(

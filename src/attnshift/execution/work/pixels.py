@@ -18,7 +18,7 @@ from attnshift.baselines.kinds import Baseline
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.datasets import Item
 from attnshift.diffusion.backbone import Backbone
-from attnshift.execution.work import BatchResult, effort_columns
+from attnshift.execution.work import BatchResult, caption_of, effort_columns
 from attnshift.metrics.budget import Budget
 from attnshift.randomness import random_step
 from attnshift.recipes.reading import baseline_of
@@ -48,7 +48,18 @@ class PixelWork:
 
     def check(self, backbone: Backbone, classifiers: Sequence[Classifier], items: Sequence[Item], size: Size) -> None:
         probe = torch.full((3, *size), 0.5)
-        tasks = [Task(item.id, probe, item.label, item.class_name, None, item.target) for item in items]
+        tasks = [
+            Task(
+                item.id,
+                probe,
+                item.label,
+                item.class_name,
+                None,
+                item.target,
+                caption=caption_of(item.caption, item.class_name),
+            )
+            for item in items
+        ]
         check_runnable(self.attack, classifiers, tasks, backbone, backbone.device)
 
     def carry_out(

@@ -133,7 +133,7 @@ def prompts_of(batch: PreparedBatch, tasks: Sequence[Task]) -> Prompts | None:
         return None
     template, backbone = batch.method.recipe.prompt, batch.render.backbone
     both = [
-        template.interference_prompt(f"{phrase} and {task.class_name}").text
+        template.interference_prompt(f"{phrase} and {task.class_name}", task.caption).text
         for phrase, task in zip(interference.phrases, tasks, strict=True)
     ]
     with torch.no_grad():
