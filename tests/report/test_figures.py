@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from attnshift.metrics.statistics import Estimate
-from attnshift.report.figures import amplified_difference, data_url, heat_overlay, number, percent
+from attnshift.report.figures import change_map, data_url, heat_overlay, number, percent
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,11 @@ def test_a_data_url_is_a_png_of_the_same_pixels() -> None:
         assert numpy.array_equal(numpy.asarray(image), pixels)
 
 
-def test_the_difference_is_amplified_around_grey() -> None:
+def test_the_brightest_place_of_a_map_has_changed_most() -> None:
     clean = numpy.full((1, 4, 3), 100, dtype=numpy.uint8)
-    attack = clean + numpy.array([[[0], [5], [100], [251]]], dtype=numpy.uint8)
-    assert amplified_difference(clean, attack, 8)[0, :, 0].tolist() == [127, 127 + 40, 255, 127 - 40]
+    attack = clean + numpy.array([[[0, 0, 0], [0, 5, 1], [0, 0, 20], [10, 0, 0]]], dtype=numpy.uint8)
+    assert change_map(clean, attack)[0].tolist() == [[0, 0, 0], [87, 15, 110], [252, 255, 163], [186, 54, 85]]
+    assert not change_map(clean, clean).any()
 
 
 def test_the_overlay_glows_where_attention_is_and_nowhere_else() -> None:

@@ -1,4 +1,4 @@
-"""The page as text: whole, self-contained, and without anything that a file name could do."""
+"""The page as text: whole, loading nothing from elsewhere, and without anything that a file name could do."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["report"]
 
 @expand_options
 def report(*, run: Annotated[Path, typer.Argument(help="Run folder.")], output: OutputOptions) -> None:
-    """Write RUN/report.html, one self-contained page, and print its path, or figures if asked."""
+    """Write RUN/report.html, which needs no network, and print its path, or figures if asked."""
     from attnshift.report.page import write_report
     from attnshift.results.store import Store
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from attnshift.metrics.statistics import Estimate
 
-__all__ = ["amplified_difference", "chance", "data_url", "decimal", "heat_overlay", "number", "percent", "pixels"]
+__all__ = ["chance", "change_map", "data_url", "decimal", "heat_overlay", "number", "percent", "pixels"]
 
 
 def percent(estimate: Estimate) -> str:
@@ -63,10 +63,17 @@ def pixels(path: Path) -> numpy.ndarray:
         return numpy.asarray(image.convert("RGB"))
 
 
-def amplified_difference(clean: numpy.ndarray, attack: numpy.ndarray, factor: int) -> numpy.ndarray:
-    """Change of every value around mid-grey, ``factor`` times."""
-    change = attack.astype(int) - clean.astype(int)
-    return (127 + factor * change).clip(0, 255).astype(numpy.uint8)
+_PALETTE = numpy.array([[0, 0, 0], [87, 15, 110], [186, 54, 85], [250, 143, 10], [252, 255, 163]])
+"""Colours from no change to the largest one, as in the report."""
+
+
+def change_map(clean: numpy.ndarray, attack: numpy.ndarray) -> numpy.ndarray:
+    """Where two images of uint8 [height,width,3] differ: the largest change of the three values of
+    each pixel. Black is none, and the brightest colour the largest change of the whole image."""
+    change = abs(attack.astype(int) - clean.astype(int)).max(2)
+    place = change / max(1, change.max()) * (len(_PALETTE) - 1)
+    colours = [numpy.interp(place, range(len(_PALETTE)), values) for values in _PALETTE.T]
+    return numpy.stack(colours, 2).round().astype(numpy.uint8)
 
 
 def heat_overlay(image: numpy.ndarray, attention: Sequence[float], rows: int, peak: float) -> numpy.ndarray:

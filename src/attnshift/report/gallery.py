@@ -21,9 +21,9 @@ from attnshift.results.rows import GradCamRow, ResultRow
 from attnshift.results.store import Store
 from attnshift.sizes import Size
 
-__all__ = ["PART", "Gallery", "gallery_data", "paired_maps", "part_files", "typical", "worst_first"]
+__all__ = ["Gallery", "gallery_data", "paired_maps", "part_files", "typical", "worst_first"]
 
-PART = 64
+_PART = 64
 """Images in a part."""
 
 _POINTS, _SIDE = 100, 32
@@ -113,7 +113,7 @@ def gallery_data(gallery: Gallery, parts: Sequence[str]) -> dict[str, Any]:
         "arms": list(gallery.store.spec().arms),
         "classifiers": [[name, role] for name, role in gallery.classifiers.items()],
         "deciding": [list(gallery.classifiers).index(name) for name in gallery.deciding],
-        "part": PART,
+        "part": _PART,
         "parts": list(parts),
         "id": [row.id for row in rows],
         "file": [row.file for row in rows],
@@ -131,10 +131,10 @@ def gallery_data(gallery: Gallery, parts: Sequence[str]) -> dict[str, Any]:
 
 
 def part_files(gallery: Gallery) -> Iterator[bytes]:
-    """Scripts that hand ``PART`` images each to the page: a page that is opened from a disk may
+    """Scripts that hand ``_PART`` images each to the page: a page that is opened from a disk may
     load a script, and no other data."""
-    for number, start in enumerate(range(0, len(gallery.results), PART)):
-        rows = gallery.results[start : start + PART]
+    for number, start in enumerate(range(0, len(gallery.results), _PART)):
+        rows = gallery.results[start : start + _PART]
         content = json.dumps([_image(gallery, row) for row in rows], separators=(",", ":"), allow_nan=False)
         yield f"takePart({number}, {content})\n".encode()
 
