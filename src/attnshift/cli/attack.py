@@ -23,7 +23,7 @@ from attnshift.cli.options import (
     TelemetryOptions,
     expand_options,
 )
-from attnshift.cli.printing import Quiet, plain_console, print_message, print_remark
+from attnshift.cli.printing import Quiet, plain_console, print_message, print_next
 from attnshift.cli.tolerance import MaxFailed, Tolerance
 from attnshift.errors import UserError
 from attnshift.terminal import plural
@@ -130,7 +130,7 @@ def _say_what_is_next(out: Path, done: AfterOptions) -> None:
     steps = [] if done.judged else [f"attnshift evaluate {out} --judge SOURCE:NAME"]
     steps += [] if done.report else [f"attnshift report {out}"]
     if steps:
-        print_remark(f"next: {', then '.join(steps)}")
+        print_next(", then ".join(steps))
 
 
 def _shard(given: str) -> Shard:

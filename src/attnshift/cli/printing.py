@@ -23,6 +23,7 @@ __all__ = [
     "print_figures",
     "print_json",
     "print_message",
+    "print_next",
     "print_remark",
     "print_summary",
     "with_flags",
@@ -55,6 +56,13 @@ def print_remark(text: object) -> None:
     """As ``print_message``, for what is no error: nothing where the command is quiet."""
     if _Remarks.told:
         print_message(text)
+
+
+def print_next(commands: str) -> None:
+    """Print the ``commands`` that come next, on one line of standard error; nothing where the
+    command is quiet."""
+    if _Remarks.told:
+        print(f"next: {one_line(commands)}", file=sys.stderr)
 
 
 def plain_console(stderr: bool = False) -> Console:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from attnshift.cli import completion
 from attnshift.cli.options import AsJson, AttackOptions, Changes, expand_options
-from attnshift.cli.printing import Quiet, print_json, print_remark
+from attnshift.cli.printing import Quiet, print_json, print_next
 
 if TYPE_CHECKING:
     from attnshift.studies.tuning import Trial, Tuned
@@ -78,7 +78,7 @@ def tune(
         return
     for name, trial in (("preset", tuned.preset), (f"best, trial {tuned.best.number + 1}", tuned.best)):
         console.print(f"{name}: {_measured(trial, floor)}", markup=False, highlight=False, soft_wrap=True)
-    print_remark(f"next: attnshift attack … --preset {tuned.recipe}")
+    print_next(f"attnshift attack … --preset {tuned.recipe}")
 
 
 def _data(tuned: Tuned) -> dict[str, Any]:
