@@ -28,6 +28,8 @@ SURROGATE = "random:test_resnet"
 SIDE = 64
 SHORT_PATH = "diffusion.denoising_steps=2"
 """Half the steps of preset ``quick``, for tests of what is around an attack."""
+TWO_STEPS = SHORT_PATH
+"""For tests of the attack itself, where a step must be able to follow another."""
 
 
 def write_photos(folder: Path, count: int = 3, seed: int = 0) -> Path:

@@ -20,7 +20,7 @@ from attnshift.fingerprint import fingerprint_of
 from attnshift.recipes.reading import load_recipe
 from later import later
 from pipelines import tiny_pipeline
-from small_runs import SHORT_PATH
+from small_runs import TWO_STEPS
 
 if TYPE_CHECKING:
     from attnshift.classifiers.classifier import Classifier
@@ -79,7 +79,7 @@ def prepared(exact: StableDiffusion, exact_classifiers: list[Classifier], tasks:
     def build(
         preset: str, settings: Sequence[str] = (), rows: slice = slice(None), models: slice = slice(1, 2)
     ) -> PreparedBatch:
-        method = Method.of(load_recipe(preset, [SHORT_PATH, *settings]))
+        method = Method.of(load_recipe(preset, [TWO_STEPS, *settings]))
         return prepare_batch(method, exact, exact_classifiers[models], tasks[rows], inversions)
 
     return build

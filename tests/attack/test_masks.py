@@ -28,6 +28,7 @@ from attnshift.sizes import Size
 from attnshift.types import AttentionMaps, Place, Site, TokenSpan
 from lab_scenes import rendered
 from later import later
+from tiers import fast_first
 
 if TYPE_CHECKING:
     from attack.conftest import Prepare
@@ -302,7 +303,7 @@ def outside(images: Tensor) -> Tensor:
     return images[..., kept]
 
 
-@pytest.mark.parametrize("settings", [["diffusion.residual=true"], ["diffusion.residual=false"]])
+@pytest.mark.parametrize("settings", fast_first([["diffusion.residual=true"], ["diffusion.residual=false"]]))
 def test_paste_back_changes_nothing_outside_the_mask_at_any_iteration(
     exact: StableDiffusion, exact_classifiers: list[Classifier], tasks: list[Task], settings: list[str]
 ) -> None:
@@ -388,6 +389,7 @@ def test_the_labs_attention_masks_lie_on_the_objects(lab: Lab, refine: int, leas
     assert overlap(masks, lab.truth.roll(1, 0)) < overlap(masks, lab.truth) / 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("refine", [0, 1, 2])
 def test_the_labs_soft_masks_tell_object_from_background(lab: Lab, refine: int) -> None:
     """Measured: at least 14, 2.1 and 2.2 times as much on the object."""

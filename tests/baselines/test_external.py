@@ -27,7 +27,7 @@ from attnshift.registry import Entry, Table, build
 from attnshift.types import Goals, RandomKey
 from lab_scenes import rendered
 from later import later
-from tiers import fast_first
+from tiers import fast_first, fast_where
 
 if TYPE_CHECKING:
     from attnshift.baselines.external.baseline import ExternalBaseline
@@ -51,7 +51,15 @@ def name_of(baseline: object) -> str:
 
 
 with_every_baseline = pytest.mark.parametrize("baseline", QUICK, ids=name_of)
-with_every_transfer_attack = pytest.mark.parametrize("baseline", TRANSFER, ids=name_of)
+
+
+def with_baselines(*names: str) -> pytest.MarkDecorator:
+    """Every baseline, of which those with these names belong to the fast tier."""
+    values = fast_where(lambda each: name_of(each) in names, QUICK)
+    return pytest.mark.parametrize("baseline", values, ids=name_of)
+
+
+with_transfer_attacks = pytest.mark.parametrize("baseline", fast_first(TRANSFER, 2), ids=name_of)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +97,7 @@ def seeded(id: str) -> None:
     random.seed(number)
 
 
-@with_every_baseline
+@with_baselines("DI", "SSA")
 @pytest.mark.parametrize("epsilon", fast_first([1.5 / 255, 16 / 255]))
 def test_results_stay_within_the_radius(
     baseline: ExternalBaseline, epsilon: float, surrogates: Surrogates, images: Tensor
@@ -103,14 +111,14 @@ def test_results_stay_within_the_radius(
     assert not found.requires_grad
 
 
-@with_every_baseline
+@with_baselines("SSA", "AutoAttack")
 def test_the_label_loses(baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor) -> None:
     found = baseline(surrogates, images, KEY)
     before, after = (entropy(surrogates, each, surrogates.goals.labels) for each in (images, found))
     assert (after > before + 0.2).all()
 
 
-@with_every_transfer_attack
+@with_transfer_attacks
 def test_the_target_wins(baseline: TorchattackBaseline, surrogates: Surrogates, images: Tensor) -> None:
     targets = torch.tensor([0, 1, 8])
     targeted = replace(surrogates, goals=Goals(surrogates.goals.labels, targets))
@@ -119,7 +127,7 @@ def test_the_target_wins(baseline: TorchattackBaseline, surrogates: Surrogates, 
     assert (after < before - 0.2).all()
 
 
-@with_every_baseline
+@with_baselines("SSA", "AutoAttack")
 def test_neither_batch_mates_nor_global_generators_change_a_bit(
     baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor
 ) -> None:
@@ -151,10 +159,12 @@ def test_global_generators_are_left_alone_by_a_failure() -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("baseline", [baseline for baseline in QUICK if not isinstance(baseline, TI)], ids=name_of)
+@with_baselines("DI", "SSA")
 def test_draws_belong_to_the_seed_and_the_image(
     baseline: ExternalBaseline, surrogates: Surrogates, images: Tensor
 ) -> None:
+    if isinstance(baseline, TI):
+        pytest.skip("it draws nothing")
     alone, _ = only(surrogates, 0)
     first, *others = (baseline(alone, images[:1], key) for key in (RandomKey(0, ("a",), 0), RandomKey(1, ("a",), 0)))
     others.append(baseline(alone, images[:1], RandomKey(0, ("z",), 0)))

@@ -50,6 +50,7 @@ def test_ours_and_the_baseline_agree_and_the_floor_is_the_same_chain() -> None:
     assert (ours + 10 * floor).norm() < 1e-4 * ours.norm()
 
 
+@pytest.mark.heavy
 def test_a_batch_s_first_image_is_that_of_the_batch_of_one() -> None:
     model = models.build("tiny")
     one, two = (pieces.Prepared.of(model, "quick", batch=batch).ours().images for batch in (1, 2))

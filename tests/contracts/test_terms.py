@@ -13,7 +13,7 @@ from attnshift.losses import TERMS
 from attnshift.losses.objective import evaluate_term
 from attnshift.registry import build
 from attnshift.testing.observations import SAMPLED_ROWS, observation
-from attnshift.testing.terms import TERM_CHECKS, Reads, Term, reads
+from attnshift.testing.terms import TERM_CHECKS, Reads, Term, gradient_reaches_the_latents, reads
 
 EVERYWHERE = {"select": {"places": ["down", "mid", "up"], "grid": "all"}}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -48,13 +48,26 @@ CASES = [
     for at, options in enumerate(OPTIONS.get(name, [{}]))
 ]
 """The first options of each term belong to the fast tier."""
+IN_AN_ATTACK = {"entropy", "contrast", "self_attention", "l2"}
+"""Terms whose gradient the fast tier follows through an attack: one for each kind of thing that a term reads."""
 with_every_term = pytest.mark.parametrize(("name", "options"), CASES)
 
 
+AT_MAPS = [each for each in TERM_CHECKS if each is not gradient_reaches_the_latents]
+
+
 @with_every_term
-@pytest.mark.parametrize("check", TERM_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", AT_MAPS, ids=lambda check: check.__name__)
 def test_contract(check: Callable[[Term], None], name: str, options: dict[str, Any]) -> None:
     check(build(TERMS, name, options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [each if each.values[0] in IN_AN_ATTACK else pytest.param(*each.values, marks=pytest.mark.heavy) for each in CASES],
+)
+def test_gradient_reaches_the_latents(name: str, options: dict[str, Any]) -> None:
+    gradient_reaches_the_latents(build(TERMS, name, options))
 
 
 @pytest.mark.parametrize("name", [name for name in TERMS if name not in NEEDS_DOWNLOAD])

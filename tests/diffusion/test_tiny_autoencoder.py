@@ -112,6 +112,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_a_line(saved: Path, tmp_path
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_the_pipeline_of_photographs_is_as_trained_pipelines_are(material: Path) -> None:
     from attnshift.data.images import read_image
