@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 SURROGATE = "random:test_resnet"
 SIDE = 64
-SHORT_PATH = "diffusion.denoising_steps=2"
-"""Half the steps of preset ``quick``, for tests of what is around an attack."""
-TWO_STEPS = SHORT_PATH
+SHORT_PATH = "diffusion.denoising_steps=1"
+"""One step in place of the four of preset ``quick``, for tests of what is around an attack."""
+TWO_STEPS = "diffusion.denoising_steps=2"
 """For tests of the attack itself, where a step must be able to follow another."""
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from diffusion.conftest import Inverted
 
 STEPS = 5
-with_and_without_guidance = pytest.mark.parametrize("guidance", [2.5, 1.0])
 whether_checkpointed = pytest.mark.parametrize("checkpointing", fast_first([True, False]))
 
 
@@ -51,7 +50,7 @@ def summed(final: Tensor, maps: list[Tensor]) -> Tensor:
     return final.square().sum() + 100 * torch.stack([each.square().sum() for each in maps]).sum()
 
 
-@with_and_without_guidance
+@pytest.mark.parametrize("guidance", fast_first([2.5, 1.0]))
 @whether_checkpointed
 @pytest.mark.parametrize("kept", fast_first([2, 1, 4]))
 def test_values_are_the_same_to_the_bit_and_only_the_last_steps_maps_have_a_gradient(

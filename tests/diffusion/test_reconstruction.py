@@ -27,8 +27,9 @@ def untuned(path: Inverted, guidance: float) -> Trajectory:
     )
 
 
-@pytest.mark.parametrize("pairing", PAIRINGS)
-@pytest.mark.parametrize("guidance", [2.5, 1.0])
+@pytest.mark.parametrize(
+    ("pairing", "guidance"), fast_first([("aligned", 2.5), ("compat", 1.0), ("aligned", 1.0), ("compat", 2.5)], 2)
+)
 @torch.no_grad()
 def test_offset_follows_the_stored_latents(
     backbone: StableDiffusion, paths: dict[Pairing, Inverted], pairing: Pairing, guidance: float

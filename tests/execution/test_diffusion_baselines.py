@@ -32,6 +32,7 @@ from attnshift.testing.models import pictures
 from mirror import Mirror, keys, linear_surrogates
 from small_runs import SURROGATE, Told, pngs, run_small, small_settings
 from tables import records
+from tiers import fast_first
 
 if TYPE_CHECKING:
     from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -80,22 +81,25 @@ def test_a_run_has_all_control_arms_and_continues_where_it_stopped(
 
 @pytest.mark.parametrize(
     ("name", "changes", "evaluations", "gradients"),
-    [
-        # (N + 1)(K + 1), twice where another noise needs another clean image.
-        ("diffpgd", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
-        ("diffpgd", ("baseline.steps=2", "baseline.depth=1", "baseline.noise=fresh"), 2 * 3 * 2, 2),
-        ("diffpgd_official", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
-        # 2 T (N + 1).
-        ("aca", ACA_SHORT, 2 * 3 * 3, 2),
-        # T (N + 1), and twice T_a gradients in an iteration, T_a for the result.
-        ("apa", APA_SHORT, 3 * 2, 2 + 2 + 2),
-        # T N, each once more in backward, where steps are walked again; 2 T_a N gradients.
-        ("apa_official", (*APA_SHORT, "baseline.gradient=exact"), 3 * 2, 2 + 2),
-        # 2 S a round, and a gradient in all steps but the last.
-        ("advdiff", ("baseline.rounds=1", "baseline.inverted_steps=3"), 2 * 3, 2),
-        # 3 (S + (R - 1) travelled); as many gradients for each visit as views.
-        ("natadiff", NATADIFF_SHORT, 3 * (2 + 1), 2 * (2 + 1)),
-    ],
+    fast_first(
+        [
+            # (N + 1)(K + 1), twice where another noise needs another clean image.
+            ("diffpgd", ("baseline.steps=2", "baseline.depth=1", "baseline.noise=fresh"), 2 * 3 * 2, 2),
+            # 2 T (N + 1).
+            ("aca", ACA_SHORT, 2 * 3 * 3, 2),
+            # T (N + 1), and twice T_a gradients in an iteration, T_a for the result.
+            ("apa", APA_SHORT, 3 * 2, 2 + 2 + 2),
+            # 2 S a round, and a gradient in all steps but the last.
+            ("advdiff", ("baseline.rounds=1", "baseline.inverted_steps=3"), 2 * 3, 2),
+            ("diffpgd", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
+            ("diffpgd_official", ("baseline.steps=2", "baseline.depth=1"), 3 * 2, 2),
+            # T N, each once more in backward, where steps are walked again; 2 T_a N gradients.
+            ("apa_official", (*APA_SHORT, "baseline.gradient=exact"), 3 * 2, 2 + 2),
+            # 3 (S + (R - 1) travelled); as many gradients for each visit as views.
+            ("natadiff", NATADIFF_SHORT, 3 * (2 + 1), 2 * (2 + 1)),
+        ],
+        4,
+    ),
 )
 def test_effort_is_that_of_the_formulas(
     backbone: StableDiffusion, name: str, changes: tuple[str, ...], evaluations: int, gradients: int
