@@ -1,4 +1,4 @@
-"""Tables of docs/performance.md and docs/performance-details.md, made from benchmarks/results.
+"""Tables of docs/performance.md, performance-details.md and backbones.md, made from benchmarks/results.
 
 python benchmarks/table.py [--write]      prints them, or puts them into the pages
 """
@@ -139,6 +139,18 @@ def _large_images(models: Mapping[str, Figures]) -> list[str]:
         "weights, which are those of denoiser, autoencoder and surrogate.",
     ]
     return [*_table(titles, rows), *told] if rows else []
+
+
+def _families(models: Mapping[str, Figures]) -> list[str]:
+    shown = models.get("families", {}).get("bytes", {})
+    if not shown:
+        return []
+    names = [name for name in next(iter(shown.values())) if name not in ("weights", "texts")]
+    rows = [
+        [name, *(f"{taken[each] / 1e9:.1f}" for each in ("weights", "texts", *names))] for name, taken in shown.items()
+    ]
+    told = ["Computed at the true shapes, not measured, by `python benchmarks/families.py FOLDER`."]
+    return [*_table(["", "weights, GB", "text encoders, GB", *(f"{name}, GB" for name in names)], rows), *told]
 
 
 def _batches(models: Mapping[str, Figures]) -> list[str]:
@@ -293,6 +305,7 @@ PAGES: Mapping[Path, Mapping[str, Callable[[Mapping[str, Figures]], list[str]]]]
         "computed memory of large images": _large_images,
         "freed memory, given back or kept": _allocator,
     },
+    DOCS / "backbones.md": {"memory of an iteration on one image, bf16": _families},
     DOCS / "performance-details.md": {
         "where the time of a whole image goes": _profiles,
         "images per second in one iteration, by batch": _batches,
