@@ -46,6 +46,7 @@ EXPORTED = [
     "load_pipeline",
     "load_recipe",
     "open_run",
+    "show",
     "write_report",
 ]
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from attnshift.recipes.schema import BaselineRecipe, Recipe
     from attnshift.registry import STRICT
     from attnshift.report.page import write_report
+    from attnshift.report.showing import show
     from attnshift.results.run import open_run
     from attnshift.types import Fused, Observation, Site
 
@@ -68,6 +69,7 @@ __all__ = [
     "load_pipeline",
     "load_recipe",
     "open_run",
+    "show",
     "write_report",
 ]
 
@@ -103,6 +105,7 @@ _HOMES = {
     "load_pipeline": "attnshift.diffusion",
     "load_recipe": "attnshift.recipes.reading",
     "open_run": "attnshift.results.run",
+    "show": "attnshift.report.showing",
     "write_report": "attnshift.report.page",
 }
 

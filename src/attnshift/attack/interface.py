@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
 
 import numpy
 import torch
@@ -13,12 +17,16 @@ from attnshift.attack.inputs import check_device, class_numbers, given_images, g
 from attnshift.attack.prepare import Task
 from attnshift.classifiers.classifier import Classifier, in_one_order
 from attnshift.data.datasets import check_class, check_target, identify
+from attnshift.data.images import encode_png
 from attnshift.defences.names import check_surrogate, load_surrogate
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError, RecipeError
 from attnshift.terminal import plural
 
-__all__ = ["AttackResult", "check_batch", "checked_tasks", "in_batches", "load_surrogates"]
+if TYPE_CHECKING:
+    from attnshift.attack.loop import Snapshot
+
+__all__ = ["AttackResult", "Follower", "History", "check_batch", "checked_tasks", "in_batches", "load_surrogates"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,19 @@ class AttackResult:
     targeted attack the target; known, bool [models,batch], true where a surrogate sees the true
     class in the image before the attack; iterations [batch], the iterate that was kept, or None
     from an attack on pixels, which keeps the last one.
+
+    clean [batch,3,height,width] are the images before the attack, in steps of 1/255 too, and
+    surrogates the names of ``margins``' rows. history has a ``History`` for each image, and nothing
+    from an attack on pixels.
     """
 
     images: Tensor
     margins: Tensor
     known: Tensor
     iterations: Tensor | None = None
+    clean: Tensor | None = None
+    surrogates: tuple[str, ...] = ()
+    history: tuple[History, ...] = ()
 
     @property
     def fooled(self) -> Tensor:
@@ -44,6 +59,47 @@ class AttackResult:
         An image that a surrogate got wrong before the attack is none of them.
         """
         return ((self.margins < 0) & self.known).all(0)
+
+    def _repr_html_(self) -> str:
+        """Table for notebooks: each image before and after, and the surrogates' margins."""
+        heads = "".join(f"<th>{escape(name)}</th>" for name in ("before", "after", "fooled", *self.surrogates))
+        lines = zip(self.images, self.fooled.tolist(), self.margins.T.tolist(), strict=True)
+        rows = []
+        for at, (after, fooled, margins) in enumerate(lines):
+            before = "" if self.clean is None else _picture(self.clean[at])
+            cells = [before, _picture(after), "yes" if fooled else "no", *(f"{margin:+.2f}" for margin in margins)]
+            rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+        return f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+@dataclass(frozen=True)
+class History:
+    """An image's attack by iteration, and its attention before and after.
+
+    losses are the weighted terms of each iteration, by name; margins those of each surrogate in it,
+    in logits. attention is the map [rows,columns] of the class's phrase over all cross-attention,
+    before and after, read on the saved file. iteration is the iterate that was kept.
+    """
+
+    losses: tuple[Mapping[str, float], ...]
+    margins: tuple[tuple[float, ...], ...]
+    attention: tuple[Tensor, Tensor]
+    iteration: int
+
+
+class Follower(Protocol):
+    """Whoever follows an attack; ``attnshift.telemetry.Telemetry`` is one."""
+
+    def watch(self, batch: int, surrogates: Sequence[str]) -> Callable[[Sequence[str], Snapshot], bool | None] | None:
+        """Callback for each iteration of micro-batch ``batch``, from 0, with the ids of all its
+        images and the loop's state; None for no callback. True ends the attack of these images."""
+        ...
+
+
+def _picture(image: Tensor) -> str:
+    """``image`` [3,height,width] as an element of a page that holds it."""
+    data = b64encode(encode_png(image, {})).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="" style="max-width:14em">'
 
 
 def check_batch(batch: object) -> None:
@@ -112,11 +168,15 @@ def in_batches(tasks: Sequence[Task], size: int, attack: Callable[[Sequence[Task
     """The results of ``attack`` on ``size`` tasks at a time, as one."""
     parts = [attack(tasks[at : at + size]) for at in range(0, len(tasks), size)]
     iterations = [part.iterations for part in parts if part.iterations is not None]
+    clean = [part.clean for part in parts if part.clean is not None]
     return AttackResult(
         torch.cat([part.images for part in parts]),
         torch.cat([part.margins for part in parts], 1),
         torch.cat([part.known for part in parts], 1),
         torch.cat(iterations) if iterations else None,
+        torch.cat(clean) if clean else None,
+        parts[0].surrogates,
+        tuple(chain.from_iterable(part.history for part in parts)),
     )
 
 

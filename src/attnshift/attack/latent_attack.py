@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from itertools import count
 
 import numpy
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
-from attnshift.attack.interface import AttackResult, check_batch, checked_tasks, in_batches, load_surrogates
+from attnshift.attack.interface import (
+    AttackResult,
+    Follower,
+    History,
+    check_batch,
+    checked_tasks,
+    in_batches,
+    load_surrogates,
+)
+from attnshift.attack.loop import Snapshot
 from attnshift.attack.method import Method, check_guidance
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attack.remarks import idle_settings, idle_through
@@ -40,6 +53,10 @@ class LatentAttack:
     recipe's. A section of the recipe with a term's name sets its weight and schedule; without one
     its weight is 1. A setting of the recipe that cannot act is a warning.
 
+    ``progress`` shows a bar on standard error; without a value it does so on a terminal and in a
+    notebook. ``telemetry`` is told of every iteration, such as a
+    ``attnshift.telemetry.Telemetry``; it may end an attack.
+
     >>> attack = LatentAttack("lab", ["lab:resnet"], "fast")           # doctest: +SKIP
     >>> result = attack(images, labels, ["mug", "tree"])               # doctest: +SKIP
     """
@@ -54,6 +71,8 @@ class LatentAttack:
         device: str = "cpu",
         terms: Mapping[str, LossTerm | StatefulTerm] | None = None,
         rule: FusionRule | None = None,
+        progress: bool | None = None,
+        telemetry: Follower | None = None,
     ):
         loaded: Recipe | BaselineRecipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         if not isinstance(loaded, Recipe):
@@ -67,6 +86,7 @@ class LatentAttack:
         for line in (*idle_settings(self.method), *idle_through(self.method, self.classifiers)):
             warnings.warn(line, stacklevel=3)
         self.batch = batch
+        self.progress, self.telemetry = progress, telemetry
 
     @torch.inference_mode(False)
     def __call__(
@@ -93,11 +113,35 @@ class LatentAttack:
             )
         tasks = checked_tasks(self.classifiers[0], images, labels, class_names, masks, targets)
         self.backbone.check_size(size_of(tasks[0].image))
-        return in_batches(tasks, self.batch, self._attack)
+        numbers, updates = count(), self.method.recipe.optimiser.iterations
+        with _bar(self.progress, -(-len(tasks) // self.batch) * updates) as show:
+            return in_batches(tasks, self.batch, lambda part: self._attack(part, next(numbers), show))
 
-    def _attack(self, tasks: Sequence[Task]) -> AttackResult:
+    def _attack(self, tasks: Sequence[Task], number: int, show: Callable[[int], None]) -> AttackResult:
+        names, ids = tuple(each.name for each in self.classifiers), [task.id for task in tasks]
+        follow = None if self.telemetry is None else self.telemetry.watch(number, names)
+
+        def watch(snapshot: Snapshot) -> bool:
+            show(number * self.method.recipe.optimiser.iterations + snapshot.iteration)
+            return bool(follow and follow(ids, snapshot))
+
         batch = prepare_batch(self.method, self.backbone, self.classifiers, tasks)
-        outcome = run_attack(batch)
-        surrogates = batch.surrogates
-        margins, known = surrogates.judge(outcome.images)[1], surrogates.known(quantise(batch.images))
-        return AttackResult(outcome.images, margins, known, outcome.iterations)
+        outcome = run_attack(batch, watch)
+        surrogates, clean = batch.surrogates, quantise(batch.images)
+        margins, known = surrogates.judge(outcome.images)[1], surrogates.known(clean)
+        maps, kept = (movement.maps for movement in outcome.on_file), outcome.iterations.tolist()
+        history = tuple(map(History, outcome.history, outcome.margins, maps, kept))
+        return AttackResult(outcome.images, margins, known, outcome.iterations, clean, names, history)
+
+
+@contextmanager
+def _bar(wanted: bool | None, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` updates, and the function that moves it; None for ``wanted`` shows it on a
+    terminal and in a notebook alone."""
+    console = Console(stderr=True, force_terminal=wanted or None)
+    if not (console.is_terminal or console.is_jupyter if wanted is None else wanted):
+        yield lambda done: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("attack", total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -125,7 +125,9 @@ class PixelAttack:
         )
         attacked = quantise(outcome.attacked)
         surrogates = outcome.surrogates
-        return AttackResult(attacked, surrogates.judge(attacked)[1], surrogates.known(outcome.clean))
+        margins, known = surrogates.judge(attacked)[1], surrogates.known(outcome.clean)
+        names = tuple(each.name for each in self.classifiers)
+        return AttackResult(attacked, margins, known, clean=outcome.clean, surrogates=names)
 
 
 def _pipeline_of(

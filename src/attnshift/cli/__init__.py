@@ -48,7 +48,7 @@ app = typer.Typer(
 )
 # In the order of --help.
 app.command("list")(listing.list_command)
-app.command()(show.show)
+app.command("show")(show.show_recipe)
 app.command()(attack.attack)
 app.command()(validate.validate)
 app.command()(status.status)

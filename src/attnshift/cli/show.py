@@ -9,11 +9,11 @@ import typer
 from attnshift.cli.completion import recipes
 from attnshift.cli.options import Changes, expand_options
 
-__all__ = ["show"]
+__all__ = ["show_recipe"]
 
 
 @expand_options
-def show(
+def show_recipe(
     *,
     preset: Annotated[str, typer.Argument(help="Preset, baseline or recipe file.", autocompletion=recipes)],
     changes: Changes = (),
