@@ -16,7 +16,7 @@ from attnshift.execution.early import check_numbers
 from attnshift.judging.verdicts import evaluate_run
 from attnshift.report.page import write_report
 from attnshift.results.generations import take_in
-from attnshift.results.plan import Generation, Plan, read_sizes, spread
+from attnshift.results.plan import Generation, Plan, in_batches_by_size, read_sizes
 from attnshift.results.run import open_run
 from attnshift.sizes import Size
 from small_runs import planned, run_small, small_settings, write_labels
@@ -119,7 +119,7 @@ def test_micro_batches_have_images_of_one_size_in_every_generation(tmp_path: Pat
     assert [[item.id for item in batch.items] for batch in later.batches(2)][3:] == [["5"], ["6"]]
     assert later.generation == Generation(1, 7, 2, 0)
     assert dict(read_sizes(later.path))["6"] == "96x64"
-    assert spread([(str(at), None) for at in range(5)], 2, 4) == {str(at): 4 + at for at in range(5)}
+    assert in_batches_by_size([(str(at), None) for at in range(5)], 2, 4) == {str(at): 4 + at for at in range(5)}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from attnshift.terminal import plural
 if TYPE_CHECKING:
     from attnshift.attack.loop import Snapshot
 
-__all__ = ["AttackResult", "Follower", "History", "check_batch", "checked_tasks", "in_batches", "load_surrogates"]
+__all__ = ["AttackHistory", "AttackResult", "Follower", "check_batch", "checked_tasks", "in_batches", "load_surrogates"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class AttackResult:
     from an attack on pixels, which keeps the last one.
 
     clean [batch,3,height,width] are the images before the attack, in steps of 1/255 too, and
-    surrogates the names of ``margins``' rows. history has a ``History`` for each image, and nothing
-    from an attack on pixels.
+    surrogates the names of ``margins``' rows. history has one entry for each image, and none from
+    an attack on pixels.
     """
 
     images: Tensor
@@ -50,7 +50,7 @@ class AttackResult:
     iterations: Tensor | None = None
     clean: Tensor | None = None
     surrogates: tuple[str, ...] = ()
-    history: tuple[History, ...] = ()
+    history: tuple[AttackHistory, ...] = ()
 
     @property
     def fooled(self) -> Tensor:
@@ -73,7 +73,7 @@ class AttackResult:
 
 
 @dataclass(frozen=True)
-class History:
+class AttackHistory:
     """An image's attack by iteration, and its attention before and after.
 
     losses are the weighted terms of each iteration, by name; margins those of each surrogate in it,

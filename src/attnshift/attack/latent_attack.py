@@ -15,9 +15,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from attnshift.attack.interface import (
+    AttackHistory,
     AttackResult,
     Follower,
-    History,
     check_batch,
     checked_tasks,
     in_batches,
@@ -130,7 +130,7 @@ class LatentAttack:
         surrogates, clean = batch.surrogates, quantise(batch.images)
         margins, known = surrogates.judge(outcome.images)[1], surrogates.known(clean)
         maps, kept = (movement.maps for movement in outcome.on_file), outcome.iterations.tolist()
-        history = tuple(map(History, outcome.history, outcome.margins, maps, kept))
+        history = tuple(map(AttackHistory, outcome.history, outcome.margins, maps, kept))
         return AttackResult(outcome.images, margins, known, outcome.iterations, clean, names, history)
 
 

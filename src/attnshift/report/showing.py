@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy
 from PIL import Image
 
-from attnshift.report.figures import amplified_difference, heat_overlay
+from attnshift.report.figures import change_map, heat_overlay
 
 __all__ = ["show"]
 
@@ -33,16 +33,15 @@ class _Attacked(Protocol):
 def show(result: _Attacked, scale: int = 2) -> Image.Image:
     """Picture of ``result``, an ``AttackResult``, with a row for each image.
 
-    From left to right: before, after, and their difference around grey, amplified until its largest
-    value is white or black. After an attack on latents there follows the attention of the class's
-    phrase, before and after, on one scale of brightness. Each picture is ``scale`` times as large
-    as the image. A notebook shows the picture; elsewhere it has ``show()`` and ``save()``.
+    From left to right: before, after, and where they differ, on each image's own scale. After an
+    attack on latents there follows the attention of the class's phrase, before and after, on one
+    scale of brightness. Each picture is ``scale`` times as large as the image. A notebook shows the
+    picture; elsewhere it has ``show()`` and ``save()``.
     """
     before, after = (_values(images) for images in (result.clean, result.images))
     rows = []
     for at, (clean, attacked) in enumerate(zip(before, after, strict=True)):
-        largest = int(numpy.abs(attacked.astype(int) - clean.astype(int)).max())
-        looks = [clean, attacked, amplified_difference(clean, attacked, 127 // max(largest, 1))]
+        looks = [clean, attacked, change_map(clean, attacked)]
         if result.history:
             maps = [numpy.asarray(each) for each in result.history[at].attention]
             peak = max(float(each.max()) for each in maps)

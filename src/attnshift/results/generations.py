@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attnshift.errors import RunError
 from attnshift.files import atomic_write
-from attnshift.results.plan import Generation, Plan, read_generation, read_places, read_sizes, spread
+from attnshift.results.plan import Generation, Plan, in_batches_by_size, read_generation, read_places, read_sizes
 
 __all__ = ["FIRST_PLAN", "generations_of", "has_newer", "newest_plan", "take_in"]
 
@@ -67,7 +67,7 @@ def take_in(folder: Path, plan: Plan, size: int, finished: int, busy: Callable[[
         raise RunError(f"a command works on a newer list of images in {folder} ({shown}); give the newer list")
     begin = -(-(max(places.values()) + 1) // size) * size
     fresh = [(id, own) for id, own in read_sizes(plan.path) if id not in places]
-    places |= spread(fresh, size, begin)
+    places |= in_batches_by_size(fresh, size, begin)
     generation = Generation(len(paths), len(mine), len(mine - newest), len(newest - mine))
     arranged = plan.arranged(places, generation)
     atomic_write(_path(folder, generation.number), arranged.path.read_bytes())

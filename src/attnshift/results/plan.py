@@ -25,12 +25,12 @@ __all__ = [
     "Generation",
     "Plan",
     "Shard",
+    "in_batches_by_size",
     "parts",
     "read_generation",
     "read_places",
     "read_plan",
     "read_sizes",
-    "spread",
 ]
 
 Each = TypeVar("Each")
@@ -144,7 +144,7 @@ class Plan:
         size."""
         if len(self.sizes) < 2:
             return self
-        return self.arranged(spread(read_sizes(self.path), batch), self.generation)
+        return self.arranged(in_batches_by_size(read_sizes(self.path), batch), self.generation)
 
     def extremes(self, common: Size | None) -> tuple[Size, ...]:
         """The smallest and the largest size of an image, where ``common`` is the one that the run
@@ -171,13 +171,13 @@ def parts(items: Iterable[Each], size: int) -> Iterator[tuple[Each, ...]]:
     return iter(lambda: tuple(islice(remaining, size)), ())
 
 
-def spread(sizes: Iterable[tuple[str, str | None]], batch: int, begin: int = 0) -> dict[str, int]:
+def in_batches_by_size(sizes: Iterable[tuple[str, str | None]], batch: int, begin: int = 0) -> dict[str, int]:
     """Identity -> place, from ``begin`` on, of images of these ids and ``sizes``.
 
     A micro-batch, ``batch`` places, has images of one size; the last of a size may have empty
     places.
 
-    >>> spread([("a", "64"), ("b", "96x64"), ("c", "64"), ("d", "64")], 2)
+    >>> in_batches_by_size([("a", "64"), ("b", "96x64"), ("c", "64"), ("d", "64")], 2)
     {'a': 0, 'b': 2, 'c': 1, 'd': 4}
     """
     places: dict[str, int] = {}
