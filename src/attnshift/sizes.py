@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from attnshift.errors import UserError
 
-__all__ = ["KEEP", "LARGEST_SIDE", "SMALLEST_SIDE", "Sides", "Size", "read_size"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["KEEP", "LARGEST_SIDE", "SMALLEST_SIDE", "Sides", "Size", "read_size", "size_of"]
 
 KEEP = "keep"
 """Size of a run whose images are attacked whole, each near its own size."""
@@ -60,6 +63,11 @@ class Size(NamedTuple):
 
 Sides = Size | int
 """A size, or the side of a square."""
+
+
+def size_of(images: Tensor) -> Size:
+    """Rows and columns of images or latents [...,rows,columns]."""
+    return Size(*images.shape[-2:])
 
 
 def read_size(given: int | str) -> Size | None:

@@ -33,7 +33,6 @@ __all__ = [
     "RandomKey",
     "Site",
     "TokenSpan",
-    "size_of",
 ]
 
 Kind = Literal["cross", "self"]
@@ -96,11 +95,6 @@ class Site:
         """The same module, read as its queries and keys: ``rows`` of its queries, or all where it
         has no more or where ``rows`` is 0."""
         return replace(self, form="projections", sample=rows if rows < self.positions else 0)
-
-
-def size_of(images: Float[Tensor, "*batch channels rows columns"]) -> Size:
-    """Rows and columns of images or latents."""
-    return Size(*images.shape[-2:])
 
 
 AttentionMaps = Mapping[Site, tuple[Float[Tensor, "..."], ...]]

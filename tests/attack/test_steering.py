@@ -24,7 +24,8 @@ from attnshift.lab.render import render_scenes
 from attnshift.lab.scenes import scene
 from attnshift.metrics.metrics import psnr, ssim
 from attnshift.recipes.reading import load_recipe
-from attnshift.types import Branch, size_of
+from attnshift.sizes import size_of
+from attnshift.types import Branch
 from later import later
 from tiers import fast_first
 

@@ -17,8 +17,8 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import LabelError, ModelError, RecipeError, UserError
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
+from attnshift.sizes import size_of
 from attnshift.terminal import plural
-from attnshift.types import size_of
 
 __all__ = ["Attacker", "WrappedModel", "missing_library"]
 

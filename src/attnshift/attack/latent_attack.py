@@ -37,7 +37,7 @@ from attnshift.errors import RecipeError
 from attnshift.losses.objective import LossTerm, StatefulTerm
 from attnshift.recipes.reading import load_recipe
 from attnshift.recipes.schema import BaselineRecipe, Recipe
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 __all__ = ["LatentAttack"]
 

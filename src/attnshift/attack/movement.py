@@ -13,7 +13,8 @@ from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import EVERYWHERE
 from attnshift.diffusion.denoising import denoise, predict
 from attnshift.profiling import part
-from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan, size_of
+from attnshift.sizes import size_of
+from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan
 
 __all__ = ["ALL_LAYERS", "Moved", "Movement", "attention_on_file", "attention_on_path"]
 

@@ -28,8 +28,8 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.profiling import part
 from attnshift.randomness import normal_like
 from attnshift.recipes.prompts import Caption
-from attnshift.sizes import Size
-from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan, size_of
+from attnshift.sizes import Size, size_of
+from attnshift.types import Branch, Goals, Interference, Observation, RandomKey, Site, TokenSpan
 
 __all__ = ["Observer", "PreparedBatch", "Task", "prepare_batch"]
 

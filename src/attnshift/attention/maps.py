@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnshift.attention.selection import Selection
-from attnshift.sizes import Size
-from attnshift.types import AttentionMaps, MassShare, Observation, Site, TokenSpan, size_of
+from attnshift.sizes import Size, size_of
+from attnshift.types import AttentionMaps, MassShare, Observation, Site, TokenSpan
 
 __all__ = [
     "grid_weights",

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attnshift.baselines.diffusion import check_negative_prompt
 from attnshift.baselines.mapped import MappedBaseline
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput

@@ -11,7 +11,7 @@ from pydantic import Field
 from attnshift.baselines.diffusion import Template
 from attnshift.baselines.mapped import MappedBaseline
 from attnshift.errors import RecipeError
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput

@@ -18,7 +18,8 @@ from attnshift.data.images import quantise
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.inversion import invert
 from attnshift.diffusion.reconstruction import NullText, Offset
-from attnshift.types import Fused, size_of
+from attnshift.sizes import size_of
+from attnshift.types import Fused
 
 if TYPE_CHECKING:
     from attnshift.baselines.aca import ACA

@@ -12,6 +12,7 @@ from attnshift.baselines.options import ScaledOptions
 from attnshift.ensemble import RULES
 from attnshift.errors import RecipeError
 from attnshift.registry import build
+from attnshift.sizes import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import Edit, EditInput
@@ -58,8 +59,6 @@ class DiffusionBaseline(ScaledOptions, ABC):
 
     def check(self, given: EditInput) -> None:
         """Raise ``UserError`` if the attack cannot run on images of that size."""
-        from attnshift.types import size_of  # reading a recipe needs no torch
-
         given.backbone.check_size(size_of(given.images))
         self.rule()(given.surrogates, given.images)
 

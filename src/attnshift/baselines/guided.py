@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from attnshift.baselines.diffusion import PromptedBaseline, check_negative_prompt
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.edits import EditInput

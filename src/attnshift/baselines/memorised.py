@@ -24,7 +24,7 @@ from attnshift.diffusion.reconstruction import Offset
 from attnshift.ensemble.expectation import View
 from attnshift.ensemble.transforms import ResizeAndPad
 from attnshift.randomness import generator
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.apa import APA

@@ -18,8 +18,7 @@ from attnshift.diffusion.ddim import linear_levels
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.randomness import normal_like
-from attnshift.sizes import Sides
-from attnshift.types import size_of
+from attnshift.sizes import Sides, size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.diffpgd import DiffPGD

@@ -19,7 +19,7 @@ from attnshift.diffusion.noise_schedule import NoisePath
 from attnshift.diffusion.visits import Visit
 from attnshift.ensemble.surrogates import Surrogates
 from attnshift.randomness import normal_like
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 if TYPE_CHECKING:
     from attnshift.baselines.guided import GuidedBaseline

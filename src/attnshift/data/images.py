@@ -19,8 +19,7 @@ from torch import Tensor
 from attnshift.data.references import Reference, fetch
 from attnshift.errors import ImageError
 from attnshift.files import atomic_write
-from attnshift.sizes import LARGEST_SIDE, SMALLEST_SIDE, Sides, Size
-from attnshift.types import size_of
+from attnshift.sizes import LARGEST_SIDE, SMALLEST_SIDE, Sides, Size, size_of
 
 __all__ = [
     "FORMATS",

@@ -19,8 +19,8 @@ from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.denoising import Trajectory, denoise
 from attnshift.randomness import generator
 from attnshift.registry import STRICT
-from attnshift.sizes import Size
-from attnshift.types import RandomKey, size_of
+from attnshift.sizes import Size, size_of
+from attnshift.types import RandomKey
 
 __all__ = ["AttackedPurifier", "Purification", "Purifier"]
 

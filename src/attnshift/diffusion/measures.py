@@ -18,7 +18,7 @@ from torch import Tensor
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.flow import Flow
 from attnshift.randomness import normal
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 __all__ = ["PipelineMeasures", "PipelineVerdict", "measure_pipeline"]
 

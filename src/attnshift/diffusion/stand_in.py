@@ -24,8 +24,7 @@ from attnshift.diffusion.names import exists, is_hub_name, split_variant
 from attnshift.diffusion.networks import load_checked, silence
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
-from attnshift.sizes import Size
-from attnshift.types import size_of
+from attnshift.sizes import Size, size_of
 from attnshift.untrusted import UNUSABLE, reason
 
 __all__ = ["StandIn", "load_stand_in"]

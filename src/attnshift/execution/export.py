@@ -18,8 +18,7 @@ from attnshift.files import atomic_write, writing
 from attnshift.registry import suggest
 from attnshift.results.plan import read_plan
 from attnshift.results.store import Store
-from attnshift.sizes import Size
-from attnshift.types import size_of
+from attnshift.sizes import Size, size_of
 
 __all__ = ["export_run"]
 

@@ -30,9 +30,8 @@ from attnshift.results.rows import ResultRow
 from attnshift.results.software import software
 from attnshift.results.spec import RunSpec
 from attnshift.results.store import CROPPED
-from attnshift.sizes import Size
+from attnshift.sizes import Size, size_of
 from attnshift.telemetry import IterationCallback
-from attnshift.types import size_of
 
 __all__ = [
     "NOT_FINITE",

@@ -15,7 +15,7 @@ from attnshift.judging.saved import by_size, parts_of_one_size, read_arm
 from attnshift.metrics import VISIBILITY
 from attnshift.results.rows import ResultRow, VisibilityRow
 from attnshift.results.store import Store
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 __all__ = ["measure_visibility"]
 

@@ -24,7 +24,7 @@ from attnshift.lab.splits import Split, rendered
 from attnshift.lab.weights import pipeline_folder
 from attnshift.metrics.metrics import psnr
 from attnshift.metrics.statistics import bootstrap, wilson
-from attnshift.types import size_of
+from attnshift.sizes import size_of
 
 __all__ = ["check_lab"]
 

@@ -24,8 +24,7 @@ from attnshift.lab.render import SIZE
 from attnshift.lab.splits import Split
 from attnshift.lab.tokenizer import MAX_LENGTH, build_tokenizer
 from attnshift.lab.training import Report, Stage, TrainingBatch, optimise
-from attnshift.sizes import Size
-from attnshift.types import size_of
+from attnshift.sizes import Size, size_of
 
 __all__ = ["AUTOENCODER", "DENOISER", "train_pipeline"]
 

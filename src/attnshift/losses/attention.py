@@ -28,8 +28,8 @@ from attnshift.attention.selection import Selection
 from attnshift.losses.objective import TermState
 from attnshift.randomness import generator
 from attnshift.registry import STRICT
-from attnshift.sizes import Size
-from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan, size_of
+from attnshift.sizes import Size, size_of
+from attnshift.types import AttentionMaps, AttentionView, Observation, Site, TokenSpan
 
 __all__ = ["Contrast", "Entropy", "Replace", "Variance"]
 

@@ -22,8 +22,8 @@ from attnshift.attention.reductions import (
 from attnshift.attention.selection import EVERYWHERE, Selection
 from attnshift.errors import RecipeError
 from attnshift.registry import STRICT
-from attnshift.sizes import Size
-from attnshift.types import Observation, Place, Site, size_of
+from attnshift.sizes import Size, size_of
+from attnshift.types import Observation, Place, Site
 
 __all__ = ["SelfAttention"]
 

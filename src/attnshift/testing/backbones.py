@@ -9,10 +9,9 @@ import torch
 from attnshift.diffusion.backbone import Backbone, Read
 from attnshift.errors import ModelError
 from attnshift.plugins import misfit
-from attnshift.sizes import Size
+from attnshift.sizes import Size, size_of
 from attnshift.testing.models import pictures
 from attnshift.testing.requirements import require, require_close, require_finite, require_shape
-from attnshift.types import size_of
 
 __all__ = ["BACKBONE_CHECKS", "check_backbone"]
 

@@ -18,6 +18,7 @@ from attnshift.losses import TERMS
 from attnshift.losses.objective import LossTerm, StatefulTerm, evaluate_term, holds
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.registry import check
+from attnshift.sizes import size_of
 from attnshift.testing.models import SIDE, small_backbone, small_classifier
 from attnshift.testing.observations import (
     Fill,
@@ -32,7 +33,7 @@ from attnshift.testing.observations import (
     with_maps,
 )
 from attnshift.testing.requirements import in_double, require, require_close, require_finite, require_shape
-from attnshift.types import Observation, Site, size_of
+from attnshift.types import Observation, Site
 
 __all__ = ["TERM_CHECKS", "Reads", "Term", "check_term", "reads"]
 
