@@ -28,13 +28,14 @@ def export_run(
     folder: Path,
     arm: str = "attack",
     own_size: bool = False,
-) -> int:
-    """Write the finished images of ``arm`` into ``folder``, and return their number.
+    within: str = "",
+) -> dict[str, PurePosixPath]:
+    """Write the finished images of ``arm`` into ``folder``, and return their names there, by id.
 
     Each has its source's name, with folders, and the ending .png; where two would have one name,
     both carry their ids. With ``own_size`` an image has its source's size: the difference between
     ``arm`` and the clean image is resized and added to the source. Such pixels have not been
-    judged.
+    judged. The images go into the subfolder ``within``, from which their names start.
 
     Raises ``RunError`` where nothing is finished or ``folder`` holds anything, and ``ImageError``
     where a source cannot be read or has changed. Nothing is overwritten, and nothing is written
@@ -50,11 +51,11 @@ def export_run(
     _check_empty(folder)
     for item in items:
         content = _at_own_size(store, item, arm) if own_size else store.image_path(item.id, arm).read_bytes()
-        target = folder / names[item.id]
+        target = folder / within / names[item.id]
         with writing(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, content)
-    return len(items)
+    return names
 
 
 def _check_empty(folder: Path) -> None:

@@ -72,6 +72,12 @@ one, is resized and added to the source, where it was attacked. Such pixels have
 smaller or larger image can fool a classifier that the judged one does not fool, and the other way
 round. The sources must be where the run found them, and unchanged.
 
+With `--hub` FOLDER becomes a dataset folder of the Hugging Face Hub, which `hf upload NAME FOLDER
+--repo-type dataset` publishes: the images in `test/`, beside them `metadata.csv` with label, class
+name, target, how many judges each image fools and its SSIM, and a card (`README.md`) with the
+attack, the recipe and what classifiers see. Nothing is sent. State the licence in the card: that of
+the source images holds. `attnshift attack FOLDER/test …` reads the folder as a source of images.
+
 ## One image
 
 `items/ID.json` holds the row of the table `results` for one finished image, with the same names.
