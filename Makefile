@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check static lint layers types documents format coverage lock bench study study-photographs study-targeted steering ingredients tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents docs format coverage lock bench study study-photographs study-targeted steering ingredients tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,7 +23,7 @@ test: lint layers  ## what CI runs: `make check`, and every test that takes seco
 
 test-all: test  ## every test there is (before a release)
 	$(BIN)/python -m pytest -m heavy
-	@$(MAKE) --no-print-directory shapes
+	@$(MAKE) --no-print-directory shapes docs
 
 shapes: $(INSTALLED)  ## tests of the parts with tensors, with every annotated shape checked
 	SHAPES=1 $(FAST) -o fast_test_seconds=60 tests/losses tests/attention tests/ensemble tests/diffusion
@@ -46,6 +46,9 @@ types: $(INSTALLED)
 
 documents: $(INSTALLED)  ## examples in docstrings, links and names of files in the documents
 	$(BIN)/python -m pytest tests/test_docstrings.py tests/test_documents.py
+
+docs: $(INSTALLED)  ## the site of docs/, in site/ (open site/index.html); a warning fails
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(INSTALLED)  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix src tests examples benchmarks
@@ -94,8 +97,8 @@ bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2"
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
 
-clean:  ## remove what was installed, and all runs
-	rm -rf .venv runs
+clean:  ## remove what was installed, the site, and all runs
+	rm -rf .venv runs site
 
 # --no-deps: the lock is complete, and overrides a pin of torchattacks that pip would insist on.
 $(INSTALLED): pyproject.toml requirements.lock

@@ -196,7 +196,7 @@ class Observation:
     tokens: tuple[TokenSpan, ...] = per_image()
     """Token positions of the true class in each image's prompt."""
     progress: float = constant()
-    """MassShare of the iterations that is done, in (0,1]."""
+    """Share of the iterations that is done, in (0,1]."""
     key: RandomKey = per_image()
     weights: Float[Tensor, "batch 1 height width"] = per_image()
     """Weight of each pixel, in (0,1]: 1 on the object, less outside of it."""
@@ -212,7 +212,7 @@ class Fused:
 
     direction: Float[Tensor, "batch ..."]
     weights: Float[Tensor, "models batch"]
-    """MassShare of each model in the direction; columns sum to 1, or to 0 where no model pulls."""
+    """Share of each model in the direction; columns sum to 1, or to 0 where no model pulls."""
     losses: Float[Tensor, "models batch"]
     """Classification loss of each model."""
     margins: Float[Tensor, "models batch"]

@@ -57,6 +57,10 @@ class ArtAdapter(EvasionAttack):
         self._check_params()
 
     def generate(self, x: numpy.ndarray, y: numpy.ndarray | None = None, **kwargs: Any) -> numpy.ndarray:
+        """Attacked images of ``x`` [batch,3,side,side], in the estimator's range of values.
+
+        ``y`` are class numbers or one-hot rows: true classes, or targets where ``targeted`` is set.
+        """
         if kwargs:
             raise RecipeError(f"generate takes x and y alone, not {', '.join(kwargs)}")
         if y is None and self.targeted:

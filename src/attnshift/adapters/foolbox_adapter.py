@@ -56,6 +56,7 @@ class FoolboxAdapter(FlexibleDistanceMinimizationAttack):
         return f"{type(self).__name__}(recipe={self._attacker.recipe.name}, distance={self._distance})"
 
     def run(self, model: Model, inputs: Any, criterion: Any, *, early_stop: float | None = None, **kwargs: Any) -> Any:
+        """Attacked images of ``inputs`` [batch,3,side,side], in the bounds of ``model``."""
         raise_if_kwargs(kwargs)
         given, restore = eagerpy.astensor_(inputs)
         if not isinstance(given.raw, Tensor):

@@ -56,6 +56,7 @@ class TorchattacksAdapter(Attack):
             self._set_normalization_applied(applied)
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Attacked images of ``inputs`` [batch,3,side,side] with class numbers ``labels``."""
         if self._model_training:
             raise ModelError("the attack needs the model in evaluation mode; undo set_model_training_mode")
         by_label = self.attack_mode == "targeted(label)"

@@ -63,6 +63,7 @@ class DiffusionBaseline(ScaledOptions, ABC):
         self.rule()(given.surrogates, given.images)
 
     def rule(self) -> FusionRule:
+        """The fusion rule, with its options."""
         return build(RULES, self.fusion, self.fusion_options)
 
 

@@ -88,12 +88,15 @@ class BudgetBaseline(Baseline):
     """
 
     @abstractmethod
-    def spend(self, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor: ...
+    def spend(self, surrogates: Surrogates, images: Tensor, key: RandomKey, budget: Budget) -> Tensor:
+        """Attacked images in steps of 1/255 that keep ``budget``, which the attack optimises."""
+        ...
 
     def __call__(self, surrogates: Surrogates, images: Tensor, key: RandomKey) -> Tensor:
         raise self._misused("runs only within one; give it a budget, such as ssim = 0.95")
 
     def scaled(self, strength: float) -> Self:
+        """Raises ``RecipeError``: there is no radius."""
         raise self._misused("has no radius to scale; change the limit of its budget")
 
     def _misused(self, advice: str) -> RecipeError:

@@ -189,6 +189,7 @@ class Classifier:
         return fingerprint({"network": self.network}, (self.preprocessing, names, *squash))
 
     def to(self, device: torch.device | str) -> Classifier:
+        """The classifier itself, whose network now stands on ``device``."""
         self.network.to(device)
         return self
 

@@ -42,7 +42,9 @@ class ClassifierDefence(Protocol):
 
     differentiable: ClassVar[bool]
 
-    def poll(self, classify: Classify, images: Tensor) -> Tensor: ...
+    def poll(self, classify: Classify, images: Tensor) -> Tensor:
+        """Logits [batch,classes] of images [batch,3,height,width] in [0,1]."""
+        ...
 
 
 @runtime_checkable
@@ -54,7 +56,10 @@ class KeyedDefence(ClassifierDefence, Protocol):
 
     keyed: ClassVar[bool]
 
-    def poll(self, classify: Classify, images: Tensor, key: RandomKey | None = None) -> Tensor: ...
+    def poll(self, classify: Classify, images: Tensor, key: RandomKey | None = None) -> Tensor:
+        """Logits [batch,classes] of images [batch,3,height,width] in [0,1], with the draws of
+        ``key``."""
+        ...
 
 
 @runtime_checkable
@@ -62,9 +67,13 @@ class NeedsBackbone(Protocol):
     """Options of a defence that needs a diffusion model; ``on`` returns the defence."""
 
     @property
-    def differentiable(self) -> bool: ...
+    def differentiable(self) -> bool:
+        """True if a gradient passes."""
+        ...
 
-    def on(self, backbone: Backbone) -> Defence | ClassifierDefence: ...
+    def on(self, backbone: Backbone) -> Defence | ClassifierDefence:
+        """The defence that runs through ``backbone``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, init=False)

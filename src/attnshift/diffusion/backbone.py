@@ -79,7 +79,9 @@ class Backbone(Protocol):
     streams: tuple[str, ...]
     """Names of its text encoders whose tokens the image attends to, in their order."""
 
-    def to(self, device: torch.device | str) -> Backbone: ...
+    def to(self, device: torch.device | str) -> Backbone:
+        """The backbone itself, whose networks now stand on ``device``."""
+        ...
 
     def fingerprint(self) -> str:
         """A short name, which differs wherever weights, schedule or vocabulary differ."""

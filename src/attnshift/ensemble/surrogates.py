@@ -89,9 +89,11 @@ class Surrogates:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Name of each classifier, its number where it has none."""
         return tuple(getattr(each, "name", str(at)) for at, each in enumerate(self.classifiers))
 
     def gradients(self, points: Float[Tensor, "batch ..."]) -> SurrogateGradients:
+        """Losses and margins of each model at ``points``, and the gradient of its loss there."""
         points = points.detach().requires_grad_()
         gradients, losses, kept = [], [], []
         with torch.enable_grad():

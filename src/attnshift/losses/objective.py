@@ -65,7 +65,9 @@ class StatefulTerm(_Reader, Protocol):
     """
 
     @property
-    def stateful(self) -> bool: ...
+    def stateful(self) -> bool:
+        """True; a term without it has no state."""
+        ...
 
     def __call__(
         self, observation: Observation, state: TermState | None

@@ -361,10 +361,12 @@ class Recipe(Section):
 
     @property
     def uses_pipeline(self) -> bool:
+        """True: latents are those of a pipeline."""
         return True
 
     @property
     def generates(self) -> bool:
+        """False: the images are those that are given."""
         return False
 
     @property

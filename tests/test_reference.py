@@ -1,0 +1,84 @@
+"""The API reference (docs/api): it shows all that is public, and each part of that has a docstring."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("attnshift", "attnshift.adapters", "attnshift.attention", "attnshift.testing")
+"""Packages whose exports are public."""
+SHOWN = [
+    name
+    for page in sorted((ROOT / "docs" / "api").glob("*.md"))
+    for name in re.findall(r"(?m)^::: (\S+)$", page.read_text(encoding="utf-8"))
+]
+Definition = ast.ClassDef | ast.FunctionDef
+
+
+@cache
+def statements(module: str) -> list[ast.stmt]:
+    """Statements of a module's file, with those that only type checkers read. Nothing is imported."""
+    path = ROOT / "src" / module.replace(".", "/")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return [each for part in body for each in (part.body if isinstance(part, ast.If) else [part])]
+
+
+def exports(module: str) -> set[str]:
+    (listed,) = [each.value for each in statements(module) if names(each) == ["__all__"]]  # type: ignore[attr-defined]
+    return {f"{module}.{name}" for name in ast.literal_eval(listed)}
+
+
+def names(statement: ast.stmt) -> list[str]:
+    """What a statement defines or imports."""
+    if isinstance(statement, ast.ImportFrom):
+        return [each.name for each in statement.names]
+    if isinstance(statement, ast.Assign):
+        return [each.id for each in statement.targets if isinstance(each, ast.Name)]
+    return [statement.name] if isinstance(statement, Definition) else []
+
+
+def undocumented(shown: str) -> list[str]:
+    """Public parts of ``shown``, a dotted name, that have no docstring: itself, methods and properties."""
+    module, name = shown.rsplit(".", 1)
+    body = statements(module)
+    (place,) = [index for index, each in enumerate(body) if name in names(each)]
+    found = body[place]
+    if isinstance(found, ast.ImportFrom):
+        return undocumented(f"{found.module}.{name}")
+    if isinstance(found, ast.Assign):
+        return [] if is_text(body[place + 1]) else [shown]
+    assert isinstance(found, Definition)
+    methods = (
+        [each for each in found.body if isinstance(each, ast.FunctionDef)] if isinstance(found, ast.ClassDef) else []
+    )
+    parts = [(f"{shown}.{each.name}", each) for each in methods if not each.name.startswith("_")]
+    return [name for name, each in [(shown, found), *parts] if not ast.get_docstring(each)]
+
+
+def is_text(statement: ast.stmt) -> bool:
+    """True for a string that stands alone, as behind a constant."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_shown(package: str) -> None:
+    assert exports(package) - set(SHOWN) == set()
+
+
+def test_every_protocol_of_the_guide_is_shown() -> None:
+    guide = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    homes = guide[guide.index("The docstring of each protocol") : guide.index("The checks are in")]
+    named = set(re.findall(r"`([A-Z]\w+)`", homes))
+    assert len(named) > 5
+    assert named - {each.rsplit(".", 1)[1] for each in SHOWN} == set()
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_what_is_shown_has_a_docstring(shown: str) -> None:
+    assert undocumented(shown) == []
