@@ -66,6 +66,7 @@ def test_weights_keep_their_gradients(
     assert all(each.requires_grad and each.grad is None for each in network.parameters())
 
 
+@pytest.mark.heavy
 def test_targets_are_reached_from_what_the_model_sees(
     attack: Attack, model: foolbox.PyTorchModel, images: Tensor, labels: Tensor, own: Own
 ) -> None:

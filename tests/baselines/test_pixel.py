@@ -19,6 +19,7 @@ from attnshift.errors import RecipeError
 from attnshift.losses.classification import CrossEntropy
 from attnshift.types import Goals, RandomKey
 from lab_scenes import rendered
+from tiers import fast_first
 
 OWN = ("pgd", "mifgsm", "adaea")
 LABELS = (3, 7, 1)
@@ -44,7 +45,7 @@ def mean_logits_gradient(surrogates: Surrogates, images: Tensor) -> Tensor:
     return torch.autograd.grad(loss, images)[0]
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", fast_first(OWN, 2))
 def test_it_stays_near_the_image_and_fools_what_it_attacks(surrogates: Surrogates, images: Tensor, name: str) -> None:
     attack: Baseline = BASELINES[name].load()(epsilon=0.05)
     attacked = attack(surrogates, images, KEY)

@@ -43,7 +43,7 @@ STEPS: dict[str, dict[str, Any]] = {
 
 
 SLOW = {
-    *("autoattack", "adaea", "advad_x", "advdiff_noise", "aca_official"),
+    *("autoattack", "adaea", "advad_x", "advdiff", "advdiff_noise", "aca_official"),
     *("apa", "apa_official", "l2t", "natadiff", "natadiff_noise"),
 }
 

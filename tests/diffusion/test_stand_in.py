@@ -145,7 +145,7 @@ def test_a_decoder_of_another_pipeline_is_refused(
 ) -> None:
     save(tmp_path)
     with pytest.raises(ModelError, match=expected), torch.no_grad():
-        stand_ins.load_stand_in(str(tmp_path)).check(backbone, 64)
+        stand_ins.load_stand_in(str(tmp_path)).check(backbone, (64, 64))
 
 
 def a_large_one(folder: Path) -> None:

@@ -168,6 +168,7 @@ def test_a_judge_from_a_checkpoint_is_shown_the_architectures_size(store: Store)
     assert remarks == (), "chance among ten classes is not plainly wrong, and no usual normalisation helps"
 
 
+@pytest.mark.heavy
 def test_who_is_admitted_all_the_same_is_reported(store: Store) -> None:
     judge = wrapped("robust", mean=SWAPPED[0], std=SWAPPED[1])
     (remark,) = evaluate_run(store, [judge], min_clean_accuracy=0)
@@ -185,6 +186,7 @@ def test_a_surrogate_is_reported_and_never_refused(store: Store, monkeypatch: py
     assert remark.startswith("lab:mobilevit is right about 0 of 32 clean images and lab:coatnet about ")
 
 
+@pytest.mark.heavy
 def test_a_defence_that_costs_accuracy_has_no_wrong_normalisation(store: Store) -> None:
     assert evaluate_run(store, ["gaussian_blur+lab:robust"]) == ()
 

@@ -299,6 +299,7 @@ def test_sampled_rows_are_distinct_and_all_equally_likely() -> None:
     assert float(draws.mean()) == pytest.approx(1 / 16, abs=0.008)
 
 
+@pytest.mark.heavy
 def test_mean_over_all_draws_approximates_the_mean_over_all_rows() -> None:
     observed, select = observation(), Selection(grid="half")
     whole = SelfAttention(select=select)(observed)

@@ -24,6 +24,7 @@ from attnshift.results.ratings import read_ratings
 from report.made_up import made_up_run
 from report.made_up_comparison import made_up_comparison
 from tables import write_records
+from tiers import fast_first
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; `apt-get install chromium` provides it")
@@ -126,6 +127,7 @@ def test_a_report_opens_without_messages_and_requests(proxy: Proxy, report: Path
     assert len(colours) > 100, "more than an empty page"
 
 
+@pytest.mark.heavy
 def test_an_unjudged_report_too(proxy: Proxy, tmp_path: Path) -> None:
     seen = visit(proxy, write_report(made_up_run(tmp_path / "run", judged=False)), tmp_path)
     assert (seen.console, seen.requests) == ([], [])
@@ -160,7 +162,7 @@ def test_what_is_wrong_with_a_page_is_noticed(proxy: Proxy, tmp_path: Path, body
     assert any(message in line for line in visit(proxy, page, tmp_path).console)
 
 
-@pytest.mark.parametrize("source", ["http://example.invalid/x.png", "http://127.0.0.1:48123/y.png"])
+@pytest.mark.parametrize("source", fast_first(["http://example.invalid/x.png", "http://127.0.0.1:48123/y.png"]))
 def test_a_request_is_noticed(proxy: Proxy, tmp_path: Path, source: str) -> None:
     page = tmp_path / "bad.html"
     page.write_text(f"<!doctype html><meta charset=utf-8><img src='{source}'>")
@@ -185,17 +187,17 @@ def overflow(proxy: Proxy, report: Path, folder: Path, width: int) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", fast_first([390, 1200]))
 def test_the_page_does_not_scroll_sideways(proxy: Proxy, report: Path, tmp_path: Path, width: int) -> None:
     assert overflow(proxy, report, tmp_path, width) <= 0
 
 
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", fast_first([390, 1200]))
 def test_a_comparison_does_not_scroll_sideways(proxy: Proxy, comparison: Path, tmp_path: Path, width: int) -> None:
     assert overflow(proxy, comparison, tmp_path, width) <= 0
 
 
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", fast_first([390, 1200]))
 def test_no_text_of_the_figure_is_cut_or_small(proxy: Proxy, comparison: Path, tmp_path: Path, width: int) -> None:
     """What the browser measures: how far text reaches beyond the frame, names upon each other, and its least height."""
     measure = """<script>

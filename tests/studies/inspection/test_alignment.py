@@ -70,6 +70,7 @@ def test_a_margin_is_aligned_with_itself(align: Align, tasks: list[Task], classi
     assert own.cosine.tolist() == pytest.approx([1.0] * 3, abs=1e-4)
 
 
+@pytest.mark.heavy
 def test_several_unseen_classifiers_count_the_same(
     align: Align, tasks: list[Task], classifiers: list[Classifier]
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_term_at_rest_has_no_direction(align: Align, tasks: list[Task]) -> Non
         assert bool((each.ratio > 0).all()), each
 
 
+@pytest.mark.heavy
 def test_a_term_at_one_step_has_the_gradient_of_that_step(align: Align, tasks: list[Task]) -> None:
     found = of_kind(align(tasks[:1], terms=("entropy",), strength=0.05), "term")
     own = {(each.place, each.side, each.step) for each in found}

@@ -74,6 +74,7 @@ def test_from_the_images_to_the_page(make: Make) -> None:
     assert "://" not in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.heavy
 def test_an_interrupted_inspection_goes_on(make: Make, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -159,6 +159,7 @@ def test_a_recipe_that_was_tuned_before_remembers_by_whom(make: Make, instant: l
     assert load_recipe(str(second.recipe)).tuned_on == ("lab:mobilenet", TUNING)
 
 
+@pytest.mark.heavy
 def test_progress_and_silence(make: Make, instant: list[Recipe], capfd: pytest.CaptureFixture[str]) -> None:
     calls: list[tuple[int, int, float | None, float | None]] = []
     import optuna
