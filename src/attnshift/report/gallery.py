@@ -190,10 +190,8 @@ def _maps(gallery: Gallery, row: ResultRow) -> Iterator[tuple[str, dict[str, Any
         yield "attention to the class, both on one scale", attention
     if row.id in gallery.grad_cam:
         clean, attack = gallery.grad_cam[row.id]
-        yield (
-            f"pixels that speak for the class to {clean.classifier} (Grad-CAM), each on its own scale",
-            _in_bytes(clean.side, clean.values, attack.values),
-        )
+        title = f"pixels that speak for the class to {clean.classifier} (Grad-CAM), dark where none does"
+        yield f"{title}, each on its own scale", _in_bytes(clean.side, clean.values, attack.values)
 
 
 def _in_bytes(rows: int, *maps: Sequence[float]) -> dict[str, Any]:
