@@ -107,7 +107,7 @@ def _profiles(models: Mapping[str, Figures]) -> list[str]:
 
 
 def _memory(models: Mapping[str, Figures]) -> list[str]:
-    shown = {name: each for name, each in models.items() if "bytes" in each}
+    shown = {name: each for name, each in models.items() if "memory_vs_naive" in each}
     variants = ("naive", "floor", "exact", "checkpointed", "bf16", "quick")
     rows = [
         [

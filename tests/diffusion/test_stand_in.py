@@ -21,6 +21,7 @@ from attnshift.execution.prepare import prepare_run
 from attnshift.execution.shipping import loaded_as, local_models
 from attnshift.execution.worker import Worker
 from attnshift.recipes.reading import load_recipe
+from attnshift.sizes import Size
 from hubs import empty_hubs
 from later import later
 from pipelines import taesd_pipeline, tiny_autoencoder, tiny_pipeline
@@ -145,7 +146,7 @@ def test_a_decoder_of_another_pipeline_is_refused(
 ) -> None:
     save(tmp_path)
     with pytest.raises(ModelError, match=expected), torch.no_grad():
-        stand_ins.load_stand_in(str(tmp_path)).check(backbone, (64, 64))
+        stand_ins.load_stand_in(str(tmp_path)).check(backbone, Size(64, 64))
 
 
 def a_large_one(folder: Path) -> None:
