@@ -27,6 +27,7 @@ from attnshift.cli import (
     report,
     show,
     status,
+    studio,
     sweep,
     tune,
     validate,
@@ -62,6 +63,7 @@ app.command()(export.export)
 app.command()(rate.rate)
 app.command()(ratings.ratings)
 app.command()(demo.demo)
+app.command()(studio.studio)
 app.command()(doctor.doctor)
 app.add_typer(lab.lab_app, name="lab")
 

@@ -35,11 +35,11 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-import tomli_w
 from pydantic import ValidationError
 
 from attnshift.errors import RunError
 from attnshift.files import atomic_write, writing
+from attnshift.recipes.writing import recipe_toml
 from attnshift.registry import describe
 from attnshift.results.generations import FIRST_PLAN, newest_plan, take_in
 from attnshift.results.locks import FOLDER as LOCKS
@@ -217,9 +217,8 @@ class Store:
             path.unlink(missing_ok=True)
 
     def _declare(self, spec: RunSpec, plan: Plan) -> None:
-        recipe = tomli_w.dumps(_without_none(spec.recipe.model_dump(mode="json")))
         atomic_write(self.folder / FIRST_PLAN, plan.path.read_bytes())
-        atomic_write(self.folder / "recipe.toml", recipe.encode())
+        atomic_write(self.folder / "recipe.toml", recipe_toml(spec.recipe).encode())
         atomic_write(self.folder / "run.json", (spec.model_dump_json(indent=1) + "\n").encode())
 
     def _finished(self, plan: Path, finished: bytes) -> Iterator[ResultRow]:
@@ -268,9 +267,3 @@ def _fresh(folder: Path) -> bool:
     return all(path.name in begun or path.name.endswith(".partial") for path in held) and all(
         path.name in ("images", "items", LOCKS) for path in folder.iterdir() if path.is_dir()
     )
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    return value

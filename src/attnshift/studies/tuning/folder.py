@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from attnshift.errors import RunError
 from attnshift.files import atomic_write
 from attnshift.recipes.schema import Recipe
+from attnshift.recipes.writing import recipe_toml
 from attnshift.registry import STRICT, describe
 from attnshift.results.spec import RunSpec
 from attnshift.studies.tuning.grading import Grade
@@ -101,9 +101,7 @@ def write_results(trials: Sequence[Trial], settings: TuningSettings) -> Trial | 
     best = max(trials, key=lambda trial: -math.inf if trial.grade is None else trial.grade.score, default=None)
     if best is None or best.grade is None:
         return None
-    recipe = _best_recipe(settings, best)
-    content = tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)).encode()
-    atomic_write(settings.out / "best.toml", content)
+    atomic_write(settings.out / "best.toml", recipe_toml(_best_recipe(settings, best)).encode())
     return best
 
 
