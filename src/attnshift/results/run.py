@@ -59,6 +59,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """The run folder."""
         return self.store.folder
 
     @cached_property
@@ -69,6 +70,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe | BaselineRecipe:
+        """The recipe of the run, complete."""
         return self.spec.recipe
 
     @cached_property

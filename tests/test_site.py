@@ -1,13 +1,20 @@
-"""The API reference (docs/api): it shows all that is public, and each part of that has a docstring."""
+"""The site (mkdocs.yml): its reference shows all that is public, its tutorials give commands that there are."""
 
 from __future__ import annotations
 
 import ast
 import re
+import runpy
+import shlex
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from attnshift.cli import app
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("attnshift", "attnshift.adapters", "attnshift.attention", "attnshift.testing")
@@ -17,6 +24,8 @@ SHOWN = [
     for page in sorted((ROOT / "docs" / "api").glob("*.md"))
     for name in re.findall(r"(?m)^::: (\S+)$", page.read_text(encoding="utf-8"))
 ]
+TUTORIALS = [ROOT / "docs" / "zh" / "own-photographs.md", *sorted((ROOT / "docs" / "tutorials").glob("[!i]*.md"))]
+FIRST = ("0001-clean-branch-and-image-space-gradient", "0002-selections-are-relative")
 Definition = ast.ClassDef | ast.FunctionDef
 
 
@@ -82,3 +91,52 @@ def test_every_protocol_of_the_guide_is_shown() -> None:
 @pytest.mark.parametrize("shown", SHOWN)
 def test_what_is_shown_has_a_docstring(shown: str) -> None:
     assert undocumented(shown) == []
+
+
+@cache
+def root() -> Any:
+    return get_command(app)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Arguments of each call of attnshift in the blocks of a page."""
+    blocks = re.findall(r"(?ms)^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"))
+    lines = [line for kind, block in blocks if not kind for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("attnshift ")]
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: f"{page.parent.name}/{page.stem}")
+def test_commands_of_tutorials_can_be_read(page: Path) -> None:
+    found = commands(page)
+    assert found
+    for arguments in found:
+        group, rest = root(), arguments
+        while hasattr(group, "commands"):
+            group, rest = group.commands[rest[0]], rest[1:]
+        words = [word for word in rest if word not in {">", "table.tex"}]
+        group.make_context(group.name, words).close()
+
+
+HOOKS = runpy.run_path(str(ROOT / "examples" / "pages" / "site_links.py"))
+
+
+@pytest.mark.parametrize(
+    ("repository", "text"),
+    [
+        ("", "plug-in, [runs](../runs.md), ![a](../../a.png)"),
+        (
+            "https://host/us/it/",
+            "[plug-in](https://host/us/it/blob/HEAD/examples/plugin), [runs](../runs.md), ![a](../../a.png)",
+        ),
+    ],
+)
+def test_links_out_of_the_pages_go_to_the_repository(repository: str, text: str) -> None:
+    given = "[plug-in](../../examples/plugin), [runs](../runs.md), ![a](../../a.png)"
+    assert HOOKS["outward_links"](given, "tutorials/own-term.md", repository) == text
+
+
+def test_a_folder_in_the_navigation_is_its_pages_in_order() -> None:
+    config = SimpleNamespace(docs_dir=str(ROOT / "docs"), nav=[{"Start": ["index.md"]}, {"Decisions": "decisions"}])
+    start, decisions = HOOKS["on_config"](config).nav
+    assert start == {"Start": ["index.md"]}
+    assert decisions["Decisions"][:2] == [f"decisions/{name}.md" for name in FIRST]

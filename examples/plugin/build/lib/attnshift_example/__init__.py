@@ -1,0 +1,1 @@
+"""A loss term, a fusion rule, a defence and a metric for attnshift."""
