@@ -117,7 +117,7 @@ def test_commands_of_tutorials_can_be_read(page: Path) -> None:
         group.make_context(group.name, words).close()
 
 
-HOOKS = runpy.run_path(str(ROOT / "examples" / "pages" / "site_links.py"))
+HOOKS = runpy.run_path(str(ROOT / "examples" / "pages" / "site.py"))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,12 @@ HOOKS = runpy.run_path(str(ROOT / "examples" / "pages" / "site_links.py"))
 def test_links_out_of_the_pages_go_to_the_repository(repository: str, text: str) -> None:
     given = "[plug-in](../../examples/plugin), [runs](../runs.md), ![a](../../a.png)"
     assert HOOKS["outward_links"](given, "tutorials/own-term.md", repository) == text
+
+
+def test_figures_in_tables_stay_on_one_line() -> None:
+    given = "| 85 % [81, 89] | < 0.001 | -8 % [-11, -5] | `a < 3 %` |\na share of 85 % [81, 89]"
+    kept = "| 85~% [81,~89] | <~0.001 | -8~% [-11,~-5] | `a < 3 %` |\na share of 85 % [81, 89]"
+    assert HOOKS["unbroken_figures"](given).replace("\u00a0", "~") == kept
 
 
 def test_a_folder_in_the_navigation_is_its_pages_in_order() -> None:

@@ -1,4 +1,4 @@
-"""Hooks of the documentation site (mkdocs.yml): links out of docs/, and the list of decisions."""
+"""Hooks of the documentation site (mkdocs.yml): links out of docs/, the list of decisions, figures in tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(((?:\.\./)+[^)\s]*)\)")
 """A link that leaves the folder of its page, with its text and its target."""
+FIGURE = re.compile(r"(`[^`]*`)|(?<=\d) (?=%)|(?<=[<>≤≥]) (?=\d)|(?<=\d,) (?=-?[\d.]+\])")
+"""A space inside a share, a bound or an interval: 85 %, < 0.001, [81, 89]. Code is matched to be left alone."""
 
 
 def on_config(config: Any) -> Any:
@@ -21,17 +23,14 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Turn links to files outside docs/ into addresses of the repository, or into their text if it has none."""
-    return outward_links(markdown, page.file.src_uri, config.repo_url or "")
+    """Mend links out of docs/, and figures in tables."""
+    return unbroken_figures(outward_links(markdown, page.file.src_uri, config.repo_url or ""))
 
 
 def outward_links(markdown: str, page: str, repository: str) -> str:
     """The text of ``page``, a path below docs/, whose links out of docs/ go to ``repository``.
 
-    >>> outward_links("[a](../examples/plugin) [b](runs.md)", "extending.md", "https://host/us/it")
-    '[a](https://host/us/it/blob/HEAD/examples/plugin) [b](runs.md)'
-    >>> outward_links("[a](../../README.md) [b](../runs.md)", "decisions/0001.md", "")
-    'a [b](../runs.md)'
+    Without a repository only their texts stay.
     """
 
     def outward(link: re.Match[str]) -> str:
@@ -42,3 +41,11 @@ def outward_links(markdown: str, page: str, repository: str) -> str:
         return f"[{text}]({repository.rstrip('/')}/blob/HEAD/{place})" if repository else text
 
     return LINK.sub(outward, markdown)
+
+
+def unbroken_figures(markdown: str) -> str:
+    """Keep figures in the rows of tables on one line."""
+    return "\n".join(
+        FIGURE.sub(lambda found: found[1] or "\u00a0", line) if line.startswith("|") else line
+        for line in markdown.split("\n")
+    )
