@@ -76,8 +76,8 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
             ),
         )
     yield (
-        "*Beaten at its compute by*: the attack with the most success of those with no more gradients and no more "
-        "evaluations for an image, budget by budget.\n"
+        "*Beaten at its compute by*: the attack with the most success of those with no more gradients and no\n"
+        "more evaluations for an image, budget by budget.\n"
     )
 
 
