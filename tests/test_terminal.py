@@ -104,7 +104,7 @@ def test_names_of_models(
 ) -> None:
     """Whatever command loads them."""
     text = form.format(NAMES[name])
-    monkeypatch.setattr(cli, "app", lambda: load(text))
+    monkeypatch.setattr(cli, "app", lambda **_: load(text))
     assert shown(NAMES[name]) in line()
 
 

@@ -85,8 +85,9 @@ def test_maps_are_captums(case: str) -> None:
     attribution = pytest.importorskip("captum.attr")
     architecture, arguments, name, grid = LAYERS[case]
     size = arguments.get("img_size", 64)
-    classifier = _untrained(architecture, arguments, (size, size) if isinstance(size, int) else size)
-    images = _images(3, 80, 72)
+    height, width = (size, size) if isinstance(size, int) else size
+    classifier = _untrained(architecture, arguments, (height, width))
+    images = _images(3, 5 * height // 4, 5 * width // 4)
     labels = classifier(images).argmax(1)
     inputs = classifier.preprocessing(images)
     network = copy.deepcopy(classifier.network)

@@ -20,7 +20,7 @@ def phrases_of(caption: str, class_name: str, where: str) -> tuple[tuple[int, st
     if none stands there; ``where`` is the place of the caption.
 
     >>> phrases_of("Tree frogs: a tree-frog, one frog", "frog, tree frog", "row 1")
-    ((15, 'tree-frog'), (30, 'frog'))
+    ((14, 'tree-frog'), (29, 'frog'))
     """
     found: list[tuple[int, str]] = []
     synonyms = [part for part in map(plain, class_name.split(",")) if part]
