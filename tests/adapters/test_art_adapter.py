@@ -32,6 +32,9 @@ postprocessor = later("art.defences.postprocessor")
 preprocessor = later("art.defences.preprocessor")
 exceptions = later("art.exceptions")
 
+pytestmark = pytest.mark.heavy
+"""ART's first import takes eight CPU seconds; what the adapters share is tested on the other two."""
+
 Estimator = Callable[..., "PyTorchClassifier"]
 Attack = Callable[..., "ArtAdapter"]
 
