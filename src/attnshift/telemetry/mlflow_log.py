@@ -10,8 +10,8 @@ from textwrap import shorten
 from typing import Any
 
 from attnshift.errors import UserError
-from attnshift.telemetry.events import Event, ImageDone, Iteration, RunBegun, RunEnded
-from attnshift.telemetry.scalars import Scalars
+from attnshift.telemetry.events import BatchBegun, Event, ImageFailed, Reason, RunBegun
+from attnshift.telemetry.scalars import Points, ScalarTracker
 
 __all__ = ["MLflow"]
 
@@ -21,7 +21,7 @@ _MOST = 1000
 """Most metrics that MLflow takes in one request."""
 
 
-class MLflow:
+class MLflow(ScalarTracker):
     """Log of runs in the MLflow experiment ``name``.
 
     Facts about a run are parameters, and the curves of ``Scalars`` are metrics. They are sent to
@@ -30,9 +30,8 @@ class MLflow:
     the attack. Raises ``UserError`` if MLflow is not installed or the experiment cannot be opened.
     """
 
-    iterations = True
-
     def __init__(self, name: str):
+        super().__init__()
         # Without this, MLflow sends data about its use to its authors.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
@@ -56,31 +55,16 @@ class MLflow:
             reason = shorten(str(error), 500, placeholder=" …") or type(error).__name__
             raise UserError(f"`mlflow` {name} cannot be used at {where}: {reason}") from None
         self._run: str | None = None
-        self._scalars: Scalars | None = None
         self._names: dict[str, str] = {}
         self._waiting: list[Any] = []
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunBegun):
-            self._end("KILLED")
-            self._begin(event)
-        elif self._scalars is None:
-            return
-        elif isinstance(event, Iteration):
-            self._add(self._scalars.iteration(event))
-        elif isinstance(event, ImageDone):
-            self._add(self._scalars.image(event))
-        elif isinstance(event, RunEnded):
-            self._end(_STATUS[event.reason])
-        else:
+        super().__call__(event)
+        if self._run is not None and isinstance(event, BatchBegun | ImageFailed):
             self._send()
-
-    def close(self) -> None:
-        self._end("KILLED")
 
     def _begin(self, event: RunBegun) -> None:
         self._names = {}
-        self._scalars = Scalars(event)
         sought = f"tags.`{_DIGEST}` = '{event.run}'"
         found = self._client.search_runs([self._experiment], sought, max_results=1)
         if found:
@@ -102,7 +86,7 @@ class MLflow:
         self._client.log_batch(self._run, params=[self._param(name, value) for name, value in values.items()])
         self._client.set_tag(self._run, "attnshift.images", str(event.images))
 
-    def _add(self, points: list[tuple[str, float, int]]) -> None:
+    def _add(self, points: Points) -> None:
         now = int(time.time() * 1000)
         self._waiting += [self._metric(self._name(name), value, now, step) for name, value, step in points]
         if len(self._waiting) >= _MOST:
@@ -113,12 +97,12 @@ class MLflow:
         for start in range(0, len(waiting), _MOST):
             self._client.log_batch(self._run, metrics=waiting[start : start + _MOST])
 
-    def _end(self, status: str) -> None:
+    def _end(self, reason: Reason) -> None:
         if self._run is None:
             return
         self._send()
-        run, self._run, self._scalars = self._run, None, None
-        self._client.set_terminated(run, status)
+        run, self._run = self._run, None
+        self._client.set_terminated(run, _STATUS[reason])
 
     def _name(self, name: str) -> str:
         """``name`` in letters that MLflow allows, different from all other names."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from attnshift.telemetry.events import ImageDone, Iteration, RunBegun
+from attnshift.telemetry.events import Event, ImageDone, Iteration, Reason, RunBegun, RunEnded
 
-__all__ = ["Scalars"]
+__all__ = ["Points", "ScalarTracker", "Scalars"]
+
+Points = list[tuple[str, float, int]]
+"""Points of curves: name, value and step."""
 
 
 @dataclass
@@ -25,7 +29,7 @@ class Scalars:
     def __post_init__(self) -> None:
         self.done = self.begun.done
 
-    def iteration(self, event: Iteration) -> list[tuple[str, float, int]]:
+    def iteration(self, event: Iteration) -> Points:
         """Points of an iteration: losses, margins and shares."""
         step = event.batch * (self.begun.iterations + 1) + event.iteration
         curves = {"loss": event.losses, "margin": event.margins, "share": event.shares}
@@ -36,7 +40,49 @@ class Scalars:
             for name, values in curve.items()
         ]
 
-    def image(self, event: ImageDone) -> list[tuple[str, float, int]]:
+    def image(self, event: ImageDone) -> Points:
         """Points of a finished image: seconds, and 1 or 0 for fooled."""
         self.done += 1
         return [("image/seconds", event.seconds, self.done), ("image/fooled", float(event.fooled), self.done)]
+
+
+class ScalarTracker(ABC):
+    """Consumer that keeps the curves of ``Scalars`` of one run after the other."""
+
+    iterations = True
+
+    def __init__(self) -> None:
+        self._scalars: Scalars | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunBegun):
+            self.close()
+            self._begin(event)
+            self._scalars = Scalars(event)
+        elif self._scalars is None:
+            return
+        elif isinstance(event, Iteration):
+            self._add(self._scalars.iteration(event))
+        elif isinstance(event, ImageDone):
+            self._add(self._scalars.image(event))
+        elif isinstance(event, RunEnded):
+            self._close(event.reason)
+
+    def close(self) -> None:
+        self._close("interrupted")
+
+    def _close(self, reason: Reason) -> None:
+        self._end(reason)
+        self._scalars = None
+
+    @abstractmethod
+    def _begin(self, event: RunBegun) -> None:
+        """Open what keeps the run's curves."""
+
+    @abstractmethod
+    def _add(self, points: Points) -> None:
+        """Take in ``points`` of one event, which have one step."""
+
+    @abstractmethod
+    def _end(self, reason: Reason) -> None:
+        """Close what ``_begin`` has opened, if it is open."""

@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from attnshift.errors import UserError
-from attnshift.telemetry.events import Event, ImageDone, Iteration, RunBegun, RunEnded
-from attnshift.telemetry.scalars import Scalars
+from attnshift.telemetry.events import Reason, RunBegun
+from attnshift.telemetry.scalars import Points, ScalarTracker
 
 __all__ = ["WeightsAndBiases"]
 
@@ -16,7 +16,7 @@ _AXES = {"loss": "iteration", "margin": "iteration", "share": "iteration", "imag
 """Family of curves -> the quantity that it is drawn over."""
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(ScalarTracker):
     """Log of runs in the project ``name`` of Weights & Biases.
 
     Facts about a run are its config, and the curves of ``Scalars`` are its history. Nothing leaves
@@ -25,9 +25,8 @@ class WeightsAndBiases:
     ``UserError`` if the package is not installed.
     """
 
-    iterations = True
-
     def __init__(self, name: str):
+        super().__init__()
         # Without these, it asks for an account, and sends errors to its authors.
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -38,26 +37,8 @@ class WeightsAndBiases:
         self._wandb: Any = wandb
         self._project = name
         self._run: Any = None
-        self._scalars: Scalars | None = None
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, RunBegun):
-            self._end("interrupted")
-            self._begin(event)
-        elif self._scalars is None:
-            return
-        elif isinstance(event, Iteration):
-            self._add(self._scalars.iteration(event))
-        elif isinstance(event, ImageDone):
-            self._add(self._scalars.image(event))
-        elif isinstance(event, RunEnded):
-            self._end(event.reason)
-
-    def close(self) -> None:
-        self._end("interrupted")
 
     def _begin(self, event: RunBegun) -> None:
-        self._scalars = Scalars(event)
         facts = {
             "recipe": event.recipe,
             "pipeline": event.pipeline,
@@ -81,14 +62,13 @@ class WeightsAndBiases:
             self._run.define_metric(axis)
             self._run.define_metric(f"{family}/*", step_metric=axis)
 
-    def _add(self, points: list[tuple[str, float, int]]) -> None:
-        """Send ``points`` of one event, which have one step."""
+    def _add(self, points: Points) -> None:
         if points:
             name, _, step = points[0]
             values = {name: value for name, value, _ in points}
             self._run.log(values | {_AXES[name.partition("/")[0]]: step})
 
-    def _end(self, reason: str) -> None:
-        run, self._run, self._scalars = self._run, None, None
+    def _end(self, reason: Reason) -> None:
+        run, self._run = self._run, None
         if run is not None:
             run.finish(exit_code=_STATUS[reason])
