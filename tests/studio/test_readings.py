@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy
 
-from attnshift.studio.readings import Attention, as_image, as_pixels
+from attnshift.data.images import as_pixels
+from attnshift.studio.readings import Attention, as_image
 
 
 def attention() -> Attention:

@@ -113,7 +113,7 @@ class LatentAttack:
             )
         tasks = checked_tasks(self.classifiers[0], images, labels, class_names, masks, targets)
         self.backbone.check_size(size_of(tasks[0].image))
-        numbers, updates = count(), self.method.recipe.optimiser.iterations
+        numbers, updates = count(), self.method.recipe.updates
         with _bar(self.progress, -(-len(tasks) // self.batch) * updates) as show:
             return in_batches(tasks, self.batch, lambda part: self._attack(part, next(numbers), show))
 
@@ -122,7 +122,7 @@ class LatentAttack:
         follow = None if self.telemetry is None else self.telemetry.watch(number, names)
 
         def watch(snapshot: Snapshot) -> bool:
-            show(number * self.method.recipe.optimiser.iterations + snapshot.iteration)
+            show(number * self.method.recipe.updates + snapshot.iteration)
             return bool(follow and follow(ids, snapshot))
 
         batch = prepare_batch(self.method, self.backbone, self.classifiers, tasks)

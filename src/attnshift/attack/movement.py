@@ -11,7 +11,7 @@ from torch import Tensor
 from attnshift.attack.prepare import PreparedBatch
 from attnshift.attention.maps import phrase_map
 from attnshift.attention.selection import EVERYWHERE
-from attnshift.diffusion.denoising import denoise, predict
+from attnshift.diffusion.denoising import denoise, read_along
 from attnshift.profiling import part
 from attnshift.sizes import size_of
 from attnshift.types import AttentionMaps, AttentionView, Site, TokenSpan
@@ -97,12 +97,15 @@ def _sites(batch: PreparedBatch) -> tuple[Site, ...]:
 
 def _read(batch: PreparedBatch, stored: Sequence[Tensor]) -> AttentionMaps:
     """Attention under the prompt of the true class on latents as ``invert`` returns them."""
-    trajectory, sites = batch.render.trajectory, _sites(batch)
-    seen = [
-        predict(batch.render.backbone, latents, timestep, [trajectory.text], sites, trajectory.interference).attention
-        for latents, timestep in zip(stored, trajectory.noise_schedule.timesteps, strict=False)
-    ]
-    return {site: tuple(each[site] for each in seen) for site in sites}
+    trajectory = batch.render.trajectory
+    return read_along(
+        batch.render.backbone,
+        stored,
+        trajectory.noise_schedule,
+        trajectory.text,
+        _sites(batch),
+        trajectory.interference,
+    )
 
 
 def _movements(batch: PreparedBatch, before: AttentionMaps, after: AttentionMaps) -> tuple[Movement, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "FORMATS",
     "LARGEST",
     "Framing",
+    "as_pixels",
     "decode_image",
     "decode_mask",
     "encode_png",
@@ -180,14 +181,18 @@ def quantise(images: Tensor) -> Tensor:
     return (images * 255).round() / 255
 
 
+def as_pixels(image: Tensor) -> numpy.ndarray:
+    """``image`` [3,height,width] in [0,1] as 8-bit pixels [height,width,3]."""
+    return (image.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
 def encode_png(image: Tensor, text: Mapping[str, str]) -> bytes:
     """PNG file of ``image`` [3,height,width] in [0,1] with ``text`` chunks."""
-    pixels = (image.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     chunks = PngImagePlugin.PngInfo()
     for key, value in text.items():
         chunks.add_itxt(key, value)
     encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG", pnginfo=chunks)
+    Image.fromarray(as_pixels(image)).save(encoded, "PNG", pnginfo=chunks)
     return encoded.getvalue()
 
 

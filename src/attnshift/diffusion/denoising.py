@@ -29,6 +29,7 @@ __all__ = [
     "denoise",
     "guided_prediction",
     "predict",
+    "read_along",
     "retraced",
     "travelling",
     "walk",
@@ -299,6 +300,23 @@ def predict(
     texts += further
     reads = [_read(site, own, apart, interference) for site in sites]
     return backbone.denoise(torch.cat([latents] * len(texts)), timestep, concatenated(texts), reads)
+
+
+def read_along(
+    backbone: Backbone,
+    stored: Sequence[Float[Tensor, "batch channels rows columns"]],
+    noise_schedule: NoiseSchedule,
+    text: Conditioning,
+    sites: Sequence[Site],
+    interference: InterferenceText | None = None,
+) -> AttentionMaps:
+    """Attention of ``sites`` under ``text`` on ``stored`` latents, one for each denoising step, as
+    ``invert`` returns them."""
+    seen = [
+        predict(backbone, latents, timestep, [text], sites, interference).attention
+        for latents, timestep in zip(stored, noise_schedule.timesteps, strict=False)
+    ]
+    return {site: tuple(each[site] for each in seen) for site in sites}
 
 
 def _read(site: Site, own: slice, apart: slice, interference: InterferenceText | None) -> Read:

@@ -92,7 +92,6 @@ class Networks:
     @cached_property
     def loaders(self) -> Loaders:
         """Loaders of an attack that give what is loaded here."""
-        pipeline = cache(lambda name, precision: load_pipeline(name, precision))
         surrogates: dict[str, Classifier] = {}
 
         def surrogate(name: str, behind: Callable[[], Backbone]) -> Classifier:
@@ -100,7 +99,7 @@ class Networks:
                 surrogates[name] = load_surrogate(name, behind)
             return surrogates[name]
 
-        return Loaders(pipeline, surrogate)
+        return Loaders(cache(load_pipeline), surrogate)
 
     @cached_property
     def precision(self) -> Precision:

@@ -12,14 +12,13 @@ from typing import Any
 
 import gradio as gr
 
-from attnshift.data.images import read_image
+from attnshift.data.images import as_pixels, read_image
 from attnshift.errors import UserError
 from attnshift.recipes.reading import load_latent_recipe
 from attnshift.studio import panels, pictures
 from attnshift.studio.choices import LIMITS, NO_BUDGET, AttackChoices, chosen_recipe, knobs, presets
 from attnshift.studio.folder import command
 from attnshift.studio.networks import Networks
-from attnshift.studio.readings import as_pixels
 from attnshift.studio.running import AttackProgress, Finished, attack_image
 from attnshift.studio.session import Session
 

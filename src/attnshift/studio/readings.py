@@ -16,7 +16,7 @@ from attnshift.attention.maps import site_maps
 from attnshift.attention.selection import EVERYWHERE
 from attnshift.classifiers.classifier import Classifier, KnowsFiles
 from attnshift.diffusion.backbone import Backbone
-from attnshift.diffusion.denoising import predict
+from attnshift.diffusion.denoising import read_along
 from attnshift.diffusion.inversion import invert
 from attnshift.errors import ModelError, UserError
 from attnshift.judging.verdicts import in_run_order
@@ -26,7 +26,7 @@ from attnshift.studio.networks import Networks
 from attnshift.studio.pictures import resized_map
 from attnshift.types import Site
 
-__all__ = ["Attention", "Guess", "Verdict", "as_image", "as_pixels", "find_class", "judge", "read_attention"]
+__all__ = ["Attention", "Guess", "Verdict", "as_image", "find_class", "judge", "read_attention"]
 
 _WORD = re.compile(r"[^\W_](?:[\w'’-]*\w)?")
 
@@ -112,11 +112,6 @@ def as_image(pixels: numpy.ndarray) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def as_pixels(image: Tensor) -> numpy.ndarray:
-    """An image [3,height,width] in [0,1] as 8-bit pixels [height,width,3]."""
-    return (image.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
 @torch.no_grad()
 def find_class(networks: Networks, pixels: numpy.ndarray, most: int = 3) -> tuple[Guess, ...]:
     """The classes that the surrogates find likeliest on average, the first one first."""
@@ -171,11 +166,7 @@ def read_attention(networks: Networks, recipe: Recipe, prompt: str, pixels: nump
     words = _words(backbone, prompt, recipe.prompt.stream)
     if not words:
         raise ModelError("the prompt has no word that the text encoder reads; write one")
-    steps = [
-        predict(backbone, each, timestep, [text], sites).attention
-        for each, timestep in zip(stored, schedule.timesteps, strict=False)
-    ]
-    recorded = {site: tuple(each[site] for each in steps) for site in sites}
+    recorded = read_along(backbone, stored, schedule, text, sites)
     maps = []
     for site in sites:
         own = [site_maps(recorded, site, EVERYWHERE, span, 0).sum(2) for _, span in words]

@@ -12,7 +12,7 @@ from threading import Event
 import numpy
 
 from attnshift.attack.loop import Snapshot
-from attnshift.data.images import decode_image, encode_png
+from attnshift.data.images import as_pixels, decode_image, encode_png
 from attnshift.errors import UserError
 from attnshift.execution.prepare import PreparedRun, prepare_run
 from attnshift.execution.settings import AttackSettings
@@ -24,7 +24,7 @@ from attnshift.results.rows import ResultRow
 from attnshift.results.spec import RunSpec
 from attnshift.studio.folder import Arguments, AttackFolder
 from attnshift.studio.networks import Networks
-from attnshift.studio.readings import Attention, Verdict, as_image, as_pixels, judge, read_attention
+from attnshift.studio.readings import Attention, Verdict, as_image, judge, read_attention
 
 __all__ = ["AttackProgress", "Finished", "Order", "attack_image"]
 

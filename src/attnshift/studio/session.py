@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy
 
-from attnshift.data.images import read_image
+from attnshift.data.images import as_pixels, read_image
 from attnshift.recipes.schema import Recipe
 from attnshift.studio.networks import Networks
-from attnshift.studio.readings import Attention, Guess, Verdict, as_pixels, find_class, judge, read_attention
+from attnshift.studio.readings import Attention, Guess, Verdict, find_class, judge, read_attention
 from attnshift.studio.running import Finished, Order
 
 __all__ = ["UPLOADED", "Session"]
