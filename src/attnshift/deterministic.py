@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,45 +70,55 @@ def _resized_back(
     scales_w: _Factor = None,
 ) -> Tensor:
     """Gradient of a resized image at the image, [batch,channels,height,width]."""
-
-    def resize(lines: Tensor, target: int, scale: _Factor) -> Tensor:
-        return forward(lines, [target, lines.shape[-1]], align_corners, scale, None)
-
-    _, _, height, width = input_size
-    tall = _matrix(partial(resize, target=output_size[0], scale=scales_h), height, grad)
-    wide = _matrix(partial(resize, target=output_size[1], scale=scales_w), width, grad)
+    tall, wide = (
+        _matrix(_resize, (forward, output_size[axis], align_corners, scale), input_size[axis + 2], grad)
+        for axis, scale in enumerate((scales_h, scales_w))
+    )
     return tall @ grad @ wide.T
+
+
+def _resize(lines: Tensor, forward: Callable[..., Tensor], target: int, align_corners: bool, scale: _Factor) -> Tensor:
+    return forward(lines, [target, lines.shape[-1]], align_corners, scale, None)
 
 
 def _reflected_back(grad: Tensor, image: Tensor, padding: _Sides) -> Tensor:
     """Gradient of an image padded by reflection; ``padding`` is left, right, top, bottom."""
-
-    def pad(lines: Tensor, before: int, after: int) -> Tensor:
-        return _aten.reflection_pad2d(lines, [0, 0, before, after])
-
     left, right, top, bottom = padding
-    tall = _matrix(partial(pad, before=top, after=bottom), image.shape[-2], grad)
-    wide = _matrix(partial(pad, before=left, after=right), image.shape[-1], grad)
+    tall = _matrix(_pad, (top, bottom), image.shape[-2], grad)
+    wide = _matrix(_pad, (left, right), image.shape[-1], grad)
     return tall @ grad @ wide.T
+
+
+def _pad(lines: Tensor, before: int, after: int) -> Tensor:
+    return _aten.reflection_pad2d(lines, [0, 0, before, after])
 
 
 def _pooled_back(grad: Tensor, image: Tensor) -> Tensor:
     """Gradient of an image whose adaptive means were taken."""
-
-    def pool(lines: Tensor, target: int) -> Tensor:
-        return _aten._adaptive_avg_pool2d(lines, [target, lines.shape[-1]])
-
-    tall, wide = (_matrix(partial(pool, target=grad.shape[axis]), image.shape[axis], grad) for axis in (-2, -1))
+    tall, wide = (_matrix(_pool, (grad.shape[axis],), image.shape[axis], grad) for axis in (-2, -1))
     return tall @ grad @ wide.T
 
 
-def _matrix(forward: Callable[[Tensor], Tensor], length: int, like: Tensor) -> Tensor:
-    """Matrix [length,results] of what ``forward`` does to the height of an image, as ``like``.
+def _pool(lines: Tensor, target: int) -> Tensor:
+    return _aten._adaptive_avg_pool2d(lines, [target, lines.shape[-1]])
+
+
+def _matrix(forward: Callable[..., Tensor], options: tuple[Any, ...], length: int, like: Tensor) -> Tensor:
+    """Matrix [length,results] of what ``forward`` with ``options`` does to the height of an image,
+    as ``like``.
 
     ``forward`` is linear, and keeps the width. Row i is its answer to a column that is 1 at i.
     """
-    lines = torch.eye(length, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
-    return forward(lines[None, None])[0, 0].T.to(like.dtype)
+    exact = _exact_matrix(forward, options, length, like.device, torch.promote_types(like.dtype, torch.float32))
+    return exact.to(like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _exact_matrix(
+    forward: Callable[..., Tensor], options: tuple[Any, ...], length: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    lines = torch.eye(length, device=device, dtype=dtype)
+    return forward(lines[None, None], *options)[0, 0].T
 
 
 def _sampled_back(
