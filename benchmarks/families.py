@@ -4,15 +4,14 @@
 
 FOLDER holds pipelines in diffusers' layout; their configurations and tokenizers are enough. Weights
 are those of denoiser, autoencoder and one surrogate, and apart from them the text encoders, which
-leave before an iteration. One iteration of preset ``fast`` on one image, with terms and without, as in
-large_images.py. --quick writes nothing.
+leave before an iteration. One iteration of preset ``fast`` on one image, as in large_images.py. --quick
+writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import gc
 import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,14 +22,11 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging
-from large_images import Alive
+from large_images import iteration_bytes, with_levels
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
-from attnshift.attack.prepare import Task, prepare_batch
-from attnshift.attention import tiles
 from attnshift.classifiers import load_classifier
 from attnshift.diffusion.flux import Flux
 from attnshift.diffusion.sd3 import StableDiffusion3
@@ -84,7 +80,7 @@ class Unreal:
         for network in networks.values():
             network.to(dtype=torch.bfloat16).eval()
         made = getattr(importlib.import_module("diffusers"), index["_class_name"])(**parts)
-        self.backbone = _with_levels(CLASSES[index["_class_name"]])(made, source.name)
+        self.backbone = with_levels(CLASSES[index["_class_name"]])(made, source.name)
         self.classifier = replace(real, network=networks["surrogate"])
         with self.mode:
             _fill(networks.values())
@@ -105,15 +101,13 @@ class Unreal:
         """Bytes above the weights of one iteration, preparation included."""
         guided = getattr(self.backbone, "guided", True)
         recipe = load_latent_recipe("fast", ["diffusion.guidance=1", *settings] if not guided else settings)
-        method = Method.of(recipe.model_copy(update={"terms": {}}))
-        gc.collect()
-        tiles._SCORES["cpu"] = 2**21
-        known = [each for network in self.networks.values() for each in (*network.parameters(), *network.buffers())]
-        with self.mode, Alive(known) as alive:
-            task = Task("one", torch.zeros(3, side, side), 0, "mug")
-            batch = prepare_batch(method, self.backbone, [self.classifier], [task])
-            value_and_grad(batch, batch.render.trajectory.start.clone(), 3, AttackState.start(batch))
-        return alive.peak
+        return iteration_bytes(self, side, Method.of(recipe))
+
+    def held(self) -> Iterable[torch.Tensor]:
+        """Return every tensor that exists before an attack."""
+        for network in self.networks.values():
+            yield from network.parameters()
+            yield from network.buffers()
 
 
 def _part(source: Path, name: str, library: str | None, kind: str | None) -> Any:
@@ -143,17 +137,6 @@ def _fill(networks: Iterable[nn.Module]) -> None:
 
 def _stay(network: nn.Module, *_: object) -> nn.Module:
     return network
-
-
-def _with_levels(kind: type) -> type:
-    """``kind`` whose noise levels have values."""
-
-    class WithLevels(kind):
-        def noise_schedule(self, *arguments: Any, **named: Any) -> Any:
-            with unset_fake_temporarily():
-                return super().noise_schedule(*arguments, **named)
-
-    return WithLevels
 
 
 if __name__ == "__main__":

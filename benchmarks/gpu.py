@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,14 @@ from typing import Any
 import torch
 from models import MODELS, Model, build, in_bf16
 from peak import above, held
-from pieces import EXACT, Prepared
-from timing import machine
+from pieces import whole_images
+from timing import computing_time, machine
 
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import prepare_batch
 from attnshift.attack.run import run_attack
 from attnshift.deterministic import settle_device
-from attnshift.recipes.reading import load_recipe
-from attnshift.recipes.schema import Recipe
+from attnshift.recipes.reading import load_latent_recipe
 from attnshift.results.run import open_run
 from results import record
 
@@ -71,29 +70,24 @@ class Case:
         return {"preset": self.preset, "precision": self.precision, "side": self.side, "batch": self.batch}
 
     def measured(self, model: Model) -> dict[str, Any]:
-        """Seconds and bytes above the weights for an image, and the hours of a thousand images."""
+        """Seconds of an image, bytes of the batch above the weights, and minutes of a thousand images."""
         sized = replace(in_bf16(model) if self.precision == "bfloat16" else model, side=self.side)
-        classifiers = sized.classifiers()
-        before, begun = held(model.device), 0.0
-
-        def attack() -> None:
-            nonlocal begun
-            tasks = sized.tasks(self.batch, classifiers[0])
-            begun = _now()
-            if self.preset == "naive":
-                Prepared.of(sized, EXACT).naive()
-            else:
-                recipe = load_recipe(self.preset)
-                assert isinstance(recipe, Recipe)
-                method = Method.of(recipe)
-                run_attack(prepare_batch(method, sized.backbone, classifiers, tasks))
-
+        attack = self._attack(sized)
+        before, begun = held(model.device), computing_time()
         try:
             taken = above(before, attack, model.device)
         except torch.OutOfMemoryError:
             return self.named() | {"fits": False}
-        seconds = (_now() - begun) / (1 if self.preset == "naive" else self.batch)
+        seconds = (computing_time() - begun) / self.batch
         return self.named() | {"seconds": seconds, "bytes": taken, "minutes_of_1000": 1000 * seconds / 60}
+
+    def _attack(self, model: Model) -> Callable[[], object]:
+        """An attack on the whole batch, with its images at hand."""
+        if self.preset == "naive":
+            return whole_images(model, self.batch)["naive"]
+        classifiers, method = model.classifiers(), Method.of(load_latent_recipe(self.preset))
+        tasks = model.tasks(self.batch, classifiers[0])
+        return lambda: run_attack(prepare_batch(method, model.backbone, classifiers, tasks))
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -142,12 +136,6 @@ def _interrupted(command: Sequence[str], run: Path) -> None:
 
 def _attnshift(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "attnshift", *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
-def _now() -> float:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.utils import logging
@@ -38,13 +38,13 @@ from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.attention import tiles
+from attnshift.classifiers.classifier import Classifier
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_latent_recipe
-from attnshift.sizes import Sides
 from results import read, record
 
-__all__ = ["VARIANTS", "Alive", "Unreal", "computed"]
+__all__ = ["VARIANTS", "Alive", "Imagined", "Unreal", "computed", "iteration_bytes", "with_levels"]
 
 CHECKPOINTED = ("diffusion.checkpointing=true",)
 VARIANTS = {"exact": (), "checkpointed": CHECKPOINTED}
@@ -86,7 +86,7 @@ class Unreal:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with torch.device("meta"):
             built = pipeline(SHAPES[name])
-        self.backbone = _Ladders(built, name)
+        self.backbone = with_levels(StableDiffusion)(built, name)
         (real,) = Model(name, self.backbone, SHAPES[name].side, "cpu").classifiers()
         self.classifier = replace(real, network=copy.deepcopy(real.network).to("meta"))
         for network in (self.backbone.vae, self.backbone.unet):
@@ -112,12 +112,26 @@ class Unreal:
             yield from network.buffers()
 
 
-class _Ladders(StableDiffusion):
-    """A backbone whose noise levels have values."""
+def with_levels(kind: type) -> type:
+    """Return the backbone ``kind`` with noise levels that have values."""
 
-    def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
-        with unset_fake_temporarily():
-            return super().noise_schedule(schedule_steps, denoising_steps, size)
+    class WithLevels(kind):
+        def noise_schedule(self, *arguments: Any, **named: Any) -> NoiseSchedule:
+            with unset_fake_temporarily():
+                return super().noise_schedule(*arguments, **named)
+
+    return WithLevels
+
+
+class Imagined(Protocol):
+    """A backbone and a surrogate whose weights have shapes and no values, in the ``mode`` of such
+    tensors."""
+
+    mode: FakeTensorMode
+    backbone: Any
+    classifier: Classifier
+
+    def held(self) -> Iterable[torch.Tensor]: ...
 
 
 class Alive(TorchDispatchMode):
@@ -162,6 +176,11 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = (), terms: bool
     """
     recipe = load_latent_recipe("quick", [*GUIDED, *settings])
     method = Method.of(recipe if terms else recipe.model_copy(update={"terms": {}}))
+    return iteration_bytes(model, side, method)
+
+
+def iteration_bytes(model: Imagined, side: int, method: Method) -> int:
+    """Return the bytes above the weights of one iteration on one image, preparation included."""
     gc.collect()
     tiles._SCORES["cpu"] = 2**21
     with model.mode, Alive(model.held()) as alive:
