@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -484,8 +485,10 @@ def family_folder(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("preset", ["p2p", "advdiff"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [*product(FAMILIES, ("p2p", "advdiff")), *product(("sd3 medium without t5", "flux dev"), ("advfm",))],
+)
 def test_every_family_from_the_attack_to_the_report(
     command: Command, call: Call, family_folder: Callable[[str], Path], family: str, preset: str
 ) -> None:
@@ -495,6 +498,7 @@ def test_every_family_from_the_attack_to_the_report(
     steps = {
         "p2p": ("optimiser.iterations=2", "finish.keep=last", "mask.source=attention", "diffusion.denoising_steps=2"),
         "advdiff": ("baseline.inverted_steps=3", "baseline.rounds=1", "baseline.guidance=1"),
+        "advfm": ("baseline.schedule_steps=2", "baseline.steps=2"),
     }[preset]
     attacked = call(
         "attack", images, "--labels", labels, "--pipeline", command.pipeline, "--preset", preset, "--out", command.out,
@@ -526,6 +530,17 @@ def test_guidance_that_a_pipeline_does_not_take_is_refused_before_it_is_loaded(
     refused = call(*command.arguments())
     assert_one_line(refused)
     assert f"{line}{folder} takes n" in refused.err
+
+
+def test_an_attack_on_a_flow_is_refused_elsewhere_before_anything_is_loaded(command: Command, call: Call) -> None:
+    """Nothing but the index is there."""
+    folder = command.photos / "unet"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    command.pipeline, command.preset = folder, "advfm"
+    refused = call(*(each for each in command.arguments() if "=" not in each and each != "--set"))
+    assert_one_line(refused)
+    assert f"AdvFM perturbs the velocity of a rectified flow, and {folder} predicts none; take a pip" in refused.err
 
 
 @pytest.mark.heavy

@@ -38,13 +38,14 @@ STEPS: dict[str, dict[str, Any]] = {
     "advdiff_noise": {"rounds": 1, "schedule_steps": 2, "guided_share": 1.0},
     "natadiff_noise": {"schedule_steps": 2, "passes": 1, "views": 2},
     "natadiff": {"schedule_steps": 2, "inverted_steps": 2, "passes": 1, "views": 2},
+    "advfm": {"steps": 1, "schedule_steps": 2},
     "autoattack": {"steps": 5, "attacks": ["apgd-ce"], "epsilon": 0.5},
 }
 
 
 SLOW = {
     *("autoattack", "adaea", "advad_x", "advdiff", "advdiff_noise", "aca_official"),
-    *("apa", "apa_official", "l2t", "natadiff", "natadiff_noise"),
+    *("advfm", "apa", "apa_official", "l2t", "natadiff", "natadiff_noise"),
 }
 
 

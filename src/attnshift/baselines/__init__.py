@@ -96,6 +96,11 @@ BASELINES = Table(
             "Jiang et al. (APA), arXiv 2506.01511",
             "attnshift.baselines.apa:OfficialAPA",
         ),
+        "advfm": Entry(
+            "pgd on the end that a rectified flow predicts, step by step, with a look ahead; needs SD3 or FLUX.1",
+            "AdvFM, CVPR 2026, after notes on it",
+            "attnshift.baselines.advfm:AdvFM",
+        ),
         "difgsm": Entry(
             "MI-FGSM with randomly resized and padded images (extra baselines)",
             "Xie et al., CVPR 2019",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -32,6 +32,8 @@ class DiffusionBaseline(ScaledOptions, ABC):
     logits.
     """
 
+    flow: ClassVar[bool] = False
+    """True for an attack on the velocity of a rectified flow, which other models do not predict."""
     fusion: str = "logits"
     """Name of a fusion rule, which makes one direction of the surrogates' gradients."""
     fusion_options: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +62,21 @@ class DiffusionBaseline(ScaledOptions, ABC):
     def check(self, given: EditInput) -> None:
         """Raise ``UserError`` if the attack cannot run on images of that size."""
         given.backbone.check_size(size_of(given.images))
+        if self.flow:
+            from attnshift.diffusion.flow import Flow
+
+            path = given.backbone.noise_schedule(2, 1, size_of(given.images)).path
+            self.check_path(given.backbone.name, isinstance(path, Flow))
         self.rule()(given.surrogates, given.images)
+
+    def check_path(self, pipeline: str, flow: bool) -> None:
+        """Raise ``RecipeError`` if the attack needs a rectified flow and ``pipeline``, which is a
+        ``flow`` or not, is none."""
+        if self.flow and not flow:
+            raise RecipeError(
+                f"{type(self).__name__} perturbs the velocity of a rectified flow, and {pipeline} predicts none; take "
+                "a pipeline of Stable Diffusion 3 or FLUX.1"
+            )
 
     def rule(self) -> FusionRule:
         """The fusion rule, with its options."""

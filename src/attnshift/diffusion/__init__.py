@@ -10,7 +10,7 @@ from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table, look_up, suggest
 
 if TYPE_CHECKING:
-    from attnshift.diffusion.backbone import Backbone
+    from attnshift.diffusion.backbone import Backbone, Loader
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -98,11 +98,23 @@ def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
 def takes_guidance(source: str) -> bool:
     """False if the pipeline ``source`` is of a kind that takes no classifier-free guidance; nothing
     of it is loaded."""
+    loader = _loader(source)
+    return loader is None or loader.guided
+
+
+def is_flow(source: str) -> bool:
+    """False if the pipeline ``source`` is of a kind that predicts no velocity; nothing of it is
+    loaded."""
+    loader = _loader(source)
+    return loader is None or loader.flow
+
+
+def _loader(source: str) -> Loader | None:
+    """The loader of the pipeline ``source``; None where loading it says why there is none."""
     try:
-        return look_up(BACKBONES, _named(source)[0]).guided
+        return look_up(BACKBONES, _named(source)[0])
     except ModelError:
-        # Loading it says why.
-        return True
+        return None
 
 
 def check_pipeline_name(source: str) -> None:

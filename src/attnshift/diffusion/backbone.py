@@ -174,6 +174,8 @@ class Loader:
     load: Callable[[str, Precision], Backbone]
     guided: bool = True
     """True if its models take classifier-free guidance."""
+    flow: bool = False
+    """True if its models predict the velocity of a rectified flow."""
 
     def __call__(self, source: str, precision: Precision = "float32") -> Backbone:
         return self.load(source, precision)

@@ -131,4 +131,4 @@ _LAYOUT = Layout(
     left_out={"image_encoder": None, "feature_extractor": None},
 )
 
-FLUX = Loader(("FluxPipeline",), load_flux, guided=False)
+FLUX = Loader(("FluxPipeline",), load_flux, guided=False, flow=True)

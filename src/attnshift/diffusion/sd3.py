@@ -139,4 +139,4 @@ _LAYOUT = Layout(
     left_out={"image_encoder": None, "feature_extractor": None},
 )
 
-SD3 = Loader(("StableDiffusion3Pipeline",), load_sd3)
+SD3 = Loader(("StableDiffusion3Pipeline",), load_sd3, flow=True)

@@ -10,9 +10,11 @@ import torch
 
 from attnshift.attack.inputs import check_device
 from attnshift.attack.method import check_guidance
-from attnshift.diffusion import takes_guidance
+from attnshift.baselines.diffusion import DiffusionBaseline
+from attnshift.diffusion import is_flow, takes_guidance
 from attnshift.errors import UserError
 from attnshift.execution.early import check_numbers, check_surrogates
+from attnshift.recipes.reading import baseline_of
 from attnshift.recipes.schema import BaselineRecipe, Recipe
 from attnshift.sizes import Size
 
@@ -101,6 +103,7 @@ def settings_checks(settings: AttackSettings) -> Iterator[Callable[[], None]]:
     yield lambda: check_surrogates(settings.surrogates)
     yield lambda: _check_masks(settings.recipe, settings.masks)
     yield lambda: _check_guidance(settings.recipe, settings.pipeline)
+    yield lambda: _check_path(settings.recipe, settings.pipeline)
 
 
 def wants_masks(recipe: Recipe | BaselineRecipe) -> bool:
@@ -121,6 +124,13 @@ def _check_recipe(recipe: object) -> None:
 def _check_guidance(recipe: Recipe | BaselineRecipe, pipeline: str) -> None:
     if isinstance(recipe, Recipe):
         check_guidance(recipe, pipeline, takes_guidance(pipeline))
+
+
+def _check_path(recipe: Recipe | BaselineRecipe, pipeline: str) -> None:
+    if isinstance(recipe, BaselineRecipe):
+        attack = baseline_of(recipe)
+        if isinstance(attack, DiffusionBaseline):
+            attack.check_path(pipeline, is_flow(pipeline))
 
 
 def _check_masks(recipe: Recipe | BaselineRecipe, masks: Path | None) -> None:

@@ -18,7 +18,7 @@ from attnshift.ensemble.surrogates import Surrogates
 from attnshift.losses.classification import CrossEntropy
 from attnshift.metrics.budget import Budget
 from attnshift.registry import check
-from attnshift.testing.models import pictures, small_backbone, sure_classifier
+from attnshift.testing.models import pictures, small_backbone, small_flow, sure_classifier
 from attnshift.testing.requirements import require, require_shape
 from attnshift.types import Goals, RandomKey
 
@@ -104,4 +104,5 @@ def _edited(baseline: DiffusionBaseline, surrogates: Surrogates, images: Tensor,
 
 
 def _edit_input(baseline: DiffusionBaseline, surrogates: Surrogates, images: Tensor, key: RandomKey) -> EditInput:
-    return EditInput(small_backbone(), surrogates, images, (baseline.prompt("mug"),) * len(images), key)
+    backbone = small_flow() if baseline.flow else small_backbone()
+    return EditInput(backbone, surrogates, images, (baseline.prompt("mug"),) * len(images), key)

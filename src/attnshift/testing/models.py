@@ -17,9 +17,10 @@ from attnshift.data.images import quantise
 from attnshift.sizes import Sides, Size
 
 if TYPE_CHECKING:
+    from attnshift.diffusion.sd3 import StableDiffusion3
     from attnshift.diffusion.stable_diffusion import StableDiffusion
 
-__all__ = ["SIDE", "pictures", "small_backbone", "small_classifier", "sure_classifier"]
+__all__ = ["SIDE", "pictures", "small_backbone", "small_classifier", "small_flow", "sure_classifier"]
 
 SIDE = 64
 
@@ -31,6 +32,15 @@ def small_backbone() -> StableDiffusion:
     from attnshift.lab.random_pipeline import random_pipeline
 
     return StableDiffusion(random_pipeline(size=SIDE), "small")
+
+
+@cache
+def small_flow() -> StableDiffusion3:
+    """A Stable Diffusion 3 with random weights for images of ``SIDE`` pixels."""
+    from attnshift.diffusion.sd3 import StableDiffusion3
+    from attnshift.lab.random_pipeline import random_flow
+
+    return StableDiffusion3(random_flow(SIDE), "small flow")
 
 
 @cache
