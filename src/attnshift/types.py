@@ -61,8 +61,8 @@ class Site:
     columns of its grid, its heads.
 
     ``form`` says what is read: its map, or the queries and keys that give it, for figures of its
-    rows (``attnshift.attention``). ``sample`` is how many of these queries terms see, drawn for
-    each image in every iteration; 0 shows all.
+    rows and for columns of phrases (``attnshift.attention``). ``sample`` is how many of these
+    queries terms see, drawn for each image in every iteration; 0 shows all.
 
     A ``joint`` one has image and text in one softmax: "cross" are its image rows at the text's
     columns, "self" the same rows at the image's, and neither sums to 1 by itself.
@@ -161,9 +161,10 @@ class Interference:
     """The phrases that attention is steered towards, image by image.
 
     ``phrases`` are its words and ``tokens`` where they stand in the interference prompt; ``probed``
-    where they stand in maps of the ``probe`` view, ``joint`` where in the image's own prompt, if
-    that names both. ``alignment`` has one row-stochastic matrix [tokens of the true phrase, tokens
-    of the interference phrase] per image. ``attention`` are the ``reference`` maps, constants.
+    where they stand among the keys of the ``probe`` view, ``joint`` where in the image's own
+    prompt, if that names both. ``alignment`` has one row-stochastic matrix [tokens of the true
+    phrase, tokens of the interference phrase] per image. ``attention`` are the ``reference`` maps,
+    constants.
     """
 
     phrases: tuple[str, ...] = per_image()
@@ -172,6 +173,11 @@ class Interference:
     joint: tuple[TokenSpan, ...] | None = per_image()
     alignment: tuple[Float[Tensor, "_ _"], ...] = per_image()
     attention: AttentionMaps = per_image(depth=2)
+
+    def keys(self, image: int) -> int:
+        """Keys of the text that an ``image`` has in the ``probe`` view; those behind are longer
+        phrases' of its batch."""
+        return max(self.probed[image]) + 1
 
 
 @batch_record

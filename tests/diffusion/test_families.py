@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnshift.attention.maps import of_share
-from attnshift.attention.projections import queries_and_keys
+from attnshift.attention.projections import phrase_shares, queries_and_keys
 from attnshift.attention.selection import Selection
 from attnshift.batching import select_rows
 from attnshift.diffusion.backbone import Backbone, Probe, Read
@@ -20,6 +20,7 @@ from attnshift.diffusion.reconstruction import Offset
 from attnshift.errors import ModelError
 from attnshift.sizes import Size
 from attnshift.testing.backbones import BACKBONE_CHECKS
+from attnshift.types import MassShare
 from families import FAMILIES, SIDE, TOKENS, backbone_of, flux, sd3, sdxl
 from tiers import fast_first
 
@@ -39,7 +40,7 @@ def latents_of(backbone: Backbone) -> Tensor:
 
 def probe_of(states: Tensor, span: tuple[int, ...]) -> Probe:
     at = torch.tensor([span] * len(states))
-    return Probe(states[:, list(span)], torch.ones_like(at, dtype=torch.bool), at)
+    return Probe(states[:, list(span)], at)
 
 
 @pytest.mark.heavy
@@ -156,7 +157,7 @@ def test_joint_maps_are_those_of_the_one_softmax(family: str) -> None:
     """Queries and keys as the fused kernel gets them; the image's rows, at the text's columns and at the image's."""
     backbone = backbone_of(family)
     latents, text = latents_of(backbone), backbone.embed(PROMPTS)
-    sites, given = backbone.sites(WIDE), []
+    sites, given = [site.mapped() for site in backbone.sites(WIDE)], []
     kernel = torch.nn.functional.scaled_dot_product_attention
 
     def caught(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
@@ -199,13 +200,24 @@ def test_a_joint_probe_meets_the_phrase_as_it_stands_in_its_own_prompt(family: s
     plain = backbone.denoise(latents, 300.0, texts)
     found = predict(backbone, latents, 300.0, [texts], [*sites, *probes], told)
     torch.testing.assert_close(found.output[:2], plain.output, rtol=1e-4, atol=1e-5)
+    tokens = texts.states.shape[1]
     for site, seen in zip(sites, probes, strict=True):
-        own, both = found.attention[site], found.attention[seen]
-        tokens = texts.states.shape[1]
-        assert both.shape[-1] == tokens + len(span)
+        own = phrase_shares(site, found.attention[site], range(tokens), "whole")
+        both = phrase_shares(seen, found.attention[seen], range(tokens + len(span)), "whole")
         torch.testing.assert_close(both[..., tokens:], both[..., list(span)], rtol=1e-4, atol=1e-6)
         shares = own / (1 + own[..., list(span)].sum(-1, keepdim=True))
         torch.testing.assert_close(both[..., :tokens], shares, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", fast_first(JOINT))
+@pytest.mark.parametrize("share", ["part", "whole"])
+@torch.no_grad()
+def test_columns_of_a_phrase_are_those_of_the_map(family: str, share: MassShare) -> None:
+    backbone = backbone_of(family)
+    site = next(each for each in backbone.sites(WIDE) if each.kind == "cross")
+    found = backbone.denoise(latents_of(backbone), 300.0, backbone.embed(PROMPTS), [Read(site), Read(site.mapped())])
+    expected = of_share(found.attention[site.mapped()], site, share)[..., [7, 2]]
+    torch.testing.assert_close(phrase_shares(site, found.attention[site], (7, 2), share), expected)
 
 
 @pytest.mark.parametrize("family", fast_first(JOINT))

@@ -26,6 +26,10 @@ recorder = later("attnshift.diffusion.attention")
 Paths = dict[Pairing, "Inverted"]
 
 
+def as_maps(backbone: StableDiffusion) -> tuple[Site, ...]:
+    return tuple(site.mapped() for site in backbone.sites(64))
+
+
 def passed(backbone: StableDiffusion, path: Inverted, sites: tuple[Site, ...], rows: slice = slice(None)) -> Any:
     with torch.no_grad():
         return backbone.denoise(path.stored[0], 201, path.text, [Read(site, rows) for site in sites])
@@ -40,11 +44,12 @@ def test_sites_are_all_attention_layers_with_their_grids(backbone: StableDiffusi
         *(("up", side) for side in (8, 4, 2)),
         ("mid", 1),
     }
-    assert [site.kind for site in sites] == ["self", "cross"] * (len(sites) // 2)
+    kinds = [(site.kind, site.form) for site in sites]
+    assert kinds == [("self", "map"), ("cross", "projections")] * (len(sites) // 2)
 
 
 def test_maps_are_the_softmax_of_the_layers_own_queries_and_keys(backbone: StableDiffusion, paths: Paths) -> None:
-    sites = backbone.sites(64)
+    sites = as_maps(backbone)
     projected: dict[str, dict[str, Tensor]] = {site.layer: {} for site in sites}
     hooks = [
         getattr(backbone.unet.get_submodule(layer), f"to_{which}").register_forward_hook(
@@ -75,7 +80,7 @@ def test_maps_are_the_softmax_of_the_layers_own_queries_and_keys(backbone: Stabl
 def test_recording_rows_leaves_the_output_and_reads_only_them(
     backbone: StableDiffusion, paths: Paths, rows: slice
 ) -> None:
-    path, sites = paths["aligned"], backbone.sites(64)
+    path, sites = paths["aligned"], as_maps(backbone)
     everything, some = passed(backbone, path, sites), passed(backbone, path, sites, rows)
     fused = passed(backbone, path, ()).output
     torch.testing.assert_close(some.output, fused, rtol=1e-5, atol=1e-5)
@@ -84,12 +89,12 @@ def test_recording_rows_leaves_the_output_and_reads_only_them(
 
 
 def test_only_the_sites_asked_for_are_recorded(backbone: StableDiffusion, paths: Paths) -> None:
-    wanted = backbone.sites(64)[3:5]
+    wanted = as_maps(backbone)[3:5]
     assert set(passed(backbone, paths["aligned"], wanted).attention) == set(wanted)
 
 
 def test_a_second_pass_overwrites_the_first(backbone: StableDiffusion, paths: Paths) -> None:
-    path, site = paths["aligned"], backbone.sites(64)[1]
+    path, site = paths["aligned"], as_maps(backbone)[1]
     with torch.no_grad(), recorder.record_attention(backbone.unet, [Read(site)]) as recorded:
         backbone.unet(path.stored[0], 201, encoder_hidden_states=path.text.states)
         first = recorded[site]
@@ -105,7 +110,7 @@ def test_processors_are_restored(backbone: StableDiffusion, fails: bool) -> None
     failure = RuntimeError("in the middle of a pass")
 
     def use() -> None:
-        with recorder.record_attention(backbone.unet, [Read(site) for site in backbone.sites(64)]):
+        with recorder.record_attention(backbone.unet, [Read(site) for site in as_maps(backbone)]):
             assert not any(now is before[name] for name, now in backbone.unet.attn_processors.items())
             if fails:
                 raise failure
@@ -123,7 +128,7 @@ def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: Stab
     wrong = Site("conv_in", "cross", "down", Size.of(8), 1)
     with (
         pytest.raises(TypeError, match="conv_in is a Conv2d"),
-        recorder.record_attention(backbone.unet, [Read(backbone.sites(64)[0]), Read(wrong)]),
+        recorder.record_attention(backbone.unet, [Read(as_maps(backbone)[0]), Read(wrong)]),
     ):
         pass
     assert all(now is before[name] for name, now in backbone.unet.attn_processors.items())
@@ -134,7 +139,7 @@ def test_processors_are_restored_when_a_later_site_does_not_exist(backbone: Stab
 def test_checkpointing_keeps_the_gradient_of_latents_and_maps(
     backbone: StableDiffusion, paths: Paths, guidance: float
 ) -> None:
-    path, sites = paths["aligned"], tuple(site for site in backbone.sites(64) if site.grid.rows == 4)
+    path, sites = paths["aligned"], tuple(site for site in as_maps(backbone) if site.grid.rows == 4)
     trajectory = Offset()(backbone, path.noise_schedule, path.stored, path.text, path.empty, guidance)
     plain, plain_maps = differentiated(backbone, trajectory, sites, checkpointing=False)
     checked, checked_maps = differentiated(backbone, trajectory, sites, checkpointing=True)
@@ -158,7 +163,7 @@ def differentiated(
 
 
 def test_guided_maps_are_those_of_the_conditional_half(backbone: StableDiffusion, paths: Paths) -> None:
-    path, sites = paths["aligned"], backbone.sites(64)
+    path, sites = paths["aligned"], as_maps(backbone)
     trajectory = Trajectory(path.noise_schedule, path.stored[0], path.text, (path.empty,) * 5, None, 2.5)
     with torch.no_grad():
         _, maps = denoise(backbone, trajectory, trajectory.start, sites)
@@ -178,18 +183,18 @@ def test_queries_and_keys_give_the_map_and_leave_the_output_alone(
     backbone: StableDiffusion, paths: Paths, rows: slice
 ) -> None:
     """Also of a sampled site, of which rows are drawn later."""
-    path, selves = paths["aligned"], tuple(site for site in backbone.sites(64) if site.kind == "self")
-    whole, fused = passed(backbone, path, selves, rows).attention, passed(backbone, path, ()).output
-    found = passed(backbone, path, tuple(site.projected(3) for site in selves), rows)
+    path, sites = paths["aligned"], as_maps(backbone)
+    whole, fused = passed(backbone, path, sites, rows).attention, passed(backbone, path, ()).output
+    found = passed(backbone, path, tuple(site.projected(3) for site in sites), rows)
     assert torch.equal(found.output, fused)
-    for site in selves:
+    for site in sites:
         held = found.attention[site.projected(3)]
-        assert held.shape[:3] == (len(whole[site]), site.heads, 2 * site.positions)
+        assert held.shape[:3] == (len(whole[site]), site.heads, site.positions + whole[site].shape[3])
         torch.testing.assert_close(map_of(site, held), whole[site], rtol=1e-5, atol=1e-6)
 
 
 def test_a_site_is_read_as_map_and_as_queries_and_keys_at_once(backbone: StableDiffusion, paths: Paths) -> None:
-    path, site = paths["aligned"], backbone.sites(64)[0]
+    path, site = paths["aligned"], as_maps(backbone)[0]
     both, whole = passed(backbone, path, (site, site.projected())), passed(backbone, path, (site,))
     assert torch.equal(both.output, whole.output)
     assert torch.equal(both.attention[site], whole.attention[site])

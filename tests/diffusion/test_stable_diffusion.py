@@ -70,7 +70,7 @@ def test_a_size_that_fits_goes_through_the_model(backbone: StableDiffusion, side
     latents = backbone.encode(images)
     assert latents.shape == (1, 4, *backbone.latent_size(side))
     attention = backbone.denoise(
-        latents, 201, backbone.embed(["mug"]), [Read(site) for site in backbone.sites(side)]
+        latents, 201, backbone.embed(["mug"]), [Read(site.mapped()) for site in backbone.sites(side)]
     ).attention
     assert all(maps.shape[2] == site.positions for site, maps in attention.items())
     assert backbone.decode(latents).shape == images.shape

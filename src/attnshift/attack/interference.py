@@ -239,16 +239,14 @@ def _reference_maps(
 
 def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
     """The states of each phrase's own tokens among ``text`` [batch,tokens,width], filled up to the
-    longest one with states that count for nothing."""
+    longest one with states that nobody reads."""
     longest = max(map(len, spans))
     states = text.new_zeros(len(spans), longest, text.shape[2])
-    real = torch.zeros(len(spans), longest, dtype=torch.bool, device=text.device)
     tokens = torch.zeros(len(spans), longest, dtype=torch.long, device=text.device)
     for image, span in enumerate(spans):
         states[image, : len(span)] = text[image, list(span)]
-        real[image, : len(span)] = True
         tokens[image, : len(span)] = torch.tensor(span)
-    return Probe(states, real, tokens)
+    return Probe(states, tokens)
 
 
 def locate_class(backbone: Backbone, prompt: Prompt, stream: str) -> TokenSpan:

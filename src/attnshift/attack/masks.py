@@ -100,7 +100,7 @@ def _attended(section: MaskSection, attention: AttentionMaps, span: TokenSpan, i
     selves = [site for site in attention if site.kind == "self"]
     if section.refine:
         rows = [of_share(step[image].float(), site, "part") for site in selves for step in attention[site]]
-        flow = torch.stack([each.mean(0) for each in rows]).mean(0)
+        flow = torch.stack([each.mean(0) for each in rows]).mean(0).to(attended)
         attended = resized(attended[None], selves[0].grid)[0]
         for _ in range(section.refine):
             attended = (flow @ attended.flatten()).view_as(attended)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnshift.attention.projections import phrase_shares
 from attnshift.attention.selection import Selection
 from attnshift.sizes import Size, size_of
 from attnshift.types import AttentionMaps, MassShare, Observation, Site, TokenSpan
@@ -32,12 +33,24 @@ _EPS = 1e-8
 
 
 def site_maps(
-    attention: AttentionMaps, site: Site, select: Selection, span: TokenSpan, image: int
+    attention: AttentionMaps,
+    site: Site,
+    select: Selection,
+    span: TokenSpan,
+    image: int,
+    keys: int | None = None,
 ) -> Float[Tensor, "steps heads tokens rows columns"]:
-    """Attention of each head of one site to the tokens of a phrase."""
-    rows = [of_share(attention[site][step][image], site, select.share) for step in select.window(attention[site])]
-    steps = [each[:, :, list(span)].float() for each in rows]
-    return torch.stack(steps).transpose(2, 3).unflatten(3, site.grid)
+    """Attention of each head of one site to the tokens of a phrase.
+
+    Where the site is read as queries and keys, no whole map is formed. ``keys`` is how many of the
+    text's keys the image has, where its batch filled up the view "probe"; None where it has all.
+    """
+    held = torch.stack([attention[site][step][image] for step in select.window(attention[site])])
+    if site.form == "map":
+        columns = of_share(held, site, select.share)[..., list(span)].float()
+    else:
+        columns = phrase_shares(site, held, span, select.share, keys)
+    return columns.transpose(2, 3).unflatten(3, site.grid)
 
 
 def of_share(maps: Float[Tensor, "*rows keys"], site: Site, share: MassShare) -> Float[Tensor, "*rows keys"]:
@@ -57,25 +70,36 @@ def resized(maps: Float[Tensor, "*maps _ _"], grid: Size) -> Float[Tensor, "*map
 
 
 def token_maps(
-    attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
+    attention: AttentionMaps,
+    sites: Sequence[Site],
+    select: Selection,
+    span: TokenSpan,
+    image: int,
+    keys: int | None = None,
 ) -> Float[Tensor, "tokens rows columns"]:
     """Token maps of one image: the mean over sites, heads and steps.
 
-    Sites with smaller grids are resized to the largest one.
+    Sites with smaller grids are resized to the largest one. ``keys`` as in ``site_maps``.
     """
     grid = max(site.grid for site in sites)
     maps = []
     for site in sites:
-        heads = site_maps(attention, site, select, span, image)
+        heads = site_maps(attention, site, select, span, image, keys)
         maps.append(resized((heads * select.head_weights(heads, 1)).sum(1).mean(0), grid))
     return torch.stack(maps).mean(0)
 
 
 def phrase_map(
-    attention: AttentionMaps, sites: Sequence[Site], select: Selection, span: TokenSpan, image: int
+    attention: AttentionMaps,
+    sites: Sequence[Site],
+    select: Selection,
+    span: TokenSpan,
+    image: int,
+    keys: int | None = None,
 ) -> Float[Tensor, "rows columns"]:
-    """Attention of a whole phrase for one image: the sum of its token maps."""
-    return token_maps(attention, sites, select, span, image).sum(0)
+    """Attention of a whole phrase for one image: the sum of its token maps. Arguments as in
+    ``token_maps``."""
+    return token_maps(attention, sites, select, span, image, keys).sum(0)
 
 
 def grid_weights(observation: Observation, image: int, grid: Size) -> Float[Tensor, "{grid.rows} {grid.columns}"]:

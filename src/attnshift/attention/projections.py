@@ -1,8 +1,9 @@
-"""Sites that are read as queries and keys in place of maps, and the query rows that an iteration
-draws of them."""
+"""Sites that are read as queries and keys in place of maps: the columns of a phrase, and the query
+rows that an iteration draws."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy
@@ -10,24 +11,52 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attnshift.attention.reductions import phrase_columns
 from attnshift.randomness import generator
-from attnshift.types import Branch, RandomKey, Site
+from attnshift.types import Branch, MassShare, RandomKey, Site
 
-__all__ = ["at_drawn_rows", "projections", "queries_and_keys", "query_rows"]
+__all__ = ["at_drawn_rows", "phrase_shares", "projections", "queries_and_keys", "query_rows"]
 
 
 def projections(
-    queries: Float[Tensor, "batch heads rows width"], keys: Float[Tensor, "batch heads keys width"]
+    queries: Float[Tensor, "batch heads rows width"], *keys: Float[Tensor, "batch heads _ width"]
 ) -> Float[Tensor, "batch heads positions width"]:
     """Queries and behind them keys, as a branch holds them."""
-    return torch.cat([queries, keys], 2)
+    return torch.cat([queries, *keys], 2)
 
 
 def queries_and_keys(
     site: Site, held: Float[Tensor, "batch heads positions width"]
 ) -> tuple[Float[Tensor, "batch heads rows width"], Float[Tensor, "batch heads keys width"]]:
-    """The queries that terms see of a self-attention site, and its keys."""
-    return held[:, :, : -site.positions], held[:, :, -site.positions :]
+    """The queries that terms see of a site, and its keys.
+
+    All positions of cross-attention are queries. Joint attention to the text has the keys of the
+    image first, and the text's behind them.
+    """
+    at = -site.positions if site.kind == "self" else site.positions
+    return held[:, :, :at], held[:, :, at:]
+
+
+def phrase_shares(
+    site: Site,
+    held: Float[Tensor, "batch heads positions width"],
+    span: Sequence[int],
+    share: MassShare,
+    keys: int | None = None,
+) -> Float[Tensor, "batch heads rows tokens"]:
+    """Attention of each position of a cross-attention site to the tokens ``span``, as shares of
+    what ``share`` says.
+
+    ``keys`` is how many of the text's keys there are; those behind only fill up the batch. None
+    takes all.
+    """
+    queries, there = queries_and_keys(site, held)
+    text = site.positions if site.joint else 0
+    if keys is not None:
+        there = there[:, :, : text + keys]
+    if share == "whole":
+        return phrase_columns(queries, there, [text + token for token in span])
+    return phrase_columns(queries, there[:, :, text:], span)
 
 
 def at_drawn_rows(branch: Branch, key: RandomKey) -> Branch:

@@ -128,17 +128,21 @@ def _check(queries: Tensor, keys: Tensor, q: str, k: str) -> None:
 
 
 def _positions(tokens: Sequence[int] | Tensor, queries: Tensor, keys: Tensor) -> Int[Tensor, "batch tokens"]:
-    """``tokens`` image by image."""
+    """``tokens`` image by image. Those of a sequence are checked without a look at the device."""
     batch, count = len(keys), keys.shape[2]
-    if not isinstance(tokens, Tensor):
+    if isinstance(tokens, Tensor):
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise ValueError(f"tokens is {tokens.dtype}; expected whole numbers from 0 to {count - 1}")
+        if tokens.ndim not in (1, 2) or (tokens.ndim == 2 and len(tokens) != batch):
+            raise ValueError(f"tokens is {list(tokens.shape)}; expected [tokens] or [batch, tokens] with batch {batch}")
+        ends = (int(tokens.min()), int(tokens.max())) if tokens.numel() else ()
+    else:
         try:
-            tokens = torch.tensor([operator.index(each) for each in tokens], dtype=torch.long)
+            numbers = [operator.index(each) for each in tokens]
         except TypeError:
             raise ValueError(f"tokens is {tokens!r:.80}; expected whole numbers from 0 to {count - 1}") from None
-    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-        raise ValueError(f"tokens is {tokens.dtype}; expected whole numbers from 0 to {count - 1}")
-    if tokens.ndim not in (1, 2) or (tokens.ndim == 2 and len(tokens) != batch):
-        raise ValueError(f"tokens is {list(tokens.shape)}; expected [tokens] or [batch, tokens] with batch {batch}")
-    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < count:
-        raise ValueError(f"tokens go from {int(tokens.min())} to {int(tokens.max())}; the keys are 0 to {count - 1}")
+        ends = (min(numbers), max(numbers)) if numbers else ()
+        tokens = torch.tensor(numbers, dtype=torch.long)
+    if ends and not 0 <= ends[0] <= ends[1] < count:
+        raise ValueError(f"tokens go from {ends[0]} to {ends[1]}; the keys are 0 to {count - 1}")
     return tokens.to(queries.device, torch.long).expand(batch, -1)

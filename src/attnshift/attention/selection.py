@@ -41,10 +41,14 @@ class Selection:
     share: MassShare = "part"
 
     def sites(self, available: Iterable[Site], kind: Kind, latents: Sides) -> tuple[Site, ...]:
-        """The selected ones among ``available``, to be read as maps, where ``latents`` have this
-        size; ``RecipeError`` if there is none."""
-        offered = (site.mapped() for site in available if site.kind == kind and site.view == "prompt")
-        candidates = list(dict.fromkeys(offered))
+        """The selected ones among ``available`` where ``latents`` have this size; ``RecipeError``
+        if there is none.
+
+        Sites of cross-attention are read in the form in which they are offered, those of
+        self-attention as maps.
+        """
+        offered = (site for site in available if site.kind == kind and site.view == "prompt")
+        candidates = list(dict.fromkeys(site if kind == "cross" else site.mapped() for site in offered))
         parts = {"full": 1, "half": 2, "quarter": 4, "eighth": 8}
         any_grid = self.grid == "all" or len({site.grid for site in candidates}) == 1
         chosen = tuple(

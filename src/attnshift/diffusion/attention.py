@@ -30,8 +30,10 @@ _PLACES: dict[str, Place] = {"down_blocks": "down", "mid_block": "mid", "up_bloc
 
 
 def attention_sites(unet: UNet2DConditionModel, latents: Size) -> tuple[Site, ...]:
-    """All attention sites of ``unet`` for ``latents`` of this size, in the order of its
-    modules."""
+    """All attention sites of ``unet`` for ``latents`` of this size, in the order of its modules.
+
+    Those of cross-attention are read as queries and keys: terms need a phrase's columns alone.
+    """
     levels = len(unet.config["block_out_channels"])
     sites = []
     for layer, module in unet.named_modules():
@@ -43,7 +45,8 @@ def attention_sites(unet: UNet2DConditionModel, latents: Size) -> tuple[Site, ..
             place
         ]
         kind: Kind = "cross" if found["which"] == "2" else "self"
-        sites.append(Site(layer, kind, place, latents.shrunk(2**level), module.heads))
+        site = Site(layer, kind, place, latents.shrunk(2**level), module.heads)
+        sites.append(site.projected() if kind == "cross" else site)
     return tuple(sites)
 
 
@@ -53,12 +56,12 @@ def record_attention(
 ) -> Iterator[dict[Site, Tensor]]:
     """Collect the attention probabilities that ``reads`` asks for in the forward passes inside.
 
-    Yields a dictionary by site, which each forward pass fills again, [rows, heads, queries, keys];
-    in the view "probe" the phrase's keys stand behind the prompt's. Of a site in the form
-    "projections", [rows, heads, queries + keys, width]. ``recorder`` is the processor that reads,
-    by default that of a U-Net. A pass that runs twice (a checkpointed one, in backward) overwrites
-    instead of appending. On leaving, also by an exception, the processors are the ones that were
-    there.
+    Yields a dictionary by site, which each forward pass fills again, [rows, heads, queries, keys].
+    Of a site in the form "projections", [rows, heads, queries + keys, width]; in the view "probe",
+    which is always read in this form, the phrase's keys stand behind the prompt's. ``recorder`` is
+    the processor that reads, by default that of a U-Net. A pass that runs twice (a checkpointed
+    one, in backward) overwrites instead of appending. On leaving, also by an exception, the
+    processors are the ones that were there.
     """
     recorded: dict[Site, Tensor] = {}
     layers: dict[str, list[Read]] = defaultdict(list)
@@ -82,15 +85,13 @@ class _Recorder:
     """Attention processor that computes the rows it reads in the open, and all others with the
     fused kernel.
 
-    A probe and projections only measure: the output is the one that it would be without them, to
-    the bit.
+    Projections only measure: the output is the one that it would be without them, to the bit.
     """
 
     def __init__(self, layer: str, reads: Sequence[Read], recorded: dict[Site, Tensor]):
         self.layer, self.recorded = layer, recorded
-        self.probes = [read for read in reads if read.probe is not None]
         self.projections = [read for read in reads if read.site.form == "projections"]
-        maps = (read for read in reads if read.probe is None and read.site.form == "map")
+        maps = (read for read in reads if read.site.form == "map")
         self.reads = sorted(maps, key=lambda read: read.rows.start or 0)
 
     def __call__(
@@ -114,16 +115,13 @@ class _Recorder:
                 (attention.to_v, context),
             )
         )
-        for read in self.probes:
-            assert read.probe is not None
-            further = _by_head(attention, attention.to_k(read.probe.states.to(keys.dtype)))
-            scores = _scores(attention, queries[read.rows], torch.cat([keys[read.rows], further], 2))
-            unreal = torch.cat([read.probe.real.new_zeros(len(further), keys.shape[2]), ~read.probe.real], 1)
-            self.recorded[read.site] = scores.masked_fill(unreal[:, None, None, :], -torch.inf).softmax(-1)
         if self.projections and attention.scale != queries.shape[3] ** -0.5:
             raise NotImplementedError(f"{self.layer}: figures of rows scale scores by the root of the width")
         for read in self.projections:
-            self.recorded[read.site] = projections(queries[read.rows], keys[read.rows])
+            further = []
+            if read.probe is not None:
+                further = [_by_head(attention, attention.to_k(read.probe.states.to(keys.dtype)))]
+            self.recorded[read.site] = projections(queries[read.rows], keys[read.rows], *further)
         mixed, done = [], 0
         for read in self.reads:
             start, stop, _ = read.rows.indices(len(queries))

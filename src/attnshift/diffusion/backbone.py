@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnshift.batching import batch_record, per_image
@@ -23,14 +23,14 @@ __all__ = ["Backbone", "Loader", "Prediction", "Probe", "Read", "check_steps"]
 
 @batch_record
 class Probe:
-    """A further phrase for queries to meet: text states, and which of them are real.
+    """Text states of a further phrase for queries to meet; in a batch those of a short one are
+    filled up.
 
     ``tokens`` are their positions in the phrase's own prompt: keys of joint attention come from
     there, since its text is another one in every layer.
     """
 
     states: Float[Tensor, "batch tokens width"] = per_image()
-    real: Bool[Tensor, "batch tokens"] = per_image()
     tokens: Int[Tensor, "batch tokens"] | None = per_image(default=None)
 
 
@@ -41,13 +41,18 @@ class Read:
     phrase's own prompt.
 
     In the form "projections" it is read as all of its queries and behind them its keys,
-    [batch,heads,queries + keys,width].
+    [batch,heads,queries + keys,width]; the text's keys of a joint site stand behind the image's,
+    and those of a probe last. A probe is read in this form alone: ``ValueError``.
     """
 
     site: Site
     rows: slice = field(default_factory=lambda: slice(None))
     probe: Probe | None = None
     apart: slice | None = None
+
+    def __post_init__(self) -> None:
+        if self.probe is not None and self.site.form == "map":
+            raise ValueError(f"{self.site.layer} in the view 'probe' has no map; read it as projections")
 
 
 @dataclass(frozen=True)

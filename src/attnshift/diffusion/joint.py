@@ -29,13 +29,16 @@ _PLACES: tuple[Place, ...] = ("down", "mid", "up")
 
 def joint_sites(blocks: Iterable[tuple[str, nn.Module]], grid: Size) -> tuple[Site, ...]:
     """All attention sites of the ``blocks`` of a transformer, named and in their order, on this
-    ``grid``; their first, middle and last third are its places."""
+    ``grid``; their first, middle and last third are its places.
+
+    Those of cross-attention are read as queries and keys: terms need a phrase's columns alone.
+    """
     blocks = list(blocks)
     sites: list[Site] = []
     for depth, (name, block) in enumerate(blocks):
         place, heads = _PLACES[3 * depth // len(blocks)], block.attn.heads  # type: ignore[union-attr]
         joint = Site(f"{name}.attn", "cross", place, grid, int(heads), joint=True)  # type: ignore[arg-type]
-        sites += [joint, Site(joint.layer, "self", place, grid, joint.heads, joint=True)]
+        sites += [joint.projected(), Site(joint.layer, "self", place, grid, joint.heads, joint=True)]
         if getattr(block, "attn2", None) is not None:
             sites.append(Site(f"{name}.attn2", "self", place, grid, joint.heads))
     return tuple(sites)
@@ -45,15 +48,15 @@ class JointRecorder:
     """Attention processor that computes the image rows that it reads in the open, and all others
     with the fused kernel.
 
-    A probe and projections only measure: the output is the one that it would be without them.
+    Projections only measure: the output is the one that it would be without them.
     """
 
     def __init__(self, layer: str, reads: Sequence[Read], recorded: dict[Site, Tensor]):
         self.recorded = recorded
-        self.measured = [read for read in reads if read.probe is not None or read.site.form == "projections"]
+        self.measured = [read for read in reads if read.site.form == "projections"]
         self.whole: dict[tuple[int, int | None], list[Read]] = defaultdict(list)
         for read in reads:
-            if read.probe is None and read.site.form == "map":
+            if read.site.form == "map":
                 self.whole[read.rows.start or 0, read.rows.stop].append(read)
         self.image = reads[0].site.positions
 
@@ -92,22 +95,19 @@ class JointRecorder:
         return _out(attention, seen), told if attention.context_pre_only else attention.to_add_out(told)
 
     def _measure(self, queries: Tensor, keys: Tensor, image: slice, words: slice) -> None:
-        """Record probes, and the image's queries and keys."""
-        scale = queries.shape[3] ** -0.5
+        """Record the image's queries, its keys, and behind them those of the text that are read."""
         for read in self.measured:
             own, ours = queries[read.rows][:, :, image], keys[read.rows]
-            if read.probe is None:
-                self.recorded[read.site] = projections(own, ours[:, :, image])
-                continue
-            assert read.apart is not None
-            assert read.probe.tokens is not None
-            told = keys[read.apart][:, :, words]
-            at = read.probe.tokens[:, None, :, None].expand(-1, told.shape[1], -1, told.shape[3])
-            beside = torch.cat([ours[:, :, image], ours[:, :, words], told.gather(2, at)], 2)
-            scores = torch.matmul(own * scale, beside.transpose(2, 3)).float()
-            unreal = torch.cat([read.probe.real.new_zeros(len(own), ours.shape[2]), ~read.probe.real], 1)
-            masses = scores.masked_fill(unreal[:, None, None, :], -torch.inf).softmax(-1)
-            self.recorded[read.site] = masses[..., self.image :]
+            further = []
+            if read.site.kind == "cross":
+                further.append(ours[:, :, words])
+            if read.probe is not None:
+                assert read.apart is not None
+                assert read.probe.tokens is not None
+                told = keys[read.apart][:, :, words]
+                at = read.probe.tokens[:, None, :, None].expand(-1, told.shape[1], -1, told.shape[3])
+                further.append(told.gather(2, at))
+            self.recorded[read.site] = projections(own, ours[:, :, image], *further)
 
     def _mixed(
         self, queries: Tensor, keys: Tensor, values: Tensor, image: slice, words: slice

@@ -197,7 +197,7 @@ def _denoiser_loss(
     timesteps = (1000 * batch.uniform(count) ** 1.5).long()
     noise = batch.normal(*clean.shape)
     noisy = scheduler.add_noise(clean, noise, timesteps)  # type: ignore[arg-type]
-    sites = [site for site in attention_sites(unet, size_of(clean)) if site.kind == "cross"]
+    sites = [site.mapped() for site in attention_sites(unet, size_of(clean)) if site.kind == "cross"]
     with record_attention(unet, [Read(site) for site in sites]) as maps:
         text = text_encoder(ids)[0]
         predicted = unet(noisy, timesteps, text).sample

@@ -135,8 +135,8 @@ class Entropy:
     def _kept(
         self, observation: Observation, site: Site, image: int, maps: Float[Tensor, "steps heads tokens rows columns"]
     ) -> tuple[Float[Tensor, "steps kept tokens rows columns"], Float[Tensor, "kept"]]:
-        """The heads that stay, and their shares in a mean."""
-        shares = self.select.head_weights(maps, 1).flatten()
+        """The heads that stay, and their shares in a mean. They are chosen on the host."""
+        shares = self.select.head_weights(torch.empty(site.heads), 0)
         if self.dropout:
             key = observation.key
             draw = generator(key.seed, key.ids[image], key.iteration, "head dropout", site.layer)
@@ -144,8 +144,8 @@ class Entropy:
             draws_of_heads = torch.from_numpy(draw.random(site.heads)).to(shares).where(shares > 0, -1.0)
             stay = (draws_of_heads >= self.dropout) | (draws_of_heads == draws_of_heads.max())
             shares = shares * stay
-        at = shares.nonzero()[:, 0]
-        return maps[:, at], shares[at] / shares.sum()
+        at = [head for head, share in enumerate(shares.tolist()) if share]
+        return maps[:, at], (shares[at] / shares.sum()).to(maps)
 
 
 def _over_heads(
@@ -217,7 +217,8 @@ class Contrast:
     def _mass(self, observation: Observation, view: AttentionView, span: TokenSpan, image: int) -> Float[Tensor, ""]:
         branch = observation.adversarial
         sites = _chosen(self.select, branch.attention, size_of(branch.latents), view)
-        attended = phrase_map(branch.attention, sites, self.select, span, image)
+        keys = observation.interference.keys(image) if view == "probe" and observation.interference else None
+        attended = phrase_map(branch.attention, sites, self.select, span, image, keys)
         weights = grid_weights(observation, image, size_of(attended))
         return (weights * attended).sum() / weights.sum()
 

@@ -92,7 +92,7 @@ def noise_is_predicted_and_attention_is_read(backbone: Backbone) -> None:
     sites = backbone.sites(size)
     require({site.kind for site in sites} == {"cross", "self"}, "sites holds no cross-attention or no self-attention")
     chosen = [
-        min((site for site in sites if site.kind == kind), key=lambda site: site.positions)
+        min((site for site in sites if site.kind == kind), key=lambda site: site.positions).mapped()
         for kind in ("cross", "self")
     ]
     leaf = latents.clone().requires_grad_()

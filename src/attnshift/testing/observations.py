@@ -34,7 +34,9 @@ RUNNING: tuple[Site, ...] = (
         for rows in (0, SAMPLED_ROWS) if rows < site.positions
     ),
 )  # fmt: skip
-"""Everything that a pass of the attack can read."""
+"""Everything that a pass of the attack can read, cross-attention as maps."""
+AS_READ: tuple[Site, ...] = tuple(site.projected() if site.kind == "cross" else site for site in RUNNING)
+"""The same in the forms in which an attack reads it."""
 REFERENCE: tuple[Site, ...] = tuple(site.seen("reference") for site in SITES if site.kind == "cross")
 
 Fill = Callable[[Site, Tensor], Tensor]
@@ -50,19 +52,26 @@ def uniform(site: Site, scores: Tensor) -> Tensor:
 
 
 def nothing(site: Site, scores: Tensor) -> Tensor:
-    """No mass anywhere, which a softmax in half precision can come close to."""
+    """No mass on any phrase, which a softmax in half precision can come close to."""
+    if site.form == "projections":
+        return _on_one_key(site, scores, [0] * len(scores))
     return torch.zeros_like(scores)
 
 
 def one_hot(site: Site, scores: Tensor) -> Tensor:
     """All mass on one key: on the true class's first token, or on the first position."""
-    maps = torch.zeros_like(scores)
-    if site.form == "projections":
-        maps[:, :, : _queries(site), 0] = maps[:, :, _queries(site), 0] = 100
-        return maps
-    for image, span in enumerate(TOKENS[: len(scores)]):
-        maps[image, :, :, span[0] if site.kind == "cross" else 0] = 1
-    return maps
+    return _on_one_key(site, scores, [span[0] if site.kind == "cross" else 0 for span in TOKENS[: len(scores)]])
+
+
+def _on_one_key(site: Site, scores: Tensor, keys: Sequence[int]) -> Tensor:
+    """All mass of each image on one of its ``keys``."""
+    held = torch.zeros_like(scores)
+    for image, key in enumerate(keys):
+        if site.form == "map":
+            held[image, :, :, key] = 1
+        else:
+            held[image, :, : _queries(site), 0] = held[image, :, _queries(site) + key, 0] = 100
+    return held
 
 
 def scores(seed: int, sites: Sequence[Site] = RUNNING, dtype: torch.dtype = torch.float32) -> dict[Site, list[Tensor]]:
@@ -82,40 +91,47 @@ def maps(seed: int, sites: Sequence[Site], fill: Fill, dtype: torch.dtype) -> di
     return {site: tuple(fill(site, each).to(dtype) for each in steps) for site, steps in scores(seed, sites).items()}
 
 
-def branch(seed: int, fill: Fill = softmax, dtype: torch.dtype = torch.float32) -> Branch:
+def branch(
+    seed: int, fill: Fill = softmax, dtype: torch.dtype = torch.float32, sites: Sequence[Site] = RUNNING
+) -> Branch:
     draw = torch.Generator().manual_seed(seed)
     latents = torch.randn(3, 4, *LATENTS, generator=draw)
-    return Branch(
-        latents.to(dtype), torch.rand(3, 3, 64, 64, generator=draw).to(dtype), maps(seed, RUNNING, fill, dtype)
-    )
+    return Branch(latents.to(dtype), torch.rand(3, 3, 64, 64, generator=draw).to(dtype), maps(seed, sites, fill, dtype))
 
 
-def interference(fill: Fill = softmax, dtype: torch.dtype = torch.float32) -> Interference:
+def interference(
+    fill: Fill = softmax, dtype: torch.dtype = torch.float32, sites: Sequence[Site] = RUNNING
+) -> Interference:
     alignment = tuple(
         torch.full((len(true), len(other)), 1 / len(other)) for true, other in zip(TOKENS, OTHERS, strict=True)
     )
     probed = tuple(tuple(range(KEYS, KEYS + len(other))) for other in OTHERS)
+    reference = [site.seen("reference") for site in sites if site.kind == "cross" and site.view == "prompt"]
     return Interference(
         ("a long name", "plain", "two words"), OTHERS, probed, ((2, 3), (4, 5), (3,)), alignment,
-        maps(2, REFERENCE, fill, dtype),
+        maps(2, reference, fill, dtype),
     )  # fmt: skip
 
 
 def observation(
-    fill: Fill = softmax, clean: Fill = softmax, dtype: torch.dtype = torch.float32, progress: float = 0.5
+    fill: Fill = softmax,
+    clean: Fill = softmax,
+    dtype: torch.dtype = torch.float32,
+    progress: float = 0.5,
+    sites: Sequence[Site] = RUNNING,
 ) -> Observation:
     """Three images with one, two and three tokens, at every site of a denoiser for 64 px."""
     weights = torch.full((3, 1, 64, 64), 0.1)
     weights[:, :, 16:48, 16:48] = 1.0
     return Observation(
         images=torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5)).to(dtype),
-        clean=branch(0, clean, dtype),
-        adversarial=branch(1, fill, dtype),
+        clean=branch(0, clean, dtype, sites),
+        adversarial=branch(1, fill, dtype, sites),
         tokens=TOKENS,
         progress=progress,
         key=RandomKey(0, ("first", "second", "third"), 7),
         weights=weights,
-        interference=interference(clean, dtype),
+        interference=interference(clean, dtype, sites),
     )
 
 

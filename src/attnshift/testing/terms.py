@@ -21,6 +21,7 @@ from attnshift.registry import check
 from attnshift.sizes import size_of
 from attnshift.testing.models import SIDE, small_backbone, small_classifier
 from attnshift.testing.observations import (
+    AS_READ,
     Fill,
     nothing,
     observation,
@@ -133,7 +134,7 @@ def gradient_is_right(term: Term) -> None:
     with in_double():
         observed = _seen(dtype=torch.float64)
         named = _running_sites(term, observed)
-        drawn = scores(1, dtype=torch.float64)
+        drawn = scores(1, AS_READ, torch.float64)
         leaves = [observed.adversarial.images.clone(), *(each for site in named for each in drawn[site])]
 
         def value(images: Tensor, *each: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ def gradient_steps_lower_it(term: Term) -> None:
     """Twenty steps of a fixed length along the scores of the maps and along the pixels."""
     observed = _seen()
     named = _running_sites(term, observed)
-    drawn = scores(1)
+    drawn = scores(1, AS_READ)
     leaves = [observed.adversarial.images.clone(), *(each.clone() for site in named for each in drawn[site])]
     all_values = []
     for _ in range(20):
@@ -264,7 +265,7 @@ def _degenerate(read: Reads) -> Iterator[Observation]:
 @cache
 def _seen(fill: Fill = softmax, clean: Fill = softmax, dtype: torch.dtype = torch.float32) -> Observation:
     """``observation``, made once: terms change nothing that they are shown."""
-    return observation(fill, clean, dtype)
+    return observation(fill, clean, dtype, sites=AS_READ)
 
 
 def _values(term: Term, observed: Observation) -> Tensor:
