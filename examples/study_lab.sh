@@ -3,7 +3,7 @@
 #   [count=N] study_lab.sh ATTNSHIFT OUT [PART…]
 # N is the number of images. Parts are main (our presets within a budget and the baselines), notes (the notes'
 # presets and older ones), and defended (some of these runs behind JPEG and purification, and how
-# visible their objects are: study_table.py makes a table of them); without PART all are run. The
+# visible their objects are: pages/judged.py makes a table of them); without PART all are run. The
 # same command continues an interrupted study.
 source "$(dirname "$0")/lab.sh"
 main=(strong latents pixels fast tifgsm difgsm mifgsm alma_budget)

@@ -63,12 +63,13 @@ if asked copies; then
         --budget "$budget"
 fi
 if asked large; then
-    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --budget "$budget"
+    compare large 224 "${count:-40}" --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe alma_budget \
+        --recipe diffattack --budget "$budget"
 fi
 if asked defended; then
-    for run in "$out"/main/runs/{strong,latents,pixels,difgsm}@"$budget"; do
+    for run in "$out"/main/runs/{strong,pixels,alma_budget,difgsm}@"$budget"; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" \
-            --reference "smoothing(sigma=0.1)+$(network resnet50_pqf_large)"
+            --reference "smoothing(sigma=0.1,copies=25)+$(network resnet50_pqf_large)"
         "$attnshift" report "$run"
     done
 fi

@@ -29,7 +29,7 @@ study() { # NAME REFERENCE DEFENDED COMPARE-ARGUMENT…: DEFENDED is the name of
             "$attnshift" "${weights[@]}" evaluate "$run" "${judges[@]}" "${defended[@]}" --reference "$reference"
             "$attnshift" report "$run"
         done
-        "$python" "$here/study_table.py" "$out/$name-$target"/runs/* | tee "$out/$name-$target-defended.md"
+        "$python" "$here/pages/judged.py" "$out/$name-$target"/runs/* | tee "$out/$name-$target-defended.md"
     done
 }
 

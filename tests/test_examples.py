@@ -68,7 +68,8 @@ def test_a_task_of_slurm_gives_its_arguments_to_one_attack_in_the_shared_folder(
     assert {each for each in given if each.startswith("--")} <= options
 
 
-def test_a_table_names_who_does_more_with_the_same_compute() -> None:
+def test_a_table_names_who_does_more_with_the_same_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "pages")
     beaten_by = runpy.run_path(str(EXAMPLES / "pages" / "comparisons.py"))["beaten_by"]
 
     def line(name: str, success: float, gradients: float | None, evaluations: float) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     comparisons.py STUDY PAGE
 
 STUDY is the folder of study_lab.sh, study_photographs.sh or steering.sh. Every comparison that it
-holds becomes tables in PAGE, between the two marks there. With several limits of LPIPS,
+holds becomes tables in PAGE, between the two marks there; judged.py makes those of its runs behind
+defences. With several limits of LPIPS,
 photographs-curve.png beside PAGE has the success at each. A study of photographs also gets
 STUDY/pairs.png, clean and attacked images at full size; it holds photographs, which are not the
 project's, and stays with the study.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from judged import judged
 from PIL import Image, ImageDraw
 
 from attnshift.baselines import BASELINES, needs_diffusion
@@ -43,7 +45,9 @@ def main(study: Path, page: Path) -> None:
     read = {path.parent.name: json.loads(path.read_text()) for path in sorted(study.glob("*/compare.json"))}
     found = {name: facts for name, facts in read.items() if "budgets" in facts}
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    tables = "\n".join(line for name, facts in found.items() for line in comparison(name, facts))
+    tables = "\n".join(
+        line for name, facts in found.items() for line in [*comparison(name, facts), *behind(study / name)]
+    )
     page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
     if "single" in found and sum(table["budget"].startswith("lpips") for table in found["single"]["budgets"]) > 1:
         draw_curve(found["single"], page.with_name("photographs-curve.png"))
@@ -79,6 +83,14 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
         "*Beaten at its compute by*: the attack with the most success of those with no more gradients and no\n"
         "more evaluations for an image, budget by budget.\n"
     )
+
+
+def behind(comparison: Path) -> Iterator[str]:
+    """Lines of Markdown: runs of a comparison that were also judged behind defences and by a reference."""
+    lines = list(judged(sorted((comparison / "runs").iterdir())))
+    if lines:
+        yield f"### {comparison.name}: behind defences, and with the label kept\n"
+        yield from lines
 
 
 def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:
