@@ -52,7 +52,7 @@ def train(
     work: Annotated[Path, typer.Option(help="Renders and checkpoints; the same command continues.")] = Path("lab-work"),
     seed: Annotated[int, typer.Option(help="Seed of the world and of the training.")] = 0,
     only: Annotated[
-        list[str], typer.Option(help="Train only this: pipeline or a classifier; repeat for several.")
+        list[str], typer.Option(help="Train only this: pipeline, flow or a classifier; repeat for several.")
     ] = [],  # noqa: B006
     threads: Annotated[int, typer.Option(help="CPU threads and rendering processes.")] = 2,
 ) -> None:
