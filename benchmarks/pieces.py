@@ -115,7 +115,11 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
     classifiers = model.classifiers()
     tasks = model.tasks(count, classifiers[0])
     network = bare(classifiers[0])
-    methods = {"exact": Method.of(load_recipe(EXACT)), "quick": Method.of(load_recipe(FAST, settings))}
+    methods = {
+        "exact": Method.of(load_recipe(EXACT)),
+        "fast": Method.of(load_recipe("fast")),
+        "quick": Method.of(load_recipe(FAST, settings)),
+    }
 
     def attacked(task: Task) -> Tensor:
         image, draw = task.image.to(model.device), (0, task.id)

@@ -79,11 +79,10 @@ def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     # The first image warms up everything.
     seconds = take_turns({name: lambda name=name: keeping(name) for name in work}, rounds, warm_up=0)
     return {
-        "exact_vs_naive_image": ratio_of_medians(seconds, "naive", "exact"),
-        "quick_vs_naive_image": ratio_of_medians(seconds, "naive", "quick"),
+        **{f"{name}_vs_naive_image": ratio_of_medians(seconds, "naive", name) for name in ("exact", "fast", "quick")},
         "seconds_image": {name: value / count for name, value in medians(seconds).items()},
         "images": count,
-        "profile": {name: shares(work[name]) for name in ("exact", "quick")},
+        "profile": {name: shares(work[name]) for name in ("exact", "fast", "quick")},
         **({"judged": judged(model, images)} if model.name == "lab" else {}),
     }
 
