@@ -27,6 +27,9 @@ from attnshift.types import Observation, Place, Site
 
 __all__ = ["SelfAttention"]
 
+_SMALL = 256
+"""Positions of the largest site of which all steps are compared in one call: there the calls cost
+more than the copies."""
 _PLACE_SHARES: dict[Place, float] = {"up": 1.0, "mid": 0.5, "down": 0.25}
 
 
@@ -72,8 +75,7 @@ class SelfAttention:
         sites = self.sites(attacked, size_of(observation.adversarial.latents))
         total = torch.zeros(len(observation.tokens), device=observation.adversarial.latents.device)
         for site, weight in zip(sites, self._weights(sites), strict=True):
-            steps = [self._distance(observation, site, step) for step in self.select.window(attacked[site])]
-            values = torch.stack(steps)
+            values = self._distances(observation, site, self.select.window(attacked[site]))
             total = total + weight * (values.sum(0) if self.reduction == "sum" else values.mean(0))
         return total
 
@@ -86,14 +88,24 @@ class SelfAttention:
         shares = [_PLACE_SHARES[site.place] * (math.sqrt(site.positions) / largest) ** self.gamma for site in sites]
         return [share / sum(shares) for share in shares]
 
-    def _distance(self, observation: Observation, site: Site, step: int) -> Float[Tensor, "batch"]:
-        """Mean over heads and rows of one site at one step."""
-        attacked, clean = (
-            queries_and_keys(site, branch.attention[site][step])
-            for branch in (observation.adversarial, observation.clean)
-        )
-        per_row = _DISTANCES[self.distance](*attacked, *clean)
-        return (per_row * self.select.head_weights(per_row, 1)).sum(1).mean(1)
+    def _distances(self, observation: Observation, site: Site, steps: range) -> Float[Tensor, "steps batch"]:
+        """Mean over heads and rows of one site at each step."""
+        together = len(steps) if site.positions <= _SMALL else 1
+        parts = []
+        for at in range(0, len(steps), together):
+            attacked, clean = (
+                queries_and_keys(site, _joined([branch.attention[site][step] for step in steps[at : at + together]]))
+                for branch in (observation.adversarial, observation.clean)
+            )
+            per_row = _DISTANCES[self.distance](*attacked, *clean)
+            values = (per_row * self.select.head_weights(per_row, 1)).sum(1).mean(1)
+            parts.append(values.view(-1, len(observation.tokens)))
+        return torch.cat(parts)
+
+
+def _joined(steps: list[Tensor]) -> Tensor:
+    """Steps one after the other in one batch; a single one is not copied."""
+    return steps[0] if len(steps) == 1 else torch.cat(steps)
 
 
 def _js(*branches: Tensor) -> Float[Tensor, "batch heads rows"]:
