@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from attnshift.diffusion.attention import record_attention
+from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.flow import Flow
+from attnshift.diffusion.joint import JointRecorder
 from attnshift.errors import UserError
 from attnshift.lab.scenes import scene
 from attnshift.lab.splits import Split
 from attnshift.lab.weights import pipeline_folder
+from attnshift.sizes import Size
 from later import later
 
 flow_denoiser = later("attnshift.lab.flow_denoiser")
 sd3 = later("attnshift.diffusion.sd3")
+testing_models = later("attnshift.testing.models")
 train = later("attnshift.lab.train")
 
 
@@ -48,6 +53,31 @@ def test_what_is_trained_loads_as_a_flow_and_depends_on_the_seed_alone(
     assert first.fingerprint() == again.fingerprint() != other.fingerprint()
     image = split.images[:1] / 255
     assert torch.allclose(first.decode(first.encode(image)), again.decode(again.encode(image)))
+
+
+@pytest.mark.heavy
+def test_one_token_stands_for_all_zeros_of_the_missing_t5() -> None:
+    transformer = testing_models.small_flow().transformer
+    draw = torch.Generator().manual_seed(0)
+    latents, text, pooled = (torch.randn(2, *shape, generator=draw) for shape in ((4, 8, 8), (24, 16), (16,)))
+
+    def predicted(zeros: int) -> torch.Tensor:
+        states = torch.nn.functional.pad(text, (0, 0, 0, zeros))
+        with torch.no_grad():
+            return transformer(
+                latents, timestep=torch.full((2,), 300.0), encoder_hidden_states=states, pooled_projections=pooled
+            ).sample
+
+    sites = flow_denoiser.cross_sites(transformer, Size(8, 8))
+    reads = [Read(site) for site in sites]
+    with record_attention(transformer, reads, JointRecorder) as maps:
+        whole, read = predicted(sd3.T5_LENGTH), dict(maps)
+    with record_attention(transformer, reads, flow_denoiser.OneForAll) as maps:
+        assert torch.allclose(predicted(1), whole, atol=1e-5)
+    for site in sites:
+        assert torch.allclose(maps[site][..., :24], read[site][..., :24], atol=1e-6)
+        assert torch.allclose(maps[site][..., 24], read[site][..., 24:].sum(-1), atol=1e-5)
+    assert not torch.allclose(predicted(1), whole, atol=1e-3), "one zero is not as many"
 
 
 @pytest.mark.heavy

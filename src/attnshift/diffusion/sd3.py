@@ -25,9 +25,9 @@ from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.errors import ModelError
 from attnshift.sizes import Sides, Size
 
-__all__ = ["SD3", "StableDiffusion3", "load_sd3"]
+__all__ = ["SD3", "T5_LENGTH", "StableDiffusion3", "load_sd3"]
 
-_T5_LENGTH = 256
+T5_LENGTH = 256
 """Tokens of T5 that the pipeline reads, unless it is told otherwise."""
 
 
@@ -59,7 +59,7 @@ class StableDiffusion3(FlowModel):
         clip = TextStream("clip", pipeline.tokenizer, int(pipeline.tokenizer.model_max_length))
         streams = [clip]
         if self._has_t5:
-            length = min(_T5_LENGTH, int(pipeline.tokenizer_3.model_max_length))
+            length = min(T5_LENGTH, int(pipeline.tokenizer_3.model_max_length))
             streams.append(TextStream("t5", pipeline.tokenizer_3, length, clip.length))
         super().__init__(name, vae, transformer, pipeline.scheduler, Encoders(networks, reload), streams)
         self.suggested_size = int(config["sample_size"]) * self.pixels_per_latent
@@ -83,7 +83,7 @@ class StableDiffusion3(FlowModel):
         if self._has_t5:
             words = encoders["text_encoder_3"](self._texts[1].tokens(prompts).to(self.device))[0]
         else:
-            words = states.new_zeros(len(states), _T5_LENGTH, width)
+            words = states.new_zeros(len(states), T5_LENGTH, width)
         pooled = torch.cat([each.text_embeds for each in made], -1)
         return Conditioning(in_float(torch.cat([states, words.to(states)], 1)), in_float(pooled))
 

@@ -1,7 +1,7 @@
 """Training of the lab's flow: a small MM-DiT in Stable Diffusion 3's layout, with its CLIPs.
 
-The autoencoder is that of the lab's first pipeline. There is no T5, and nothing stands in its
-place.
+The autoencoder is that of the lab's first pipeline. There is no T5; as in the pipeline of
+diffusers, zeros stand in its place.
 """
 
 # The annotations of diffusers and transformers are narrower than what they accept and return.
@@ -9,6 +9,7 @@ place.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -22,21 +23,23 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from attnshift.attention.maps import of_share
 from attnshift.diffusion.attention import record_attention
 from attnshift.diffusion.backbone import Read
 from attnshift.diffusion.flow import Flow
 from attnshift.diffusion.joint import JointRecorder, joint_sites
 from attnshift.diffusion.networks import load_checked, silence
+from attnshift.diffusion.sd3 import T5_LENGTH
 from attnshift.errors import UserError
 from attnshift.lab.examples import ATTENTION_WEIGHT, Examples, encoded, outside
 from attnshift.lab.random_pipeline import text_configuration
 from attnshift.lab.splits import Split
-from attnshift.lab.tokenizer import build_tokenizer
+from attnshift.lab.tokenizer import MAX_LENGTH, build_tokenizer
 from attnshift.lab.training import Report, Stage, TrainingBatch, optimise
 from attnshift.sizes import Size, size_of
 from attnshift.types import Site
 
-__all__ = ["FLOW", "FLOW_IMAGES", "check_autoencoder", "train_flow"]
+__all__ = ["FLOW", "FLOW_IMAGES", "OneForAll", "check_autoencoder", "cross_sites", "train_flow"]
 
 FLOW = Stage("flow", steps=2400, batch=32, learning_rate=1e-3, ema=0.998)
 FLOW_IMAGES = 2_000
@@ -143,26 +146,47 @@ def _loss(network: nn.Module, examples: Examples, batch: TrainingBatch) -> Tenso
     levels = torch.sigmoid(_NOISE_MEAN + batch.normal(len(drawn.clean), 1, 1, 1))
     noise = batch.normal(*drawn.clean.shape)
     noisy = (1 - levels) * drawn.clean + levels * noise
-    sites = _cross_sites(transformer, size_of(drawn.clean))
+    sites = cross_sites(transformer, size_of(drawn.clean))
     with (
         # The fused kernel's backward pass takes a CPU several times as long on so few tokens.
         sdpa_kernel(SDPBackend.MATH),
         torch.autocast("cpu", torch.bfloat16),
-        record_attention(transformer, [Read(site) for site in sites], JointRecorder) as maps,
+        record_attention(transformer, [Read(site) for site in sites], OneForAll) as maps,
     ):
         told = [network[part](drawn.ids, output_hidden_states=True) for part in ("text", "text_2")]
+        states = torch.cat([each.hidden_states[-2] for each in told], 2)
         predicted = transformer(
             noisy,
             timestep=1000 * levels.flatten(),
-            encoder_hidden_states=torch.cat([each.hidden_states[-2] for each in told], 2),
+            encoder_hidden_states=nn.functional.pad(states, (0, 0, 0, 1)),
             pooled_projections=torch.cat([each.text_embeds for each in told], 1),
         ).sample
     error = (predicted.float() - Flow().prediction(drawn.clean, noise)).square().mean()
-    pull = torch.stack([outside(maps[site], drawn, site.grid) for site in sites]).mean(0)
+    pull = torch.stack(
+        [outside(of_share(maps[site], site, "part")[..., :MAX_LENGTH], drawn, site.grid) for site in sites]
+    ).mean(0)
     signal = (1 - levels) ** 2 / ((1 - levels) ** 2 + levels**2)
     return error + ATTENTION_WEIGHT * (pull * signal.flatten() * drawn.phrase.any(1)).mean()
 
 
-def _cross_sites(transformer: SD3Transformer2DModel, latents: Size) -> list[Site]:
+def cross_sites(transformer: SD3Transformer2DModel, latents: Size) -> list[Site]:
+    """The text columns of every joint block, read as maps."""
     blocks = ((f"transformer_blocks.{at}", block) for at, block in enumerate(transformer.transformer_blocks))
     return [site.mapped() for site in joint_sites(blocks, latents.shrunk(_PATCH)) if site.kind == "cross"]
+
+
+class OneForAll(JointRecorder):
+    """Recorder of a training, in which the text's last token stands for all of T5's zeros.
+
+    Equal tokens stay equal in every block, since Stable Diffusion 3 gives the text no positions. In
+    a softmax they are one key whose score is raised by the logarithm of their number.
+    """
+
+    def _mixed(self, queries: Tensor, keys: Tensor, values: Tensor, image: slice, words: slice) -> Tensor:
+        scores = torch.matmul(queries * queries.shape[3] ** -0.5, keys.mT).float()
+        number = scores.new_zeros(scores.shape[3])
+        number[-1] = math.log(T5_LENGTH)
+        masses = (scores + number).softmax(-1)
+        for read in (read for reads in self.whole.values() for read in reads):
+            self.recorded[read.site] = masses[read.rows][:, :, image][..., words]
+        return torch.matmul(masses.to(values.dtype), values)
