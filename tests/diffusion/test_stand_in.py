@@ -118,7 +118,7 @@ def test_a_run_records_the_decoder_and_doubts_one_of_other_latents(
     assert any("shows other images than" in line and "usual are 20 and more" in line for line in prepared.notes)
     assert prepared.with_recipe(load_recipe("quick")).worker.spec.weights.keys() == spec.weights.keys() - {"decoder"}
     models = local_models(spec)
-    assert models[str(folder)] == (folder, "")
+    assert models[str(folder)] == (folder,)
     moved = loaded_as(models, {folder: tmp_path / "elsewhere"})
     assert moved == {str(folder): str(tmp_path / "elsewhere")}
     tiny_autoencoder().half().save_pretrained(tmp_path / "elsewhere")

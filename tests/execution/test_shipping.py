@@ -48,16 +48,19 @@ def test_paths_in_the_names_of_models_are_those_of_this_host(tmp_path: Path, mon
         "checkpoint:resnet50.a@r.safetensors",
     ]
     assert local_models(spec("sd", *names)) == {
-        "sd": ("", Path("sd"), ""),
+        "sd": ("", Path("sd")),
         names[3]: ("jpeg(quality=60)+timm:", tmp_path / "vit"),
         names[4]: ("huggingface:", Path("vit")),
         names[5]: ("zeroshot:", Path("clip@2"), "@", Path("names.txt")),
         names[6]: ("zeroshot:", "openai/clip", "@", Path("names.txt")),
         names[7]: ("checkpoint:resnet50.a@", Path("r.safetensors")),
     }
-    assert local_models(spec("stable_diffusion:sd,variant=fp16", "lab:resnet")) == {
-        "stable_diffusion:sd,variant=fp16": ("stable_diffusion:", Path("sd"), ",variant=fp16")
-    }
+    for name, parts in {
+        "stable_diffusion:sd,variant=fp16": ("stable_diffusion:", Path("sd"), ",variant=", "fp16"),
+        "lab,lora=r.safetensors,scale=2": ("", "lab", ",lora=", Path("r.safetensors"), ",scale=", "2"),
+        "r.safetensors,config=sd": ("", Path("r.safetensors"), ",config=", Path("sd")),
+    }.items():
+        assert local_models(spec(name, "lab:resnet")) == {name: parts}
     assert local_models(spec("lab", "lab:resnet")) == {}
 
 

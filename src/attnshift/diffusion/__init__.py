@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from attnshift.diffusion.names import check_pipeline_source, exists, split_variant
+from attnshift.diffusion.names import check_pipeline_source, exists, read_name, split_options
 from attnshift.errors import ModelError, PluginError
 from attnshift.registry import Entry, Table, look_up, suggest
 
@@ -71,6 +71,8 @@ RECONSTRUCTIONS = Table(
 
 
 _USUAL = "stable_diffusion"
+_OURS = (_USUAL, "sdxl", "sd3", "flux")
+"""Backbones of this package whose pipelines lie in files."""
 
 
 def as_precision(text: str) -> Precision:
@@ -87,9 +89,9 @@ def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
 
     Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses
     it; a name of the hub is read as Stable Diffusion. ``precision`` is that of the weights; steps
-    and losses are in float32 in any case. ``,variant=fp16`` behind a Stable Diffusion's folder or
-    hub name asks for that variant of its files. ``ModelError`` for a pipeline that cannot be
-    loaded.
+    and losses are in float32 in any case. Behind the name, ``,variant=fp16`` asks for that variant
+    of its files, and ``,lora=FILE,scale=0.8`` adds a LoRA to the weights. ``ModelError`` for a
+    pipeline that cannot be loaded.
     """
     backbone, model = _named(source)
     return look_up(BACKBONES, backbone)(model, precision)
@@ -123,21 +125,28 @@ def check_pipeline_name(source: str) -> None:
     Such names have an unknown backbone in front, or mean a folder that does not exist.
     """
     backbone, model = _prefixed(source)
-    if backbone in ("", _USUAL):
-        check_pipeline_source(split_variant(model)[0])
+    if backbone in ("", *_OURS):
+        check_pipeline_source(model)
+    elif backbone == "lab":
+        check_pipeline_source(source)
 
 
 def _named(source: str) -> tuple[str, str]:
     """Backbone of a pipeline's name, and what the backbone is asked to load."""
     backbone, model = _prefixed(source)
-    return backbone or _backbone_of(Path(split_variant(model)[0])), model
+    if backbone:
+        return backbone, model
+    called = read_name(model)
+    return _backbone_of(Path(called.config or called.place)), model
 
 
 def _prefixed(source: str) -> tuple[str, str]:
     """Backbone in front of a pipeline's name, empty if there is none, and the rest."""
-    prefix, colon, model = source.partition(":")
-    if prefix in BACKBONES:
-        return prefix, model
+    place, _ = split_options(source)
+    prefix, colon, _ = place.partition(":")
+    # By itself, such a name is a folder's.
+    if prefix in BACKBONES and (colon or prefix not in _OURS):
+        return prefix, source.removeprefix(prefix).removeprefix(":")
     # One letter is a drive of Windows.
     if colon and len(prefix) > 1 and not exists(source):
         known = ", ".join(BACKBONES)

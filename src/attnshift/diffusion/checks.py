@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from transformers import (
 
 from attnshift.diffusion.autoencoder import AUTOENCODERS
 from attnshift.diffusion.layout import Layout
+from attnshift.diffusion.names import Lora, PipelineName
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, read_object, reason, safetensors_shapes
 
@@ -41,12 +42,17 @@ __all__ = [
     "check_levels",
     "check_network",
     "check_parts",
+    "check_shapes",
     "check_tokenizer",
     "check_unet",
     "check_unexpected",
     "check_width",
     "network_class",
+    "outline_of",
 ]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of weights by their names."""
 
 _DENOISERS = {each.__name__: each for each in (UNet2DConditionModel, SD3Transformer2DModel, FluxTransformer2DModel)}
 _ENCODERS: dict[str, tuple[Any, type[PretrainedConfig]]] = {
@@ -91,12 +97,15 @@ _BESIDE_TEXT = ("vision_model.", "text_projection.", "visual_projection.", "logi
 """Weights of CLIP that do not act on the states of a text."""
 
 
-def check_folder(folder: Path, variant: str | None, layout: Layout) -> dict[str, str | None]:
-    """Read ``folder`` as data, and return for each network the variant
-    of its weights: "fp16", None.
+def check_folder(
+    folder: Path, called: PipelineName, layout: Layout, elsewhere: Mapping[str, Shapes] = {}
+) -> dict[str, str | None]:
+    """Read ``folder``, that of the pipeline ``called`` so, as data, and return for each network in
+    it the variant of its weights: "fp16", None.
 
-    A network comes in ``variant`` if its folder has that, else as its plain files, else in the only
-    variant that is there.
+    A network comes in the variant that is asked for if its folder has that, else as its plain
+    files, else in the only variant that is there. ``elsewhere`` has the shapes of those whose
+    weights the single file holds in place of the folder.
 
     Raises ModelError for a folder that brings or asks for code, that lacks a part, whose weights
     are no safetensors files or do not have the shapes that its configurations describe, and for
@@ -111,14 +120,19 @@ def check_folder(folder: Path, variant: str | None, layout: Layout) -> dict[str,
         _check_vocabulary(folder / part)
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", layout.flow)
     layout.check(folder)
-    _check_loras(folder)
+    _check_loras(folder, called.loras)
     stated, wanted = network_class(folder / "vae", "vae").__name__, index["vae"][1]
     if stated != wanted:
         raise ModelError(f"{folder / 'model_index.json'} names {wanted} for vae, and vae/config.json is a {stated}'s")
     networks = [part for part in (*layout.networks, "vae") if part in there]
-    variants = {part: check_network(folder / part, part, variant, layout) for part in networks}
-    if variant not in (None, *variants.values()):
-        raise ModelError(f"{folder} holds no weights of the variant {variant!r}; leave `,variant={variant}` out")
+    for part, shapes in elsewhere.items():
+        check_shapes(Path(called.place), shapes, folder / part, part, layout)
+    inside = [part for part in networks if part not in elsewhere]
+    variants = {part: check_network(folder / part, part, called.variant, layout) for part in inside}
+    if called.variant not in (None, *variants.values()):
+        raise ModelError(
+            f"{folder} holds no weights of the variant {called.variant!r}; leave `,variant={called.variant}` out"
+        )
     return variants
 
 
@@ -227,12 +241,14 @@ def check_unet(path: Path, family: str) -> None:
         )
 
 
-def _check_loras(folder: Path) -> None:
-    loras = sorted(folder.glob("pytorch_lora_weights*"))
-    if loras:
+def _check_loras(folder: Path, named: Sequence[Lora]) -> None:
+    """Raise ModelError for a LoRA in ``folder`` that is not among those ``named``."""
+    acting = {Path(each.file).absolute() for each in named}
+    silent = [each for each in sorted(folder.glob("pytorch_lora_weights*")) if each.absolute() not in acting]
+    if silent:
         raise ModelError(
-            f"{loras[0]} is a LoRA, which would not act; merge it into the weights (fuse_lora, then save_pretrained), "
-            "or take it out"
+            f"{silent[0]} is a LoRA, which would not act; name it behind the pipeline, as in "
+            f"{folder},lora={silent[0]}, or take it out"
         )
 
 
@@ -277,6 +293,13 @@ def check_network(folder: Path, part: str, variant: str | None = None, layout: L
     """
     files, variant = _weights(folder, part, variant)
     shapes = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
+    check_shapes(files[0], shapes, folder, part, layout)
+    return variant
+
+
+def check_shapes(file: Path, shapes: Shapes, folder: Path, part: str, layout: Layout | None = None) -> None:
+    """Raise ModelError unless the ``shapes`` of the weights in ``file`` are those that the
+    configuration in ``folder`` describes; ``part`` as in ``check_network``."""
     config = read_object(folder / "config.json")
     wanted = {key: tuple(value.shape) for key, value in _outline(folder, part, config, layout).state_dict().items()}
     for key, expected in wanted.items():
@@ -284,12 +307,11 @@ def check_network(folder: Path, part: str, variant: str | None = None, layout: L
         found = shapes.get(key, shapes.get(f"text_model.{key}"))
         if found is not None and found != expected:
             raise ModelError(
-                f"{files[0]} does not fit {folder / 'config.json'}: it has {found} for {key}, expected {expected}"
+                f"{file} does not fit {folder / 'config.json'}: it has {found} for {key}, expected {expected}"
             )
     asked, there = (sum(map(math.prod, each.values())) for each in (wanted, shapes))
     if asked > 2 * there:
-        raise ModelError(f"{folder / 'config.json'} describes {asked} weights, and {files[0]} holds {there}")
-    return variant
+        raise ModelError(f"{folder / 'config.json'} describes {asked} weights, and {file} holds {there}")
 
 
 def _weights(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
@@ -339,6 +361,12 @@ def _shards(index: Path) -> list[Path]:
     if not names or not all(isinstance(name, str) and name and name == Path(name).name for name in names):
         raise ModelError(f"{index} must name files beside it in weight_map")
     return [index.parent / str(name) for name in sorted(map(str, names))]
+
+
+def outline_of(folder: Path, part: str, layout: Layout) -> nn.Module:
+    """The network that is the ``part`` of the pipeline in ``folder``, without memory for its
+    weights."""
+    return _outline(folder / part, part, read_object(folder / part / "config.json"), layout)
 
 
 def _outline(folder: Path, part: str, config: dict[str, Any], layout: Layout | None) -> nn.Module:

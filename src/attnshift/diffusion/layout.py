@@ -18,10 +18,11 @@ def _nothing(folder: Path) -> None:
 class Layout:
     """The parts of a family's pipelines, as model_index.json names them.
 
-    ``networks`` and ``tokenizers`` give the classes that each part may be of; every family has a
-    ``vae`` and a ``scheduler`` as well. An ``optional`` part may be absent. ``check`` reads
-    configurations as data and raises ``ModelError``. The pipeline is made by ``pipeline``, a class
-    of diffusers, with the arguments ``left_out``. A ``flow`` has sigmas in the place of betas.
+    ``networks``, the denoiser first, and ``tokenizers`` give the classes that each part may be of;
+    every family has a ``vae`` and a ``scheduler`` as well. An ``optional`` part may be absent.
+    ``check`` reads configurations as data and raises ``ModelError``. The pipeline is made by
+    ``pipeline``, a class of diffusers, with the arguments ``left_out``. A ``flow`` has sigmas in
+    the place of betas.
     """
 
     family: str
@@ -33,6 +34,11 @@ class Layout:
     flow: bool = False
     check: Callable[[Path], None] = _nothing
     left_out: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def denoiser(self) -> str:
+        """Its denoiser: "unet" or "transformer"."""
+        return next(iter(self.networks))
 
     @property
     def encoders(self) -> tuple[str, ...]:

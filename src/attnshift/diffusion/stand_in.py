@@ -20,7 +20,7 @@ from attnshift.diffusion.autoencoder import decode, facts
 from attnshift.diffusion.backbone import Backbone
 from attnshift.diffusion.checks import check_network, network_class
 from attnshift.diffusion.hub import download_network
-from attnshift.diffusion.names import exists, is_hub_name, split_variant
+from attnshift.diffusion.names import exists, is_hub_name, read_name
 from attnshift.diffusion.networks import load_checked, silence
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
@@ -110,11 +110,13 @@ def load_stand_in(source: str) -> StandIn:
     """
     silence()
     try:
-        place, variant = split_variant(source)
-        folder = _folder(place)
+        called = read_name(source)
+        if called.config or called.loras:
+            raise ModelError("of the options of a pipeline's name a decoder's takes variant alone")
+        folder = _folder(called.place)
         if network_class(folder, "vae") is not AutoencoderTiny:
             raise ModelError(f"{folder} holds no AutoencoderTiny")
-        network = load_checked(folder, AutoencoderTiny, check_network(folder, "vae", variant), torch.float32)
+        network = load_checked(folder, AutoencoderTiny, check_network(folder, "vae", called.variant), torch.float32)
     except UNUSABLE as error:
         raise ModelError(f"cannot load diffusion.decoder_source {source}: {reason(error)}") from error
     except ModelError as error:

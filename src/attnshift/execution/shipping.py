@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from attnshift.data.references import is_folder, is_regular
 from attnshift.defences.names import undefended
 from attnshift.diffusion import BACKBONES
-from attnshift.diffusion.names import split_variant
+from attnshift.diffusion.names import split_options
 from attnshift.errors import RunError
 from attnshift.recipes.schema import Recipe
 from attnshift.results.spec import RunSpec
@@ -129,8 +129,11 @@ def _pipeline_parts(name: str) -> Parts:
 
 
 def _model_parts(model: str) -> Parts:
-    source, _ = split_variant(model)
-    return (*_folder(source), model.removeprefix(source))
+    place, options = split_options(model)
+    parts = [*_path(place)]
+    for key, value in options:
+        parts += [f",{key}=", *(_path(value) if key in ("config", "lora") else (value,))]
+    return tuple(parts)
 
 
 def _classifier_parts(name: str) -> Parts:
@@ -155,6 +158,10 @@ def _classifier_parts(name: str) -> Parts:
 
 def _folder(text: str) -> Parts:
     return (Path(text),) if text and is_folder(Path(text)) else (text,)
+
+
+def _path(text: str) -> Parts:
+    return _file(text) if _file(text) != (text,) else _folder(text)
 
 
 def _file(text: str) -> Parts:

@@ -8,6 +8,7 @@ from attnshift.classifiers.classifier import Classifier
 from attnshift.classifiers.timm_source import load_timm
 from attnshift.diffusion import Precision
 from attnshift.diffusion.backbone import Loader
+from attnshift.diffusion.names import split_options
 from attnshift.diffusion.stable_diffusion import StableDiffusion, load_stable_diffusion
 from attnshift.errors import ModelError
 from attnshift.lab.rerender import load_rerender
@@ -25,10 +26,11 @@ def load_lab_classifier(name: str) -> Classifier:
 
 
 def load_lab_pipeline(source: str = "", precision: Precision = "float32") -> StableDiffusion:
-    """Pipeline ``lab``, the lab's only one. Raises ``ModelError`` if ``source`` names another."""
-    if source:
+    """Pipeline ``lab``, the lab's only one, with the options ``source`` behind its name. Raises
+    ``ModelError`` if ``source`` names another."""
+    if split_options(source)[0]:
         raise ModelError(f"pipeline 'lab:{source}': the lab has one pipeline, called lab")
-    return load_stable_diffusion(str(pipeline_folder()), precision, "lab")
+    return load_stable_diffusion(f"{pipeline_folder()}{source}", precision, f"lab{source}")
 
 
 LAB = Loader((), load_lab_pipeline)
