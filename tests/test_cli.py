@@ -30,6 +30,9 @@ from attnshift.lab.weights import pipeline_folder as lab_weights
 from attnshift.registry import Table
 from attnshift.results.store import Store
 from families import FAMILIES
+from loras import kohya, layers_of, pairs_of, save
+from pipelines import tiny_pipeline
+from single_files import plain_clip, unet, vae, write
 from small_runs import SHORT_PATH, SURROGATE, contents, pngs, write_labels, write_photos
 from tables import records
 
@@ -510,6 +513,34 @@ def test_every_family_from_the_attack_to_the_report(
     assert call("evaluate", command.out, "--judge", JUDGE).status == 0
     assert call("report", command.out).status == 0
     assert JUDGE in (command.out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.heavy
+def test_a_single_file_with_a_lora_from_the_attack_to_the_report(command: Command, call: Call, tmp_path: Path) -> None:
+    made = tiny_pipeline(size=64)
+    parts = unet(made.unet), vae(made.vae), plain_clip(made.text_encoder, "cond_stage_model.transformer.")
+    config = shutil.copytree(command.pipeline, tmp_path / "config")
+    name = f"{write(tmp_path / 'all.safetensors', *parts)},config={config}"
+    path = save(tmp_path / "style.safetensors", kohya(pairs_of({"unet": made.unet}, layers_of("unet", made.unet))))
+    for weights in config.glob("*/*.safetensors"):
+        weights.unlink()
+    command.more = ("--limit", "1")
+
+    def attack(pipeline: str) -> Ended:
+        command.pipeline = Path(pipeline)
+        return call(*command.arguments())
+
+    attacked = attack(f"{name},lora={path},scale=0.01")
+    assert attacked.status == 0, attacked.err
+    refused = attack(f"{name},lora={path},scale=0.02")
+    assert refused.status == 2
+    assert "this one differs in pipeline: " in refused.err
+    assert "weights.pipeline: " in refused.err
+    again = attack(f"{name},lora={path},scale=0.01")
+    assert (again.status, again.out) == (0, "")
+    assert call("evaluate", command.out, "--judge", JUDGE).status == 0
+    assert call("report", command.out).status == 0
+    assert f"{path},scale=0.01" in (command.out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ CASES: dict[str, tuple[Spoil, str]] = {
         change(VAE, lambda weights: weights.update({f"more.{at}": torch.zeros(1) for at in range(5)})),
         r"does not take: more\.0, more\.1, more\.2, … \(5 in all\)",
     ),
-    "a LoRA beside the parts": (text("pytorch_lora_weights.safetensors", ""), "is a LoRA, which would not act; name it"),
+    "a LoRA beside the parts": (text("pytorch_lora_weights.safetensors", ""), "is a LoRA, which would not act; name"),
     "no size": (config("unet/config.json", sample_size=None), "sample_size is None; expected a whole number"),
     "negative size": (config("unet/config.json", sample_size=-1), "sample_size is -1"),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from attnshift.attention.maps import of_share
 from attnshift.attention.projections import phrase_shares, queries_and_keys
 from attnshift.attention.selection import Selection
 from attnshift.batching import select_rows
+from attnshift.diffusion import load_pipeline
 from attnshift.diffusion.backbone import Backbone, Probe, Read
 from attnshift.diffusion.denoising import InterferenceText, denoise, predict
 from attnshift.diffusion.inversion import invert
@@ -299,3 +301,10 @@ def test_levels_of_flux_dev_are_shifted_by_the_image_size() -> None:
     assert all(low < high for low, high in zip(small[:-1], large[:-1], strict=True))
     plain = backbone_of("flux schnell")
     assert plain.noise_schedule(4, 4, 256).levels == plain.noise_schedule(4, 4, 1024).levels == (1, 0.75, 0.5, 0.25, 0)
+
+
+def test_a_folder_may_be_called_like_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sdxl").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"^sdxl is not a diffusers pipeline"):
+        load_pipeline("sdxl")

@@ -84,8 +84,8 @@ def as_precision(text: str) -> Precision:
 
 
 def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
-    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, or
-    a hub name.
+    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, a
+    hub name, or a single file as ``FILE,config=FOLDER``.
 
     Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses
     it; a name of the hub is read as Stable Diffusion. ``precision`` is that of the weights; steps
@@ -122,7 +122,8 @@ def _loader(source: str) -> Loader | None:
 def check_pipeline_name(source: str) -> None:
     """Raise ``ModelError``, without loading anything, for a name that no pipeline can have.
 
-    Such names have an unknown backbone in front, or mean a folder that does not exist.
+    Such names have an unknown backbone in front, mean a file or folder that does not exist, or have
+    options behind them that mean nothing.
     """
     backbone, model = _prefixed(source)
     if backbone in ("", *_OURS):
