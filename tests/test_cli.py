@@ -563,6 +563,16 @@ def test_guidance_that_a_pipeline_does_not_take_is_refused_before_it_is_loaded(
     assert f"{line}{folder} takes n" in refused.err
 
 
+@pytest.mark.parametrize("words", [("demo", "--out", "{}/run"), ("lab", "check")])
+def test_a_pipeline_that_is_not_there_is_refused_before_the_lab_is_rendered(
+    call: Call, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    refused = call(*(word.format(tmp_path) for word in words), "--pipeline", tmp_path / "nowhere")
+    assert_one_line(refused)
+    assert "nowhere" in refused.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_attack_on_a_flow_is_refused_elsewhere_before_anything_is_loaded(command: Command, call: Call) -> None:
     """Nothing but the index is there."""
     folder = command.photos / "unet"

@@ -20,6 +20,7 @@ from attnshift.lab.weights import pipeline_folder
 from attnshift.sizes import Size
 from later import later
 
+check = later("attnshift.lab.check")
 flow_denoiser = later("attnshift.lab.flow_denoiser")
 sd3 = later("attnshift.diffusion.sd3")
 testing_models = later("attnshift.testing.models")
@@ -53,6 +54,15 @@ def test_what_is_trained_loads_as_a_flow_and_depends_on_the_seed_alone(
     assert first.fingerprint() == again.fingerprint() != other.fingerprint()
     image = split.images[:1] / 255
     assert torch.allclose(first.decode(first.encode(image)), again.decode(again.encode(image)))
+
+    lines: list[str] = []
+    check.check_lab(2, False, lines.append, str(tmp_path / "first"))
+    assert [line[5:].partition(":")[0] for line in lines] == [
+        "autoencoder round trip", "offset path against round trip", "class word looks inside the mask"
+    ]  # fmt: skip
+    assert lines[1].startswith("ok  "), "the path ends at the image, however little is learned"
+    with pytest.raises(UserError, match="`write` saves the figures of the shipped networks"):
+        check.check_lab(2, True, lines.append, str(tmp_path / "first"))
 
 
 @pytest.mark.heavy

@@ -66,9 +66,14 @@ def train(
 def check_command(
     images: Annotated[int, typer.Option(help="Held-out renders for every figure.")] = 500,
     write: Annotated[bool, typer.Option("--write", help="Write the figures into the card beside the weights.")] = False,
+    pipeline: Annotated[
+        str, typer.Option(help="Measure this pipeline alone, such as a folder of attnshift lab train.")
+    ] = "lab",
 ) -> None:
     """Measure the shipped networks on held-out renders against what they must reach."""
+    from attnshift.diffusion import check_pipeline_name
     from attnshift.lab.check import check_lab
 
-    if not check_lab(images, write, lambda line: print(line, flush=True)):
+    check_pipeline_name(pipeline)
+    if not check_lab(images, write, lambda line: print(line, flush=True), pipeline):
         raise typer.Exit(1)
