@@ -1,10 +1,14 @@
 """Compute the memory of an attack on every family of backbones at its true shape, without having it.
 
-    python benchmarks/families.py FOLDER [--sides 512 1024] [--quick]
+    python benchmarks/families.py FOLDER [--sides 512 1024] [--models NAME …] [--quick]
+    python benchmarks/families.py FOLDER --run NAME [--sides 256] [--quick]
 
 FOLDER holds pipelines in diffusers' layout; their configurations and tokenizers are enough. Weights
 are those of denoiser, autoencoder and one surrogate, and apart from them the text encoders, which
-leave before an iteration. One iteration of preset ``fast`` on one image, as in large_images.py. --quick
+leave before an iteration. One iteration of preset ``fast`` on one image, as in large_images.py.
+
+--run carries such an iteration out, with random weights in bf16, and measures it: seconds of the first
+and of the second, and memory above the weights. It takes the memory of the weights and more. --quick
 writes nothing.
 """
 
@@ -14,6 +18,7 @@ import argparse
 import copy
 import importlib
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,10 +28,14 @@ from typing import Any
 import torch
 from diffusers.utils import logging
 from large_images import iteration_bytes, with_levels
+from peak import above, held
+from timing import machine
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
+from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.classifiers import load_classifier
 from attnshift.diffusion.flux import Flux
 from attnshift.diffusion.sd3 import StableDiffusion3
@@ -50,9 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sides", nargs="+", type=int, default=[512, 1024])
     parser.add_argument("--models", nargs="+", default=[])
+    parser.add_argument("--run", default="", metavar="NAME", help="carry one iteration out on this pipeline")
     parser.add_argument("--quick", action="store_true", help="nothing is written")
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()
+    if options.run:
+        for side in options.sides:
+            figures = carried_out(options.folder / options.run, side)
+            print(options.run, side, figures)
+            if not options.quick:
+                before = read("cpu").get("families", {}).get("carried_out", {})
+                record(
+                    "cpu", "families", {"carried_out": before | {options.run: figures}}, "carried_out", machine("cpu")
+                )
+        return
     for source in sorted(path.parent for path in options.folder.glob("*/model_index.json")):
         if options.models and source.name not in options.models:
             continue
@@ -67,20 +87,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record("cpu", "families", {"bytes": families}, "bytes", {"figures": "computed", "torch": torch.__version__})
 
 
+def carried_out(source: Path, side: int) -> dict[str, float]:
+    """Return seconds and bytes of an iteration of preset ``fast`` on a pipeline with random weights."""
+    parts, kind = _parts(source)
+    networks = [part for part in parts.values() if isinstance(part, nn.Module)]
+    for network in networks:
+        network.to(dtype=torch.bfloat16).eval()
+    _fill(networks)
+    with torch.no_grad():
+        for parameter in (each for network in networks for each in network.parameters()):
+            # Norms scale by 1; small weights keep a network of any depth finite.
+            parameter.normal_(0, 0.02) if parameter.ndim > 1 else parameter.fill_(1)
+        for name, buffer in (each for network in networks for each in network.named_buffers()):
+            buffer.copy_(torch.arange(buffer.shape[-1])) if name.endswith("position_ids") else buffer.zero_()
+    backbone = CLASSES[kind](getattr(importlib.import_module("diffusers"), kind)(**parts), source.name)
+    guided = getattr(backbone, "guided", True)
+    method = Method.of(load_latent_recipe("fast", [] if guided else ["diffusion.guidance=1"]))
+    task = Task("one", torch.rand(3, side, side), 0, "mug")
+    batch = prepare_batch(method, backbone, [load_classifier("random:resnet50")], [task])
+    backbone.release_texts()
+    seconds: list[tuple[float, float]] = []
+
+    def iteration() -> None:
+        before = time.perf_counter(), time.process_time()
+        found = value_and_grad(batch, batch.render.trajectory.start.clone(), 1, AttackState.start(batch))
+        assert bool(found.gradient.isfinite().all()), "the gradient of random weights is not finite"
+        seconds.append((time.perf_counter() - before[0], time.process_time() - before[1]))
+
+    taken = above(held("cpu"), iteration, "cpu")
+    iteration()
+    return {
+        "side": side, "bytes": taken, "first": seconds[0][1], "seconds": seconds[1][0], "cpu_seconds": seconds[1][1],
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
 class Unreal:
     """A pipeline's backbone in bf16 and a surrogate, with weights that have shapes and no values."""
 
     def __init__(self, source: Path):
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        index = json.loads((source / "model_index.json").read_text())
-        parts = {name: _part(source, name, *value) for name, value in index.items() if isinstance(value, list)}
+        parts, kind = _parts(source)
         networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
         real = load_classifier("random:resnet50")
         networks["surrogate"] = copy.deepcopy(real.network).to("meta")
         for network in networks.values():
             network.to(dtype=torch.bfloat16).eval()
-        made = getattr(importlib.import_module("diffusers"), index["_class_name"])(**parts)
-        self.backbone = with_levels(CLASSES[index["_class_name"]])(made, source.name)
+        made = getattr(importlib.import_module("diffusers"), kind)(**parts)
+        self.backbone = with_levels(CLASSES[kind])(made, source.name)
         self.classifier = replace(real, network=networks["surrogate"])
         with self.mode:
             _fill(networks.values())
@@ -108,6 +162,15 @@ class Unreal:
         for network in self.networks.values():
             yield from network.parameters()
             yield from network.buffers()
+
+
+def _parts(source: Path) -> tuple[dict[str, Any], str]:
+    """Return the parts of a pipeline, with weights that have shapes alone, and the name of its class."""
+    index = json.loads((source / "model_index.json").read_text())
+    return (
+        {name: _part(source, name, *value) for name, value in index.items() if isinstance(value, list)},
+        index["_class_name"],
+    )
 
 
 def _part(source: Path, name: str, library: str | None, kind: str | None) -> Any:
