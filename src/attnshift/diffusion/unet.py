@@ -43,6 +43,7 @@ class UNetModel(LatentModel):
         super().__init__(name, vae, unet, encoders, streams)
         self.unet, self.scheduler = unet, scheduler
         self.prediction_type = str(scheduler.config["prediction_type"])
+        self._alphas: list[float] = scheduler.alphas_cumprod.tolist()
         self.suggested_size = int(unet.config["sample_size"]) * self.pixels_per_latent
 
     def fingerprint(self) -> str:
@@ -88,7 +89,7 @@ class UNetModel(LatentModel):
         if self.prediction_type == "v_prediction":
             # Salimans and Ho, "Progressive distillation" (ICLR 2022), appendix D:
             # noise = sqrt(a) v + sqrt(1 - a) z.
-            alpha = float(self.scheduler.alphas_cumprod[int(timestep)])
+            alpha = self._alphas[int(timestep)]
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)
 
