@@ -94,6 +94,7 @@ def test_an_attack_is_followed_and_tells_its_history(
     assert margins == [margin for each in result.history for margin in each.margins]
     assert [each.iteration for each in result.history] == result.iterations.tolist()
 
+    assert repr(result) == f"AttackResult(2 images of 64 x 64, every surrogate fooled in {result.fooled.sum()})"
     page = result._repr_html_()
     assert page.count("data:image/png") == 4
     assert "<b>" not in page

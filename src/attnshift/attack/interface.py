@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AttackHistory", "AttackResult", "Follower", "check_batch", "checked_tasks", "in_batches", "load_surrogates"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult:
     """Attacked images with what the surrogates say of them.
 
@@ -59,6 +59,11 @@ class AttackResult:
         An image that a surrogate got wrong before the attack is none of them.
         """
         return ((self.margins < 0) & self.known).all(0)
+
+    def __repr__(self) -> str:
+        rows, columns = self.images.shape[2:]
+        images = f"{plural(len(self.images), 'image')} of {rows} x {columns}"
+        return f"AttackResult({images}, every surrogate fooled in {int(self.fooled.sum())})"
 
     def _repr_html_(self) -> str:
         """Table for notebooks: each image before and after, and the surrogates' margins."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from itertools import count
 
 import numpy
@@ -53,8 +54,8 @@ class LatentAttack:
     recipe's. A section of the recipe with a term's name sets its weight and schedule; without one
     its weight is 1. A setting of the recipe that cannot act is a warning.
 
-    ``progress`` shows a bar on standard error; without a value it does so on a terminal and in a
-    notebook. ``telemetry`` is told of every iteration, such as a
+    ``progress`` shows a bar on standard error; without a value it does so on a terminal, and in a
+    notebook where ipywidgets is installed. ``telemetry`` is told of every iteration, such as a
     ``attnshift.telemetry.Telemetry``; it may end an attack.
 
     >>> attack = LatentAttack("lab", ["lab:resnet"], "fast")           # doctest: +SKIP
@@ -137,9 +138,10 @@ class LatentAttack:
 @contextmanager
 def _bar(wanted: bool | None, total: int) -> Iterator[Callable[[int], None]]:
     """A bar of ``total`` updates, and the function that moves it; None for ``wanted`` shows it on a
-    terminal and in a notebook alone."""
+    terminal, and in a notebook that has the widgets for it."""
     console = Console(stderr=True, force_terminal=wanted or None)
-    if not (console.is_terminal or console.is_jupyter if wanted is None else wanted):
+    fits = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    if not (fits if wanted is None else wanted):
         yield lambda done: None
         return
     with Progress(console=console, transient=True) as bar:
