@@ -3,10 +3,11 @@ BIN := .venv/bin
 # Compiled modules are kept, whatever the environment says: checks and tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/.installed
+CODE := src tests examples benchmarks docs/notebooks
 # Two processes: each takes the next test as soon as it has none left.
 FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 
-.PHONY: help demo test test-all shapes check static lint layers types documents docs format coverage lock bench study study-photographs study-targeted steering ingredients tune ensemble clean
+.PHONY: help demo test test-all shapes check static lint layers types documents docs docs-version notebooks format coverage lock bench study study-photographs study-targeted steering ingredients tune ensemble clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,8 +36,8 @@ static: $(INSTALLED)
 	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint layers types
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests examples benchmarks
-	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 
 layers: $(INSTALLED)
 	$(BIN)/lint-imports --no-cache
@@ -50,9 +51,17 @@ documents: $(INSTALLED)  ## examples in docstrings, links and names of files in 
 docs: $(INSTALLED)  ## the site of docs/, in site/ (open site/index.html); a warning fails
 	$(BIN)/python -m mkdocs build --strict --quiet
 
+docs-version: $(INSTALLED)  ## add the site as version VERSION=0.1 to the branch gh-pages, and show it first
+	@test -n "$(VERSION)" || { echo "make docs-version VERSION=0.1: the version that the site is of" >&2; exit 2; }
+	PATH="$(abspath $(BIN)):$$PATH" DOCS_VERSIONS=mike $(BIN)/mike deploy --update-aliases $(VERSION) latest
+	$(BIN)/mike set-default latest
+
+notebooks: $(INSTALLED)  ## run docs/notebooks again, and keep their outputs
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/pages/notebooks.py docs/notebooks/*.ipynb
+
 format: $(INSTALLED)  ## format the code, and mend what ruff can mend
-	$(BIN)/ruff check --fix src tests examples benchmarks
-	$(BIN)/ruff format src tests examples benchmarks
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
 coverage: $(INSTALLED)  ## the fast tests with the lines that they reach; fails below the floor in pyproject.toml
 	$(FAST) --cov --cov-report=term:skip-covered

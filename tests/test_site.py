@@ -141,6 +141,13 @@ def test_figures_in_tables_stay_on_one_line() -> None:
     assert HOOKS["unbroken_figures"](given).replace("\u00a0", "~") == kept
 
 
+def test_links_to_notebooks_go_to_their_pages() -> None:
+    page, config = SimpleNamespace(file=SimpleNamespace(src_uri="tutorials/index.md")), SimpleNamespace(repo_url="")
+    given = "[one](../notebooks/own-term.ipynb), [elsewhere](https://host/a.ipynb)"
+    kept = "[one](../notebooks/own-term.md), [elsewhere](https://host/a.ipynb)"
+    assert HOOKS["on_page_markdown"](given, page, config, None) == kept
+
+
 def test_a_folder_in_the_navigation_is_its_pages_in_order() -> None:
     config = SimpleNamespace(docs_dir=str(ROOT / "docs"), nav=[{"Start": ["index.md"]}, {"Decisions": "decisions"}])
     start, decisions = HOOKS["on_config"](config).nav
