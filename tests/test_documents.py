@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from attnshift import __version__
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 ROOMS = ("src", "tests", "docs", "examples", "benchmarks", ".github", "attnshift")
@@ -104,6 +106,13 @@ def long_lines(page: Path) -> list[int]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_prose_is_wrapped(page: Path) -> None:
     assert long_lines(page) == []
+
+
+def test_the_version_to_cite_is_this_one() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    for name in ("README.md", "README.zh-CN.md", "docs/citing.md"):
+        assert f"version = {{{__version__}}}" in (ROOT / name).read_text(encoding="utf-8"), name
 
 
 def test_what_is_missing_is_found(tmp_path: Path) -> None:
