@@ -204,6 +204,7 @@ def test_one_for_a_unet_is_refused_by_flux(tmp_path: Path, unet: dict[str, nn.Mo
 
 
 NAMES = {
+    ",lroa=a.safetensors": "lroa is no option behind a name; known are variant, config, lora, scale and weights",
     ",lora=none.safetensors": r"there is no file none\.safetensors; give the path of a \.safetensors file",
     ",lora=style.ckpt": r"style\.ckpt is no \.safetensors file, and LoRAs are read from those alone; pickles are never",
     ",lora=": r"nothing is no \.safetensors file",

@@ -15,6 +15,7 @@ from torch import nn
 from attnshift.diffusion import Precision
 from attnshift.diffusion.checks import check_folder, network_class, outline_of
 from attnshift.diffusion.hub import download
+from attnshift.diffusion.int8 import quantise
 from attnshift.diffusion.layout import Layout
 from attnshift.diffusion.lora import Changes, fuse, read_loras
 from attnshift.diffusion.names import PipelineName, check_pipeline_source, is_hub_name, read_name
@@ -47,6 +48,8 @@ def load_family(
         files = _find(called, getattr(torch, precision), layout)
         changes = read_loras(called.loras, layout, cache(lambda part: outline_of(files.folder, part, layout)))
         networks = files.load((*files.variants, *files.in_file), changes)
+        if called.int8:
+            quantise(networks[layout.denoiser])
         absent = {part: None for part in layout.optional if not (files.folder / part).is_dir()}
         pipeline = layout.pipeline.from_pretrained(
             files.folder, **networks, **absent, **layout.left_out, local_files_only=True, trust_remote_code=False

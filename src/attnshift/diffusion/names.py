@@ -24,7 +24,7 @@ __all__ = [
 
 _HUB = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _VARIANT = re.compile(r"[\w-]+", re.ASCII)
-_OPTION = re.compile(r",(variant|config|lora|scale)=")
+_OPTION = re.compile(r",(variant|config|lora|scale|weights)=")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
@@ -39,16 +39,18 @@ class Lora:
 
 @dataclass(frozen=True)
 class PipelineName:
-    """A pipeline's name in its parts: ``PLACE,variant=NAME,config=FOLDER,lora=FILE,scale=NUMBER``.
+    """A pipeline's name in its parts:
+    ``PLACE,variant=NAME,config=FOLDER,lora=FILE,scale=NUMBER,weights=int8``.
 
     The ``place`` is a folder, a name of the hub, or a single safetensors file, whose configuration
-    the folder ``config`` holds.
+    the folder ``config`` holds. With ``int8`` the denoiser's linear layers have weights of 8 bits.
     """
 
     place: str
     variant: str | None = None
     config: str | None = None
     loras: tuple[Lora, ...] = ()
+    int8: bool = False
 
 
 def split_options(source: str) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -89,7 +91,10 @@ def read_name(source: str) -> PipelineName:
     variant = single.get("variant")
     if variant is not None and not _VARIANT.fullmatch(variant):
         raise ModelError(f"pipeline '{source}': {variant!r:.80} is no variant of weights; known from files: fp16, bf16")
-    return PipelineName(place, variant, single.get("config"), tuple(loras))
+    weights = single.get("weights")
+    if weights not in (None, "int8"):
+        raise ModelError(f"pipeline '{source}': weights is {weights!r:.80}; known is int8, weights of 8 bits")
+    return PipelineName(place, variant, single.get("config"), tuple(loras), weights == "int8")
 
 
 def _scale(text: str, source: str) -> float:
@@ -126,6 +131,9 @@ def check_pipeline_source(source: str) -> None:
 
 
 def _complaints(name: PipelineName) -> Iterator[str]:
+    unknown = None if exists(name.place) else re.search(r",(\w+)=", name.place)
+    if unknown:
+        yield f"{unknown[1]} is no option behind a name; known are variant, config, lora, scale and weights"
     if is_file_name(name.place):
         yield from _not_weights(name.place, "pipelines")
         if name.config is None:

@@ -111,7 +111,7 @@ def load_stand_in(source: str) -> StandIn:
     silence()
     try:
         called = read_name(source)
-        if called.config or called.loras:
+        if called.config or called.loras or called.int8:
             raise ModelError("of the options of a pipeline's name a decoder's takes variant alone")
         folder = _folder(called.place)
         if network_class(folder, "vae") is not AutoencoderTiny:
