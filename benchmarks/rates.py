@@ -146,7 +146,8 @@ def counted(work: Iteration) -> int:
 def largest_kernels(work: Iteration, device: str) -> list[tuple[str, float]]:
     """Return the kernels that take most time, with their share in [0,1] of all kernels."""
     on_gpu = device == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with profile(activities=[activity], acc_events=True) as profiled:  # torch 2.11 warns without it
         work()
     events = profiled.key_averages()
     taken = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}

@@ -8,6 +8,7 @@ of the operation, or a sum over sorted positions, and each call gives the same b
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -46,8 +47,11 @@ def only_deterministic(device: str = "CUDA") -> None:
     torch.use_deterministic_algorithms(True)
     # Memory that is read is written first; filling it before that costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    for name, kernel in KERNELS.items():
-        _library().impl(name, kernel, device)
+    with warnings.catch_warnings():
+        # torch 2.11 warns that a kernel takes another's place.
+        warnings.filterwarnings("ignore", "Warning only once for all operators")
+        for name, kernel in KERNELS.items():
+            _library().impl(name, kernel, device)
 
 
 @cache
