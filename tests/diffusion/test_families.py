@@ -308,3 +308,17 @@ def test_a_folder_may_be_called_like_a_backbone(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match=r"^sdxl is not a diffusers pipeline"):
         load_pipeline("sdxl")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux dev"])
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_variants_in_shards_are_the_weights_of_the_plain_files(family: str, variant: str, tmp_path: Path) -> None:
+    made = FAMILIES[family]().to({"fp16": torch.float16, "bf16": torch.bfloat16}[variant])
+    made.save_pretrained(tmp_path / "plain", safe_serialization=True)
+    made.save_pretrained(tmp_path / "parted", variant=variant, safe_serialization=True, max_shard_size="30KB")
+    assert len(list((tmp_path / "parted").glob(f"*/*.{variant}-00001-of-*.safetensors"))) > 1
+    plain, parted = (load_pipeline(f"{tmp_path}/{name}") for name in ("plain", f"parted,variant={variant}"))
+    assert plain.fingerprint() == parted.fingerprint()
+    parted.release_texts()
+    assert plain.fingerprint() == parted.fingerprint()

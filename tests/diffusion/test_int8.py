@@ -96,6 +96,7 @@ def test_the_gradient_reaches_the_latents_through_every_family(family: str) -> N
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
+@pytest.mark.heavy
 def test_it_stands_behind_the_name(pipeline_folder: Path) -> None:
     whole, small = load_pipeline(str(pipeline_folder)), load_pipeline(f"{pipeline_folder},weights=int8")
     assert small.name == f"{pipeline_folder},weights=int8"
@@ -104,5 +105,8 @@ def test_it_stands_behind_the_name(pipeline_folder: Path) -> None:
     with torch.no_grad():
         ours, theirs = (each.denoise(latents, 500, text).output for each in (small, whole))
     assert 0 < float((ours - theirs).norm() / theirs.norm()) < 0.02
+
+
+def test_other_widths_are_refused() -> None:
     with pytest.raises(ModelError, match="weights is 'int4'; known is int8"):
-        check_pipeline_name(f"{pipeline_folder},weights=int4")
+        check_pipeline_name("lab,weights=int4")

@@ -85,6 +85,7 @@ def test_fused_weights_are_those_of_the_pipeline_plus_the_product(family: str, l
     check_fused(path, family, pairs, factor)
 
 
+@pytest.mark.heavy
 def test_names_of_the_authors_are_read_for_sdxl(tmp_path: Path) -> None:
     """kohya's scripts count the blocks of SDXL as its authors do."""
     block = "transformer_blocks.0.attn1.to_k"
@@ -124,6 +125,12 @@ def test_several_loras_are_added_in_one_sum() -> None:
     changes = [Change(torch.full((2, 1), value).double(), torch.ones(1, 3).double()) for value in (1e4, 3e-4, -1e4)]
     fuse(nn.ModuleDict({"only": layer}), {"only": changes})
     assert torch.equal(layer.weight, (before + 3e-4).half())
+
+
+def test_a_change_that_is_too_large_is_refused() -> None:
+    change = Change(torch.full((2, 1), 1e60, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64))
+    with pytest.raises(ModelError, match="with the LoRA, only has weights that are not finite; use a smaller scale"):
+        fuse(nn.ModuleDict({"only": nn.Linear(3, 2)}), {"only": [change]})
 
 
 @pytest.fixture
@@ -171,6 +178,7 @@ UNFIT: dict[str, tuple[dict[str, Tensor], str]] = {
     "a whole model": ({"conv_in.weight": torch.ones(8, 4, 3, 3)}, r"holds conv_in\.weight \(1 of 1 entries"),
     "nothing": ({}, r"holds nothing \(0 of 0 entries"),
     "not finite": (GOOD | {UP: torch.full((8, 2), torch.nan)}, "has values that are not finite"),
+    "no numbers": (of_one_layer(ranks=(0, 0)), r"holds no numbers for .*; is it damaged"),
     "one for Flux": (
         kohya(FLUX),
         r"it changes double\.blocks.*, which is not there .*\(Stable Diffusion 1\.x and 2\.x\)",
@@ -242,6 +250,7 @@ def test_a_lora_is_part_of_the_weights_and_of_the_name(pipeline_folder: Path, tm
     torch.testing.assert_close(part - before, (one - before) / 4)
 
 
+@pytest.mark.heavy
 def test_one_in_the_folder_acts_if_it_is_named(folder: Path) -> None:
     path = save(folder / "pytorch_lora_weights.safetensors", GOOD)
     with pytest.raises(ModelError, match=rf"is a LoRA, which would not act; name it .*{folder},lora={path}, or take"):

@@ -123,7 +123,7 @@ UNFIT: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
 }
 
 
-FAST = ("no denoiser", "no autoencoder", "a weight less", "a weight more")
+FAST = ("no denoiser", "no autoencoder", "a weight more")
 
 
 @pytest.mark.parametrize(

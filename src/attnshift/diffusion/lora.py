@@ -70,13 +70,16 @@ def read_loras(loras: Sequence[Lora], layout: Layout, outline: Callable[[str], n
 
 @torch.no_grad()
 def fuse(network: nn.Module, changes: Mapping[str, Sequence[Change]]) -> None:
-    """Add its ``changes`` to each layer of ``network``; the sum is in float64 and rounded once."""
+    """Add its ``changes`` to each layer of ``network``; the sum is in float64 and rounded once.
+    ``ModelError`` if it is too large for the layer's precision."""
     for layer, some in changes.items():
         weight = network.get_parameter(f"{layer}.weight")
         fused = weight.double().flatten(1)
         for each in some:
             fused = fused + each.up @ each.down
         weight.copy_(fused.view_as(weight))
+        if not bool(weight.isfinite().all()):
+            raise ModelError(f"with the LoRA, {layer} has weights that are not finite; use a smaller scale")
 
 
 def _read(file: str) -> tuple[Matrices, Mapping[str, Any]]:
@@ -93,6 +96,9 @@ def _read(file: str) -> tuple[Matrices, Mapping[str, Any]]:
         given = {key: opened.get_tensor(key).double() for key in keys}
         stated = (opened.metadata() or {}).get(_OPTIONS)
     check_finite(given, file)
+    empty = [key for key in keys if not given[key].numel()]
+    if empty:
+        raise ModelError(f"{file} holds no numbers for {empty[0]}; is it damaged?")
     try:
         options = json.loads(stated) if stated else {}
     except (ValueError, RecursionError) as error:
