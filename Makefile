@@ -10,7 +10,7 @@ FAST := $(BIN)/python -m pytest -m "not heavy" -n 2 --dist worksteal
 .PHONY: help demo test test-all shapes check static lint layers types documents docs docs-version notebooks format coverage lock bench study study-photographs study-targeted steering ingredients tune ensemble clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z][a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(INSTALLED)  ## install, attack lab images, evaluate, write the report
 	$(BIN)/attnshift demo --out runs/demo
