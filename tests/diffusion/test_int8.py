@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attnshift.diffusion import check_pipeline_name, load_pipeline
 from attnshift.diffusion.backbone import Read
-from attnshift.diffusion.int8 import Int8Linear, quantise
+from attnshift.diffusion.int8 import Int8Linear, in_eight_bits
 from attnshift.errors import ModelError
 from attnshift.fingerprint import fingerprint
 from families import FAMILIES, backbone_of
@@ -59,7 +59,7 @@ def test_values_and_gradient_are_those_of_the_rounded_weights(dtype: torch.dtype
 
 def test_no_copy_of_the_weights_waits_for_backward() -> None:
     layers = nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))).requires_grad_(False)
-    quantise(layers)
+    in_eight_bits(layers)
     kept: list[Tensor] = []
 
     def keep(value: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def test_the_gradient_reaches_the_latents_through_every_family(family: str) -> N
     small = deepcopy(backbone_of(family))
     denoiser: Any = small._denoiser  # type: ignore[attr-defined]
     before = fingerprint({"denoiser": denoiser})
-    quantise(denoiser)
+    in_eight_bits(denoiser)
     assert fingerprint({"denoiser": denoiser}) != before
     assert not [each for each in denoiser.modules() if type(each) is nn.Linear]
     text = small.embed(["a mug"])

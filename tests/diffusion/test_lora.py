@@ -5,20 +5,25 @@ from __future__ import annotations
 import importlib
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from attnshift.diffusion import check_pipeline_name, load_pipeline
-from attnshift.diffusion.lora import Change, Changes, fuse, read_loras
 from attnshift.diffusion.names import Lora
 from attnshift.errors import ModelError
 from families import FAMILIES
+from later import later
 from loras import ALPHA, LAYOUTS, RANK, Pairs, kohya, layers_of, pairs_of, peft, save
 from pipelines import tiny_pipeline
 from tiers import fast_where
+
+if TYPE_CHECKING:
+    from attnshift.diffusion.lora import LoraPairs
+
+lora = later("attnshift.diffusion.lora")
 
 KINDS = {"stable diffusion": lambda: tiny_pipeline(size=64), **FAMILIES}
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
@@ -45,8 +50,8 @@ def some_layers(family: str, networks: dict[str, nn.Module]) -> list[tuple[str, 
     return made
 
 
-def read(path: Path, family: str, networks: dict[str, nn.Module], scale: float = 1.0) -> Changes:
-    return read_loras([Lora(str(path), scale)], layout_of(family), networks.__getitem__)
+def read(path: Path, family: str, networks: dict[str, nn.Module], scale: float = 1.0) -> LoraPairs:
+    return lora.read_loras([Lora(str(path), scale)], layout_of(family), networks.__getitem__)
 
 
 def weight(networks: dict[str, nn.Module], part: str, layer: str) -> Tensor:
@@ -60,7 +65,7 @@ def check_fused(path: Path, family: str, expected: Pairs, factor: float) -> None
     changes = read(path, family, networks, 0.7)
     assert {(part, layer) for part, some in changes.items() for layer in some} == set(expected)
     for part, some in changes.items():
-        fuse(networks[part], some)
+        lora.fuse(networks[part], some)
     for key, (up, down) in expected.items():
         product = (up.double().flatten(1) @ down.double().flatten(1)).view_as(before[key])
         torch.testing.assert_close(weight(networks, *key), before[key] + 0.7 * factor * product, rtol=1e-12, atol=1e-12)
@@ -122,15 +127,17 @@ def test_names_of_the_authors_are_read_for_flux(layout: str, tmp_path: Path) -> 
 def test_several_loras_are_added_in_one_sum() -> None:
     layer = nn.Linear(3, 2).half()
     before = layer.weight.detach().double().clone()
-    changes = [Change(torch.full((2, 1), value).double(), torch.ones(1, 3).double()) for value in (1e4, 3e-4, -1e4)]
-    fuse(nn.ModuleDict({"only": layer}), {"only": changes})
+    changes = [
+        lora.LoraPair(torch.full((2, 1), value).double(), torch.ones(1, 3).double()) for value in (1e4, 3e-4, -1e4)
+    ]
+    lora.fuse(nn.ModuleDict({"only": layer}), {"only": changes})
     assert torch.equal(layer.weight, (before + 3e-4).half())
 
 
 def test_a_change_that_is_too_large_is_refused() -> None:
-    change = Change(torch.full((2, 1), 1e60, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64))
+    change = lora.LoraPair(torch.full((2, 1), 1e60, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64))
     with pytest.raises(ModelError, match="with the LoRA, only has weights that are not finite; use a smaller scale"):
-        fuse(nn.ModuleDict({"only": nn.Linear(3, 2)}), {"only": [change]})
+        lora.fuse(nn.ModuleDict({"only": nn.Linear(3, 2)}), {"only": [change]})
 
 
 @pytest.fixture

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-from attnshift.diffusion import check_pipeline_name, flux, load_pipeline
-from attnshift.diffusion.single_file import SingleFile
+from attnshift.diffusion import check_pipeline_name, load_pipeline
 from attnshift.errors import ModelError
 from families import FAMILIES
+from later import later
 from pipelines import tiny_pipeline
 from single_files import open_clip, plain_clip, sd3_transformer, unet, vae, write
 from tiers import fast_first
+
+diffusers = later("diffusers")
+flux = later("attnshift.diffusion.flux")
+single_file = later("attnshift.diffusion.single_file")
 
 SDXL = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 SD3 = ("text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer.", "text_encoders.t5xxl.transformer.")
@@ -183,7 +186,7 @@ def test_what_the_file_lacks_comes_from_the_folder(tmp_path: Path) -> None:
 def test_names_of_the_authors_are_read_for_flux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the width of the real one, which its names are bound to, and so without memory."""
     with torch.device("meta"):
-        network = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
+        network = diffusers.FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
     network.save_config(tmp_path / "transformer")
     wide = 3072
     linear = {
@@ -205,5 +208,5 @@ def test_names_of_the_authors_are_read_for_flux(tmp_path: Path, monkeypatch: pyt
     shapes |= {f"{name}.weight": shape for name, shape in linear.items()}
     shapes |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
     monkeypatch.setattr("attnshift.diffusion.single_file.safetensors_shapes", lambda _: shapes)
-    found = SingleFile(tmp_path / "flux.safetensors", tmp_path, flux._LAYOUT).shapes("transformer")
+    found = single_file.SingleFile(tmp_path / "flux.safetensors", tmp_path, flux._LAYOUT).shapes("transformer")
     assert found == {key: tuple(value.shape) for key, value in network.state_dict().items()}

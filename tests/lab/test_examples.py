@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
-from attnshift.lab.examples import Drawn, Examples, outside
 from attnshift.lab.scenes import scene
 from attnshift.lab.splits import Split
-from attnshift.lab.tokenizer import build_tokenizer
 from attnshift.lab.training import TrainingBatch
 from attnshift.randomness import generator
 from attnshift.sizes import Size
+from later import later
+
+if TYPE_CHECKING:
+    from attnshift.lab.examples import Drawn, Examples
+
+tokenizer_of = later("attnshift.lab.tokenizer")
+examples_of = later("attnshift.lab.examples")
 
 COUNT = 8
 
@@ -23,7 +30,7 @@ def drawn() -> tuple[Examples, TrainingBatch, Drawn]:
     masks[..., 0] = 255
     split = Split(masks.expand(-1, 3, -1, -1), masks, tuple(scene(0, "train", at) for at in range(COUNT)))
     numbers = torch.arange(1.0, COUNT + 1).view(1, COUNT, 1, 1, 1)
-    examples = Examples(split, build_tokenizer(), torch.cat([numbers, -numbers]))
+    examples = examples_of.Examples(split, tokenizer_of.build_tokenizer(), torch.cat([numbers, -numbers]))
     draw = generator("examples")
     batch = TrainingBatch(torch.from_numpy(draw.integers(COUNT, size=200)), draw)
     return examples, batch, examples.draw(batch)
@@ -40,7 +47,7 @@ def test_a_row_is_one_scene_or_its_mirror_image(drawn: tuple[Examples, TrainingB
 
 def test_a_phrase_is_the_class_name_in_its_caption(drawn: tuple[Examples, TrainingBatch, Drawn]) -> None:
     examples, batch, rows = drawn
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of.build_tokenizer()
     empty = (rows.ids == examples.empty).all(1)
     assert 0 < int(empty.sum()) < 50
     assert not rows.phrase[empty].any()
@@ -53,9 +60,9 @@ def test_attention_outside_the_mask_is_penalised() -> None:
     masks = torch.zeros(3, 1, 4, 4)
     masks[..., :2] = 1
     phrase = torch.tensor([[False, True]] * 3)
-    rows = Drawn(torch.zeros(3, 1, 2, 2), masks, torch.zeros(3, 2, dtype=torch.long), phrase)
+    rows = examples_of.Drawn(torch.zeros(3, 1, 2, 2), masks, torch.zeros(3, 2, dtype=torch.long), phrase)
     probabilities = torch.full((3, 2, 4, 2), 0.5)
     probabilities[1, :, :, 1] = torch.tensor([0.5, 0.0, 0.5, 0.0])
     probabilities[2, :, :, 1] = torch.tensor([0.0, 0.5, 0.0, 0.5])
-    found = outside(probabilities, rows, Size(2, 2))
+    found = examples_of.outside(probabilities, rows, Size(2, 2))
     assert found.tolist() == pytest.approx([-torch.log(torch.tensor(0.501)).item(), 0, 6.9], abs=0.02)

@@ -9,10 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from attnshift.diffusion.attention import record_attention
-from attnshift.diffusion.backbone import Read
-from attnshift.diffusion.flow import Flow
-from attnshift.diffusion.joint import JointRecorder
 from attnshift.errors import UserError
 from attnshift.lab.scenes import scene
 from attnshift.lab.splits import Split
@@ -20,8 +16,12 @@ from attnshift.lab.weights import pipeline_folder
 from attnshift.sizes import Size
 from later import later
 
+attention = later("attnshift.diffusion.attention")
+backbone = later("attnshift.diffusion.backbone")
 check = later("attnshift.lab.check")
+flow = later("attnshift.diffusion.flow")
 flow_denoiser = later("attnshift.lab.flow_denoiser")
+joint = later("attnshift.diffusion.joint")
 sd3 = later("attnshift.diffusion.sd3")
 testing_models = later("attnshift.testing.models")
 train = later("attnshift.lab.train")
@@ -46,7 +46,7 @@ def test_what_is_trained_loads_as_a_flow_and_depends_on_the_seed_alone(
         flow_denoiser.train_flow(split, seed, work, pipeline_folder() / "vae", tmp_path / name, lambda line: None)
         made.append(sd3.load_sd3(str(tmp_path / name)))
     first, again, other = made
-    assert isinstance(first.noise_schedule(4, 2).path, Flow)
+    assert isinstance(first.noise_schedule(4, 2).path, flow.Flow)
     assert first.suggested_size == 64
     weights = [each.transformer.state_dict() for each in made]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
@@ -79,10 +79,10 @@ def test_one_token_stands_for_all_zeros_of_the_missing_t5() -> None:
             ).sample
 
     sites = flow_denoiser.cross_sites(transformer, Size(8, 8))
-    reads = [Read(site) for site in sites]
-    with record_attention(transformer, reads, JointRecorder) as maps:
+    reads = [backbone.Read(site) for site in sites]
+    with attention.record_attention(transformer, reads, joint.JointRecorder) as maps:
         whole, read = predicted(sd3.T5_LENGTH), dict(maps)
-    with record_attention(transformer, reads, flow_denoiser.OneForAll) as maps:
+    with attention.record_attention(transformer, reads, flow_denoiser.OneForAll) as maps:
         assert torch.allclose(predicted(1), whole, atol=1e-5)
     for site in sites:
         assert torch.allclose(maps[site][..., :24], read[site][..., :24], atol=1e-6)

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "quantise"]
+__all__ = ["Int8Linear", "in_eight_bits"]
 
 _LARGEST = 127
 
 
-def quantise(network: nn.Module) -> None:
+def in_eight_bits(network: nn.Module) -> None:
     """Put an ``Int8Linear`` in the place of every linear layer of ``network``."""
     for module in [*network.modules()]:
         for name, layer in [*module.named_children()]:

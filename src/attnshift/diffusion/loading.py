@@ -15,9 +15,9 @@ from torch import nn
 from attnshift.diffusion import Precision
 from attnshift.diffusion.checks import check_folder, network_class, outline_of
 from attnshift.diffusion.hub import download
-from attnshift.diffusion.int8 import quantise
+from attnshift.diffusion.int8 import in_eight_bits
 from attnshift.diffusion.layout import Layout
-from attnshift.diffusion.lora import Changes, fuse, read_loras
+from attnshift.diffusion.lora import LoraPairs, fuse, read_loras
 from attnshift.diffusion.names import PipelineName, check_pipeline_source, is_hub_name, read_name
 from attnshift.diffusion.networks import fill_checked, load_checked, silence
 from attnshift.diffusion.single_file import SingleFile
@@ -49,7 +49,7 @@ def load_family(
         changes = read_loras(called.loras, layout, cache(lambda part: outline_of(files.folder, part, layout)))
         networks = files.load((*files.variants, *files.in_file), changes)
         if called.int8:
-            quantise(networks[layout.denoiser])
+            in_eight_bits(networks[layout.denoiser])
         absent = {part: None for part in layout.optional if not (files.folder / part).is_dir()}
         pipeline = layout.pipeline.from_pretrained(
             files.folder, **networks, **absent, **layout.left_out, local_files_only=True, trust_remote_code=False
@@ -74,7 +74,7 @@ class _Files:
     file: SingleFile | None
     in_file: Sequence[str]
 
-    def load(self, parts: Iterable[str], changes: Changes) -> dict[str, nn.Module]:
+    def load(self, parts: Iterable[str], changes: LoraPairs) -> dict[str, nn.Module]:
         """The networks ``parts``, with the ``changes`` of LoRAs."""
         networks = {part: self._load(part) for part in parts}
         for part, network in networks.items():

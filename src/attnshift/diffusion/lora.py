@@ -24,7 +24,7 @@ from attnshift.diffusion.names import Lora
 from attnshift.errors import ModelError
 from attnshift.untrusted import UNUSABLE, check_finite, reason, safetensors_shapes
 
-__all__ = ["Change", "Changes", "fuse", "read_loras"]
+__all__ = ["LoraPair", "LoraPairs", "fuse", "read_loras"]
 
 _MATRIX = re.compile(r"lora\w*[._](down|up|A|B)\.weight$")
 _DOWN, _UP, _ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
@@ -34,7 +34,7 @@ them."""
 
 
 @dataclass(frozen=True)
-class Change:
+class LoraPair:
     """What a LoRA adds to the weights of one layer: ``up`` times ``down``, its scale among them.
     The inputs of a convolution are those of its whole kernel."""
 
@@ -42,12 +42,12 @@ class Change:
     down: Float[Tensor, "rank inputs"]
 
 
-Changes = Mapping[str, Mapping[str, Sequence[Change]]]
-"""Changes of a pipeline, by the names of its parts and of the layers in them."""
+LoraPairs = Mapping[str, Mapping[str, Sequence[LoraPair]]]
+"""Pairs of a pipeline, by the names of its parts and of the layers in them."""
 Matrices = dict[str, Tensor]
 
 
-def read_loras(loras: Sequence[Lora], layout: Layout, outline: Callable[[str], nn.Module]) -> Changes:
+def read_loras(loras: Sequence[Lora], layout: Layout, outline: Callable[[str], nn.Module]) -> LoraPairs:
     """What the files of ``loras`` add to a pipeline of the family that ``layout`` describes.
 
     ``outline`` gives the network of a part, which needs no memory for its weights. Files are read
@@ -55,7 +55,7 @@ def read_loras(loras: Sequence[Lora], layout: Layout, outline: Callable[[str], n
     is scale * alpha / rank * B A, in float64 (Hu et al., "LoRA", ICLR 2022, section 4.1).
     ``ModelError`` for a file that holds anything else, or of which a part would not act.
     """
-    found: dict[str, dict[str, list[Change]]] = {}
+    found: dict[str, dict[str, list[LoraPair]]] = {}
     for lora in loras:
         given, options = _read(lora.file)
         parts = _by_part(_converted(lora.file, _with_alphas(lora.file, given), layout, outline), layout)
@@ -64,12 +64,12 @@ def read_loras(loras: Sequence[Lora], layout: Layout, outline: Callable[[str], n
             network = outline(part)
             for layer, (up, down) in _fitting(lora.file, part, matrices, layout, network).items():
                 scale = lora.scale * _scale(options, part, layer, len(down))
-                found.setdefault(part, {}).setdefault(layer, []).append(Change(scale * up, down))
+                found.setdefault(part, {}).setdefault(layer, []).append(LoraPair(scale * up, down))
     return found
 
 
 @torch.no_grad()
-def fuse(network: nn.Module, changes: Mapping[str, Sequence[Change]]) -> None:
+def fuse(network: nn.Module, changes: Mapping[str, Sequence[LoraPair]]) -> None:
     """Add its ``changes`` to each layer of ``network``; the sum is in float64 and rounded once.
     ``ModelError`` if it is too large for the layer's precision."""
     for layer, some in changes.items():
