@@ -151,12 +151,13 @@ def _families(models: Mapping[str, Figures]) -> list[str]:
     ]
     told = ["Computed at the true shapes, not measured, by `python benchmarks/families.py FOLDER`."]
     for name, run in models["families"].get("carried_out", {}).items():
-        told += [
-            "",
+        threads = "one thread" if run["threads"] == 1 else f"{run['threads']:.0f} threads"
+        said = (
             f"Carried out with random weights: an iteration on {name} at {run['side']} px takes "
-            f"{run['cpu_seconds']:.0f} seconds of CPU on {run['threads']:.0f} of its threads, and "
-            f"{run['bytes'] / 1e9:.1f} GB above the weights (`--run {name}`).",
-        ]
+            f"{run['cpu_seconds']:.0f} seconds of CPU on {threads}, and "
+            f"{run['bytes'] / 1e9:.1f} GB above the weights (`--run {name}`)."
+        )
+        told += ["", *wrap(said, 100)]
     return [*_table(["", "weights, GB", "text encoders, GB", *(f"{name}, GB" for name in names)], rows), *told]
 
 
