@@ -57,7 +57,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         (["inspect", "--term", "self"], ["self_attention"]),
         (["report", "--table", ""], ["markdown", "csv", "latex"]),
         (["attack", "--telemetry", "json"], ["jsonl="]),
-        (["tune", "--pipeline", "l"], ["lab"]),
+        (["tune", "--pipeline", "l"], ["lab", "lab-flow"]),
     ],
 )
 def test_bash_is_answered_the_last_word_as_it_splits_words(

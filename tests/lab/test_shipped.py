@@ -23,6 +23,13 @@ def test_they_reach_what_they_must() -> None:
     assert len(lines) == 3 + len(classifiers.RECIPES)
 
 
+@pytest.mark.heavy
+def test_the_flow_reaches_what_it_must() -> None:
+    lines: list[str] = []
+    assert check.check_lab(50, write=False, report=lines.append, pipeline="lab-flow"), "\n".join(lines)
+    assert len(lines) == 3
+
+
 def test_they_are_safetensors_of_at_most_40_megabytes() -> None:
     files = [path for path in WEIGHTS.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in files) < 40e6

@@ -52,8 +52,9 @@ def classifiers(incomplete: str) -> Candidates:
 
 
 def pipelines(incomplete: str) -> Candidates:
-    """The lab's pipeline; folders are the shell's own to complete."""
+    """The lab's pipelines; folders are the shell's own to complete."""
     yield "lab", "pipeline of the lab"
+    yield "lab-flow", "flow of the lab, in the layout of Stable Diffusion 3"
 
 
 def terms(incomplete: str) -> Candidates:

@@ -42,6 +42,11 @@ BACKBONES = Table(
             "docs/lab.md",
             "attnshift.lab.shipped:LAB",
         ),
+        "lab-flow": Entry(
+            "a small Stable Diffusion 3 of the same world, a rectified flow with joint attention",
+            "docs/lab.md",
+            "attnshift.lab.shipped_flow:LAB_FLOW",
+        ),
     },
     group="attnshift.backbones",
     contract=("attnshift.diffusion.backbone:Loader",),
@@ -73,6 +78,8 @@ RECONSTRUCTIONS = Table(
 _USUAL = "stable_diffusion"
 _OURS = (_USUAL, "sdxl", "sd3", "flux")
 """Backbones of this package whose pipelines lie in files."""
+_SHIPPED = ("lab", "lab-flow")
+"""Those whose pipelines are part of it."""
 
 
 def as_precision(text: str) -> Precision:
@@ -84,8 +91,8 @@ def as_precision(text: str) -> Precision:
 
 
 def load_pipeline(source: str, precision: Precision = "float32") -> Backbone:
-    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab``, a folder in diffusers' layout, a
-    hub name, or a single file as ``FILE,config=FOLDER``.
+    """Load the pipeline ``source``: ``BACKBONE:SOURCE``, ``lab`` or ``lab-flow``, a folder in
+    diffusers' layout, a hub name, or a single file as ``FILE,config=FOLDER``.
 
     Without a backbone's name in front, the pipeline class in the folder's model_index.json chooses
     it; a name of the hub is read as Stable Diffusion. ``precision`` is that of the weights; steps
@@ -128,7 +135,7 @@ def check_pipeline_name(source: str) -> None:
     backbone, model = _prefixed(source)
     if backbone in ("", *_OURS):
         check_pipeline_source(model)
-    elif backbone == "lab":
+    elif backbone in _SHIPPED:
         check_pipeline_source(source)
 
 

@@ -112,12 +112,11 @@ class StableDiffusion3(FlowModel):
         ).sample
 
 
-def load_sd3(source: str, precision: Precision = "float32") -> StableDiffusion3:
+def load_sd3(source: str, precision: Precision = "float32", name: str = "") -> StableDiffusion3:
     """Load a folder in diffusers' layout or a name of the Hugging Face hub, as
     ``load_stable_diffusion`` does."""
-    return load_family(
-        source, precision, source, _LAYOUT, lambda parts, reload: StableDiffusion3(parts, source, reload)
-    )
+    name = name or source
+    return load_family(source, precision, name, _LAYOUT, lambda parts, reload: StableDiffusion3(parts, name, reload))
 
 
 _LAYOUT = Layout(

@@ -7,7 +7,7 @@ from pathlib import Path
 from attnshift.errors import ModelError
 from attnshift.registry import suggest
 
-__all__ = ["classifier_folder", "classifier_names", "pipeline_folder"]
+__all__ = ["classifier_folder", "classifier_names", "flow_folder", "pipeline_folder"]
 
 _HERE = Path(__file__).parent
 
@@ -15,6 +15,11 @@ _HERE = Path(__file__).parent
 def pipeline_folder() -> Path:
     """Folder of the lab's pipeline."""
     return _HERE / "pipeline"
+
+
+def flow_folder() -> Path:
+    """Folder of the lab's flow, a pipeline in the layout of Stable Diffusion 3."""
+    return _HERE / "flow"
 
 
 def classifier_names() -> list[str]:
