@@ -32,7 +32,7 @@ def test_contract(
     check: Callable[[Backbone], None], name: str, pipeline_folder: Path, family_folders: dict[str, Path]
 ) -> None:
     folders = {"stable_diffusion": pipeline_folder} | family_folders
-    check(load("lab" if name == "lab" else f"{name}:{folders[name]}"))
+    check(load(f"{name}:{folders[name]}" if name in folders else name))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
