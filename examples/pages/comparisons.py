@@ -181,7 +181,7 @@ def draw_curve(facts: Facts, target: Path) -> None:
     axes.set_xlabel("LPIPS (SqueezeNet) that every image keeps")
     axes.set_ylabel("attributable success on the judges, %")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, ncols=2, loc="lower right")
     figure.tight_layout()
     figure.savefig(target)
 
