@@ -12,9 +12,9 @@ from torch import Tensor
 
 from attnshift.classifiers.classifier import Classifier, vocabulary
 from attnshift.classifiers.names import NAMES_FILE, same_words
-from attnshift.diffusion.backbone import Backbone, Probe, Read
+from attnshift.diffusion.backbone import Backbone, Probe
 from attnshift.diffusion.conditioning import Conditioning
-from attnshift.diffusion.denoising import InterferenceText
+from attnshift.diffusion.denoising import InterferenceText, read_along
 from attnshift.diffusion.noise_schedule import NoiseSchedule
 from attnshift.errors import ModelError, RecipeError
 from attnshift.randomness import generator
@@ -229,12 +229,8 @@ def _reference_maps(
 ) -> AttentionMaps:
     if not sites:
         return {}
-    reads = [Read(site.seen("prompt")) for site in sites]
-    seen = [
-        backbone.denoise(latents, timestep, text, reads).attention
-        for latents, timestep in zip(stored, noise_schedule.timesteps, strict=False)
-    ]
-    return {site: tuple(each[site.seen("prompt")] for each in seen) for site in sites}
+    seen = read_along(backbone, stored, noise_schedule, text, [site.seen("prompt") for site in sites])
+    return {site: seen[site.seen("prompt")] for site in sites}
 
 
 def _phrase_alone(text: Tensor, spans: Sequence[TokenSpan]) -> Probe:
