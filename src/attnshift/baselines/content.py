@@ -150,8 +150,7 @@ class Content(Mapped):
         return denoise(self.given.backbone, self.trajectory, noise)[0]
 
     def shown(self, latents: Tensor) -> Tensor:
-        decoded = self.given.backbone.decode(latents)
-        return at_boundary(decoded if self.residual is None else decoded + self.residual)
+        return at_boundary(self.given.decoded(latents, self.residual))
 
     def look(self, noise: Tensor, strengths: Tensor, iteration: int, state: Tensor | None) -> Look:
         end = self.end(noise, strengths).requires_grad_()

@@ -25,6 +25,12 @@ class EditInput:
     prompts: tuple[str, ...] = per_image()
     key: RandomKey = per_image()
 
+    def decoded(self, latents: Tensor, residual: Tensor | None) -> Tensor:
+        """The images that ``latents`` without noise show, near [0,1]. ``residual``
+        [batch,3,height,width] is what the autoencoder loses of each; None adds nothing."""
+        shown = self.backbone.decode(latents)
+        return shown if residual is None else shown + residual
+
 
 @batch_record
 class Edit(ABC):

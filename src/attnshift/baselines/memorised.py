@@ -61,8 +61,7 @@ class Memorised(Mapped):
         return self.walk(noise, strengths, self.options.steps)[0]
 
     def shown(self, latents: Tensor) -> Tensor:
-        decoded = self.given.backbone.decode(latents)
-        return into_range(decoded if self.residual is None else decoded + self.residual)
+        return into_range(self.given.decoded(latents, self.residual))
 
     def look(self, noise: Tensor, strengths: Tensor, iteration: int, state: Tensor | None) -> Look:
         exact = self.options.gradient == "exact"

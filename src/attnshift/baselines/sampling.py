@@ -114,8 +114,7 @@ class Sampled(Edit):
 
     def shown(self, latents: Tensor) -> Tensor:
         """The images that ``latents`` without noise show, near [0,1]."""
-        decoded = self.given.backbone.decode(latents)
-        return decoded if self.residual is None else decoded + self.residual
+        return self.given.decoded(latents, self.residual)
 
     def uphill(self, surrogates: Surrogates, points: Tensor, images: Tensor, aims: Tensor) -> Tensor:
         """Gradient at ``points`` of log p of the classes ``aims`` [batch] in ``images``, which are

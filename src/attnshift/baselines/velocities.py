@@ -73,8 +73,7 @@ class Velocities(Edit):
 
     def shown(self, latents: Tensor) -> Tensor:
         """The images that ``latents`` without noise show, near [0,1]."""
-        decoded = self.given.backbone.decode(latents)
-        return decoded if self.residual is None else decoded + self.residual
+        return self.given.decoded(latents, self.residual)
 
     def _velocity(self, latents: Tensor, visit: Visit) -> Tensor:
         return guided_prediction(self.given.backbone, self.trajectory, latents, visit.index)[0]
