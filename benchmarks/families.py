@@ -7,8 +7,8 @@ FOLDER holds pipelines in diffusers' layout; their configurations and tokenizers
 are those of denoiser, autoencoder and one surrogate, and apart from them the text encoders, which
 leave before an iteration. One iteration of preset ``fast`` on one image, as in large_images.py.
 
---run carries such an iteration out, with random weights in bf16, and measures it: seconds of the first
-and of the second, and memory above the weights. It takes the memory of the weights and more. --quick
+--run carries such an iteration out, with random weights in bf16, and measures it: CPU seconds once it
+is warm, and memory above the weights. It takes the memory of the weights and more. --quick
 writes nothing.
 """
 
@@ -29,7 +29,7 @@ import torch
 from diffusers.utils import logging
 from large_images import iteration_bytes, with_levels
 from peak import above, held
-from timing import machine
+from timing import machine, take_turns
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -101,25 +101,24 @@ def carried_out(source: Path, side: int) -> dict[str, float]:
         for name, buffer in (each for network in networks for each in network.named_buffers()):
             buffer.copy_(torch.arange(buffer.shape[-1])) if name.endswith("position_ids") else buffer.zero_()
     backbone = CLASSES[kind](getattr(importlib.import_module("diffusers"), kind)(**parts), source.name)
-    guided = getattr(backbone, "guided", True)
-    method = Method.of(load_latent_recipe("fast", [] if guided else ["diffusion.guidance=1"]))
     task = Task("one", torch.rand(3, side, side), 0, "mug")
-    batch = prepare_batch(method, backbone, [load_classifier("random:resnet50")], [task])
+    batch = prepare_batch(_method(backbone), backbone, [load_classifier("random:resnet50")], [task])
     backbone.release_texts()
-    seconds: list[tuple[float, float]] = []
 
     def iteration() -> None:
-        before = time.perf_counter(), time.process_time()
         found = value_and_grad(batch, batch.render.trajectory.start.clone(), 1, AttackState.start(batch))
         assert bool(found.gradient.isfinite().all()), "the gradient of random weights is not finite"
-        seconds.append((time.perf_counter() - before[0], time.process_time() - before[1]))
 
+    # Measuring its memory warms it up.
     taken = above(held("cpu"), iteration, "cpu")
-    iteration()
-    return {
-        "side": side, "bytes": taken, "first": seconds[0][1], "seconds": seconds[1][0], "cpu_seconds": seconds[1][1],
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    (seconds,) = take_turns({source.name: iteration}, 1, warm_up=0, now=time.process_time)[source.name]
+    return {"side": side, "bytes": taken, "cpu_seconds": seconds, "threads": torch.get_num_threads()}
+
+
+def _method(backbone: Any, settings: Sequence[str] = ()) -> Method:
+    """Return preset ``fast`` with ``settings``, without guidance where ``backbone`` takes none."""
+    unguided = [] if getattr(backbone, "guided", True) else ["diffusion.guidance=1"]
+    return Method.of(load_latent_recipe("fast", [*unguided, *settings]))
 
 
 class Unreal:
@@ -153,9 +152,7 @@ class Unreal:
 
     def computed(self, side: int, settings: Sequence[str]) -> int:
         """Bytes above the weights of one iteration, preparation included."""
-        guided = getattr(self.backbone, "guided", True)
-        recipe = load_latent_recipe("fast", ["diffusion.guidance=1", *settings] if not guided else settings)
-        return iteration_bytes(self, side, Method.of(recipe))
+        return iteration_bytes(self, side, _method(self.backbone, settings))
 
     def held(self) -> Iterable[torch.Tensor]:
         """Return every tensor that exists before an attack."""
