@@ -45,11 +45,11 @@ def site_maps(
     Where the site is read as queries and keys, no whole map is formed. ``keys`` is how many of the
     text's keys the image has, where its batch filled up the view "probe"; None where it has all.
     """
-    held = torch.stack([attention[site][step][image] for step in select.window(attention[site])])
+    held = [attention[site][step][image] for step in select.window(attention[site])]
     if site.form == "map":
-        columns = of_share(held, site, select.share)[..., list(span)].float()
+        columns = torch.stack([of_share(each, site, select.share)[..., list(span)].float() for each in held])
     else:
-        columns = phrase_shares(site, held, span, select.share, keys)
+        columns = phrase_shares(site, torch.stack(held), span, select.share, keys)
     return columns.transpose(2, 3).unflatten(3, site.grid)
 
 

@@ -161,7 +161,7 @@ def _folder(text: str) -> Parts:
 
 
 def _path(text: str) -> Parts:
-    return _file(text) if _file(text) != (text,) else _folder(text)
+    return (Path(text),) if is_regular(Path(text)) else _folder(text)
 
 
 def _file(text: str) -> Parts:

@@ -106,9 +106,9 @@ def _of_pipeline(backbone: Backbone, split: Split) -> Iterator[_Figure]:
 
 
 def _of_classifiers(split: Split) -> Iterator[_Figure]:
+    parts = (split.images / 255).split(_BATCH)
     for name, recipe in RECIPES.items():
         classifier = load_classifier(f"lab:{name}")
-        parts = (split.images / 255).split(_BATCH)
         predicted = torch.cat([classifier(quantise(part)).argmax(1) for part in parts])
         estimate = wilson(int((predicted == split.labels).sum()), len(predicted))
         bound = 0.85 if recipe.radius else 0.97
