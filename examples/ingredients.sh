@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What each ingredient adds to preset strong at equal budget, one at a time and all together.
-#   [count=N] [rows="NAME …"] ingredients.sh ATTNSHIFT PYTHON OUT lab
-#   [count=N] [rows="NAME …"] ingredients.sh ATTNSHIFT PYTHON OUT photographs STUDY MATERIAL
+#   [count=N] [budget=METRIC=LIMIT,…] [rows="NAME …"] ingredients.sh ATTNSHIFT PYTHON OUT lab
+#   [count=N] [budget=METRIC=LIMIT,…] [rows="NAME …"] ingredients.sh ATTNSHIFT PYTHON OUT photographs STUDY MATERIAL
 # STUDY and MATERIAL are the folders of study_photographs.sh; the table is ingredients.md in OUT. N is the number
 # of images, and rows says which rows are made, by default all. Images are those for tuning, and the classifier for
 # tuning judges: the table says what to keep, and not how strong it is. The same command continues, with more rows too.
@@ -31,14 +31,14 @@ together="look-ahead tangent boundary time-travel"
 
 if [[ $world == lab ]]; then
     source "$here/lab.sh" "$attnshift" "$out" "$@"
-    count=${count:-400} setting=() surrogates=("${three[@]}") judge=lab:mobilenet budget=ssim=0.95
+    count=${count:-400} setting=() surrogates=("${three[@]}") judge=lab:mobilenet budget=${budget:-ssim=0.95}
     images "$count" tuning
-    photos=$out/images labels=$out/images/labels.csv
+    photos=$out/images labels=$out/images/labels.csv weights=()
 else
     source "$here/photographs/common.sh" "$python" "$1"
     count=${count:-520} setting=(--size 128 --precision bfloat16 --pipeline "$2/photo-pipeline")
-    surrogates=(--surrogate "$first") judge=$(network mobilenet_v1_0.75_192) budget=lpips-squeeze=0.05
-    photos=$study/photos/imagenette labels=$(labels_for 128 imagenette-tuning)
+    surrogates=(--surrogate "$first") judge=$(network mobilenet_v1_0.75_192) budget=${budget:-lpips-squeeze=0.05}
+    photos=$study/photos/imagenette labels=$(labels_for 128 imagenette-tuning) weights=(--weights "$study/lpips")
 fi
 
 changes_of() { awk -v name="$1" '$1 == name { $1 = ""; print }' <<<"$ingredients"; } # NAME: its KEY=VALUE…
@@ -57,5 +57,5 @@ while read -r name changes; do
 done <<<"$ingredients"
 # shellcheck disable=SC2046
 row together $(for name in $together; do changes_of "$name"; done)
-"$attnshift" compare "$photos" --labels "$labels" --limit "$count" "${setting[@]}" "${surrogates[@]}" \
+"$attnshift" "${weights[@]}" compare "$photos" --labels "$labels" --limit "$count" "${setting[@]}" "${surrogates[@]}" \
     --judge "$judge" "${entrants[@]}" --budget "$budget" --threads 1 --out "$out/compared" | tee "$out/ingredients.md"

@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from attnshift.diffusion.backbone import Backbone
 
-__all__ = ["FAMILIES", "SIDE", "TOKENS", "backbone_of", "flux", "sd3", "sdxl"]
+__all__ = ["FAMILIES", "SIDE", "TOKENS", "backbone_of", "flux", "lcm", "sd3", "sdxl"]
 
 SIDE, TOKENS = 64, 24
 _LETTERS = "abcdefghijklmnopqrstuvwxyz',-"
@@ -106,6 +106,27 @@ def _sdxl(spacing: str, zeros: bool) -> Any:
     )  # fmt: skip
 
 
+def lcm() -> Any:
+    """A ``LatentConsistencyModelPipeline``: a Stable Diffusion whose denoiser is told its guidance."""
+    return _seeded(_lcm)
+
+
+def _lcm() -> Any:
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+
+    tokenizer = clip_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=SIDE // 8, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=16,
+        attention_head_dim=2, norm_num_groups=4, time_cond_proj_dim=12,
+    )  # fmt: skip
+    scheduler = LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    return LatentConsistencyModelPipeline(
+        vae=autoencoder(4, None), text_encoder=clip(tokenizer, 16, False), tokenizer=tokenizer, unet=unet,
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
 def sd3(with_t5: bool = True, medium: bool = False) -> Any:
     """A ``StableDiffusion3Pipeline``; ``medium`` normalises queries and keys and has image-only attention in its
     first block, as 3.5 medium does."""
@@ -152,6 +173,7 @@ def _flux(dev: bool) -> Any:
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "sdxl": sdxl,
+    "lcm": lcm,
     "sd3": sd3,
     "sd3 medium without t5": lambda: sd3(False, True),
     "flux dev": flux,
@@ -163,9 +185,12 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 @cache
 def backbone_of(family: str) -> Backbone:
     """The backbone of a pipeline of ``FAMILIES``."""
+    from attnshift.diffusion.consistency import LatentConsistency
     from attnshift.diffusion.flux import Flux
     from attnshift.diffusion.sd3 import StableDiffusion3
     from attnshift.diffusion.sdxl import StableDiffusionXL
 
-    kinds: dict[str, Any] = {"sdxl": StableDiffusionXL, "sd3": StableDiffusion3, "flux": Flux}
+    kinds: dict[str, Any] = {
+        "sdxl": StableDiffusionXL, "lcm": LatentConsistency, "sd3": StableDiffusion3, "flux": Flux,
+    }  # fmt: skip
     return kinds[family.split()[0]](FAMILIES[family](), family)

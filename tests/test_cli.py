@@ -500,7 +500,12 @@ def test_every_family_from_the_attack_to_the_report(
     images, labels = command.photos / "images", command.photos / "labels.csv"
     steps = {
         "p2p": ("optimiser.iterations=2", "finish.keep=last", "mask.source=attention", "diffusion.denoising_steps=2"),
-        "advdiff": ("baseline.inverted_steps=3", "baseline.rounds=1", "baseline.guidance=1"),
+        "advdiff": (
+            "baseline.schedule_steps=50",
+            "baseline.inverted_steps=3",
+            "baseline.rounds=1",
+            "baseline.guidance=1",
+        ),
         "advfm": ("baseline.schedule_steps=2", "baseline.steps=2"),
     }[preset]
     attacked = call(

@@ -23,7 +23,7 @@ from attnshift.errors import ModelError
 from attnshift.sizes import Size
 from attnshift.testing.backbones import BACKBONE_CHECKS
 from attnshift.types import MassShare
-from families import FAMILIES, SIDE, TOKENS, backbone_of, flux, sd3, sdxl
+from families import FAMILIES, SIDE, TOKENS, backbone_of, flux, lcm, sd3, sdxl
 from tiers import fast_first
 
 PROMPTS = ("a photo of a red ball", "a mug on the tree")
@@ -109,6 +109,24 @@ def test_a_distilled_sdxl_keeps_its_trailing_levels() -> None:
     few = StableDiffusionXL(sdxl(spacing="trailing"), "turbo").noise_schedule(4, 4)
     assert few.timesteps == (999, 749, 499, 249)
     assert backbone_of("sdxl").noise_schedule(20, 5).timesteps == (201, 151, 101, 51, 1)
+
+
+@torch.no_grad()
+def test_a_consistency_model_is_told_what_the_pipeline_tells_it_and_where() -> None:
+    """A run of its pipeline in one step, from given noise."""
+    pipeline, backbone = lcm(), backbone_of("lcm")
+    noise = torch.randn(2, 4, *backbone.latent_size(WIDE), generator=torch.Generator().manual_seed(0))
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        list(PROMPTS), height=WIDE.rows, width=WIDE.columns, num_inference_steps=1, latents=noise, output_type="latent"
+    ).images
+    whole, text = backbone.noise_schedule(1, 1), backbone.embed(PROMPTS)
+    found = whole.step(noise, backbone.denoise(noise, whole.timesteps[0], text).output, 0)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    # Levels that it was distilled at, as its own scheduler picks them.
+    assert backbone.noise_schedule(4, 2).timesteps == (499, 259)
+    with pytest.raises(ModelError, match="a schedule of 51 steps is too long: lcm was trained with 50"):
+        backbone.noise_schedule(51, 2)
 
 
 @pytest.mark.parametrize("family", ["sd3", "sd3 medium without t5"])

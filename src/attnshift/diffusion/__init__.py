@@ -22,6 +22,11 @@ BACKBONES = Table(
             "Rombach et al., CVPR 2022",
             "attnshift.diffusion.stable_diffusion:STABLE_DIFFUSION",
         ),
+        "lcm": Entry(
+            "latent consistency models of Stable Diffusion 1.x, which take no negative prompt",
+            "Luo et al., arXiv 2310.04378",
+            "attnshift.diffusion.consistency:CONSISTENCY",
+        ),
         "sdxl": Entry(
             "Stable Diffusion XL, also distilled (Turbo, Lightning)",
             "Podell et al., ICLR 2024",
@@ -76,7 +81,7 @@ RECONSTRUCTIONS = Table(
 
 
 _USUAL = "stable_diffusion"
-_OURS = (_USUAL, "sdxl", "sd3", "flux")
+_OURS = (_USUAL, "lcm", "sdxl", "sd3", "flux")
 """Backbones of this package whose pipelines lie in files."""
 _SHIPPED = ("lab", "lab-flow")
 """Those whose pipelines are part of it."""

@@ -74,6 +74,9 @@ _DEEPEST = 100
 """Layers in a row: more are no network that anybody trained, and would be built one by one before
 they do not fit."""
 
+_WIDEST = 8192
+"""Numbers by which a denoiser is told its guidance, at most."""
+
 _CONDITIONS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")
 """What a denoiser may want to be told beside the noise level and the text."""
 
@@ -219,9 +222,10 @@ def check_betas(where: object, config: Mapping[str, Any]) -> None:
         )
 
 
-def check_unet(path: Path, family: str) -> None:
+def check_unet(path: Path, family: str, told: bool = False) -> None:
     """Raise ModelError for a U-Net, configured at ``path``, that attends in another way than Stable
-    Diffusion's, or wants its guidance; ``family`` is supported."""
+    Diffusion's, or wants its guidance where ``told`` is False, or does not where it is True;
+    ``family`` is supported."""
     config = read_object(path)
     for key, usual in _USUAL_ATTENTION.items():
         if any(value not in (usual, None) for value in _flat(config.get(key))):
@@ -233,11 +237,15 @@ def check_unet(path: Path, family: str) -> None:
         for block in _flat(config.get(key)):
             if block not in _BLOCKS:
                 raise ModelError(f"{path}: {key} has {block!r:.80}, which {family} do not have")
-    if config.get("time_cond_proj_dim") is not None:
+    width = config.get("time_cond_proj_dim")
+    if told and not (type(width) is int and 2 <= width <= _WIDEST):
         raise ModelError(
-            f"{path}: time_cond_proj_dim is {config['time_cond_proj_dim']!r:.80}: the denoiser wants to be told its "
-            "guidance, as latent consistency models do, which are not supported; take the model that it was distilled "
-            "from"
+            f"{path}: time_cond_proj_dim is {width!r:.80}; {family} are told their guidance in 2 to {_WIDEST} numbers"
+        )
+    if width is not None and not told:
+        raise ModelError(
+            f"{path}: time_cond_proj_dim is {width!r:.80}: the denoiser wants to be told its guidance, as latent "
+            "consistency models do; of these the ones of the class LatentConsistencyModelPipeline are supported"
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from attnshift.diffusion.latent_model import in_float
 from attnshift.diffusion.layout import Layout
 from attnshift.diffusion.loading import Reload, load_family
 from attnshift.diffusion.texts import Encoders, TextStream
-from attnshift.diffusion.unet import UNetModel, ddim_scheduler
+from attnshift.diffusion.unet import UNetModel, walked_by
 from attnshift.errors import ModelError
 
 __all__ = ["SDXL", "StableDiffusionXL", "load_sdxl"]
@@ -58,7 +58,7 @@ class StableDiffusionXL(UNetModel):
         self._zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt", True))
         self._second = pipeline.tokenizer_2
         stream = TextStream("clip", pipeline.tokenizer, int(pipeline.tokenizer.model_max_length))
-        scheduler = ddim_scheduler(pipeline.scheduler, name)
+        scheduler = walked_by(DDIMScheduler, pipeline.scheduler, name)
         super().__init__(name, vae, unet, scheduler, Encoders(networks, reload), [stream])
 
     @torch.no_grad()

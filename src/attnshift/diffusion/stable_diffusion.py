@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -24,7 +24,7 @@ from attnshift.diffusion.latent_model import in_float
 from attnshift.diffusion.layout import Layout
 from attnshift.diffusion.loading import load_family
 from attnshift.diffusion.texts import Encoders, TextStream
-from attnshift.diffusion.unet import UNetModel, ddim_scheduler
+from attnshift.diffusion.unet import UNetModel, walked_by
 
 __all__ = ["STABLE_DIFFUSION", "StableDiffusion", "load_stable_diffusion"]
 
@@ -39,12 +39,16 @@ class StableDiffusion(UNetModel):
         vae, unet, text = pipeline.vae, pipeline.unet, self.text_encoder.config
         check_parts(name, unet.config, vae.config, text, self.tokenizer)
         self.length = min(self.tokenizer.model_max_length, text.max_position_embeddings)
-        scheduler = ddim_scheduler(
-            pipeline.scheduler, name, timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False
-        )
+        scheduler = self._walked(pipeline.scheduler, name)
         encoders = Encoders({"text_encoder": self.text_encoder}, None)
         super().__init__(name, vae, unet, scheduler, encoders, [TextStream("clip", self.tokenizer, self.length)])
         encoders.to(self.device)
+
+    def _walked(self, scheduler: Any, name: str) -> DDIMScheduler | LCMScheduler:
+        """The levels of ``scheduler``, the one of the pipeline ``name``, as they are walked."""
+        return walked_by(
+            DDIMScheduler, scheduler, name, timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False
+        )
 
     def to(self, device: torch.device | str) -> Self:
         super().to(device)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +25,9 @@ from attnshift.fingerprint import fingerprint
 from attnshift.sizes import Sides
 from attnshift.types import Site
 
-__all__ = ["UNetModel", "ddim_scheduler"]
+__all__ = ["UNetModel", "walked_by"]
+
+_Walk = TypeVar("_Walk", DDIMScheduler, LCMScheduler)
 
 
 class UNetModel(LatentModel):
@@ -36,7 +38,7 @@ class UNetModel(LatentModel):
         name: str,
         vae: Autoencoder,
         unet: UNet2DConditionModel,
-        scheduler: DDIMScheduler,
+        scheduler: DDIMScheduler | LCMScheduler,
         encoders: Encoders,
         streams: Sequence[TextStream],
     ):
@@ -59,7 +61,7 @@ class UNetModel(LatentModel):
 
     def noise_schedule(self, schedule_steps: int, denoising_steps: int, size: Sides = 0) -> NoiseSchedule:
         alphas = self.scheduler.alphas_cumprod.double()
-        self._check_trained(schedule_steps, len(alphas))
+        self._check_trained(schedule_steps, self._most_steps)
         self.scheduler.set_timesteps(schedule_steps)
         timesteps = [int(value) for value in self.scheduler.timesteps]
         # The offset of one puts the first of all training steps beyond the last level.
@@ -93,17 +95,22 @@ class UNetModel(LatentModel):
             output = alpha**0.5 * output + (1 - alpha) ** 0.5 * latents
         return Prediction(output, attention)
 
+    @property
+    def _most_steps(self) -> int:
+        """Levels that a schedule may have: those of training."""
+        return len(self.scheduler.alphas_cumprod)
+
     def _further(self, latents: Float[Tensor, "batch channels rows columns"], text: Conditioning) -> dict[str, Any]:
         """Arguments of the denoiser beside latents, noise level and states."""
         return {}
 
 
-def ddim_scheduler(scheduler: Any, name: str, **changes: Any) -> DDIMScheduler:
-    """The noise levels of ``scheduler``, the one of the pipeline ``name``, walked by DDIM with eta
-    0; ``changes`` go before its own configuration."""
+def walked_by(walk: type[_Walk], scheduler: Any, name: str, **changes: Any) -> _Walk:
+    """The noise levels of ``scheduler``, the one of the pipeline ``name``, spaced as ``walk``
+    does; ``changes`` go before its own configuration."""
     config = dict(scheduler.config)
     check_betas(f"{name}: its scheduler", config)
-    made = DDIMScheduler.from_config(config, clip_sample=False, **changes)
+    made = walk.from_config(config, clip_sample=False, **changes)
     if made.config["prediction_type"] not in ("epsilon", "v_prediction"):
         raise ModelError(
             f"{name}: prediction type {made.config['prediction_type']!r} is not supported; epsilon and v_prediction are"
