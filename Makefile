@@ -66,8 +66,8 @@ format: $(INSTALLED)  ## format the code, and mend what ruff can mend
 coverage: $(INSTALLED)  ## the fast tests with the lines that they reach; fails below the floor in pyproject.toml
 	$(FAST) --cov --cov-report=term:skip-covered
 
-study: $(INSTALLED)  ## the tables of docs/results.md; PARTS="main notes flow defended"
-	bash examples/study_lab.sh $(BIN)/attnshift runs/study $(PARTS)
+study: $(INSTALLED)  ## the tables of docs/results.md; PARTS="main notes published costly …"
+	bash examples/study_lab.sh $(BIN)/attnshift $(BIN)/python runs/study $(PARTS)
 	$(BIN)/python examples/pages/comparisons.py runs/study docs/results.md
 
 PHOTOGRAPHS := runs/study-photographs

@@ -1,15 +1,16 @@
 """Compute the memory of an attack on every family of backbones at its true shape, without having it.
 
     python benchmarks/families.py FOLDER [--sides 512 1024] [--models NAME …] [--quick]
-    python benchmarks/families.py FOLDER --run NAME [--sides 256] [--quick]
+    python benchmarks/families.py FOLDER --run NAME [--weights int8] [--sides 256] [--quick]
 
 FOLDER holds pipelines in diffusers' layout; their configurations and tokenizers are enough. Weights
 are those of denoiser, autoencoder and one surrogate, and apart from them the text encoders, which
 leave before an iteration. One iteration of preset ``fast`` on one image, as in large_images.py.
 
---run carries such an iteration out, with random weights in bf16, and measures it: CPU seconds once it
-is warm, and memory above the weights. It takes the memory of the weights and more. --quick
-writes nothing.
+--run carries such an iteration out, with random weights in bf16, or those of the denoiser's linear
+layers in 8 bits, and measures it: CPU seconds once it is warm, and memory above the weights. It takes
+the memory of the weights and more, without those of the text encoders: texts are random states of
+their shapes. --quick writes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import copy
 import importlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,9 @@ from attnshift.attack.loop import AttackState, value_and_grad
 from attnshift.attack.method import Method
 from attnshift.attack.prepare import Task, prepare_batch
 from attnshift.classifiers import load_classifier
+from attnshift.diffusion.conditioning import Conditioning
 from attnshift.diffusion.flux import Flux
+from attnshift.diffusion.int8 import in_eight_bits
 from attnshift.diffusion.sd3 import StableDiffusion3
 from attnshift.diffusion.sdxl import StableDiffusionXL
 from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -60,12 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=[512, 1024])
     parser.add_argument("--models", nargs="+", default=[])
     parser.add_argument("--run", default="", metavar="NAME", help="carry one iteration out on this pipeline")
+    parser.add_argument("--weights", choices=("bf16", "int8"), default="bf16", help="of the denoiser's linear layers")
     parser.add_argument("--quick", action="store_true", help="nothing is written")
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()
     if options.run:
         for side in options.sides:
-            figures = carried_out(options.folder / options.run, side)
+            figures = carried_out(options.folder / options.run, side, options.weights)
             print(options.run, side, figures)
             if not options.quick:
                 before = read("cpu").get("families", {}).get("carried_out", {})
@@ -87,23 +91,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record("cpu", "families", {"bytes": families}, "bytes", {"figures": "computed", "torch": torch.__version__})
 
 
-def carried_out(source: Path, side: int) -> dict[str, float]:
+def carried_out(source: Path, side: int, weights: str) -> dict[str, float | str]:
     """Return seconds and bytes of an iteration of preset ``fast`` on a pipeline with random weights."""
     parts, kind = _parts(source)
-    networks = [part for part in parts.values() if isinstance(part, nn.Module)]
-    for network in networks:
-        network.to(dtype=torch.bfloat16).eval()
-    _fill(networks)
-    with torch.no_grad():
-        for parameter in (each for network in networks for each in network.parameters()):
-            # Norms scale by 1; small weights keep a network of any depth finite.
-            parameter.normal_(0, 0.02) if parameter.ndim > 1 else parameter.fill_(1)
-        for name, buffer in (each for network in networks for each in network.named_buffers()):
-            buffer.copy_(torch.arange(buffer.shape[-1])) if name.endswith("position_ids") else buffer.zero_()
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.to(dtype=torch.bfloat16).eval()
+    real = [part for name, part in parts.items() if isinstance(part, nn.Module) and name not in ENCODERS]
+    if weights == "int8":
+        in_eight_bits(parts["transformer"] if "transformer" in parts else parts["unet"])
+    _fill(real)
+    for network in real:
+        _randomise(network)
+    unreal = FakeTensorMode(allow_non_fake_inputs=True)
+    with unreal:
+        _fill(part for name, part in parts.items() if name in ENCODERS and part is not None)
+    for name in ENCODERS:
+        if parts.get(name) is not None:
+            parts[name].__dict__["to"] = partial(_stay, parts[name])
     backbone = CLASSES[kind](getattr(importlib.import_module("diffusers"), kind)(**parts), source.name)
+    backbone.__dict__["embed"] = partial(_random_texts, unreal, backbone.embed)
     task = Task("one", torch.rand(3, side, side), 0, "mug")
     batch = prepare_batch(_method(backbone), backbone, [load_classifier("random:resnet50")], [task])
-    backbone.release_texts()
 
     def iteration() -> None:
         found = value_and_grad(batch, batch.render.trajectory.start.clone(), 1, AttackState.start(batch))
@@ -112,7 +121,36 @@ def carried_out(source: Path, side: int) -> dict[str, float]:
     # Measuring its memory warms it up.
     taken = above(held("cpu"), iteration, "cpu")
     (seconds,) = take_turns({source.name: iteration}, 1, warm_up=0, now=time.process_time)[source.name]
-    return {"side": side, "bytes": taken, "cpu_seconds": seconds, "threads": torch.get_num_threads()}
+    return {
+        "side": side,
+        "weights": weights,
+        "bytes": taken,
+        "cpu_seconds": seconds,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@torch.no_grad()
+def _randomise(network: nn.Module) -> None:
+    """Give a network small weights, which keep one of any depth finite; norms scale by 1."""
+    for parameter in network.parameters():
+        parameter.normal_(0, 0.02) if parameter.ndim > 1 else parameter.fill_(1)
+    for name, buffer in network.named_buffers():
+        if name.endswith("position_ids"):
+            buffer.copy_(torch.arange(buffer.shape[-1]))
+        elif name.endswith("whole"):
+            buffer.random_(-127, 128)
+        else:
+            # Evenly spread whole numbers deviate by 73.
+            buffer.fill_(0.02 / 73 if name.endswith("step") else 0)
+
+
+def _random_texts(unreal: FakeTensorMode, embed: Callable[..., Conditioning], prompts: Sequence[str]) -> Conditioning:
+    """Return states of the shapes that encoders without values would give."""
+    with unreal:
+        made = embed(prompts)
+    shapes = [each if each is None else each.shape for each in (made.states, made.pooled)]
+    return Conditioning(*(each if each is None else torch.randn(each) for each in shapes))
 
 
 def _method(backbone: Any, settings: Sequence[str] = ()) -> Method:

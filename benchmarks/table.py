@@ -146,19 +146,28 @@ def _families(models: Mapping[str, Figures]) -> list[str]:
     if not shown:
         return []
     names = [name for name in next(iter(shown.values())) if name not in ("weights", "texts")]
+    run = models["families"].get("carried_out", {})
+    sides = {each["side"] for each in run.values()}
+    assert len(sides) < 2, f"carried out at {sides} px; a table has one size"
     rows = [
-        [name, *(f"{taken[each] / 1e9:.1f}" for each in ("weights", "texts", *names))] for name, taken in shown.items()
+        [name, *(f"{taken[each] / 1e9:.1f}" for each in ("weights", "texts", *names)), *_carried_out(run.get(name))]
+        for name, taken in shown.items()
     ]
-    told = ["Computed at the true shapes, not measured, by `python benchmarks/families.py FOLDER`."]
-    for name, run in models["families"].get("carried_out", {}).items():
-        threads = "one thread" if run["threads"] == 1 else f"{run['threads']:.0f} threads"
-        said = (
-            f"Carried out with random weights: an iteration on {name} at {run['side']} px takes "
-            f"{run['cpu_seconds']:.0f} seconds of CPU on {threads}, and "
-            f"{run['bytes'] / 1e9:.1f} GB above the weights (`--run {name}`)."
-        )
-        told += ["", *wrap(said, 100)]
-    return [*_table(["", "weights, GB", "text encoders, GB", *(f"{name}, GB" for name in names)], rows), *told]
+    head = ["", "weights, GB", "text encoders, GB", *(f"{name}, GB" for name in names)]
+    head += [f"{each} carried out: {what}" for each in sides for what in ("weights", "GB", "CPU s")]
+    threads = " and ".join(sorted({f"{each['threads']:.0f}" for each in run.values()}))
+    said = (
+        "Memory is computed at the true shapes, not measured, by `python benchmarks/families.py FOLDER`. The last "
+        "columns are measured: one iteration with random weights in the precision named there, text encoders left "
+        f"out, threads {threads} (`--run NAME`)."
+    )
+    return [*_table(head, rows), *wrap(said, 100)]
+
+
+def _carried_out(run: Mapping[str, Any] | None) -> list[str]:
+    if run is None:
+        return ["–"] * 3
+    return [run["weights"], f"{run['bytes'] / 1e9:.1f}", f"{run['cpu_seconds']:.0f}"]
 
 
 def _batches(models: Mapping[str, Figures]) -> list[str]:

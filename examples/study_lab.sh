@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Study of docs/results.md: 128 held-out lab images, every preset and every baseline within SSIM 0.95.
-#   [count=N] study_lab.sh ATTNSHIFT OUT [PART…]
+#   [count=N] study_lab.sh ATTNSHIFT PYTHON OUT [PART…]
 # N is the number of images. Parts, all of them without PART; the same command continues:
 #   main      our presets within a budget, and the baselines
 #   notes     the notes' presets and older ones
-#   flow      the first quarter of the images through both pipelines of the lab, and AdvFM
+#   published further published attacks, on a quarter of the images
+#   costly    those that take half a minute an image and more, on a sixteenth
+#   generated attacks that start from noise and make images of their own, as many as that
+#   flow      the first quarter of the images through both pipelines of the lab, and AdvFM on a sixteenth
 #   defended  some of these runs behind JPEG and purification, and how visible their objects are
-source "$(dirname "$0")/lab.sh"
+here=$(dirname "$0") python=$2
+source "$here/lab.sh" "$1" "${@:3}"
 main=(strong latents pixels fast tifgsm difgsm mifgsm alma_budget)
 notes=(attention seed nearest diffattack ensemble quick bsr p2p full pgd adaea ssa)
 defended=()
@@ -14,22 +18,39 @@ for defence in 'jpeg(quality=60)' 'purification(strength=0.15,schedule_steps=20)
     for judge in coatnet nfnet byobnet robust; do defended+=(--judge "$defence+lab:$judge"); done
 done
 
-compare() { # RECIPE…
-    "$attnshift" compare "$out/images" --labels "$out/images/labels.csv" "${three[@]}" "${judges[@]}" \
-        $(printf -- '--recipe %s ' "$@") --budget ssim=0.95 --threads 1 --out "$out/budget" | tee "$out/budget.md"
+published=(strong latents pixels alma_budget diffpgd advad advad_x adaea pgd ssa bsr)
+costly=(strong latents pixels aca apa advdiff natadiff mef l2t)
+count=${count:-128}
+
+compare() { # NAME COUNT [--OPTION=VALUE…] RECIPE…
+    local name=$1 limit=$2 each given=()
+    shift 2
+    for each in "$@"; do
+        if [[ $each == --* ]]; then given+=("$each"); else given+=(--recipe "$each"); fi
+    done
+    "$attnshift" compare "$out/images" --labels "$out/images/labels.csv" --limit "$limit" "${three[@]}" "${judges[@]}" \
+        "${given[@]}" --budget ssim=0.95 --threads 1 --out "$out/$name" | tee "$out/$name.md"
 }
 
-images "${count:-128}"
-if asked main; then compare "${main[@]}"; fi
-if asked notes; then compare "${main[@]}" "${notes[@]}"; fi
+images "$count"
+if asked main; then compare budget "$count" "${main[@]}"; fi
+if asked notes; then compare budget "$count" "${main[@]}" "${notes[@]}"; fi
+if asked published; then compare published $((count / 4)) "${published[@]}"; fi
+if asked costly; then compare costly $((count / 16)) "${costly[@]}"; fi
+if asked generated; then
+    for each in advdiff_noise natadiff_noise; do
+        "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" --limit $((count / 4)) "${three[@]}" \
+            --preset "$each" --threads 1 --out "$out/$each"
+        "$attnshift" evaluate "$out/$each" "${judges[@]}" --reference lab:rerender
+    done
+    "$python" "$here/pages/generations.py" "$out/images" lab:rerender "$out"/{advdiff,natadiff}_noise |
+        tee "$out/generated.md"
+fi
 if asked flow; then
     for pipeline in lab-flow lab; do
-        "$attnshift" compare "$out/images" --labels "$out/images/labels.csv" --limit $((${count:-128} / 4)) "${three[@]}" \
-            "${judges[@]}" --recipe strong --recipe latents --recipe fast --pipeline "$pipeline" --budget ssim=0.95 \
-            --threads 1 --out "$out/through-$pipeline"
+        compare "through-$pipeline" $((count / 4)) "--pipeline=$pipeline" strong latents fast
     done
-    "$attnshift" compare "$out/images" --labels "$out/images/labels.csv" --limit $((${count:-128} / 8)) "${three[@]}" \
-        "${judges[@]}" --recipe strong --recipe advfm --pipeline lab-flow --budget ssim=0.95 --threads 1 --out "$out/advfm"
+    compare advfm $((count / 16)) --pipeline=lab-flow strong advfm
 fi
 if asked defended; then
     for run in "$out"/budget/runs/{strong,latents,pixels,difgsm}@ssim=0.95; do

@@ -2,13 +2,13 @@
 # Study of targeted attacks: three of our presets and three attacks on pixels, towards the nearest wrong
 # class and towards a random one, judged plainly, behind JPEG and behind purification. Each attacks twice:
 # as it is, and as one that knows the purification. Success is the target alone.
-#   [count=N] [MATERIAL=FOLDER] study_targeted.sh ATTNSHIFT PYTHON OUT [PART…]
+#   [count=N] [attacks="NAME …"] [MATERIAL=FOLDER] study_targeted.sh ATTNSHIFT PYTHON OUT [PART…]
 # Parts are lab, and photographs, which needs the MATERIAL of study_photographs.sh; without PART both are
-# run. N is the number of images. The same command continues an interrupted study.
+# run. N is the number of images, and attacks says which attack, by default all. The same command continues an interrupted study.
 here=$(dirname "$0") python=$2
 source "$here/lab.sh" "$1" "$3" "${@:4}"
 recipes=()
-for each in strong fast pixels alma_budget difgsm mifgsm; do recipes+=(--recipe "$each"); done
+for each in ${attacks:-strong fast pixels alma_budget difgsm mifgsm}; do recipes+=(--recipe "$each"); done
 purification=strength=0.15,schedule_steps=20
 known="purification($purification,gradient=bpda,draws=2)"
 

@@ -4,7 +4,7 @@
 
 STUDY is the folder of study_lab.sh, study_photographs.sh or steering.sh. Every comparison that it
 holds becomes tables in PAGE, between the two marks there; judged.py makes those of its runs behind
-defences. With several limits of LPIPS,
+defences. Tables of comparisons that it does not hold stay as they are. With several limits of LPIPS,
 photographs-curve.png beside PAGE has the success at each. A study of photographs also gets
 STUDY/pairs.png, clean and attacked images at full size; it holds photographs, which are not the
 project's, and stays with the study.
@@ -45,14 +45,22 @@ def main(study: Path, page: Path) -> None:
     read = {path.parent.name: json.loads(path.read_text()) for path in sorted(study.glob("*/compare.json"))}
     found = {name: facts for name, facts in read.items() if "budgets" in facts}
     before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    tables = "\n".join(
-        line for name, facts in found.items() for line in [*comparison(name, facts), *behind(study / name)]
-    )
-    page.write_text(f"{before}{START}\n\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    there, _, after = rest.partition(END)
+    tables = kept(there) | {name: [*comparison(name, facts), *behind(study / name)] for name, facts in found.items()}
+    text = "\n".join(line for name in sorted(tables) for line in tables[name])
+    page.write_text(f"{before}{START}\n\n{text}\n{END}{after}", encoding="utf-8")
     if "single" in found and sum(table["budget"].startswith("lpips") for table in found["single"]["budgets"]) > 1:
         draw_curve(found["single"], page.with_name("photographs-curve.png"))
     if "main" in found:
         draw_pairs(study / "main", found["main"], study / "pairs.png")
+
+
+def kept(tables: str) -> dict[str, list[str]]:
+    """Lines of the tables that a page has, by the comparison that their heading begins with."""
+    found: dict[str, list[str]] = {}
+    for part in tables.split("\n### ")[1:]:
+        found.setdefault(part.partition(":")[0], []).extend(f"### {part.rstrip()}\n".splitlines() + [""])
+    return found
 
 
 def comparison(name: str, facts: Facts) -> Iterator[str]:

@@ -75,7 +75,7 @@ class DiffusionBaseline(ScaledOptions, ABC):
         if self.flow and not flow:
             raise RecipeError(
                 f"{type(self).__name__} perturbs the velocity of a rectified flow, and {pipeline} predicts none; take "
-                "a pipeline of Stable Diffusion 3 or FLUX.1"
+                "a pipeline of Stable Diffusion 3 or FLUX.1, or lab-flow"
             )
 
     def rule(self) -> FusionRule:

@@ -123,6 +123,11 @@ def is_flow(source: str) -> bool:
     return loader is None or loader.flow
 
 
+def is_shipped(source: str) -> bool:
+    """True for a pipeline that is part of this package, with any options behind its name."""
+    return _prefixed(source)[0] in _SHIPPED
+
+
 def _loader(source: str) -> Loader | None:
     """The loader of the pipeline ``source``; None where loading it says why there is none."""
     try:

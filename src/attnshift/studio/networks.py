@@ -13,7 +13,7 @@ from typing import TypeVar
 from attnshift.attack.inputs import check_device
 from attnshift.classifiers.classifier import Classifier, as_surrogates, vocabulary
 from attnshift.defences.names import load_defended, load_surrogate
-from attnshift.diffusion import Precision, as_precision, load_pipeline
+from attnshift.diffusion import Precision, as_precision, is_shipped, load_pipeline
 from attnshift.diffusion.backbone import Backbone
 from attnshift.errors import ModelError, UserError
 from attnshift.execution.checks import Loaders
@@ -49,7 +49,7 @@ class StudioOptions:
 
     @property
     def of_lab(self) -> bool:
-        return self.pipeline == "lab"
+        return is_shipped(self.pipeline)
 
     def completed(self) -> StudioOptions:
         """The same with the lab's classifiers where none are given; a ``UserError`` where another
