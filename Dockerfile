@@ -1,7 +1,7 @@
 # attnshift and its studio.
 #   docker build -t attnshift .                                     on the CPU
 #   docker build -t attnshift:cuda --build-arg TORCH=cu130 .        on an NVIDIA GPU
-# docs/containers.md says how to run it.
+# docs/installation.md says how to run it.
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS installed

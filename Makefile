@@ -94,13 +94,15 @@ ensemble: $(INSTALLED)  ## one run for each fusion rule, with and without views
 
 bench: MODELS ?= lab mini
 bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2" takes 18 GB
-	$(BIN)/python benchmarks/speed.py --models $(MODELS)
+	$(BIN)/python benchmarks/speed.py --models $(MODELS) --threads 1
+	$(BIN)/python benchmarks/speed.py --models $(MODELS) --threads 2 --parts iterations
 	$(BIN)/python benchmarks/memory.py --models $(MODELS)
 	$(BIN)/python benchmarks/large_images.py
 	$(BIN)/python benchmarks/rates.py --models $(MODELS)
 	$(BIN)/python benchmarks/surrogates.py --models $(MODELS)
 	$(BIN)/python benchmarks/switches.py
 	$(BIN)/python benchmarks/workers.py
+	$(BIN)/python benchmarks/allocator.py
 	$(BIN)/python benchmarks/table.py --write
 
 lock:  ## renew requirements.lock (needs uv)

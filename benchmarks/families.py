@@ -1,7 +1,7 @@
 """Compute the memory of an attack on every family of backbones at its true shape, without having it.
 
     python benchmarks/families.py FOLDER [--sides 512 1024] [--models NAME …] [--quick]
-    python benchmarks/families.py FOLDER --run NAME [--weights int8] [--sides 256] [--quick]
+    python benchmarks/families.py FOLDER --run NAME [--weights int8] [--variant checkpointed] [--sides 256] [--quick]
 
 FOLDER holds pipelines in diffusers' layout; their configurations and tokenizers are enough. Weights
 are those of denoiser, autoencoder and one surrogate, and apart from them the text encoders, which
@@ -64,12 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=[])
     parser.add_argument("--run", default="", metavar="NAME", help="carry one iteration out on this pipeline")
     parser.add_argument("--weights", choices=("bf16", "int8"), default="bf16", help="of the denoiser's linear layers")
+    parser.add_argument("--variant", choices=VARIANTS, default="plain")
     parser.add_argument("--quick", action="store_true", help="nothing is written")
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()
     if options.run:
         for side in options.sides:
-            figures = carried_out(options.folder / options.run, side, options.weights)
+            figures = carried_out(options.folder / options.run, side, options.weights, options.variant)
             print(options.run, side, figures)
             if not options.quick:
                 before = read("cpu").get("families", {}).get("carried_out", {})
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record("cpu", "families", {"bytes": families}, "bytes", {"figures": "computed", "torch": torch.__version__})
 
 
-def carried_out(source: Path, side: int, weights: str) -> dict[str, float | str]:
+def carried_out(source: Path, side: int, weights: str, variant: str) -> dict[str, float | str]:
     """Return seconds and bytes of an iteration of preset ``fast`` on a pipeline with random weights."""
     parts, kind = _parts(source)
     for part in parts.values():
@@ -112,7 +113,7 @@ def carried_out(source: Path, side: int, weights: str) -> dict[str, float | str]
     backbone = CLASSES[kind](getattr(importlib.import_module("diffusers"), kind)(**parts), source.name)
     backbone.__dict__["embed"] = partial(_random_texts, unreal, backbone.embed)
     task = Task("one", torch.rand(3, side, side), 0, "mug")
-    batch = prepare_batch(_method(backbone), backbone, [load_classifier("random:resnet50")], [task])
+    batch = prepare_batch(_method(backbone, VARIANTS[variant]), backbone, [load_classifier("random:resnet50")], [task])
 
     def iteration() -> None:
         found = value_and_grad(batch, batch.render.trajectory.start.clone(), 1, AttackState.start(batch))
@@ -123,7 +124,7 @@ def carried_out(source: Path, side: int, weights: str) -> dict[str, float | str]
     (seconds,) = take_turns({source.name: iteration}, 1, warm_up=0, now=time.process_time)[source.name]
     return {
         "side": side,
-        "weights": weights,
+        "weights": weights if variant == "plain" else f"{weights}, {variant}",
         "bytes": taken,
         "cpu_seconds": seconds,
         "threads": torch.get_num_threads(),

@@ -14,6 +14,6 @@ within() { # SECONDS SCRIPT ARGUMENT…: a part that takes longer leaves the oth
         echo "$2: failed, or not finished in $1 s" >&2
 }
 
-within 300 gpu.py --minutes 4 --models "${models[@]}"
-within 100 rates.py --models "${models[0]}" --batch 4
-within 60 memory.py --models "${models[0]}"
+within 250 gpu.py --minutes 3.7 --models "${models[@]}"
+within 80 rates.py --models "${models[0]}" --batch 4
+within 150 memory.py --models "${models[0]}"

@@ -21,6 +21,7 @@ from peak import ENVIRONMENT, above, held
 from pieces import Prepared
 from timing import machine
 
+from attnshift.deterministic import settle_device
 from results import record
 
 SAVING = ("diffusion.checkpointing=true",)
@@ -29,6 +30,7 @@ VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
     "exact": lambda model: Prepared.of(model, "diffattack").ours,
     "checkpointed": lambda model: Prepared.of(model, "diffattack", SAVING).ours,
     "floor": lambda model: Prepared.of(model, "diffattack").floor,
+    "checkpointed_floor": lambda model: Prepared.of(model, "diffattack").checkpointed_floor,
     "bf16": lambda model: Prepared.of(model, "diffattack").ours,
     "quick": lambda model: Prepared.of(model, "quick").ours,
 }
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(name: str, variant: str, device: str) -> int:
     """Return the bytes above the loaded weights of one iteration, preparation included."""
     torch.set_num_threads(1)
+    settle_device(device)
     # A first run loads libraries and makes their buffers; a small model does it where a large one
     # takes minutes.
     VARIANTS[variant](_loaded("mini" if name in LARGE else name, variant, device))()

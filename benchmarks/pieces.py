@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from models import Model, in_bf16
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from attnshift.attack.loop import AttackState, Gradient, value_and_grad
 from attnshift.attack.method import Method
@@ -18,6 +20,7 @@ from attnshift.attack.run import run_attack
 from attnshift.batching import concatenated
 from attnshift.classifiers.classifier import Classifier
 from attnshift.data.images import quantise
+from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.recipes.reading import load_recipe
 
 # The naive DiffAttack is the one of the reference test.
@@ -67,7 +70,11 @@ class Prepared:
         preparation = prepared(self.batch, self.model.backbone, 0, task.class_name)
         return look(self.model.backbone, bare(self.classifiers[0]), preparation, self.latents[:1], task.label)
 
-    def floor(self) -> Tensor:
+    def checkpointed_floor(self) -> Tensor:
+        """Run the floor with each guided step and the decoder computed again on the way back."""
+        return self.floor(lambda part, *given: checkpoint(part, *given, use_reentrant=False))
+
+    def floor(self, carried_out: Callable[..., Any] = lambda part, *given: part(*given)) -> Tensor:
         """Run the same guided steps, decoder and classifier both ways, with diffusers alone."""
         backbone, trajectory = self.model.backbone, self.batch.render.trajectory
         scheduler, scale = backbone.scheduler, backbone.vae.config["scaling_factor"]
@@ -78,13 +85,21 @@ class Prepared:
             latents = start
             for timestep, empty in zip(trajectory.noise_schedule.timesteps, trajectory.unconditional, strict=True):
                 states = concatenated([empty, trajectory.text]).states
-                output = backbone.unet(torch.cat([latents, latents]), timestep, encoder_hidden_states=states).sample
+                output = carried_out(_denoised, backbone, torch.cat([latents, latents]), timestep, states)
                 without, told = output.chunk(2)
                 noise = without + trajectory.guidance * (told - without)
                 latents = scheduler.step(noise, int(timestep), latents).prev_sample
-            images = (backbone.vae.decode(latents / scale).sample / 2 + 0.5).clamp(0, 1)
+            images = (carried_out(_decoded, backbone, latents / scale) / 2 + 0.5).clamp(0, 1)
             loss = torch.nn.functional.cross_entropy(self.classifiers[0](images), labels, reduction="sum")
             return torch.autograd.grad(loss, start)[0]
+
+
+def _denoised(backbone: StableDiffusion, latents: Tensor, timestep: float, states: Tensor) -> Tensor:
+    return backbone.unet(latents, timestep, encoder_hidden_states=states).sample
+
+
+def _decoded(backbone: StableDiffusion, latents: Tensor) -> Tensor:
+    return backbone.vae.decode(latents).sample
 
 
 def iterations(model: Model) -> dict[str, Iteration]:

@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from attnshift.deterministic import settle_device
 from results import record
 
 SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0, help="0: as many as attnshift attack uses")
     parser.add_argument("--quick", action="store_true", help="one round, nothing is written")
     options = parser.parse_args(arguments)
+    settle_device(options.device)
     for name in options.models:
         model = build(name, options.device)
         torch.set_num_threads(options.threads or model.threads)

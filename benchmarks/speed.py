@@ -21,6 +21,7 @@ from pieces import Images, batches, iterations, whole_images
 from timing import machine, medians, ratio_of_medians, take_turns
 from torch import Tensor
 
+from attnshift.deterministic import settle_device
 from attnshift.metrics.metrics import ssim
 from attnshift.profiling import profiled
 from results import record
@@ -31,23 +32,26 @@ BATCHES = (1, 2, 4, 8, 16)
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["lab", "mini"])
-    parser.add_argument("--rounds", type=int, default=9, help="a third as many of images, and of sd2 on a CPU")
+    parser.add_argument("--rounds", type=int, default=9, help="five at most of images, and a third of sd2 on a CPU")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as attnshift attack uses")
     parser.add_argument("--quick", action="store_true", help="one round, batches of 1 and 2, nothing is written")
     options = parser.parse_args(arguments)
     rounds = 1 if options.quick else options.rounds
+    settle_device(options.device)
     for name in options.models:
         model = build(name, options.device)
         torch.set_num_threads(options.threads or model.threads)
         slow = model.large and options.device == "cpu"
         for part in options.parts or (["iterations"] if slow else PARTS):
-            repeated = max(1, rounds // 3) if slow or part == "images" else rounds
+            repeated = max(1, rounds // 3) if slow else min(rounds, 5) if part == "images" else rounds
             figures = PARTS[part](model, repeated, options.quick)
             print(f"{name}, {part}", *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
             if not options.quick:
-                record(options.device, name, figures, part, machine(options.device) | {"rounds": repeated})
+                threads = torch.get_num_threads()
+                called = name if threads == 1 or options.device != "cpu" else f"{name}, {threads} threads"
+                record(options.device, called, figures, part, machine(options.device) | {"rounds": repeated})
 
 
 def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:

@@ -108,17 +108,23 @@ def _profiles(models: Mapping[str, Figures]) -> list[str]:
 
 def _memory(models: Mapping[str, Figures]) -> list[str]:
     shown = {name: each for name, each in models.items() if "memory_vs_naive" in each}
-    variants = ("naive", "floor", "exact", "checkpointed", "bf16", "quick")
-    rows = [
-        [
-            name,
-            *(f"{each['bytes'][variant] / 1e6:.0f}" for variant in variants),
-            f"**{each['memory_vs_naive']:.2f}**",
-            f"**{each['memory_checkpointed_vs_naive']:.2f}**",
-        ]
-        for name, each in shown.items()
-    ]
-    titles = ["", *(f"{variant}, MB" for variant in variants), "exact / naive", "checkpointed / naive"]
+    variants = {"naive": "naive", "floor": "floor", "exact": "exact", "checkpointed_floor": "floor, checkpointed"}
+    variants |= {each: each for each in ("checkpointed", "bf16", "quick")}
+    pairs = {"exact": "floor", "checkpointed": "checkpointed_floor"}
+    rows = []
+    for name, each in shown.items():
+        taken = each["bytes"]
+        ratios = [taken[above] / taken[below] if below in taken else None for above, below in pairs.items()]
+        ratios += [each["memory_vs_naive"], each["memory_checkpointed_vs_naive"]]
+        rows.append(
+            [
+                name,
+                *(f"{taken[variant] / 1e6:.0f}" if variant in taken else "" for variant in variants),
+                *("" if ratio is None else f"**{ratio:.2f}**" for ratio in ratios),
+            ]
+        )
+    titles = ["", *(f"{variant}, MB" for variant in variants.values()), "exact / floor"]
+    titles += ["both checkpointed", "exact / naive", "checkpointed / naive"]
     return [*_table(titles, rows), *_circumstances(shown, "memory", "memory")]
 
 

@@ -3,10 +3,11 @@
 #   [count=N] study_lab.sh ATTNSHIFT PYTHON OUT [PART…]
 # N is the number of images. Parts, all of them without PART; the same command continues:
 #   main      our presets within a budget, and the baselines
-#   notes     the notes' presets and older ones
+#   notes     strong beside the notes' presets and older ones
 #   published further published attacks, on a quarter of the images
 #   costly    those that take half a minute an image and more, on a sixteenth
-#   generated attacks that start from noise and make images of their own, as many as that
+#   generated attacks that start from noise and make images of their own, a quarter as many
+#   adaptive  attacks that know the purification, on an eighth, judged behind it
 #   flow      the first quarter of the images through both pipelines of the lab, and AdvFM on a sixteenth
 #   defended  some of these runs behind JPEG and purification, and how visible their objects are
 here=$(dirname "$0") python=$2
@@ -29,17 +30,26 @@ compare() { # NAME COUNT [--OPTION=VALUE…] RECIPE…
         if [[ $each == --* ]]; then given+=("$each"); else given+=(--recipe "$each"); fi
     done
     "$attnshift" compare "$out/images" --labels "$out/images/labels.csv" --limit "$limit" "${three[@]}" "${judges[@]}" \
-        "${given[@]}" --budget ssim=0.95 --threads 1 --out "$out/$name" | tee "$out/$name.md"
+        "${given[@]}" --reference lab:rerender --budget ssim=0.95 --threads 1 --out "$out/$name" | tee "$out/$name.md"
 }
+
+part() { echo $((count < $1 ? 1 : count / $1)); } # DIVISOR: so many of the images, at least one
 
 images "$count"
 if asked main; then compare budget "$count" "${main[@]}"; fi
-if asked notes; then compare budget "$count" "${main[@]}" "${notes[@]}"; fi
-if asked published; then compare published $((count / 4)) "${published[@]}"; fi
-if asked costly; then compare costly $((count / 16)) "${costly[@]}"; fi
+if asked notes; then compare notes "$count" strong "${notes[@]}"; fi
+if asked published; then compare published "$(part 4)" "${published[@]}"; fi
+if asked costly; then compare costly "$(part 16)" "${costly[@]}"; fi
+if asked adaptive; then
+    purification=strength=0.15,schedule_steps=20
+    behind=()
+    for judge in coatnet nfnet byobnet robust; do behind+=("--judge=purification($purification)+lab:$judge"); done
+    compare adaptive "$(part 8)" --adaptive="purification($purification,gradient=bpda,draws=2)" "${behind[@]}" \
+        strong pixels alma_budget
+fi
 if asked generated; then
     for each in advdiff_noise natadiff_noise; do
-        "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" --limit $((count / 4)) "${three[@]}" \
+        "$attnshift" attack "$out/images" --labels "$out/images/labels.csv" --limit "$(part 4)" "${three[@]}" \
             --preset "$each" --threads 1 --out "$out/$each"
         "$attnshift" evaluate "$out/$each" "${judges[@]}" --reference lab:rerender
     done
@@ -48,9 +58,9 @@ if asked generated; then
 fi
 if asked flow; then
     for pipeline in lab-flow lab; do
-        compare "through-$pipeline" $((count / 4)) "--pipeline=$pipeline" strong latents fast
+        compare "through-$pipeline" "$(part 4)" "--pipeline=$pipeline" strong latents fast
     done
-    compare advfm $((count / 16)) --pipeline=lab-flow strong advfm
+    compare advfm "$(part 16)" --pipeline=lab-flow strong advfm
 fi
 if asked defended; then
     for run in "$out"/budget/runs/{strong,latents,pixels,difgsm}@ssim=0.95; do

@@ -31,7 +31,7 @@ singles=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
 ours=(--recipe strong --recipe latents --recipe pixels --recipe fast)
 main=("${ours[@]}" --recipe difgsm --recipe tifgsm --recipe mifgsm --recipe alma_budget)
 core=("${main[@]}")
-for each in pgd adaea ppgd advad mef l2t diffpgd aca diffattack attention seed p2p full ensemble; do
+for each in pgd adaea ppgd advad advad_x mef l2t diffpgd aca apa advdiff natadiff diffattack attention seed p2p full ensemble; do
     core+=(--recipe "$each")
 done
 
@@ -48,12 +48,9 @@ compare() { # NAME SIZE COUNT ARGUMENT…
 if asked main; then
     compare main 128 "${count:-40}" --surrogate "$first" "${judges[@]}" "${main[@]}" --budget "$budget"
 fi
-if asked single; then # one limit after the other, so that there is a table after each
-    limits=()
-    for single in "${singles[@]}"; do
-        limits+=(--budget "$single")
-        compare single 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" "${limits[@]}"
-    done
+if asked single; then
+    compare single 128 "${count:-48}" --surrogate "$first" "${judges[@]}" "${main[@]}" \
+        $(printf -- '--budget %s ' "${singles[@]}")
 fi
 if asked core; then
     compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "$budget"

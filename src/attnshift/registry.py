@@ -84,6 +84,11 @@ class Table(Mapping[str, Entry]):
         self._own = dict(own)
 
     @property
+    def own(self) -> tuple[str, ...]:
+        """Names of our entries, without those of installed packages."""
+        return tuple(self._own)
+
+    @property
     def _plugins(self) -> Mapping[str, tuple[Plugin, ...]]:
         return installed_plugins().get(self.group, {})
 

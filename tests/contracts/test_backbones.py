@@ -11,7 +11,7 @@ import pytest
 from attnshift.diffusion import BACKBONES, load_pipeline
 from attnshift.diffusion.backbone import Backbone, Loader
 from attnshift.testing.backbones import BACKBONE_CHECKS
-from families import flux, sd3, sdxl
+from families import flux, lcm, sd3, sdxl
 
 load = cache(load_pipeline)
 
@@ -20,7 +20,7 @@ load = cache(load_pipeline)
 def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny pipeline on disk for every other backbone."""
     folders: dict[str, Path] = {}
-    for family, make in {"sdxl": sdxl, "sd3": sd3, "flux": flux}.items():
+    for family, make in {"lcm": lcm, "sdxl": sdxl, "sd3": sd3, "flux": flux}.items():
         folders[family] = tmp_path_factory.mktemp(family)
         make().save_pretrained(folders[family], safe_serialization=True)
     return folders

@@ -24,6 +24,7 @@ from attnshift.sizes import Size
 from attnshift.testing.backbones import BACKBONE_CHECKS
 from attnshift.types import MassShare
 from families import FAMILIES, SIDE, TOKENS, backbone_of, flux, lcm, sd3, sdxl
+from pipelines import tiny_pipeline
 from tiers import fast_first
 
 PROMPTS = ("a photo of a red ball", "a mug on the tree")
@@ -127,6 +128,17 @@ def test_a_consistency_model_is_told_what_the_pipeline_tells_it_and_where() -> N
     assert backbone.noise_schedule(4, 2).timesteps == (499, 259)
     with pytest.raises(ModelError, match="a schedule of 51 steps is too long: lcm was trained with 50"):
         backbone.noise_schedule(51, 2)
+
+
+def test_a_distilled_stable_diffusion_keeps_its_trailing_levels() -> None:
+    from attnshift.diffusion.stable_diffusion import StableDiffusion
+
+    made = tiny_pipeline(size=SIDE)
+    before = StableDiffusion(made, "plain").noise_schedule(4, 4)
+    made.scheduler = made.scheduler.from_config(made.scheduler.config, timestep_spacing="trailing")
+    few = StableDiffusion(made, "turbo").noise_schedule(4, 4)
+    assert before.timesteps == (751, 501, 251, 1)
+    assert few.timesteps == (999, 749, 499, 249)
 
 
 @pytest.mark.parametrize("family", ["sd3", "sd3 medium without t5"])

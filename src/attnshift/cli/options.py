@@ -67,7 +67,7 @@ ReferenceName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 PIPELINE = (
     "Folder in diffusers' layout, hub name, FILE.safetensors,config=FOLDER, 'lab' or 'lab-flow'; behind it "
-    ",variant=fp16 for a variant and ,lora=FILE,scale=0.8 for a LoRA."
+    ",variant=fp16 for a variant, ,lora=FILE,scale=0.8 for a LoRA and ,weights=int8 for weights of 8 bits."
 )
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 

@@ -38,7 +38,7 @@ def studio(
 ) -> None:
     """Attack one image on a page in the browser, with attention, masks and progress.
 
-    Needs pip install 'attnshift[studio]'. It works offline, on the lab or on models of one's own.
+    Needs pip install 'attnshift\\[studio]'. It works offline, on the lab or on models of one's own.
     """
     from attnshift.studio.networks import StudioOptions
     from attnshift.studio.serve import serve

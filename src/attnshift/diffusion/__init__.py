@@ -81,10 +81,10 @@ RECONSTRUCTIONS = Table(
 
 
 _USUAL = "stable_diffusion"
-_OURS = (_USUAL, "lcm", "sdxl", "sd3", "flux")
-"""Backbones of this package whose pipelines lie in files."""
 _SHIPPED = ("lab", "lab-flow")
-"""Those whose pipelines are part of it."""
+"""Backbones whose pipelines are part of this package."""
+_OURS = tuple(name for name in BACKBONES.own if name not in _SHIPPED)
+"""Those of this package whose pipelines lie in files."""
 
 
 def as_precision(text: str) -> Precision:

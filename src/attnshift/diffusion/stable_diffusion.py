@@ -31,7 +31,8 @@ __all__ = ["STABLE_DIFFUSION", "StableDiffusion", "load_stable_diffusion"]
 
 class StableDiffusion(UNetModel):
     """A Stable Diffusion of diffusers as a ``Backbone``. Its noise schedule is walked as the
-    published attack does: leading spacing, one step offset, eta 0."""
+    published attack does: leading spacing, one step offset, eta 0. Where its own scheduler is a
+    trailing one, as SD-Turbo's is, the levels are spaced as that says."""
 
     def __init__(self, pipeline: StableDiffusionPipeline, name: str):
         self.text_encoder: CLIPTextModel = pipeline.text_encoder
@@ -46,9 +47,9 @@ class StableDiffusion(UNetModel):
 
     def _walked(self, scheduler: Any, name: str) -> DDIMScheduler | LCMScheduler:
         """The levels of ``scheduler``, the one of the pipeline ``name``, as they are walked."""
-        return walked_by(
-            DDIMScheduler, scheduler, name, timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False
-        )
+        published: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+        trailing = scheduler.config.get("timestep_spacing") == "trailing"
+        return walked_by(DDIMScheduler, scheduler, name, **({} if trailing else published))
 
     def to(self, device: torch.device | str) -> Self:
         super().to(device)

@@ -26,7 +26,7 @@ TERMS = Table(
             "attnshift.losses.attention:Replace",
         ),
         "self_attention": Entry(
-            "distance between attacked and clean self-attention (js, kl, mse), layer by layer",
+            "distance between attacked and clean self-attention (mse, kl, symmetric, js), layer by layer",
             "Chen et al., DiffAttack, TPAMI 2024; Lin, IEEE Trans. Inf. Theory 1991 (js)",
             "attnshift.losses.structure:SelfAttention",
         ),
