@@ -7,7 +7,10 @@
 #   dose   each attention term at growing shares of the classification's pull; tuning images and classifier
 #   bound  attention terms alone, without classification: how far attention can move; tuning images
 #   terms  every term of the notes at one share; other images and judges that no attack has seen
-# examples/pages/steering.py makes tables of the runs of dose and bound. The same command continues.
+#   heads  contrast alone, by one head of one grid in one step at a time, on the lab; tuning images
+#   chosen three terms by the heads and the step that $chosen names ("GRID HEADS STEP"), beside all of them;
+#          other images and judges that no attack has seen
+# examples/pages/steering.py makes tables of the runs of dose, bound and heads. The same command continues.
 set -euo pipefail
 attnshift=$1 python=$2 out=$3 world=$4
 shift 4
@@ -62,16 +65,45 @@ if asked bound; then
     preset=attention tried preset-attention
 fi
 
+if [[ $world == lab ]] && asked heads; then # the lab has one head on its full grid, two on half of it, four on a quarter
+    for cell in full:[1] half:[1,0] half:[0,1] quarter:[1,0,0,0] quarter:[0,1,0,0] quarter:[0,0,1,0] quarter:[0,0,0,1]; do
+        for step in 0 1; do
+            heads=${cell#*:} name=heads-${cell%:*}-$step
+            tried "$name-${heads//[^01]/}" optimiser.balance=share classification.weight=0 finish.keep=last \
+                terms.contrast.weight=1 terms.contrast.delta=1 "terms.contrast.select.grid=${cell%:*}" \
+                "terms.contrast.select.heads=$heads" "terms.contrast.select.steps=[$step,$step]"
+        done
+    done
+fi
+
+term() { # NAME KEY=VALUE…: one more entrant of a comparison
+    recipe "$@"
+    entrants+=("$out/recipes/$1.toml")
+}
+
+judged() { # NAME: compare the entrants on the test images
+    "$attnshift" compare "$test_images" --labels "$test_labels" --limit "$count" "${setting[@]}" "${surrogates[@]}" \
+        "${judges[@]}" $(printf -- '--recipe %s ' "${entrants[@]}") --budget "$budget" --threads 1 \
+        --out "$out/$1" | tee "$out/$1.md"
+}
+
+if [[ -n ${chosen:-} ]] && asked chosen; then
+    read -r grid heads step <<<"$chosen"
+    entrants=(latents)
+    for each in contrast replace entropy; do
+        term "all-$each" optimiser.balance=share "terms.$each.weight=0.3"
+        term "chosen-$each" optimiser.balance=share "terms.$each.weight=0.3" "terms.$each.select.grid=$grid" \
+            "terms.$each.select.heads=$heads" "terms.$each.select.steps=[$step,$step]"
+    done
+    judged chosen
+fi
+
 if asked terms; then
     entrants=(latents)
-    term() { # NAME KEY=VALUE…
-        recipe "$@"
-        entrants+=("$out/recipes/$1.toml")
-    }
     for each in entropy contrast replace variance; do
         term "plus-$each" optimiser.balance=share "terms.$each.weight=0.3"
     done
-    for each in mse kl js; do
+    for each in mse kl symmetric js; do
         term "plus-self-$each" optimiser.balance=share terms.self_attention.weight=0.5 \
             terms.self_attention.distance=$each
     done
@@ -81,7 +113,5 @@ if asked terms; then
     term distribution classification.loss=distribution
     term schedule 'optimiser.schedule={shape="linear",start=1.0,end=0.1}'
     term no-views expectation.draws=1
-    "$attnshift" compare "$test_images" --labels "$test_labels" --limit "$count" "${setting[@]}" "${surrogates[@]}" \
-        "${judges[@]}" $(printf -- '--recipe %s ' "${entrants[@]}") --budget "$budget" --threads 1 \
-        --out "$out/terms" | tee "$out/terms.md"
+    judged terms
 fi

@@ -4,17 +4,20 @@
 
 STUDY is the folder of study_lab.sh, study_photographs.sh or steering.sh. Every comparison that it
 holds becomes tables in PAGE, between the two marks there; judged.py makes those of its runs behind
-defences. Tables of comparisons that it does not hold stay as they are. With several limits of LPIPS,
-photographs-curve.png beside PAGE has the success at each. A study of photographs also gets
-STUDY/pairs.png, clean and attacked images at full size; it holds photographs, which are not the
-project's, and stays with the study.
+defences. Tables of comparisons that it does not hold stay as they are. The success of the main
+table is drawn beside PAGE, in a PNG of its name. With several limits of LPIPS, photographs-
+curve.png beside PAGE has the success at each. A study of photographs also gets STUDY/pairs.png,
+clean and attacked images at full size; it holds photographs, which are not the project's, and stays
+with the study.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from attnshift.results.store import Store
 START, END = "<!-- from here on written by examples/pages/comparisons.py -->", "<!-- to here -->"
 OURS = ("strong", "pixels")
 """Presets that the pairs show beside the best attack of others."""
+MAIN = ("main", "budget")
+"""Comparisons that a page's picture shows: the first one that is there."""
 METRICS = ("ssim", "haarpsi", "psnr", "lpips-squeeze", "flat_noise")
 COSTS = {
     "surrogate_gradients": "surrogate gradients",
@@ -38,6 +43,8 @@ COSTS = {
     "cpu_seconds": "CPU s",
 }
 DIGITS = {"psnr": 1, "flat_noise": 2}
+SUCCESS = re.compile(r"\| (.+?) \| (-?\d+) % \[(-?\d+), (-?\d+)\]")
+"""Beginning of a row: the attack, its success and the interval."""
 Facts = Mapping[str, Any]
 
 
@@ -49,6 +56,7 @@ def main(study: Path, page: Path) -> None:
     tables = kept(there) | {name: [*comparison(name, facts), *behind(study / name)] for name, facts in found.items()}
     text = "\n".join(line for name in sorted(tables) for line in tables[name])
     page.write_text(f"{before}{START}\n\n{text}\n{END}{after}", encoding="utf-8")
+    draw_success(next(tables[name] for name in MAIN if name in tables), page.with_suffix(".png"))
     if "single" in found and sum(table["budget"].startswith("lpips") for table in found["single"]["budgets"]) > 1:
         draw_curve(found["single"], page.with_name("photographs-curve.png"))
     if "main" in found:
@@ -59,7 +67,7 @@ def kept(tables: str) -> dict[str, list[str]]:
     """Lines of the tables that a page has, by the comparison that their heading begins with."""
     found: dict[str, list[str]] = {}
     for part in tables.split("\n### ")[1:]:
-        found.setdefault(part.partition(":")[0], []).extend(f"### {part.rstrip()}\n".splitlines() + [""])
+        found.setdefault(part.partition(":")[0], []).extend([*f"### {part.rstrip()}\n".splitlines(), ""])
     return found
 
 
@@ -69,9 +77,18 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
         lines = sorted(table["recipes"], key=lambda line: -line["success"]["value"])
         judges = [Path(judge).stem for judge in lines[0]["judges"]]
         yield f"### {name}: {table['budget']}, {facts['images']} images at {facts['size']} px\n"
+        referred = ["label kept"] if any(line["label_kept"] for line in lines) else []
         yield from rows(
-            ["attack", "success", *judges, f"difference to {table['recipes'][0]['name']}", "won / lost", "p"],
-            ([label(line), *successes(line), *against(line)] for line in lines),
+            [
+                "attack",
+                "success",
+                *judges,
+                *referred,
+                f"difference to {table['recipes'][0]['name']}",
+                "won / lost",
+                "p",
+            ],
+            ([label(line), *successes(line), *(kept_label(line) for _ in referred), *against(line)] for line in lines),
         )
         metrics = [metric for metric in METRICS if all(metric in line["quality"] for line in lines)]
         yield from rows(
@@ -127,6 +144,10 @@ def against(line: Facts) -> Iterator[str]:
         yield chance(line["change"]["p_holm"])
 
 
+def kept_label(line: Facts) -> str:
+    return percent(estimate(line["label_kept"])) if line["label_kept"] else "–"
+
+
 def share(data: Facts | None) -> str:
     """A mean in percent; an attack without added pixels has no share of them."""
     return "–" if data is None else percent(estimate(data)).split(" [")[0]
@@ -162,6 +183,27 @@ def spent_on(line: Facts) -> tuple[float, float] | None:
 def estimate(data: Facts) -> Estimate:
     known = {key: float("nan") if value is None else value for key, value in data.items()}
     return Estimate(known["value"], known["low"], known["high"], int(known["count"]))
+
+
+def draw_success(lines: Sequence[str], target: Path) -> None:
+    """Success of each attack with its interval, as the first table of ``lines`` says; ours are bold."""
+    from matplotlib import pyplot
+
+    table = takewhile(str.strip, dropwhile(lambda line: not line.startswith("|"), lines))
+    found = [told for line in table if (told := SUCCESS.match(line))]
+    figure, axes = pyplot.subplots(figsize=(7, 0.6 + 0.28 * len(found)), dpi=110)
+    for place, told in enumerate(reversed(found)):
+        value, low, high = map(float, told.groups()[1:])
+        colour = "tab:blue" if told[1].startswith("**") else "tab:grey"
+        axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour, markersize=5)
+    axes.set_yticks(range(len(found)), [told[1].replace("*", "") for told in reversed(found)])
+    for text, told in zip(axes.get_yticklabels(), reversed(found), strict=True):
+        text.set_fontweight("bold" if told[1].startswith("**") else "normal")
+    axes.set_xlim(left=min(0.0, *axes.get_xlim()), right=100)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("attributable success on the judges, %, with 95 % intervals")
+    figure.tight_layout()
+    figure.savefig(target)
 
 
 def draw_curve(facts: Facts, target: Path) -> None:

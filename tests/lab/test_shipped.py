@@ -33,6 +33,8 @@ def test_the_flow_reaches_what_it_must() -> None:
 def test_they_are_safetensors_of_at_most_40_megabytes() -> None:
     files = [path for path in WEIGHTS.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in files) < 40e6
+    flow = [path for path in files if WEIGHTS / "flow" in path.parents]
+    assert 0 < sum(path.stat().st_size for path in flow) < 10e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".py"}
 
 
