@@ -45,8 +45,8 @@ layers: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/pyright
 
-documents: $(INSTALLED)  ## examples in docstrings, links and names of files in the documents
-	$(BIN)/python -m pytest tests/test_docstrings.py tests/test_documents.py
+documents: $(INSTALLED)  ## examples in docstrings, links and names of files in the documents, public names without a docstring
+	$(BIN)/python -m pytest tests/test_docstrings.py tests/test_documents.py tests/test_site.py
 
 docs: $(INSTALLED)  ## the site of docs/, in site/ (open site/index.html); a warning fails
 	$(BIN)/python -m mkdocs build --strict --quiet

@@ -8,7 +8,8 @@
 #   costly    those that take half a minute an image and more, on a sixteenth
 #   generated attacks that start from noise and make images of their own, a quarter as many
 #   adaptive  attacks that know the purification, on an eighth, judged behind it
-#   flow      the first quarter of the images through both pipelines of the lab, and AdvFM on a sixteenth
+#   flow      the first quarter of the images through both pipelines of the lab
+#   advfm     AdvFM beside strong on the lab's flow, on a sixteenth
 #   defended  some of these runs behind JPEG and purification, and how visible their objects are
 here=$(dirname "$0") python=$2
 source "$here/lab.sh" "$1" "${@:3}"
@@ -60,8 +61,8 @@ if asked flow; then
     for pipeline in lab-flow lab; do
         compare "through-$pipeline" "$(part 4)" "--pipeline=$pipeline" strong latents fast
     done
-    compare advfm "$(part 16)" --pipeline=lab-flow strong advfm
 fi
+if asked advfm; then compare advfm "$(part 16)" --pipeline=lab-flow strong advfm; fi
 if asked defended; then
     for run in "$out"/budget/runs/{strong,latents,pixels,difgsm}@ssim=0.95; do
         "$attnshift" evaluate "$run" "${judges[@]}" "${defended[@]}" --reference lab:rerender \

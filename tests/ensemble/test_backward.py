@@ -18,6 +18,9 @@ from attnshift.errors import ModelError
 from attnshift.losses.classification import CrossEntropy, Margin
 from attnshift.registry import build
 from attnshift.types import Goals, RandomKey
+from later import later
+
+timm = later("timm")
 
 CLEAN = FeatureLoss(2.0, "body", 1, 0.0)
 """Twice the pull of the logits, with the weights of the clean image itself."""
@@ -85,6 +88,23 @@ def test_the_features_pull_by_their_share(targets: Tensor | None) -> None:
     torch.testing.assert_close(seen.gradients[0], expected(models.classifiers[0], goals))  # type: ignore[arg-type]
     assert torch.equal(seen.losses, plain.losses)
     assert torch.equal(seen.margins, plain.margins)
+
+
+def test_the_attention_of_a_transformer_pulls_where_its_module_is_named() -> None:
+    """What the attention of a block adds to the tokens is a layer; the pull there is seen at the image."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=6, img_size=32).eval().requires_grad_(False)
+    model = Classifier("vit", network, Preprocessing((32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3), 6)
+    shown = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+    found = []
+    for loss in (None, FeatureLoss(2.0, "blocks.1.attn", 1, 0.0)):
+        backward = (BackwardPass.of(model, 1.0, 0.0, loss, shown, GOALS, KEY),)
+        found.append(replace(Surrogates([model], CrossEntropy(), GOALS), backward=backward).gradients(shown))
+    plain, pulled = found
+    assert torch.equal(plain.losses, pulled.losses)
+    cosine = torch.cosine_similarity(plain.gradients[0].flatten(1), pulled.gradients[0].flatten(1))
+    assert bool((cosine < 0.99).all())
+    assert bool(pulled.gradients[0].isfinite().all())
 
 
 def test_each_view_pulls_along_the_weights() -> None:
