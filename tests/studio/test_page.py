@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,52 @@ def test_the_way_through_the_page(browser: Any, address: str, width: int, scheme
         assert "window.markup" in Path(download.value.path()).read_text(encoding="utf-8")
     assert visit.sideways() <= 0
     assert page.evaluate("window.markup === undefined")
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_what_is_set_is_what_is_done_and_saved(browser: Any, address: str, width: int) -> None:
+    """Preset, budget, a term and a painted mask; then curves, and the files."""
+    from PIL import Image
+
+    visit = Visit(browser, address, width, "light")
+    page = visit.page
+    page.locator("#examples button").nth(3).click()
+    visit.says("Ready")
+    page.get_by_label("Preset").click()
+    page.get_by_role("option", name="attention").click()
+    page.get_by_text("Terms, iterations and seed").click()
+    for name, value in {"Limit": "0.9", "Iterations": "2", "entropy": "1.5"}.items():
+        page.get_by_label(f"number input for {name}").fill(value)
+        page.get_by_label(f"number input for {name}").press("Enter")
+    page.get_by_text("Mask: change only what you paint").click()
+    canvas = page.locator("#mask canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=5)
+    page.mouse.up()
+    page.locator("#go").click()
+    visit.says("fooled.")
+    visit.tab("Curves")
+    page.get_by_role("img", name="by iteration").first.wait_for()
+    visit.tab("Save")
+    assert "--masks" in page.locator("#command").inner_text()
+    files = {}
+    for button in ("Image (PNG)", "Recipe (TOML)", "Everything (ZIP)"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        files[button] = Path(download.value.path())
+    with Image.open(files["Image (PNG)"]) as saved:
+        assert saved.size == (64, 64)
+    recipe = tomllib.loads(files["Recipe (TOML)"].read_text(encoding="utf-8"))
+    assert (recipe["budget"]["limit"], recipe["optimiser"]["iterations"]) == (0.9, 2)
+    assert (recipe["terms"]["entropy"]["weight"], recipe["mask"]["source"]) == (1.5, "given")
+    with zipfile.ZipFile(files["Everything (ZIP)"]) as packed:
+        assert any(name.endswith(".toml") for name in packed.namelist())
+    assert visit.sideways() <= 0
     assert visit.complaints == []
 
 
