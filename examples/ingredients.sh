@@ -35,6 +35,7 @@ resize-and-pad  expectation.transforms.resize_and_pad.smallest=0.8
 no-views        expectation.draws=1
 no-momentum     classification.momentum=0
 half            optimiser.iterations=12
+double          optimiser.iterations=48
 no-pixels       pixels.learning_rate=0
 contrast        optimiser.balance=share terms.contrast.weight=0.3
 entropy         optimiser.balance=share terms.entropy.weight=0.3
