@@ -94,7 +94,7 @@ def draw_judging(target: Path) -> None:
 def _canvas(width: float, height: float) -> tuple[pyplot.Figure, Axes]:
     figure, axes = pyplot.subplots(figsize=(width, height), dpi=110)
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0.08, 0.92)
     axes.axis("off")
     figure.subplots_adjust(0, 0, 1, 1)
     return figure, axes
