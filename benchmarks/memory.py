@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.variant:
         print(measure(options.models[0], options.variant, options.device))
         return
+    # As many as each variant's own process takes.
+    torch.set_num_threads(1)
     for name in options.models:
         taken = {variant: in_a_process(name, variant, options.device) for variant in VARIANTS}
         figures = {
