@@ -54,6 +54,7 @@ from attnshift.recipes.strength import at_strength
 from attnshift.report.summary import judge_gains
 from attnshift.report.verdicts import indexed
 from attnshift.results.rows import VerdictRow
+from attnshift.sizes import size_of
 from attnshift.types import Goals
 from results import record
 
@@ -418,7 +419,7 @@ class Kept(nn.Module):
 def projected_once(case: Prepared) -> tuple[Iteration, Prepared]:
     """Project text keys and values once; without guidance the states never change."""
     backbone = _copied(case.model.backbone)
-    for site in attention_sites(backbone.unet, case.latents.shape[-1]):
+    for site in attention_sites(backbone.unet, size_of(case.latents)):
         if site.kind == "cross":
             attention = backbone.unet.get_submodule(site.layer)
             for name in ("to_k", "to_v"):

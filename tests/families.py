@@ -185,8 +185,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 @cache
 def backbone_of(family: str) -> Backbone:
     """The backbone of a pipeline of ``FAMILIES``."""
-    from attnshift.diffusion.consistency import LatentConsistency
     from attnshift.diffusion.flux import Flux
+    from attnshift.diffusion.lcm import LatentConsistency
     from attnshift.diffusion.sd3 import StableDiffusion3
     from attnshift.diffusion.sdxl import StableDiffusionXL
 

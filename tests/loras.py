@@ -20,8 +20,13 @@ Pairs = dict[tuple[str, str], tuple[Tensor, Tensor]]
 
 
 def layers_of(part: str, network: nn.Module, kinds: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Linear layers and convolutions of ``network``; only those that end in one of ``kinds`` where these are given."""
+    """Linear layers and convolutions of ``network``; only those that end in one of ``kinds`` where these are given.
+
+    Never the one that reads the guidance of a consistency model, for which kohya's scripts have no name.
+    """
     for name, layer in network.named_modules():
+        if name.endswith("cond_proj"):
+            continue
         if isinstance(layer, nn.Linear | nn.Conv2d) and (not kinds or name.endswith(kinds)):
             yield part, name
 

@@ -25,7 +25,7 @@ BACKBONES = Table(
         "lcm": Entry(
             "latent consistency models of Stable Diffusion 1.x, which take no negative prompt",
             "Luo et al., arXiv 2310.04378",
-            "attnshift.diffusion.consistency:CONSISTENCY",
+            "attnshift.diffusion.lcm:LCM",
         ),
         "sdxl": Entry(
             "Stable Diffusion XL, also distilled (Turbo, Lightning)",

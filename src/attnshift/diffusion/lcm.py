@@ -24,7 +24,7 @@ from attnshift.diffusion.stable_diffusion import StableDiffusion
 from attnshift.diffusion.unet import walked_by
 from attnshift.errors import ModelError
 
-__all__ = ["CONSISTENCY", "LatentConsistency", "load_consistency"]
+__all__ = ["LCM", "LatentConsistency", "load_lcm"]
 
 _GUIDANCE = 8.5
 """Guidance that the denoiser is told, the pipeline's default."""
@@ -67,7 +67,7 @@ class LatentConsistency(StableDiffusion):
         return {"timestep_cond": told.expand(len(latents), -1)}
 
 
-def load_consistency(source: str, precision: Precision = "float32") -> LatentConsistency:
+def load_lcm(source: str, precision: Precision = "float32") -> LatentConsistency:
     """Load a folder in diffusers' layout or a name of the Hugging Face hub, as
     ``load_stable_diffusion`` does."""
     return load_family(source, precision, source, _LAYOUT, lambda parts, _: LatentConsistency(parts, source))
@@ -89,6 +89,4 @@ _LAYOUT = Layout(
     },
 )  # fmt: skip
 
-CONSISTENCY = Loader(
-    ("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"), load_consistency, guided=False
-)
+LCM = Loader(("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"), load_lcm, guided=False)
