@@ -52,6 +52,8 @@ WITHOUT = "_without_terms"
 """Behind the name of a variant: the same iteration without attention terms, which reads nothing."""
 GUIDED = ("diffusion.guidance=2.5", "diffusion.denoising_steps=5")
 PRECISIONS = ("bfloat16", "float32")
+SCORES = 2**21
+"""Scores in a tile of attention rows, 16 times as many as in a run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -182,7 +184,7 @@ def computed(model: Unreal, side: int, settings: Sequence[str] = (), terms: bool
 def iteration_bytes(model: Imagined, side: int, method: Method) -> int:
     """Return the bytes above the weights of one iteration on one image, preparation included."""
     gc.collect()
-    tiles._SCORES["cpu"] = 2**21
+    tiles._SCORES["cpu"] = SCORES
     with model.mode, Alive(model.held()) as alive:
         task = Task("one", torch.zeros(3, side, side), 0, "mug")
         batch = prepare_batch(method, model.backbone, [model.classifier], [task])
