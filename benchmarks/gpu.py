@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model, found = build(name, options.device), []
         ends = begun + 60 * options.minutes * number / len(names)
         # The first attack loads kernels and chooses among them.
-        first, *_ = cases(options.quick)
-        replace(first, batch=1).measured(model)
-        for case in cases(options.quick):
+        planned = list(cases(options.quick))
+        replace(planned[0], batch=1).measured(model)
+        for case in planned:
             found.append(case.measured(model) if time.monotonic() < ends else case.named() | {"reached": False})
             print(f"{name}:", *(f"{key} {value}" for key, value in found[-1].items()), sep=" ", flush=True)
             if not options.quick:

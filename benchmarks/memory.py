@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="nothing is written")
     parser.add_argument("--variant", choices=VARIANTS, help="measure this one in this process and print bytes")
     options = parser.parse_args(arguments)
+    # Those of each variant's own process too.
+    torch.set_num_threads(1)
     if options.variant:
         print(measure(options.models[0], options.variant, options.device))
         return
-    # As many as each variant's own process takes.
-    torch.set_num_threads(1)
     for name in options.models:
         taken = {variant: in_a_process(name, variant, options.device) for variant in VARIANTS}
         figures = {
@@ -62,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(name: str, variant: str, device: str) -> int:
     """Return the bytes above the loaded weights of one iteration, preparation included."""
-    torch.set_num_threads(1)
     settle_device(device)
     # A first run loads libraries and makes their buffers; a small model does it where a large one
     # takes minutes.

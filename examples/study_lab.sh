@@ -15,10 +15,13 @@ here=$(dirname "$0") python=$2
 source "$here/lab.sh" "$1" "${@:3}"
 main=(strong latents pixels fast tifgsm difgsm mifgsm alma_budget)
 notes=(attention seed nearest diffattack ensemble quick bsr p2p full pgd adaea ssa)
-defended=()
-for defence in 'jpeg(quality=60)' 'purification(strength=0.15,schedule_steps=20)'; do
-    for judge in coatnet nfnet byobnet robust; do defended+=(--judge "$defence+lab:$judge"); done
+purification=strength=0.15,schedule_steps=20
+defended=() purified=()
+for judge in coatnet nfnet byobnet robust; do
+    defended+=("--judge=jpeg(quality=60)+lab:$judge")
+    purified+=("--judge=purification($purification)+lab:$judge")
 done
+defended+=("${purified[@]}")
 
 published=(strong latents pixels alma_budget diffpgd advad advad_x adaea pgd ssa bsr)
 costly=(strong latents pixels aca apa advdiff natadiff mef l2t)
@@ -42,10 +45,7 @@ if asked notes; then compare notes "$count" strong "${notes[@]}"; fi
 if asked published; then compare published "$(part 4)" "${published[@]}"; fi
 if asked costly; then compare costly "$(part 16)" "${costly[@]}"; fi
 if asked adaptive; then
-    purification=strength=0.15,schedule_steps=20
-    behind=()
-    for judge in coatnet nfnet byobnet robust; do behind+=("--judge=purification($purification)+lab:$judge"); done
-    compare adaptive "$(part 8)" --adaptive="purification($purification,gradient=bpda,draws=2)" "${behind[@]}" \
+    compare adaptive "$(part 8)" --adaptive="purification($purification,gradient=bpda,draws=2)" "${purified[@]}" \
         strong pixels alma_budget
 fi
 if asked generated; then

@@ -12,13 +12,10 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from comparisons import estimate, rows
+from comparisons import Facts, against, estimate, rows
 
 from attnshift.report.figures import percent
-
-Facts = Mapping[str, Any]
 
 
 def main(*comparisons: Path) -> None:
@@ -41,13 +38,10 @@ def cells(world: Mapping[str, Facts], name: str) -> Iterator[str]:
         yield from ("–",) * 4
         return
     yield percent(estimate(line["success"]))
-    if line["gap"]:
-        gap = estimate(line["gap"])
-        clear = gap.low > 0 or gap.high < 0
-        yield f"**{percent(gap)}**" if clear else percent(gap)
-        yield f"{line['change']['won']} / {line['change']['lost']}"
-    else:
-        yield from ("–", "–")
+    gap, change, _ = against(line)
+    clear = line["gap"] and (line["gap"]["low"] > 0 or line["gap"]["high"] < 0)
+    yield f"**{gap}**" if clear else gap
+    yield change
     yield f"{line['costs']['cpu_seconds']['value']:.1f}"
 
 

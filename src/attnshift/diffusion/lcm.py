@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from torch import Tensor
 from attnshift.diffusion import Precision
 from attnshift.diffusion.autoencoder import precision_of
 from attnshift.diffusion.backbone import Loader
-from attnshift.diffusion.checks import check_unet
 from attnshift.diffusion.conditioning import Conditioning
-from attnshift.diffusion.layout import Layout
 from attnshift.diffusion.loading import load_family
-from attnshift.diffusion.stable_diffusion import StableDiffusion
+from attnshift.diffusion.stable_diffusion import StableDiffusion, layout_of
 from attnshift.diffusion.unet import walked_by
 from attnshift.errors import ModelError
 
@@ -73,20 +70,6 @@ def load_lcm(source: str, precision: Precision = "float32") -> LatentConsistency
     return load_family(source, precision, source, _LAYOUT, lambda parts, _: LatentConsistency(parts, source))
 
 
-def _check(folder: Path) -> None:
-    check_unet(folder / "unet" / "config.json", _FAMILY, told=True)
-
-
-_FAMILY = "latent consistency models of Stable Diffusion 1.x"
-_LAYOUT = Layout(
-    _FAMILY,
-    LatentConsistencyModelPipeline,
-    {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",)},
-    {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast")},
-    check=_check,
-    left_out={
-        "safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False,
-    },
-)  # fmt: skip
+_LAYOUT = layout_of("latent consistency models of Stable Diffusion 1.x", LatentConsistencyModelPipeline, told=True)
 
 LCM = Loader(("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"), load_lcm, guided=False)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -26,7 +25,7 @@ from attnshift.diffusion.loading import load_family
 from attnshift.diffusion.texts import Encoders, TextStream
 from attnshift.diffusion.unet import UNetModel, walked_by
 
-__all__ = ["STABLE_DIFFUSION", "StableDiffusion", "load_stable_diffusion"]
+__all__ = ["STABLE_DIFFUSION", "StableDiffusion", "layout_of", "load_stable_diffusion"]
 
 
 class StableDiffusion(UNetModel):
@@ -82,19 +81,21 @@ def load_stable_diffusion(source: str, precision: Precision = "float32", name: s
     return load_family(source, precision, name, _LAYOUT, lambda parts, _: StableDiffusion(parts, name))
 
 
-def _check(folder: Path) -> None:
-    check_unet(folder / "unet" / "config.json", "Stable Diffusion 1.x and 2.x")
+def layout_of(family: str, pipeline: Any, told: bool = False) -> Layout:
+    """Layout of a ``family`` whose U-Net reads one CLIP; its pipelines are made by ``pipeline``, a
+    class of diffusers. ``told`` says whether the denoiser wants its guidance."""
+    return Layout(
+        family,
+        pipeline,
+        {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",)},
+        {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast")},
+        check=lambda folder: check_unet(folder / "unet" / "config.json", family, told),
+        left_out={
+            "safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False,
+        },
+    )  # fmt: skip
 
 
-_LAYOUT = Layout(
-    "Stable Diffusion 1.x and 2.x",
-    StableDiffusionPipeline,
-    {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",)},
-    {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast")},
-    check=_check,
-    left_out={
-        "safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False,
-    },
-)  # fmt: skip
+_LAYOUT = layout_of("Stable Diffusion 1.x and 2.x", StableDiffusionPipeline)
 
 STABLE_DIFFUSION = Loader(("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"), load_stable_diffusion)

@@ -55,7 +55,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(make: Make) -> None:
     for trial in result.trials:
         impossible = trial.values == pair
         assert (trial.grade is None) == impossible
-        assert ("can be walked" in trial.reason) == impossible
+        assert ("denoising_steps" in trial.reason) == impossible
 
 
 def test_images_that_are_not_finite_are_a_failed_trial(

@@ -72,7 +72,9 @@ def set_up(settings: TuningSettings) -> Bench:
 def attempt(settings: TuningSettings, bench: Bench, values: Mapping[str, Any]) -> Grade | str:
     """The grade of the recipe with ``values`` put in, or why it has none."""
     try:
-        images = _attack(bench, Method.of(recipe_with(settings, values)))
+        recipe = recipe_with(settings, values)
+        bench.attack.with_recipe(recipe).check()
+        images = _attack(bench, Method.of(recipe))
     except (RecipeError, ModelError) as error:
         return str(error)
     logits = _logits(bench.tuning, images, settings.device)
