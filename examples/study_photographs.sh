@@ -5,7 +5,9 @@
 # MATERIAL is the folder that examples/photographs/prepare.py reads, with photo-pipeline in it. Parts:
 #   main      our presets within a budget and four attacks on pixels, within SSIM 0.95 and LPIPS 0.05 at once
 #   single    the same attacks within one metric at a time
-#   core      every attack, on fewer photographs
+#   core      presets of the notes and DiffAttack, on fewer photographs
+#   published further published attacks
+#   costly    those that take minutes a photograph, on fewer still
 #   copies    attacks that take twenty copies of the image in every step
 #   large     224 px
 #   defended  runs of main behind JPEG and purification, and the reference network's answer
@@ -28,12 +30,12 @@ for each in "${unseen[@]}"; do
 done
 budget=ssim=0.95,lpips-squeeze=0.05
 singles=(lpips-squeeze=0.05 ssim=0.95 lpips-squeeze=0.02 lpips-squeeze=0.1)
-ours=(--recipe strong --recipe latents --recipe pixels --recipe fast)
-main=("${ours[@]}" --recipe difgsm --recipe tifgsm --recipe mifgsm --recipe alma_budget)
-core=("${main[@]}")
-for each in pgd adaea ppgd advad advad_x mef l2t diffpgd aca apa advdiff natadiff diffattack attention seed p2p full ensemble; do
-    core+=(--recipe "$each")
-done
+recipes() { printf -- '--recipe %s ' "$@"; }
+ours=($(recipes strong latents pixels fast))
+main=("${ours[@]}" $(recipes difgsm tifgsm mifgsm alma_budget))
+core=("${main[@]}" $(recipes diffpgd diffattack attention seed p2p full ensemble))
+published=($(recipes strong pixels alma_budget difgsm pgd adaea diffpgd ppgd advad advad_x))
+costly=($(recipes strong pixels alma_budget aca apa advdiff natadiff mef l2t))
 
 compare() { # NAME SIZE COUNT ARGUMENT…
     local name=$1 size=$2 count=$3 labels photographs=imagenette-test
@@ -54,6 +56,12 @@ if asked single; then
 fi
 if asked core; then
     compare core 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${core[@]}" --budget "$budget"
+fi
+if asked published; then
+    compare published 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${published[@]}" --budget "$budget"
+fi
+if asked costly; then
+    compare costly 128 "${count:-8}" --surrogate "$first" "${judges[@]}" "${costly[@]}" --budget "$budget"
 fi
 if asked copies; then
     compare copies 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe ssa --recipe bsr \
@@ -76,7 +84,7 @@ if asked fusion; then
         "$python" "$here/variant.py" strong "$recipe" "classification.fusion=$rule"
     done
     compare fusion 128 "${count:-32}" --surrogate "$first" --surrogate "$second" "${judges[@]}" \
-        $(printf -- '--recipe %s ' "$out"/recipes/strong-*.toml) --recipe difgsm --budget "$budget"
+        $(recipes "$out"/recipes/strong-*.toml) --recipe difgsm --budget "$budget"
 fi
 if asked nips; then # no class words that the small text encoder saw, and no judge of ten classes
     compare nips 128 "${count:-32}" --surrogate "$first" "${judges[@]:0:4}" "${ours[@]}" \
