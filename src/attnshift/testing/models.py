@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["SIDE", "pictures", "small_backbone", "small_classifier", "small_flow", "sure_classifier"]
 
 SIDE = 64
+_Made = TypeVar("_Made")
 
 
-@cache
+def _by_precision(make: Callable[[], _Made]) -> Callable[[], _Made]:
+    """``make``, called once for each default precision of new networks."""
+    made = cache(lambda precision: make())
+    return wraps(make)(lambda: made(torch.get_default_dtype()))
+
+
+@_by_precision
 def small_backbone() -> StableDiffusion:
     """A Stable Diffusion with random weights for images of ``SIDE`` pixels."""
     from attnshift.diffusion.stable_diffusion import StableDiffusion
@@ -34,7 +42,7 @@ def small_backbone() -> StableDiffusion:
     return StableDiffusion(random_pipeline(size=SIDE), "small")
 
 
-@cache
+@_by_precision
 def small_flow() -> StableDiffusion3:
     """A Stable Diffusion 3 with random weights for images of ``SIDE`` pixels."""
     from attnshift.diffusion.sd3 import StableDiffusion3
@@ -43,13 +51,14 @@ def small_flow() -> StableDiffusion3:
     return StableDiffusion3(random_flow(SIDE), "small flow")
 
 
-@cache
+@_by_precision
 def small_classifier() -> Classifier:
     """A classifier of 1000 classes with random weights."""
-    return load_classifier("random:test_resnet")
+    loaded = load_classifier("random:test_resnet")
+    return replace(loaded, network=deepcopy(loaded.network).to(torch.get_default_dtype()))
 
 
-@cache
+@_by_precision
 def sure_classifier() -> Classifier:
     """``small_classifier`` with names of its classes, and logits 100 times as large, so that the
     first class's probability is near 1 and not near 1/1000."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 __all__ = ["in_double", "require", "require_close", "require_finite", "require_shape"]
@@ -36,10 +37,12 @@ def require_close(found: Tensor, expected: Tensor, sentence: str, rtol: float = 
 @contextmanager
 def in_double() -> Iterator[None]:
     """Terms and losses compute in fp32, which is too coarse for finite differences:
-    here their casts go to float64."""
-    usual = Tensor.float
+    here their casts go to float64, and new values and networks are of float64."""
+    usual, default = Tensor.float, torch.get_default_dtype()
     Tensor.float = Tensor.double  # type: ignore[method-assign, assignment]
+    torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
         Tensor.float = usual  # type: ignore[method-assign]
+        torch.set_default_dtype(default)
