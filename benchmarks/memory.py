@@ -1,10 +1,11 @@
 """Measure the memory above the loaded weights of one attack iteration on one image, beside
 DiffAttack as published.
 
-    python benchmarks/memory.py [--models lab mini] [--device cpu] [--quick]
+    python benchmarks/memory.py [--models lab mini] [--device cpu] [--published CLONE] [--quick]
 
 Each variant has a process of its own. The prepared batch counts too, because it exists while the
-iteration runs. --quick writes nothing.
+iteration runs. With a clone of DiffAttack's repository a whole image is measured too, by its code
+and by ours. --quick writes nothing.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from models import LARGE, MODELS, Model, build, in_bf16
 from peak import ENVIRONMENT, above, held
-from pieces import Prepared
+from pieces import Prepared, published_images, whole_images
 from timing import machine
 
 from attnshift.deterministic import settle_device
 from results import record
 
 SAVING = ("diffusion.checkpointing=true",)
+CLONE = "ATTNSHIFT_PUBLISHED"
+"""Variable of the environment that tells the clone to the process of a variant."""
 VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
     "naive": lambda model: Prepared.of(model, "diffattack").naive,
     "exact": lambda model: Prepared.of(model, "diffattack").ours,
@@ -34,22 +38,32 @@ VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
     "bf16": lambda model: Prepared.of(model, "diffattack").ours,
     "quick": lambda model: Prepared.of(model, "quick").ours,
 }
+IMAGES: dict[str, Callable[[Model], Callable[[], object]]] = {
+    "published_image": lambda model: published_images(Path(os.environ[CLONE]), model, 1),
+    "exact_image": lambda model: whole_images(model, 1)["exact"],
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["lab", "mini"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--published", type=Path, help="a clone of DiffAttack's repository")
     parser.add_argument("--quick", action="store_true", help="nothing is written")
-    parser.add_argument("--variant", choices=VARIANTS, help="measure this one in this process and print bytes")
+    parser.add_argument(
+        "--variant", choices=[*VARIANTS, *IMAGES], help="measure this one in this process and print bytes"
+    )
     options = parser.parse_args(arguments)
     # Those of each variant's own process too.
     torch.set_num_threads(1)
     if options.variant:
         print(measure(options.models[0], options.variant, options.device))
         return
+    if options.published:
+        os.environ[CLONE] = str(options.published)
     for name in options.models:
-        taken = {variant: in_a_process(name, variant, options.device) for variant in VARIANTS}
+        variants = [*VARIANTS, *(IMAGES if options.published else ())]
+        taken = {variant: in_a_process(name, variant, options.device) for variant in variants}
         figures = {
             "memory_vs_naive": taken["exact"] / taken["naive"],
             "memory_checkpointed_vs_naive": taken["checkpointed"] / taken["naive"],
@@ -65,10 +79,11 @@ def measure(name: str, variant: str, device: str) -> int:
     settle_device(device)
     # A first run loads libraries and makes their buffers; a small model does it where a large one
     # takes minutes.
-    VARIANTS[variant](_loaded("mini" if name in LARGE else name, variant, device))()
+    prepared = (VARIANTS | IMAGES)[variant]
+    prepared(_loaded("mini" if name in LARGE else name, variant, device))()
     model = _loaded(name, variant, device)
     before = held(device)
-    return above(before, VARIANTS[variant](model), device)
+    return above(before, prepared(model), device)
 
 
 def _loaded(name: str, variant: str, device: str) -> Model:

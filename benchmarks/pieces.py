@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from models import Model, in_bf16
+from published import Published
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -28,7 +29,10 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from reference.handover import bare, prepared
 from reference.naive_diffattack import Iterate, look, naive_diffattack, show
 
-__all__ = ["Images", "Iteration", "Prepared", "batches", "check_agreement", "iterations", "whole_images"]
+__all__ = [
+    *("Images", "Iteration", "Prepared"),
+    *("batches", "check_agreement", "iterations", "published_images", "whole_images"),
+]
 
 Iteration = Callable[[], object]
 Images = Callable[[], Tensor]
@@ -152,6 +156,12 @@ def whole_images(model: Model, count: int, settings: Sequence[str] = ()) -> dict
         "naive": lambda: quantise(torch.stack([attacked(task) for task in tasks])),
         **{name: lambda method=method: ours(method) for name, method in methods.items()},
     }
+
+
+def published_images(folder: Path, model: Model, count: int) -> Images:
+    """Return attacks on the same images by DiffAttack's published code, a clone in ``folder``."""
+    attack, tasks = Published(folder, model), model.tasks(count, model.classifiers()[0])
+    return lambda: attack(tasks)
 
 
 def check_agreement(case: Prepared) -> None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from models import MODELS, Model, build
-from pieces import Images, batches, iterations, whole_images
+from pieces import Images, batches, iterations, published_images, whole_images
 from timing import machine, medians, ratio_of_medians, take_turns
 from torch import Tensor
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as attnshift attack uses")
+    parser.add_argument("--published", type=Path, help="a clone of DiffAttack's repository: time whole images by it")
     parser.add_argument("--quick", action="store_true", help="one round, batches of 1 and 2, nothing is written")
     options = parser.parse_args(arguments)
     rounds = 1 if options.quick else options.rounds
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         slow = model.large and options.device == "cpu"
         for part in options.parts or (["iterations"] if slow else PARTS):
             repeated = max(1, rounds // 3) if slow else min(rounds, 5) if part == "images" else rounds
-            figures = PARTS[part](model, repeated, options.quick)
+            figures = PARTS[part](model, repeated, options)
             print(f"{name}, {part}", *(f"{key}: {value}" for key, value in figures.items()), sep="\n  ")
             if not options.quick:
                 threads = torch.get_num_threads()
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 record(options.device, called, figures, part, machine(options.device) | {"rounds": repeated})
 
 
-def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
+def time_iterations(model: Model, rounds: int, options: argparse.Namespace) -> dict[str, Any]:
     seconds = take_turns(iterations(model), rounds)
     faster = {
         f"{name}_vs_naive_iteration": ratio_of_medians(seconds, "naive", name)
@@ -68,13 +70,15 @@ def time_iterations(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
     }
 
 
-def time_images(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
+def time_images(model: Model, rounds: int, options: argparse.Namespace) -> dict[str, Any]:
     """Time whole images.
 
     An attack may end early on the lab alone; elsewhere ``quick`` runs all its iterations.
     """
-    count = 1 if quick else model.batch
+    count = 1 if options.quick else model.batch
     work = whole_images(model, count, () if model.name == "lab" else ("finish.early=false",))
+    if options.published:
+        work["published"] = published_images(options.published, model, count)
     images: dict[str, Tensor] = {}
 
     def keeping(name: str) -> None:
@@ -99,9 +103,9 @@ def shares(work: Images) -> dict[str, float]:
     return found | {"bookkeeping_in_iterations": profile.seconds["bookkeeping"] / profile.iterations}
 
 
-def time_batches(model: Model, rounds: int, quick: bool) -> dict[str, Any]:
+def time_batches(model: Model, rounds: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return images per second in one iteration, by preset and number of images."""
-    sizes, curves = BATCHES[:2] if quick else BATCHES, {}
+    sizes, curves = BATCHES[:2] if options.quick else BATCHES, {}
     for preset in ("diffattack", "quick"):
         seconds = medians(take_turns(batches(model, preset, sizes), rounds))
         curves[preset] = {str(size): size / taken for size, taken in seconds.items()}

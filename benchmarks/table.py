@@ -82,16 +82,22 @@ def _images(models: Mapping[str, Figures]) -> list[str]:
         seconds, found = each["seconds_image"], each.get("judged", {})
         rows += [
             [
-                name if variant == "naive" else "",
+                name if not at else "",
                 variant,
                 _seconds(seconds[variant]),
-                "1" if variant == "naive" else f"**{each[f'{variant}_vs_naive_image']:.1f}**",
-                *([f"{found[variant][key]:.0%}" for key in ("attacked", "others")] if found else ["", ""]),
-                f"{found[variant]['ssim']:.3f}" if found else "",
+                *(
+                    f"**{seconds[theirs] / seconds[variant]:.1f}**" if theirs in seconds and theirs != variant else ""
+                    for theirs in ("naive", "published")
+                ),
+                *([f"{found[variant][key]:.0%}" for key in ("attacked", "others")] if variant in found else ["", ""]),
+                f"{found[variant]['ssim']:.3f}" if variant in found else "",
             ]
-            for variant in ("naive", "exact", "fast", "quick")
+            for at, variant in enumerate(
+                each for each in ("published", "naive", "exact", "fast", "quick") if each in seconds
+            )
         ]
-    titles = ["", "", "seconds an image", "times as fast", "fools the one attacked", "the seven others", "SSIM"]
+    titles = ["", "", "seconds an image", "times as fast as naive", "as the published code"]
+    titles += ["fools the one attacked", "the seven others", "SSIM"]
     return [*_table(titles, rows), *_circumstances(shown, "images", "speed", ("images",))]
 
 
@@ -126,6 +132,16 @@ def _memory(models: Mapping[str, Figures]) -> list[str]:
     titles = ["", *(f"{variant}, MB" for variant in variants.values()), "exact / floor"]
     titles += ["both checkpointed", "exact / naive", "checkpointed / naive"]
     return [*_table(titles, rows), *_circumstances(shown, "memory", "memory")]
+
+
+def _whole_images(models: Mapping[str, Figures]) -> list[str]:
+    shown = {name: each for name, each in models.items() if "published_image" in each.get("bytes", {})}
+    rows = [
+        [name, *(f"{each['bytes'][variant] / 1e6:.0f}" for variant in ("published_image", "exact_image")),
+         f"**{each['bytes']['exact_image'] / each['bytes']['published_image']:.2f}**"]
+        for name, each in shown.items()
+    ]  # fmt: skip
+    return _table(["", "published code, MB", "exact, MB", "exact / published"], rows)
 
 
 def _large_images(models: Mapping[str, Figures]) -> list[str]:
@@ -325,6 +341,7 @@ PAGES: Mapping[Path, Mapping[str, Callable[[Mapping[str, Figures]], list[str]]]]
         "one iteration": _iterations,
         "a whole image": _images,
         "memory of an iteration": _memory,
+        "memory of a whole image": _whole_images,
         "computed memory of large images": _large_images,
         "freed memory, given back or kept": _allocator,
     },
