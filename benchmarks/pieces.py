@@ -40,6 +40,7 @@ Images = Callable[[], Tensor]
 EXACT, FAST = "diffattack", "quick"
 # Null-text tuning has no part in the cost of an iteration.
 QUICK = ["reconstruction.updates=1", "reconstruction.updates_per_step=0"]
+WITHOUT_TERMS = ["terms.self_attention.weight=0", "terms.variance.weight=0"]
 NUMBER = 3
 
 
@@ -113,6 +114,7 @@ def iterations(model: Model) -> dict[str, Iteration]:
     return {
         "naive": exact.naive,
         "exact": exact.ours,
+        "without_terms": Prepared.of(model, EXACT, WITHOUT_TERMS).ours,
         "floor": exact.floor,
         "bf16": Prepared.of(rounded, EXACT).ours,
         "bf16_pair": Prepared.of(rounded, EXACT, batch=2).ours,

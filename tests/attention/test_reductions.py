@@ -48,13 +48,17 @@ PAIRS: dict[Figure, Figure] = {
     squared_difference_rows: lambda a, b, c, d: (log_map(a, b).exp() - log_map(c, d).exp()).square().sum(-1),
 }
 """Figure of two branches -> the same of whole maps."""
+MEANS: dict[Figure, Figure] = {
+    partial(figure, mean=True): lambda *branches, whole=whole: whole(*branches).mean(2)
+    for figure, whole in PAIRS.items()
+}
 SINGLES: dict[Figure, Figure] = {
     entropy_rows: lambda q, k: -(log_map(q, k).exp() * log_map(q, k)).sum(-1),
     log_sum_exp_rows: lambda q, k: (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).logsumexp(-1),
     partial(phrase_columns, tokens=TOKENS): lambda q, k: log_map(q, k).exp()[..., list(TOKENS)],
 }
-EVERY = [*PAIRS.items(), *SINGLES.items()]
-names = lambda each: getattr(each, "__name__", "phrase_columns")  # noqa: E731
+EVERY = [*PAIRS.items(), *MEANS.items(), *SINGLES.items()]
+names = lambda each: getattr(each, "__name__", str(getattr(each, "keywords", "")))  # noqa: E731
 
 
 def inputs(
@@ -73,7 +77,7 @@ def inputs(
 
     first = [size * drawn(rows), drawn(keys)]
     second = [each + apart * drawn(each.shape[2]) for each in first]
-    return [each.to(dtype) for each in (first + second if figure in PAIRS else first)]
+    return [each.to(dtype) for each in (first + second if figure in PAIRS or figure in MEANS else first)]
 
 
 def with_gradient(figure: Figure, given: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -180,8 +184,9 @@ def test_nothing_and_next_to_nothing(figure: Figure) -> None:
         assert values.numel() == 0
     given = inputs(figure)
     values, _ = with_gradient(figure, [each if at % 2 else each[:, :, :0] for at, each in enumerate(given)])
-    assert values.shape[:3] == (2, 3, 0)
-    if figure in (*PAIRS, entropy_rows):
+    assert values.shape[:3] == ((2, 3) if figure in MEANS else (2, 3, 0))
+    assert values.isnan().all()
+    if figure in (*PAIRS, *MEANS, entropy_rows):
         values, gradients = with_gradient(figure, [each[:, :, :1] for each in given])
         assert all(torch.equal(each, torch.zeros_like(each)) for each in (values, *gradients))
 

@@ -50,9 +50,10 @@ def test_the_pages_show_what_was_measured() -> None:
 def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"processor": "a processor", "device": "cpu", "cores": 2, "torch": "2", "threads": 1, "rounds": 3}
     variants = ("naive", "floor", "exact", "checkpointed", "bf16", "quick")
+    seconds = {name: float(at) for at, name in enumerate(variants, 1)} | {"without_terms": 2.5}
     images = ("naive", "exact", "fast", "quick")
     figures = {
-        "seconds_iteration": {name: float(at) for at, name in enumerate(variants, 1)},
+        "seconds_iteration": seconds,
         **{f"{name}_vs_naive_iteration": 10.0 + at for at, name in enumerate(("exact", "bf16", "bf16_pair", "quick"))},
         "exact_vs_floor_iteration": 1.07,
         "seconds_image": {"published": 86.0, "naive": 43.0, "exact": 21.5, "fast": 8.6, "quick": 10.0},
@@ -72,7 +73,7 @@ def test_tables_hold_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(table, "read", lambda device: {"lab": figures} if device == "cpu" else {})
     shown = "\n".join(map(table.markdown, table.PAGES))
-    assert "| lab | 1 | 2 | 3 | 5 | 6 | **10.00** | 1.07 | 11.00 | 12.00 | 13.00 |" in shown
+    assert "| lab | 1 | 2 | 3 | 5 | 6 | **10.00** | 1.07 | 1.25 | 11.00 | 12.00 | 13.00 |" in shown
     assert "| lab | published | 86 | **0.5** |  |  |  |  |" in shown
     assert "|  | naive | 43 |  | **2.0** | 25% | 12% | 0.875 |" in shown
     assert "|  | quick | 10 | **4.3** | **8.6** | 25% | 12% | 0.875 |" in shown

@@ -27,9 +27,12 @@ from attnshift.types import Observation, Place, Site
 
 __all__ = ["SelfAttention"]
 
+_Distance = Literal["js", "kl", "symmetric", "mse"]
 _SMALL = 256
 """Positions of the largest site of which all steps are compared in one call: there the calls cost
 more than the copies."""
+_KEPT = 1024
+"""Positions of the largest site whose gradient is formed together with the value and kept."""
 _PLACE_SHARES: dict[Place, float] = {"up": 1.0, "mid": 0.5, "down": 0.25}
 
 
@@ -54,7 +57,7 @@ class SelfAttention:
     reads_mask: ClassVar[bool] = False
     holds: ClassVar[bool] = True
     acts_with: ClassVar[Mapping[str, tuple[str, ...]]] = {"gamma": ("reduction", "layered")}
-    distance: Literal["js", "kl", "symmetric", "mse"] = "js"
+    distance: _Distance = "js"
     reduction: Literal["layered", "mean", "sum"] = "layered"
     gamma: float = 1.0
     """Power of a site's relative side in its weight, with ``layered``."""
@@ -97,8 +100,8 @@ class SelfAttention:
                 queries_and_keys(site, _joined([branch.attention[site][step] for step in steps[at : at + together]]))
                 for branch in (observation.adversarial, observation.clean)
             )
-            per_row = _DISTANCES[self.distance](*attacked, *clean)
-            values = (per_row * self.select.head_weights(per_row, 1)).sum(1).mean(1)
+            per_head = _mean_distance(self.distance, *attacked, *clean)
+            values = (per_head * self.select.head_weights(per_head, 1)).sum(1)
             parts.append(values.view(-1, len(observation.tokens)))
         return torch.cat(parts)
 
@@ -108,14 +111,17 @@ def _joined(steps: list[Tensor]) -> Tensor:
     return steps[0] if len(steps) == 1 else torch.cat(steps)
 
 
-def _js(*branches: Tensor) -> Float[Tensor, "batch heads rows"]:
-    return jensen_shannon_rows(*branches) / math.log(2)
+def _mean_distance(distance: _Distance, *branches: Tensor) -> Float[Tensor, "batch heads"]:
+    rows, keys = branches[0].shape[2], branches[1].shape[2]
+    figure, unit = _DISTANCES[distance]
+    found = figure(*branches, mean=True) if rows <= _KEPT else figure(*branches).mean(2)
+    return found / (keys if unit == "keys" else unit)
 
 
-def _mse(*branches: Tensor) -> Float[Tensor, "batch heads rows"]:
-    return squared_difference_rows(*branches) / branches[1].shape[2]
-
-
-_DISTANCES: Mapping[str, Callable[..., Tensor]] = {
-    "js": _js, "kl": kl_rows, "symmetric": symmetric_kl_rows, "mse": _mse,
-}  # fmt: skip
+_DISTANCES: Mapping[str, tuple[Callable[..., Tensor], float | Literal["keys"]]] = {
+    "js": (jensen_shannon_rows, math.log(2)),
+    "kl": (kl_rows, 1.0),
+    "symmetric": (symmetric_kl_rows, 1.0),
+    "mse": (squared_difference_rows, "keys"),
+}
+"""The figure of each distance, and what it is divided by."""
