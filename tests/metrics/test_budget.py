@@ -58,6 +58,24 @@ def test_the_edge_is_found_inside_and_beyond_the_edit_and_never_passed() -> None
     assert budget.keeps(images, found).all()
 
 
+def test_the_search_of_an_image_ends_with_the_budget_spent_whatever_its_mates_need() -> None:
+    images, tried = grey(0.5, 0.5), []
+    change = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * grey(0.062, 0.03)
+
+    def show(strengths: Tensor) -> Tensor:
+        tried.append(strengths)
+        return images[: len(strengths)] + strengths.view(-1, 1, 1, 1) * change[: len(strengths)]
+
+    budget = replace(Budget.of("l2", 2.0), metric=lambda one, other: (one - other).square().flatten(1).sum(1))
+    together = furthest_kept(budget, images, images, show)
+    trials = len(tried)
+    alone = furthest_kept(budget, images[:1], images[:1], show)
+    assert len(tried) - trials <= trials < 7
+    assert torch.equal(together[0][:1], alone[0])
+    assert torch.equal(together[1][:1], alone[1])
+    assert (budget.spent_by_files(images, together[1]) > 0.99).all()
+
+
 def test_where_the_start_breaks_the_limit_the_image_itself_comes_back() -> None:
     strengths, found = furthest_kept(Budget.of("linf", 0.1), grey(0.5), grey(0.9), lambda _: grey(0.9))
     assert strengths.tolist() == [0]

@@ -21,9 +21,10 @@ __all__ = ["Budget", "furthest_kept"]
 
 _SIDE = 256
 """Side of the image on which a metric is tried; every metric takes it."""
-_TRIALS, _FURTHEST, _AIM = 7, 4.0, 0.995
-"""Trials of the search for the edge of the budget, the greatest strength among them, and the share
-of the budget that they aim at."""
+_TRIALS, _FURTHEST = 7, 4.0
+"""Most trials of the search for the edge of the budget, and the greatest strength among them."""
+_AIM, _ENOUGH = 0.995, 0.99
+"""Share of the budget that trials aim at, and the one with which an image's search ends."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def furthest_kept(
     """The greatest strength [batch] found whose 8-bit file keeps the limit, and what it shows.
 
     ``show`` maps strengths [batch] to edits [batch,3,height,width] of ``images``: at 1 the edit as
-    it was found, at 0 ``start``. The search goes up to 4 times the found edit. Where even ``start``
-    breaks the limit, the images themselves come back.
+    it was found, at 0 ``start``. The search goes up to 4 times the found edit, and ends where 99 %
+    of the budget are spent. Where even ``start`` breaks the limit, the images themselves come back.
 
     Between a strength that keeps the limit and one that does not, the next trial is where the line
     through the square roots of what both spend meets the limit (regula falsi, in the Illinois form:
@@ -103,7 +104,11 @@ def furthest_kept(
     for _ in range(_TRIALS):
         grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
         between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
+        enough = (low > 0) & (reached >= _ENOUGH**0.5)
+        if enough.all():
+            break
         trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)
+        trial = torch.where(enough, low, trial)
         shown = show(trial)
         spent = root(shown)
         kept = spent <= 1
