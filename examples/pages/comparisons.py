@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from judged import judged
+from judged import judged, summaries
 from PIL import Image, ImageDraw
 
 from attnshift.baselines import BASELINES, needs_diffusion
@@ -111,11 +111,12 @@ def comparison(name: str, facts: Facts) -> Iterator[str]:
 
 
 def behind(comparison: Path) -> Iterator[str]:
-    """Lines of Markdown: runs of a comparison that were also judged behind defences and by a reference."""
-    lines = list(judged(sorted((comparison / "runs").iterdir())))
-    if lines:
+    """Lines of Markdown: runs of a comparison that were also judged behind defences, or whose labels
+    are not all kept."""
+    told = summaries(sorted((comparison / "runs").iterdir()))
+    if any(each.defended or (each.label and each.label.kept["attack"].value < 1) for each in told.values()):
         yield f"### {comparison.name}: behind defences, and with the label kept\n"
-        yield from lines
+        yield from judged(told)
 
 
 def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ class, success with changed labels struck out, and how visible objects are where
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attnshift.report.figures import number, percent
@@ -17,10 +17,14 @@ from attnshift.report.summary import Summary, summarise_run
 from attnshift.results.store import Store
 
 
-def judged(folders: Sequence[Path]) -> Iterator[str]:
-    """Lines of the table of the runs that have a reference or a defended judge; none without such a run."""
+def summaries(folders: Sequence[Path]) -> dict[str, Summary]:
+    """The runs that have a reference or a defended judge, by name."""
     found = {each.name: summarise_run(Store.open(each)) for each in folders}
-    told = {name: summary for name, summary in found.items() if summary.judges and (summary.defended or summary.label)}
+    return {name: summary for name, summary in found.items() if summary.judges and (summary.defended or summary.label)}
+
+
+def judged(told: Mapping[str, Summary]) -> Iterator[str]:
+    """Lines of the table of ``summaries``; none of none."""
     if not told:
         return
     defences = list(dict.fromkeys(_defence(row.name) for summary in told.values() for row in summary.defended))
@@ -57,4 +61,4 @@ def _defence(name: str) -> str:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    print("\n".join(judged([Path(each) for each in sys.argv[1:]])))
+    print("\n".join(judged(summaries([Path(each) for each in sys.argv[1:]]))))
