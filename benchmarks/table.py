@@ -227,14 +227,13 @@ def _rates(models: Mapping[str, Figures]) -> list[str]:
 
 
 def _surrogates(models: Mapping[str, Figures]) -> list[str]:
-    shown = {name: each for name, each in models.items() if "surrogates8_vs_1" in each}
-    rows = []
-    for name, each in shown.items():
-        for preset, start in (("diffattack", ""), ("quick", "fast_")):
-            ratios = {"1": 1.0, "8": each[f"{start}surrogates8_vs_1"]}
-            ratios["8 at the latents"] = each.get(f"{start}surrogates8_at_latents_vs_1", float("nan"))
-            for kind, seconds in each[f"{start}seconds_surrogates"].items():
-                rows.append([name, f"`{preset}`", kind, _seconds(seconds), f"{ratios[kind]:.2f}"])
+    shown = {name: each for name, each in models.items() if "seconds_surrogates" in each}
+    rows = [
+        [name, f"`{preset}`", kind, _seconds(taken), f"{taken / seconds['1']:.2f}"]
+        for name, each in shown.items()
+        for preset, seconds in each["seconds_surrogates"].items()
+        for kind, taken in seconds.items()
+    ]
     titles = ["", "preset", "surrogates", "seconds an iteration", "against one"]
     return [*_table(titles, rows), *_circumstances(shown, "surrogates", "surrogates", ("batch",))]
 
