@@ -97,7 +97,7 @@ if asked seeds; then
 fi
 if asked robust; then # it takes photo-latents.safetensors and autoencoders/taesd of MATERIAL
     judge=tf_efficientnet_lite0_robust
-    [[ -f $out/classifiers/$judge.safetensors ]] || "$python" "$here/photographs/robust.py" "$material" "$out" 128 400
+    [[ -f $out/classifiers/$judge.safetensors ]] || "$python" "$here/photographs/robust.py" "$material" "$out" 128 500
     compare robust 128 "${count:-24}" --surrogate "$first" --judge "$(network $judge)" \
         --judge "$(network tf_efficientnet_lite0)" $(recipes strong pixels alma_budget difgsm) --budget "$budget"
 fi
