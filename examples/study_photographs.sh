@@ -8,6 +8,7 @@
 #   core      presets of the notes and DiffAttack, on fewer photographs
 #   published further published attacks
 #   costly    those that take minutes a photograph, on fewer still
+#   strongest MEF and L2T beside ours on more, and pixels with eight times the gradients
 #   copies    attacks that take twenty copies of the image in every step
 #   large     224 px
 #   defended  runs of main behind JPEG and purification, and the reference network's answer
@@ -63,6 +64,12 @@ if asked published; then
 fi
 if asked costly; then
     compare costly 128 "${count:-8}" --surrogate "$first" "${judges[@]}" "${costly[@]}" --budget "$budget"
+fi
+if asked strongest; then
+    eightfold=$out/recipes/pixels-eightfold.toml
+    "$python" "$here/variant.py" pixels "$eightfold" optimiser.iterations=48 expectation.draws=16
+    compare strongest 128 "${count:-8}" --surrogate "$first" "${judges[@]}" \
+        $(recipes strong pixels "$eightfold" mef l2t) --budget "$budget"
 fi
 if asked copies; then
     compare copies 128 "${count:-24}" --surrogate "$first" "${judges[@]}" "${ours[@]}" --recipe difgsm --recipe ssa --recipe bsr \

@@ -127,9 +127,10 @@ def rows(head: list[str], body: Iterator[list[str]]) -> Iterator[str]:
 
 
 def label(line: Facts) -> str:
-    if line["name"] not in BASELINES:
+    attack = line["name"].partition("+")[0]  # behind the sign stands what it knows
+    if attack not in BASELINES:
         return f"**{line['name']}**"
-    return f"{line['name']} ({'diffusion' if needs_diffusion(line['name']) else 'pixels'})"
+    return f"{line['name']} ({'diffusion' if needs_diffusion(attack) else 'pixels'})"
 
 
 def successes(line: Facts) -> Iterator[str]:
