@@ -15,7 +15,6 @@
 #   fusion    two surrogates with each fusion rule
 #   nips      photographs of NIPS-2017
 #   seeds     three seeds of strong
-#   robust    a judge that was fine-tuned on adversarial photographs
 # Without PART all are run, in this order. Every part takes photographs that the surrogate gets right;
 # N takes the place of their number. The same command continues an interrupted study, and
 # pages/comparisons.py makes tables of what there is.
@@ -101,10 +100,4 @@ fi
 if asked seeds; then
     compare seeds 128 "${count:-32}" --surrogate "$first" "${judges[@]}" --recipe strong \
         --budget "$budget" --seeds 3
-fi
-if asked robust; then # it takes photo-latents.safetensors and autoencoders/taesd of MATERIAL
-    judge=tf_efficientnet_lite0_robust
-    [[ -f $out/classifiers/$judge.safetensors ]] || "$python" "$here/photographs/robust.py" "$material" "$out" 128 500
-    compare robust 128 "${count:-24}" --surrogate "$first" --judge "$(network $judge)" \
-        --judge "$(network tf_efficientnet_lite0)" $(recipes strong pixels alma_budget difgsm) --budget "$budget"
 fi
