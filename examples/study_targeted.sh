@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Study of targeted attacks: three of our presets and three attacks on pixels, towards the nearest wrong
 # class and towards a random one, judged plainly, behind JPEG and behind purification. Each attacks twice:
-# as it is, and as one that knows the purification. Success is the target alone.
-#   [count=N] [attacks="NAME …"] [MATERIAL=FOLDER] study_targeted.sh ATTNSHIFT PYTHON OUT [PART…]
+# as it is, and as one that knows the purification, which adaptive=no leaves out. Success is the target alone.
+#   [count=N] [attacks="NAME …"] [adaptive=no] [MATERIAL=FOLDER] study_targeted.sh ATTNSHIFT PYTHON OUT [PART…]
 # Parts are lab, and photographs, which needs the MATERIAL of study_photographs.sh; without PART both are
 # run. N is the number of images, and attacks says which attack, by default all. The same command continues an interrupted study.
 here=$(dirname "$0") python=$2
@@ -10,7 +10,8 @@ source "$here/lab.sh" "$1" "$3" "${@:4}"
 recipes=()
 for each in ${attacks:-strong fast pixels alma_budget difgsm mifgsm}; do recipes+=(--recipe "$each"); done
 purification=strength=0.15,schedule_steps=20
-known="purification($purification,gradient=bpda,draws=2)"
+knowing=(--adaptive "purification($purification,gradient=bpda,draws=2)")
+if [[ ${adaptive:-} == no ]]; then knowing=(); fi
 
 behind() { # JUDGE…: options that name each judge behind both defences
     for each in "$@"; do
@@ -23,7 +24,7 @@ study() { # NAME REFERENCE DEFENDED COMPARE-ARGUMENT…: DEFENDED is the name of
     local -n defended=$3
     shift 3
     for target in nearest random; do
-        "$attnshift" "${weights[@]}" compare "$@" "${recipes[@]}" --adaptive "$known" --target "$target" \
+        "$attnshift" "${weights[@]}" compare "$@" "${recipes[@]}" "${knowing[@]}" --target "$target" \
             --reference "$reference" --threads 1 --out "$out/$name-$target" | tee "$out/$name-$target.md"
         for run in "$out/$name-$target"/runs/*; do
             "$attnshift" "${weights[@]}" evaluate "$run" "${judges[@]}" "${defended[@]}" --reference "$reference"
