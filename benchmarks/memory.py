@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,8 +28,6 @@ from attnshift.deterministic import settle_device
 from results import record
 
 SAVING = ("diffusion.checkpointing=true",)
-CLONE = "ATTNSHIFT_PUBLISHED"
-"""Variable of the environment that tells the clone to the process of a variant."""
 VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
     "naive": lambda model: Prepared.of(model, "diffattack").naive,
     "exact": lambda model: Prepared.of(model, "diffattack").ours,
@@ -38,9 +37,9 @@ VARIANTS: dict[str, Callable[[Model], Callable[[], object]]] = {
     "bf16": lambda model: Prepared.of(model, "diffattack").ours,
     "quick": lambda model: Prepared.of(model, "quick").ours,
 }
-IMAGES: dict[str, Callable[[Model], Callable[[], object]]] = {
-    "published_image": lambda model: published_images(Path(os.environ[CLONE]), model, 1),
-    "exact_image": lambda model: whole_images(model, 1)["exact"],
+IMAGES: dict[str, Callable[[Model, Path], Callable[[], object]]] = {
+    "published_image": lambda model, clone: published_images(clone, model, 1),
+    "exact_image": lambda model, clone: whole_images(model, 1)["exact"],
 }
 
 
@@ -57,13 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Those of each variant's own process too.
     torch.set_num_threads(1)
     if options.variant:
-        print(measure(options.models[0], options.variant, options.device))
+        print(measure(options.models[0], options.variant, options.device, options.published))
         return
-    if options.published:
-        os.environ[CLONE] = str(options.published)
     for name in options.models:
-        variants = [*VARIANTS, *(IMAGES if options.published else ())]
-        taken = {variant: in_a_process(name, variant, options.device) for variant in variants}
+        variants = variants_with(options.published)
+        taken = {variant: in_a_process(name, variant, options.device, options.published) for variant in variants}
         figures = {
             "memory_vs_naive": taken["exact"] / taken["naive"],
             "memory_checkpointed_vs_naive": taken["checkpointed"] / taken["naive"],
@@ -74,12 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record(options.device, name, figures, "memory", machine(options.device))
 
 
-def measure(name: str, variant: str, device: str) -> int:
-    """Return the bytes above the loaded weights of one iteration, preparation included."""
+def variants_with(clone: Path | None) -> dict[str, Callable[[Model], Callable[[], object]]]:
+    """Return what is measured, with a ``clone`` whole images too."""
+    return VARIANTS | ({} if clone is None else {name: partial(work, clone=clone) for name, work in IMAGES.items()})
+
+
+def measure(name: str, variant: str, device: str, clone: Path | None) -> int:
+    """Return the bytes above the loaded weights of one variant, preparation included."""
     settle_device(device)
     # A first run loads libraries and makes their buffers; a small model does it where a large one
     # takes minutes.
-    prepared = (VARIANTS | IMAGES)[variant]
+    prepared = variants_with(clone)[variant]
     prepared(_loaded("mini" if name in LARGE else name, variant, device))()
     model = _loaded(name, variant, device)
     before = held(device)
@@ -92,9 +94,10 @@ def _loaded(name: str, variant: str, device: str) -> Model:
     return in_bf16(model) if variant == "bf16" else model
 
 
-def in_a_process(name: str, variant: str, device: str) -> int:
+def in_a_process(name: str, variant: str, device: str, clone: Path | None = None) -> int:
     """Run ``measure`` in a process of its own."""
     command = [sys.executable, __file__, "--models", name, "--variant", variant, "--device", device]
+    command += [] if clone is None else ["--published", str(clone)]
     print(f"{name}: {variant}", file=sys.stderr)
     ended = subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
     return int(ended.stdout)

@@ -14,6 +14,7 @@ import io
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from diffusers import DDIMScheduler
 from models import Model
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from attnshift.attack.prepare import Task
 from attnshift.errors import ModelError
@@ -52,7 +54,7 @@ class Published:
     def _attacked(self, task: Task) -> Tensor:
         pixels = (task.image.permute(1, 2, 0).numpy() * 255).round().astype(numpy.uint8)
         # Its two sizes of attention are those of latents of an eighth of this side.
-        side = 8 * self.pipeline.unet.config.sample_size if self.model.name == "lab" else self.model.side
+        side = 8 * self.model.side // self.model.backbone.pixels_per_latent
         options = types.SimpleNamespace(
             dataset_name="imagenet_compatible",
             res=side,
@@ -86,20 +88,21 @@ class Published:
         words = types.SimpleNamespace(refined_Label={task.label: task.class_name})
         given: dict[str, dict[str, object]] = {
             "cv2": {},
-            "tqdm": {"tqdm": lambda steps, **_: _Silent(steps)},
+            "tqdm": {"tqdm": partial(tqdm, disable=True)},
             "distances": {"LpDistance": lambda order: lambda first, second: 0.0},
             "other_attacks": {"model_selection": lambda name: network},
             "dataset_caption": {"imagenet_label": words},
         }
         kept, cuda = {name: sys.modules.get(name) for name in (*given, *self.code)}, Tensor.cuda
-        Tensor.cuda = lambda self_, device=self.model.device: self_.to(device)  # type: ignore[method-assign]
+        Tensor.cuda = lambda tensor: tensor.to(self.model.device)  # type: ignore[method-assign]
         try:
             for name, values in given.items():
                 sys.modules[name] = _module(name, values)
             for name, code in self.code.items():
                 sys.modules[name] = module = _module(name, {})
                 exec(code, module.__dict__)
-                module.__dict__.update({"view_images": lambda *_, **__: None} if name != "attentionControl" else {})
+                if name == "utils":  # The attack, which comes after it, takes this one.
+                    module.__dict__["view_images"] = lambda *_, **__: None
             yield {name: sys.modules[name] for name in self.code}
         finally:
             Tensor.cuda = cuda  # type: ignore[method-assign]
@@ -108,18 +111,6 @@ class Published:
                     sys.modules.pop(name, None)
                 else:
                     sys.modules[name] = module
-
-
-class _Silent:
-    """Steps without a bar of progress."""
-
-    def __init__(self, steps: Any) -> None:
-        self.steps = steps
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.steps)
-
-    def set_postfix_str(self, text: str) -> None: ...
 
 
 def _module(name: str, values: dict[str, object]) -> types.ModuleType:
@@ -132,8 +123,7 @@ def _source(folder: Path, name: str, model: Model) -> types.CodeType:
     path = folder / f"{name}.py"
     if not path.is_file():
         raise ModelError(f"{path} is not there; clone https://github.com/WindVChen/DiffAttack and give its folder")
-    vae, tokenizer = model.backbone.vae, model.backbone.tokenizer
-    reduced = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    vae, tokenizer, reduced = model.backbone.vae, model.backbone.tokenizer, model.backbone.pixels_per_latent
     constants = {
         "0.18215": repr(float(vae.config["scaling_factor"])),
         "max_length = 77": f"max_length = {tokenizer.model_max_length}",

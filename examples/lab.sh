@@ -6,6 +6,7 @@ attnshift=$1 out=$2
 shift 2
 source "$(dirname "$0")/parts.sh" "$@"
 judges=(--judge lab:coatnet --judge lab:nfnet --judge lab:byobnet --judge lab:robust)
+purification=strength=0.15,schedule_steps=20
 three=(--surrogate lab:resnet --surrogate lab:efficientnet --surrogate lab:mobilevit)
 
 images() { # COUNT [SPLIT FOLDER]

@@ -15,7 +15,6 @@ here=$(dirname "$0") python=$2
 source "$here/lab.sh" "$1" "${@:3}"
 main=(strong latents pixels fast tifgsm difgsm mifgsm alma_budget)
 notes=(attention seed nearest diffattack ensemble quick bsr p2p full pgd adaea ssa)
-purification=strength=0.15,schedule_steps=20
 defended=() purified=()
 for judge in coatnet nfnet byobnet robust; do
     defended+=("--judge=jpeg(quality=60)+lab:$judge")

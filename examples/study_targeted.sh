@@ -9,7 +9,6 @@ here=$(dirname "$0") python=$2
 source "$here/lab.sh" "$1" "$3" "${@:4}"
 recipes=()
 for each in ${attacks:-strong fast pixels alma_budget difgsm mifgsm}; do recipes+=(--recipe "$each"); done
-purification=strength=0.15,schedule_steps=20
 knowing=(--adaptive "purification($purification,gradient=bpda,draws=2)")
 if [[ ${adaptive:-} == no ]]; then knowing=(); fi
 

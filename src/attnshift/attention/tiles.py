@@ -85,8 +85,7 @@ class _Reduce(torch.autograd.Function):
                 read = tiles.read_at(maps)
                 given = (*read, pull) if read else ()
                 slopes = ctx.reduction(tiles.scores(maps, rows), False, branches, *given)
-                for branch in (at for at, wanted in enumerate(branches) if wanted):
-                    tiles.add(gradients, branch, maps, rows, next(slopes), 1.0 if read else pull[..., None])
+                tiles.add(gradients, maps, rows, slopes, 1.0 if read else pull[..., None])
         return None, None, *_as_given(gradients, projections)
 
 
@@ -103,8 +102,7 @@ class _Mean(torch.autograd.Function):
             for rows in tiles.blocks:
                 found = reduction(tiles.scores(maps, rows), True, branches)
                 total += next(found).sum(1) * share
-                for branch in (at for at, wanted in enumerate(branches) if wanted):
-                    tiles.add(gradients, branch, maps, rows, next(found), share)
+                tiles.add(gradients, maps, rows, found, share)
             means.append(total)
         ctx.needed = tuple(each is not None for each in gradients)
         ctx.save_for_backward(*(each for each in _as_given(gradients, projections) if each is not None))
@@ -161,20 +159,22 @@ class _Tiles:
     def add(
         self,
         gradients: Sequence[Tensor | None],
-        branch: int,
         maps: slice,
         rows: slice,
-        slope: Float[Tensor, "maps rows keys"],
+        slopes: Iterator[Float[Tensor, "maps rows keys"]],
         pull: Float[Tensor, "maps rows 1"] | float,
     ) -> None:
-        """Add to the ``gradients`` of a branch what the ``slope`` of a tile gives, each row times
-        its ``pull``."""
-        of_queries, of_keys = gradients[2 * branch : 2 * branch + 2]
-        with torch.autocast(slope.device.type, enabled=False):
-            if of_queries is not None:
-                of_queries[maps, rows] = torch.bmm(slope, self.keys[branch][maps]) * pull * self.scales[branch]
-            if of_keys is not None:
-                of_keys[maps].baddbmm_(slope.transpose(1, 2), self.queries[branch][maps, rows] * pull)
+        """Add to the ``gradients`` what the ``slopes`` of a tile give, one for each branch that
+        needs a gradient, each row times its ``pull``."""
+        for branch, (of_queries, of_keys) in enumerate(zip(gradients[::2], gradients[1::2], strict=True)):
+            if of_queries is None and of_keys is None:
+                continue
+            slope = next(slopes)
+            with torch.autocast(slope.device.type, enabled=False):
+                if of_queries is not None:
+                    of_queries[maps, rows] = torch.bmm(slope, self.keys[branch][maps]) * pull * self.scales[branch]
+                if of_keys is not None:
+                    of_keys[maps].baddbmm_(slope.transpose(1, 2), self.queries[branch][maps, rows] * pull)
 
 
 def _slices(count: int, length: int) -> list[slice]:

@@ -113,15 +113,14 @@ def _joined(steps: list[Tensor]) -> Tensor:
 
 def _mean_distance(distance: _Distance, *branches: Tensor) -> Float[Tensor, "batch heads"]:
     rows, keys = branches[0].shape[2], branches[1].shape[2]
-    figure, unit = _DISTANCES[distance]
+    figure = _FIGURES[distance]
     found = figure(*branches, mean=True) if rows <= _KEPT else figure(*branches).mean(2)
-    return found / (keys if unit == "keys" else unit)
+    return found / {"js": math.log(2), "mse": keys}.get(distance, 1)
 
 
-_DISTANCES: Mapping[str, tuple[Callable[..., Tensor], float | Literal["keys"]]] = {
-    "js": (jensen_shannon_rows, math.log(2)),
-    "kl": (kl_rows, 1.0),
-    "symmetric": (symmetric_kl_rows, 1.0),
-    "mse": (squared_difference_rows, "keys"),
+_FIGURES: Mapping[str, Callable[..., Tensor]] = {
+    "js": jensen_shannon_rows,
+    "kl": kl_rows,
+    "symmetric": symmetric_kl_rows,
+    "mse": squared_difference_rows,
 }
-"""The figure of each distance, and what it is divided by."""

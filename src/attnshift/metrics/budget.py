@@ -102,11 +102,11 @@ def furthest_kept(
     found = torch.where(spread(reached <= 1, images), start, images)
     below, moved = reached - aim, torch.zeros_like(low)
     for _ in range(_TRIALS):
-        grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
-        between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
         enough = (low > 0) & (reached >= _ENOUGH**0.5)
         if enough.all():
             break
+        grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
+        between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
         trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)
         trial = torch.where(enough, low, trial)
         shown = show(trial)

@@ -54,8 +54,9 @@ def small_flow() -> StableDiffusion3:
 @_by_precision
 def small_classifier() -> Classifier:
     """A classifier of 1000 classes with random weights."""
-    loaded = load_classifier("random:test_resnet")
-    return replace(loaded, network=deepcopy(loaded.network).to(torch.get_default_dtype()))
+    classifier = load_classifier("random:test_resnet")
+    classifier.network.to(torch.get_default_dtype())
+    return classifier
 
 
 @_by_precision
