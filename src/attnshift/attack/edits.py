@@ -45,8 +45,7 @@ def edit(baseline: DiffusionBaseline, given: EditInput, budget: Budget | None, e
     attacked, kept = clean.clone(), budget.keeps(clean, floor)
     rows, others = kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]
     if len(rows):
-        chosen = select_rows(attack, rows)
-        show = lambda strengths: quantise(chosen(strengths))  # noqa: E731
+        show = lambda strengths, chosen: quantise(select_rows(attack, rows[chosen])(strengths))  # noqa: E731
         attacked[rows] = furthest_kept(budget, clean[rows], floor[rows], show)[1]
     milder = baseline.milder
     if milder is not None and len(others):

@@ -188,18 +188,19 @@ class _Best:
         the edge of the budget."""
         start = batch.render.trajectory.start
 
-        def moved(factors: Tensor) -> tuple[Tensor, AttackState]:
-            pixels = last.state.pixels and last.state.pixels.scaled(factors)
-            pull = None if last.state.pull is None else factors * last.state.pull
-            state = replace(last.state, pixels=pixels, pull=pull)
-            return torch.lerp(start, last.latents, spread(factors, start)), state
+        def moved(factors: Tensor, rows: Tensor | slice) -> tuple[Tensor, AttackState]:
+            state = select_rows(last.state, rows)
+            pixels = state.pixels and state.pixels.scaled(factors)
+            pull = None if state.pull is None else factors * state.pull
+            latents = torch.lerp(start[rows], last.latents[rows], spread(factors, start))
+            return latents, replace(state, pixels=pixels, pull=pull)
 
-        def shown(factors: Tensor) -> Tensor:
-            latents, state = moved(factors)
-            return batch.render.pushed(state.pull)(latents, added=state.added).images
+        def shown(factors: Tensor, rows: Tensor) -> Tensor:
+            latents, state = moved(factors, rows)
+            return select_rows(batch.render, rows).pushed(state.pull)(latents, added=state.added).images
 
         factors, images = furthest_kept(budget, batch.images, batch.observe.clean.images, shown)
-        latents, state = moved(factors)
+        latents, state = moved(factors, slice(None))
         edge = replace(last, latents=latents, state=state, images=images, losses={})
         self.select_best(edge, *_rank_within(budget, batch, images))
 

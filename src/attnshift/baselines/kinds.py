@@ -62,10 +62,12 @@ class Baseline(ScaledOptions, ABC):
         shrunk, which would waste the budget.
         """
         from attnshift.baselines.rounding import dithered
+        from attnshift.batching import select_rows
         from attnshift.metrics.budget import furthest_kept
 
-        def attack(strengths: Tensor) -> Tensor:
-            return dithered(self.at_strengths(surrogates, images, key, strengths), key)
+        def attack(strengths: Tensor, rows: Tensor) -> Tensor:
+            own = select_rows(key, rows)
+            return dithered(self.at_strengths(select_rows(surrogates, rows), images[rows], own, strengths), own)
 
         return furthest_kept(budget, images, images, attack)[1]
 

@@ -80,13 +80,15 @@ class Budget:
 
 
 def furthest_kept(
-    budget: Budget, images: Tensor, start: Tensor, show: Callable[[Tensor], Tensor]
+    budget: Budget, images: Tensor, start: Tensor, show: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The greatest strength [batch] found whose 8-bit file keeps the limit, and what it shows.
 
-    ``show`` maps strengths [batch] to edits [batch,3,height,width] of ``images``: at 1 the edit as
-    it was found, at 0 ``start``. The search goes up to 4 times the found edit, and ends where 99 %
-    of the budget are spent. Where even ``start`` breaks the limit, the images themselves come back.
+    ``show`` maps strengths [rows], and the ``rows`` of the images that they are for, to edits
+    [rows,3,height,width] of these: at 1 the edit as it was found, at 0 ``start``. The search of an
+    image goes up to 4 times the found edit, and ends where 99 % of the budget are spent; ``show``
+    is then asked for the others alone. Where even ``start`` breaks the limit, the images themselves
+    come back.
 
     Between a strength that keeps the limit and one that does not, the next trial is where the line
     through the square roots of what both spend meets the limit (regula falsi, in the Illinois form:
@@ -94,28 +96,28 @@ def furthest_kept(
     """
     aim = _AIM**0.5
 
-    def root(shown: Tensor) -> Tensor:
-        return budget.spent_by_files(images, shown).clamp(min=0).sqrt()
+    def root(rows: Tensor | slice, shown: Tensor) -> Tensor:
+        return budget.spent_by_files(images[rows], shown).clamp(min=0).sqrt()
 
     low, high = images.new_zeros(len(images)), images.new_full((len(images),), torch.inf)
-    reached, above = root(start), torch.full_like(low, torch.inf)
+    reached, above = root(slice(None), start), torch.full_like(low, torch.inf)
     found = torch.where(spread(reached <= 1, images), start, images)
     below, moved = reached - aim, torch.zeros_like(low)
     for _ in range(_TRIALS):
-        enough = (low > 0) & (reached >= _ENOUGH**0.5)
-        if enough.all():
+        rows = ((low == 0) | (reached < _ENOUGH**0.5)).nonzero()[:, 0]
+        if not len(rows):
             break
         grown = torch.where(low > 0, low * (aim / reached.clamp(min=0.01)).clamp(1.02, _FURTHEST), 1.0)
         between = low + (high - low) * (below / (below - above)).clamp(0.05, 0.95)
-        trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)
-        trial = torch.where(enough, low, trial)
-        shown = show(trial)
-        spent = root(shown)
-        kept = spent <= 1
+        trial = torch.where(high.isinf(), grown.clamp(max=_FURTHEST), between)[rows]
+        shown = show(trial, rows)
+        spent = root(rows, shown)
+        kept, before = spent <= 1, moved[rows]
         # An end that stays for a second time counts half: the next trial comes nearer to it.
-        below = torch.where(kept, spent - aim, torch.where(moved < 0, below / 2, below))
-        above = torch.where(kept, torch.where(moved > 0, above / 2, above), spent - aim)
-        reached, found = torch.where(kept, spent, reached), torch.where(spread(kept, shown), shown, found)
-        low, high = torch.where(kept, trial, low), torch.where(kept, high, trial)
-        moved = kept.to(low) * 2 - 1
+        below[rows] = torch.where(kept, spent - aim, torch.where(before < 0, below[rows] / 2, below[rows]))
+        above[rows] = torch.where(kept, torch.where(before > 0, above[rows] / 2, above[rows]), spent - aim)
+        inside, outside = rows[kept], rows[~kept]
+        reached[inside], found[inside], low[inside] = spent[kept], shown[kept], trial[kept]
+        high[outside] = trial[~kept]
+        moved[rows] = kept.to(low) * 2 - 1
     return low, found
