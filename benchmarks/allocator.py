@@ -1,11 +1,13 @@
 """Measure attacks whose process keeps the memory that it frees, against one that gives it back.
 
     python benchmarks/allocator.py [--models lab] [--preset fast] [--count 6] [--set KEY=VALUE] [--rounds 5] [--quick]
+    python benchmarks/allocator.py [--rounds 5] --command NAME attnshift attack … --out OUT
 
 Each attack has a process of its own, on one thread, and the two kinds take turns. CPU seconds are
 those of the attack, preparation included; the kernel's part of them is told apart. Memory is the
-highest that the process had in use meanwhile. --quick tries it out on one image with one iteration
-and writes nothing.
+highest that the process had in use meanwhile. --command measures a whole command, with its imports
+and its reading and writing, and calls it NAME; a word OUT stands for a new folder each time. --quick
+tries it out on one image with one iteration and writes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from models import MODELS, build
@@ -44,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one image, one iteration, nothing is written")
     parser.add_argument("--here", action="store_true", help="attack once in this process and print figures")
+    parser.add_argument("--command", nargs=argparse.REMAINDER, metavar="NAME …", help="a command, in place of models")
     options = parser.parse_args(arguments)
     count, rounds, changes = options.count, options.rounds, options.set
     if options.quick:
@@ -51,30 +56,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.here:
         print(json.dumps(attacked(options.models[0], options.preset, changes, count)))
         return
-    torch.set_num_threads(1)
+    if options.command:
+        name, *command = options.command
+        keep(name, measured(lambda environment: spent_by(command, environment), rounds), rounds, {})
+        return
     for name in options.models:
         command = [sys.executable, __file__, "--here", "--models", name, "--preset", options.preset]
         command += ["--count", str(count), *(["--set", *changes] if changes else [])]
-        figures = measured(command, rounds)
-        print(name, json.dumps(figures))
-        if not options.quick:
-            facts = {"rounds": rounds, "images": count, "preset": " ".join([options.preset, *changes])}
-            record("cpu", name, {"allocator": figures}, "allocator", machine() | facts)
+        figures = measured(lambda environment, command=command: told_by(command, environment), rounds)
+        if options.quick:
+            print(name, json.dumps(figures))
+        else:
+            keep(name, figures, rounds, {"images": count, "preset": " ".join([options.preset, *changes])})
 
 
-def measured(command: Sequence[str], rounds: int) -> dict[str, Figures]:
-    """Return the medians over rounds of all figures that ``command`` prints, by kind."""
+def keep(name: str, figures: dict[str, Figures], rounds: int, facts: dict[str, object]) -> None:
+    """Print the ``figures`` of the model or command called ``name``, and store them."""
+    print(name, json.dumps(figures))
+    torch.set_num_threads(1)
+    record("cpu", name, {"allocator": figures}, "allocator", machine() | {"rounds": rounds} | facts)
+
+
+def measured(run: Callable[[dict[str, str]], Figures], rounds: int) -> dict[str, Figures]:
+    """Return the medians over rounds of all figures that ``run`` has of an environment, by kind."""
     found: dict[str, list[Figures]] = {kind: [] for kind in KINDS}
     for number in range(rounds):
         for kind, taken in found.items():
-            environment = os.environ | {"ATTNSHIFT_KEEP_MEMORY": KINDS[kind]}
-            ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            taken.append(json.loads(ended.stdout))
+            taken.append(run(os.environ | {"ATTNSHIFT_KEEP_MEMORY": KINDS[kind]}))
             print(f"round {number + 1} of {rounds}: {kind} {taken[-1]}", file=sys.stderr)
     return {
         kind: {name: statistics.median(each[name] for each in taken) for name in taken[0]}
         for kind, taken in found.items()
     }
+
+
+def told_by(command: Sequence[str], environment: dict[str, str]) -> Figures:
+    """Return the figures that ``command`` prints."""
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(ended.stdout)
+
+
+def spent_by(command: Sequence[str], environment: dict[str, str]) -> Figures:
+    """Return what the kernel says that ``command`` has spent, with ``OUT`` a new folder."""
+    with TemporaryDirectory() as folder:
+        words = [str(Path(folder) / "out") if word == "OUT" else word for word in command]
+        child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {child.returncode}")
+    return {"seconds": usage.ru_utime + usage.ru_stime, "kernel": usage.ru_stime, "bytes": usage.ru_maxrss * 1024}
 
 
 def attacked(name: str, preset: str, changes: Sequence[str], count: int) -> Figures:

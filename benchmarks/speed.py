@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from models import MODELS, Model, build
 from pieces import Images, batches, iterations, published_images, whole_images
-from timing import machine, medians, ratio_of_medians, take_turns
+from timing import machine, medians, take_turns
 from torch import Tensor
 
 from attnshift.deterministic import settle_device
@@ -57,17 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def time_iterations(model: Model, rounds: int, options: argparse.Namespace) -> dict[str, Any]:
-    seconds = take_turns(iterations(model), rounds)
-    faster = {
-        f"{name}_vs_naive_iteration": ratio_of_medians(seconds, "naive", name)
-        for name in ("exact", "quick", "bf16", "floor")
-    }
-    return {
-        **faster,
-        "bf16_pair_vs_naive_iteration": 2 * ratio_of_medians(seconds, "naive", "bf16_pair"),
-        "exact_vs_floor_iteration": ratio_of_medians(seconds, "exact", "floor"),
-        "seconds_iteration": medians(seconds),
-    }
+    return {"seconds_iteration": medians(take_turns(iterations(model), rounds))}
 
 
 def time_images(model: Model, rounds: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +77,6 @@ def time_images(model: Model, rounds: int, options: argparse.Namespace) -> dict[
     # The first image warms up everything.
     seconds = take_turns({name: lambda name=name: keeping(name) for name in work}, rounds, warm_up=0)
     return {
-        **{f"{name}_vs_naive_image": ratio_of_medians(seconds, "naive", name) for name in ("exact", "fast", "quick")},
         "seconds_image": {name: value / count for name, value in medians(seconds).items()},
         "images": count,
         "profile": {name: shares(work[name]) for name in ("exact", "fast", "quick")},

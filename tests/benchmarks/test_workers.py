@@ -61,7 +61,7 @@ def test_nothing_is_said_where_a_worker_died() -> None:
 
 def test_its_table() -> None:
     facts = {"processor": "P", "device": "cpu", "cores": 2, "torch": "2", "threads": 1, "rounds": 5, "images": 48}
-    lab = {"workers2_vs_1": 1.912, "seconds_workers": {"1": 100.0, "2": 52.3}, "measured": {"workers": facts}}
+    lab = {"seconds_workers": {"1": 100.0, "2": 52.3}, "measured": {"workers": facts}}
     shown = table._workers({"lab": lab, "mini": {}})
     assert "| lab | 100 | 52.3 | **1.91** |" in shown
     assert shown[-3:] == [
