@@ -100,9 +100,10 @@ bench: $(INSTALLED)  ## the tables of docs/performance.md; MODELS="lab mini sd2"
 	$(BIN)/python benchmarks/large_images.py
 	$(BIN)/python benchmarks/rates.py --models $(MODELS)
 	$(BIN)/python benchmarks/surrogates.py --models $(MODELS)
-	$(BIN)/python benchmarks/switches.py
+	$(BIN)/python benchmarks/switches.py --count 40 --at 0.9 0.95 --surrogates lab:resnet lab:efficientnet lab:mobilevit
 	$(BIN)/python benchmarks/workers.py
-	$(BIN)/python benchmarks/allocator.py
+	$(BIN)/python benchmarks/allocator.py --models lab
+	$(BIN)/python benchmarks/allocator.py --models mini --count 1
 	$(BIN)/python benchmarks/table.py --write
 
 lock:  ## renew requirements.lock (needs uv)
